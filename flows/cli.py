@@ -1,0 +1,199 @@
+"""The command line: options, and what happens when something goes wrong. What the commands do is in `flows/commands.py`."""
+
+import os
+import re
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+
+app = typer.Typer(
+    help="Forecasts of daily trading volume, from a retrained, versioned and watched LSTM on Prefect.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+models = typer.Typer(help="The trained models and where they come from.", no_args_is_help=True)
+app.add_typer(models, name="models")
+
+Source = Annotated[str, typer.Option(envvar="VOLCAST_SOURCE", help="simulated[:SEED], yahoo, or files:PATH-or-URL")]
+StoredSource = Annotated[
+    str | None,
+    typer.Option(
+        "--source",
+        envvar="VOLCAST_SOURCE",
+        help="Whose stored prices: simulated[:SEED], yahoo or files:…  [default: what the store holds]",
+    ),
+]
+Tickers = Annotated[str, typer.Option(help="Comma-separated  [default: SBUX; for files: all that they hold]")]
+StoredTickers = Annotated[str, typer.Option("--tickers", help="Comma-separated  [default: all that are stored]")]
+StoreRoot = Annotated[
+    str,
+    typer.Option("--store", envvar="VOLCAST_STORE", help="Where everything is kept: a folder, or s3://, gs://, az://"),
+]
+AsOf = Annotated[
+    datetime | None,
+    typer.Option(
+        formats=["%Y-%m-%d"], metavar="DATE", help="Use nothing after this date  [default: the last closed session]"
+    ),
+]
+Recipe = Annotated[str, typer.Option(help="The recipe's name")]
+Seed = Annotated[int, typer.Option(help="Seed of the initial weights")]
+Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="auto takes a GPU when there is one")]
+FitScalersOn = Annotated[
+    Literal["train", "all"],
+    typer.Option(help="'all' is the article's own choice: it lets the test rows leak into the scalers"),
+]
+Sessions = Annotated[str, typer.Option(help="The newest sessions that the tutorial recipe looks at, or 'all'")]
+Force = Annotated[
+    bool, typer.Option("--force", help="Train even where the same data and settings were trained on before")
+]
+Out = Annotated[Path | None, typer.Option(help="Write the forecasts to this .parquet or .csv file")]
+Port = Annotated[int, typer.Option(help="The UI's port, if it is free; else a free one is taken")]
+
+DEFAULT_STORE = "./data"
+
+
+@app.callback()
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks, and everything that Prefect logs")] = False,
+) -> None:
+    if debug:
+        os.environ["VOLCAST_DEBUG"] = "1"
+
+
+@app.command()
+def run(
+    source: Source = "simulated",
+    tickers: Tickers = "",
+    recipe: Recipe = "tutorial",
+    store: StoreRoot = DEFAULT_STORE,
+    seed: Seed = 0,
+    device: Device = "auto",
+    as_of: AsOf = None,
+    fit_scalers_on: FitScalersOn = "train",
+    sessions: Sessions = "253",
+    force: Force = False,
+    out: Out = None,
+) -> None:
+    """The whole pipeline: ingest, retrain, forecast, report."""
+    from flows import commands
+
+    training = commands.training_settings(
+        recipe, sessions, fit_scalers_on=fit_scalers_on, seed=seed, device=device, force=force
+    )
+    commands.run(commands.data_settings(source, tickers, store, as_of), training, out)
+
+
+@app.command()
+def ingest(
+    source: Source = "simulated", tickers: Tickers = "", store: StoreRoot = DEFAULT_STORE, as_of: AsOf = None
+) -> None:
+    """Bring the stored prices up to the last closed session."""
+    from flows import commands
+
+    commands.ingest(commands.data_settings(source, tickers, store, as_of))
+
+
+@app.command()
+def retrain(
+    source: StoredSource = None,
+    tickers: StoredTickers = "",
+    recipe: Recipe = "tutorial",
+    store: StoreRoot = DEFAULT_STORE,
+    seed: Seed = 0,
+    device: Device = "auto",
+    as_of: AsOf = None,
+    fit_scalers_on: FitScalersOn = "train",
+    sessions: Sessions = "253",
+    force: Force = False,
+) -> None:
+    """Train on the stored prices; the new version forecasts if it is not worse than the present one."""
+    from flows import commands
+
+    training = commands.training_settings(
+        recipe, sessions, fit_scalers_on=fit_scalers_on, seed=seed, device=device, force=force
+    )
+    commands.retrain(commands.stored_data_settings(source, tickers, store, as_of), training)
+
+
+@app.command()
+def forecast(
+    source: StoredSource = None,
+    tickers: StoredTickers = "",
+    recipe: Recipe = "tutorial",
+    store: StoreRoot = DEFAULT_STORE,
+    as_of: AsOf = None,
+    out: Out = None,
+) -> None:
+    """Forecast with the champion from the stored prices."""
+    from flows import commands
+
+    training = commands.training_settings(recipe)
+    commands.forecast(commands.stored_data_settings(source, tickers, store, as_of), training, out)
+
+
+@app.command()
+def up(source: Source = "simulated", store: StoreRoot = DEFAULT_STORE, port: Port = 4200) -> None:
+    """Keep Prefect's server, a worker and the deployments of prefect.yaml up, until Ctrl-C."""
+    from flows import commands
+
+    commands.up(commands.data_settings(source, "", store, None), port)
+
+
+@models.command("list")
+def list_models(source: StoredSource = None, store: StoreRoot = DEFAULT_STORE) -> None:
+    """Every version of every model, and which one forecasts."""
+    from flows import commands
+
+    commands.list_models(commands.stored_data_settings(source, "", store, None))
+
+
+@models.command("show")
+def show_model(
+    name: Annotated[str, typer.Argument(help="A model's name, such as tutorial.SBUX  [default: each]")] = "",
+    source: StoredSource = None,
+    store: StoreRoot = DEFAULT_STORE,
+) -> None:
+    """From the newest forecast back to the prices that it came from."""
+    from flows import commands
+
+    commands.show_models(commands.stored_data_settings(source, "", store, None), name)
+
+
+def main() -> None:
+    """Run the command; an error is one line on stderr and exit 1, or 2 for a request that cannot be right."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        _complain("Interrupted. What was committed before is kept; run the same command again to go on.")
+        sys.exit(130)
+    except Exception as error:  # the last resort of a command line: one line, the traceback on request
+        if os.environ.get("VOLCAST_DEBUG"):
+            raise
+        _complain(_one_line(error))
+        sys.exit(_exit_code(error))
+
+
+def _one_line(error: Exception) -> str:
+    from flows.commands import EXPECTED
+
+    words = re.sub(r"\s*\n\s*", " ", str(error)).strip()
+    if isinstance(error, EXPECTED):
+        return words
+    return f"{type(error).__name__}: {words} (this was not foreseen; volcast --debug … shows where it happened)"
+
+
+def _exit_code(error: Exception) -> int:
+    from flows.commands import MISTAKES
+
+    return 2 if isinstance(error, MISTAKES) else 1
+
+
+def _complain(words: str) -> None:
+    Console(stderr=True, highlight=False, soft_wrap=True).print(
+        f"[bold red]Error:[/] {words.replace('[', chr(92) + '[')}"
+    )

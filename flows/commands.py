@@ -1,0 +1,141 @@
+"""What the commands do: find or start a server, run flows, say how it went."""
+
+import os
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from rich.console import Console
+
+from flows import summary
+from flows.forecast import forecast as forecast_flow
+from flows.ingest import ingest as ingest_flow
+from flows.pipeline import pipeline
+from flows.quiet import quiet_console
+from flows.retrain import retrain as retrain_flow
+from flows.server import ServerError, prefect_server
+from flows.up import stay_up
+from models.errors import ModelError, UnknownRecipe
+from storage.artifacts import ArtifactStore
+from storage.errors import StoreError
+from storage.records import ForecastBatch, PipelineResult
+from storage.store import open_store
+from tasks.export import check_out, write_forecasts
+from tasks.parts import SomeModelsFailed
+from tasks.plan_ingest import root_of
+from tasks.preflight import check, stored_parts, stored_source
+from tasks.settings import DataSettings, TrainingSettings
+from tasks.sources.protocol import SourceError, UnknownSource
+
+EXPECTED = (ModelError, StoreError, SourceError, ServerError, ValueError, OSError)
+MISTAKES = (UnknownRecipe, UnknownSource, ValidationError)  # of the request itself: exit 2
+
+
+console = Console(highlight=False, soft_wrap=True)
+
+
+def data_settings(source: str, tickers: str, store: str, as_of: datetime | None) -> DataSettings:
+    """The settings of a command that brings prices in."""
+    wanted = tuple(dict.fromkeys(ticker.strip().upper() for ticker in tickers.split(",") if ticker.strip()))
+    return DataSettings(source=source, tickers=wanted, store=store, as_of=as_of.date() if as_of else None)
+
+
+def stored_data_settings(source: str | None, tickers: str, store: str, as_of: datetime | None) -> DataSettings:
+    """The settings of a command that works on stored prices: simulated ones on request, or where no real ones are."""
+    simulated = source is not None and source.startswith("simulated")
+    return data_settings(source if source and simulated else stored_source(store), tickers, store, as_of)
+
+
+def training_settings(recipe: str, sessions: str = "253", **settings: Any) -> TrainingSettings:
+    """The settings of a training; `sessions` is a number or `all`."""
+    if sessions != "all" and not sessions.isdigit():
+        raise UnknownRecipe(f"--sessions must be a whole number or 'all'; {sessions!r} came.")
+    return TrainingSettings(recipe=recipe, window_sessions=None if sessions == "all" else int(sessions), **settings)
+
+
+def run(data: DataSettings, training: TrainingSettings, out: Path | None) -> None:
+    """Ingest, retrain, forecast, report; then a summary. Raises SomeModelsFailed after the summary of the others."""
+    check_out(out)
+    check(data, training)
+    failed: SomeModelsFailed | None = None
+    _quiet()
+    with prefect_server() as server:
+        try:
+            result: PipelineResult = pipeline(data, training)
+        except SomeModelsFailed as error:
+            failed, result = error, error.result
+    summary.show_result(console, result)
+    _export([report.batch for report in result.reports], out)
+    summary.show_server(console, server)
+    if failed:
+        raise failed
+
+
+def ingest(data: DataSettings) -> None:
+    """Bring the prices up to date."""
+    check(data)
+    _quiet()
+    with prefect_server() as server:
+        snapshot = ingest_flow(data)
+    summary.show_prices(console, snapshot)
+    summary.show_server(console, server)
+
+
+def retrain(data: DataSettings, training: TrainingSettings) -> None:
+    """Train each model of the stored tickers."""
+    check(data, training)
+    parts = stored_parts(data)
+    _quiet()
+    with prefect_server() as server:
+        scorecards = [retrain_flow(part, training) for part in parts]
+    for scorecard in scorecards:
+        summary.show_scorecard(console, scorecard)
+    summary.show_server(console, server)
+
+
+def forecast(data: DataSettings, training: TrainingSettings, out: Path | None) -> None:
+    """Forecast with the champion of each model."""
+    check_out(out)
+    check(data, training)
+    parts = stored_parts(data)
+    _quiet()
+    with prefect_server() as server:
+        batches = [forecast_flow(part, training) for part in parts]
+    for batch in batches:
+        summary.show_forecast(console, batch)
+    _export(batches, out)
+    summary.show_server(console, server)
+
+
+def up(data: DataSettings, port: int) -> None:
+    """Server, worker and deployments, until Ctrl-C."""
+    check(data)
+    _quiet()
+    stay_up(console, data, port=port)
+
+
+def list_models(data: DataSettings) -> None:
+    """Print every version of every model."""
+    summary.show_models(console, root_of(data.store, data.source))
+
+
+def show_models(data: DataSettings, name: str) -> None:
+    """Print the lineage of one model's newest forecast, or of each model's."""
+    root = root_of(data.store, data.source)
+    names = [name] if name else ArtifactStore(open_store(root)).names("model")
+    for each in names:
+        summary.show_lineage(console, root, each)
+    if not names:
+        summary.show_models(console, root)
+
+
+def _export(batches: Sequence[ForecastBatch], out: Path | None) -> None:
+    if out is not None:
+        console.print(f"          {write_forecasts(batches, out)} rows in {out}")
+
+
+def _quiet() -> None:
+    if not os.environ.get("VOLCAST_DEBUG"):
+        quiet_console()

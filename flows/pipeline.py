@@ -1,0 +1,27 @@
+"""The whole pipeline, once.
+
+ingest -> retrain -> forecast -> report        (the last three for each model)
+"""
+
+from prefect import flow
+
+from flows.forecast import forecast
+from flows.ingest import ingest
+from flows.report import report
+from flows.retrain import retrain
+from storage.records import PipelineResult
+from tasks.parts import finish, model_parts, outcomes, with_champion
+from tasks.settings import DataSettings, TrainingSettings
+
+
+@flow(flow_run_name="pipeline {training.recipe} {data.label}")
+def pipeline(data: DataSettings, training: TrainingSettings) -> PipelineResult:
+    """Bring the prices up to date, retrain, forecast and report; a model that fails is named at the end and stops no other."""
+    snapshot = ingest(data)
+    parts = model_parts(data, snapshot)
+
+    retrained = [retrain(part, training, return_state=True) for part in parts]
+
+    batches = [forecast(part, training) for part in with_champion(parts, training, snapshot)]
+    reports = [report(batch) for batch in batches]
+    return finish(snapshot, reports, outcomes(parts, retrained))

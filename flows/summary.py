@@ -1,0 +1,137 @@
+"""How a command ends: what there is now, in a few lines."""
+
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
+from rich.tree import Tree
+
+from flows.server import Server
+from storage.artifacts import ArtifactStore
+from storage.records import ArtifactRef, ForecastBatch, Manifest, PipelineResult, Scorecard, Snapshot
+from storage.store import open_store
+from tasks.report import score_rows
+from tasks.stored import CHAMPION, champion_version, model_version, read_scores
+
+SIMULATED = "[bold yellow]Simulated data[/] from volcast's own simulated exchange, not from a market."
+STEPS = ("forecast", "scorecard", "model", "scaler", "features", "prices")  # each was made from the ones after it
+
+
+def show_prices(console: Console, snapshot: Snapshot) -> None:
+    """Which rows there are."""
+    if snapshot.simulated:
+        console.print(SIMULATED)
+    shown = ", ".join(snapshot.tickers[:8]) + (f" and {len(snapshot.tickers) - 8} more" * (len(snapshot.tickers) > 8))
+    console.print(
+        f"[bold]Prices[/]    v{snapshot.prices.version} of {snapshot.source}: {snapshot.rows:,} rows of {shown}"
+    )
+    console.print(
+        f"          sessions {snapshot.first_session} to {snapshot.cutoff}, kept in {nice_path(snapshot.store)}"
+    )
+
+
+def show_scorecard(console: Console, scorecard: Scorecard) -> None:
+    """How good the model is, and whether it forecasts."""
+    model, features = scorecard.model, scorecard.model.scaler.features
+    console.print(
+        f"[bold]Model[/]     {model.artifact}: final loss {model.final_loss:.5f} on {model.device}; "
+        f"{features.train_rows} train and {features.rows - features.train_rows} test sessions, "
+        f"scalers fitted on {model.scaler.fitted_on} rows"
+    )
+    rows = score_rows(scorecard)
+    table = Table(*rows[0], title=str(scorecard.artifact), title_justify="left", title_style="bold")
+    for row in rows:
+        table.add_row(*row.values())
+    console.print(table)
+    for sentence in scorecard.words:
+        console.print(f"  {sentence}")
+
+
+def show_forecast(console: Console, batch: ForecastBatch) -> None:
+    """What was forecast, and by which model."""
+    console.print(
+        f"[bold]Forecast[/]  {batch.artifact} by {batch.model.artifact}: {batch.rows} rows, "
+        f"sessions {batch.first_session} to {batch.last_session}"
+    )
+
+
+def show_result(console: Console, result: PipelineResult) -> None:
+    """What the whole pipeline gave: prices, and for each model its training, scorecard, forecast and files."""
+    console.print()
+    show_prices(console, result.snapshot)
+    for report in result.reports:
+        ticker = report.batch.snapshot.tickers[0]
+        console.print(f"\n[bold]Training[/]  {ticker}: {result.trainings[ticker]}")
+        show_scorecard(console, report.scorecard)
+        show_forecast(console, report.batch)
+        for path in report.files.values():
+            console.print(f"          {nice_path(path)}")
+    console.print()
+
+
+def show_server(console: Console, server: Server) -> None:
+    """Where to look at the runs."""
+    if server.own:
+        console.print("[bold]UI[/]        Prefect keeps this run; to look at it: volcast up")
+    else:
+        console.print(f"[bold]UI[/]        {server.ui_url}/runs")
+
+
+def show_models(console: Console, store_url: str) -> None:
+    """A table of every version of every model."""
+    artifacts = ArtifactStore(open_store(store_url))
+    table = Table(title=f"Models in {nice_path(store_url)}", title_justify="left", box=SIMPLE)
+    for heading in ("model", "version", "trained", "cutoff", "final loss", "seed", "RMSE, shares"):
+        table.add_column(heading, no_wrap=True)
+    for name in artifacts.names("model"):
+        champion, scores = champion_version(artifacts, name), read_scores(artifacts, name)
+        for version in artifacts.versions("model", name):
+            record = model_version(artifacts, store_url, artifacts.get("model", name, version))
+            table.add_row(
+                name,
+                f"v{version} {CHAMPION if version == champion else ''}",
+                f"{artifacts.get('model', name, version).created_at:%Y-%m-%d}",
+                str(record.scaler.features.snapshot.cutoff),
+                f"{record.final_loss:.5f}",
+                str(artifacts.get("model", name, version).facts["seed"]),
+                scores.get(version, "not scored"),
+            )
+    nothing = f"No model has been trained in {nice_path(store_url)}. Train one with: volcast run"
+    console.print(table if table.row_count else nothing)
+
+
+def show_lineage(console: Console, store_url: str, name: str) -> None:
+    """From the newest forecast of a model back to its prices, and every move of its champion. Raises NotStored."""
+    artifacts = ArtifactStore(open_store(store_url))
+    newest = artifacts.newest("forecast", name) or artifacts.get("model", name)
+    chain = sorted(artifacts.walk(newest), key=lambda step: STEPS.index(step.kind))
+    tree = branch = Tree(_line(chain[0]))
+    for step in chain[1:]:
+        branch = branch.add(_line(step))
+    console.print(tree)
+    for entry in artifacts.history("model", name, CHAMPION):
+        console.print(f"{CHAMPION} since {entry.set_at:%Y-%m-%d %H:%M} UTC: v{entry.version}. {entry.reason}")
+
+
+def nice_path(url_or_path: str) -> str:
+    """A local path as seen from here, anything else as it is."""
+    parts = urlsplit(url_or_path)
+    if parts.scheme not in ("", "file"):
+        return url_or_path
+    path = Path(unquote(parts.path))
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def _line(step: Manifest | ArtifactRef) -> str:
+    if isinstance(step, ArtifactRef):
+        return f"[bold]{step.kind}[/] v{step.version}  {step.digest[:12]}"
+    shown = ("cutoff", "rows", "horizon", "fitted_on", "final_loss", "device", "verdict")
+    facts = ", ".join(f"{key.replace('_', ' ')} {_shown(step.facts[key])}" for key in shown if key in step.facts)
+    made = f"{step.created_at:%Y-%m-%d %H:%M} UTC by {step.provenance.code_version}"
+    return f"[bold]{step.kind}[/] {step.name} v{step.version}  {step.digest[:12]}\n{facts}\n[dim]{made}[/]"
+
+
+def _shown(fact: object) -> str:
+    return f"{fact:.5f}" if isinstance(fact, float) else str(fact)

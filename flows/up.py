@@ -1,0 +1,99 @@
+"""Keep a server, a worker and the deployments of prefect.yaml up.
+
+1. a server: the configured one, or volcast's own
+2. the work pool, and the deployments on it
+3. a worker, which runs what is scheduled or started by hand
+4. until Ctrl-C; then worker and server are ended, in that order
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.settings import PREFECT_API_URL, temporary_settings
+from rich.console import Console
+
+from flows.server import Server, ServerError, announce, end, home, own_server, withdraw
+from tasks.settings import DataSettings
+
+PROJECT_FILE = Path(__file__).parents[1] / "prefect.yaml"
+POOL = "volcast"
+
+
+def stay_up(console: Console, data: DataSettings, *, port: int) -> None:
+    """Everything up until the process is interrupted or told to end (SIGINT, SIGTERM). Raises ServerError."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with _server(port) as server, temporary_settings({PREFECT_API_URL: server.api_url}):
+        environment = _environment(server, data)
+        _make_pool()
+        _deploy(environment)
+        worker = _start_worker(environment)
+        try:
+            console.print(f"Prefect's UI: {server.ui_url}   (deployments: {server.ui_url}/deployments)")
+            console.print(f"Prices of {data.source}, kept in {data.store}; logs in {home()}. Ctrl-C ends it all.")
+            _watch(worker)
+        except KeyboardInterrupt:
+            console.print("Ending worker and server …")
+        finally:
+            end(worker)
+
+
+@contextmanager
+def _server(port: int) -> Iterator[Server]:
+    configured = PREFECT_API_URL.value()
+    if configured:
+        yield Server(configured, own=False)
+        return
+    with own_server(port=port) as server:
+        announce(server)
+        try:
+            yield server
+        finally:
+            withdraw()
+
+
+def _environment(server: Server, data: DataSettings) -> dict[str, str]:
+    """What deployments and flow runs need to know."""
+    settings = {
+        "PREFECT_API_URL": server.api_url,
+        "PREFECT_HOME": str(home()),
+        "DO_NOT_TRACK": "1",
+        "VOLCAST_STORE": data.store if "://" in data.store else str(Path(data.store).resolve()),
+        "VOLCAST_SOURCE": data.source,
+    }
+    return dict(os.environ) | settings
+
+
+def _make_pool() -> None:
+    with get_client(sync_client=True) as client:
+        client.create_work_pool(WorkPoolCreate(name=POOL, type="process"), overwrite=True)
+
+
+def _deploy(environment: Mapping[str, str]) -> None:
+    command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(PROJECT_FILE)]
+    done = subprocess.run(
+        command, env=environment, cwd=PROJECT_FILE.parent, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise ServerError(f"{PROJECT_FILE} was not deployed: {(done.stderr or done.stdout).strip().splitlines()[-1]}")
+
+
+def _start_worker(environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL, "--type", "process"]
+    with (home() / "worker.log").open("ab") as log:
+        return subprocess.Popen(
+            command, env=environment, cwd=PROJECT_FILE.parent, stdout=log, stderr=log, start_new_session=True
+        )
+
+
+def _watch(worker: subprocess.Popen[bytes]) -> None:
+    while worker.poll() is None:
+        time.sleep(1)
+    raise ServerError(f"The worker ended with {worker.returncode}. Its log: {home() / 'worker.log'}")

@@ -1,0 +1,43 @@
+"""What can go wrong in `models/`, as one tree.
+
+ModelError              a request that the models cannot serve; the message says what to do
+├── UnknownRecipe       no recipe has that name, or a setting of it is not allowed
+├── NotEnoughSessions   fewer sessions than the recipe's split or window needs
+├── IncompletePrices    a price or volume that the recipe needs is null or infinite, or its rows are out of order
+├── NotASession         a date on which the market is closed, where a session was needed
+├── DeviceUnavailable   the device asked for is not on this machine
+├── TrainingDiverged    the training loss is no longer a finite number
+└── WrongWeights        bytes that are not safetensors, or not the tensors of the recipe's model
+"""
+
+
+class ModelError(ValueError):
+    """A request that the models cannot serve."""
+
+
+class UnknownRecipe(ModelError):
+    """No recipe has that name, or a setting of it is not allowed."""
+
+
+class NotEnoughSessions(ModelError):
+    """Fewer sessions than the recipe's split or window needs."""
+
+
+class IncompletePrices(ModelError):
+    """A price or volume that the recipe needs is null or infinite, or its rows are out of order."""
+
+
+class NotASession(ModelError):
+    """A date on which the market is closed, where a session was needed."""
+
+
+class DeviceUnavailable(ModelError):
+    """The device asked for is not on this machine."""
+
+
+class TrainingDiverged(ModelError):
+    """The training loss is no longer a finite number."""
+
+
+class WrongWeights(ModelError):
+    """Bytes that are not safetensors, or not the tensors of the recipe's model."""

@@ -1,0 +1,225 @@
+"""Versions of artifacts, and the aliases that point at them.
+
+    blobs/sha256/ab/<sha256>                        content
+    artifacts/<kind>/<name>/00000007.json           the manifest is the version
+    aliases/<kind>/<name>/<alias>/00000003.json     the highest number is current
+
+To put a version:
+1. create its blobs (one that is there already is checked instead);
+2. if the newest version has the same digest, that is the answer;
+3. create the manifest under the next number; if another writer was faster, go on at 2.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from pydantic import JsonValue
+
+from storage.errors import NotStored, VersionConflict
+from storage.keys import Keys, canonical_json, numbered, sha256
+from storage.records import NAME_PATTERN, AliasEntry, ArtifactRef, Manifest, Provenance
+from storage.store import Store
+
+MAX_LOST_RACES = 100  # each loss means that another writer got on, so that this many point at a fault
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draft:
+    """An artifact before it has a version."""
+
+    kind: str
+    name: str
+    files: Mapping[str, bytes]  # file name -> content
+    parents: tuple[ArtifactRef, ...] = ()
+    facts: Mapping[str, JsonValue] = field(default_factory=dict)  # no NaN: JSON has none
+    provenance: Provenance
+
+    def __post_init__(self) -> None:
+        _check_names(self.kind, self.name)
+
+
+class ArtifactStore:
+    """Artifacts of a store, by kind and name. Every read is checked against its digest."""
+
+    def __init__(self, store: Store) -> None:
+        self._keys = Keys(store)
+
+    def put(self, draft: Draft) -> Manifest:
+        """Store the draft as the next version; return the newest one instead where its content is the same.
+
+        Raises ValueError (facts that JSON cannot hold), Corrupt (a blob on the store is damaged), VersionConflict.
+        """
+        manifest = self._unversioned(draft)
+        folder = _artifact_folder(draft.kind, draft.name)
+        for _ in range(MAX_LOST_RACES):
+            newest = self.newest(draft.kind, draft.name)
+            if newest is not None and newest.digest == manifest.digest:
+                return newest
+            version = 1 if newest is None else newest.version + 1
+            manifest = manifest.model_copy(update={"version": version})
+            if self._keys.create_record(folder, version, manifest):
+                return manifest
+        raise _lost(folder)
+
+    def get(self, kind: str, name: str, version: int | None = None) -> Manifest:
+        """The manifest of a version, by default the newest. Raises NotStored, Corrupt."""
+        known = self.versions(kind, name)
+        wanted = known[-1] if known and version is None else version
+        if wanted not in known:
+            raise NotStored(f"{kind} {name} has no version {wanted or 'yet'}; stored versions: {known or 'none'}.")
+        folder = _artifact_folder(kind, name)
+        manifest = self._keys.read_record(folder, wanted, Manifest)
+        key = numbered(folder, wanted)
+        self._keys.check(key, expected=f"{kind} {name} v{wanted}", found=str(manifest.ref))
+        self._keys.check(key, expected=manifest.digest, found=_digest(manifest))
+        return manifest
+
+    def newest(self, kind: str, name: str) -> Manifest | None:
+        """The newest version, or None where there is none. Raises Corrupt."""
+        return self.get(kind, name) if self.versions(kind, name) else None
+
+    def read(self, manifest: Manifest, file_name: str) -> bytes:
+        """The content of one file. Raises NotStored, Corrupt."""
+        if file_name not in manifest.files:
+            raise NotStored(f"{manifest.ref} has no file {file_name}; it has {sorted(manifest.files)}.")
+        return self._keys.read_blob(manifest.files[file_name])
+
+    def versions(self, kind: str, name: str) -> list[int]:
+        """Version numbers, ascending; empty where there is none."""
+        return self._keys.numbers(_artifact_folder(kind, name))
+
+    def names(self, kind: str) -> list[str]:
+        """Names that have a version of this kind, sorted."""
+        _check_names(kind)
+        return self._keys.folders(f"artifacts/{kind}")
+
+    def walk(self, manifest: Manifest) -> list[Manifest | ArtifactRef]:
+        """The artifact, then all that it was made from, each once, nearest first; prices stay references.
+
+        Raises NotStored, Corrupt (a parent's digest is not the one that was recorded).
+        """
+        chain: list[Manifest | ArtifactRef] = [manifest]
+        seen, waiting = [manifest.ref], list(manifest.parents)
+        while waiting:
+            ref = waiting.pop(0)
+            if ref in seen:
+                continue
+            seen.append(ref)
+            link = ref if ref.kind == "prices" else self._parent(ref)
+            chain.append(link)
+            waiting.extend(link.parents if isinstance(link, Manifest) else ())
+        return chain
+
+    def alias(self, kind: str, name: str, alias: str) -> AliasEntry | None:
+        """Where the alias points now, or None where it was never set. Raises Corrupt."""
+        folder = _alias_folder(kind, name, alias)
+        numbers = self._keys.numbers(folder)
+        return self._keys.read_record(folder, numbers[-1], AliasEntry) if numbers else None
+
+    def history(self, kind: str, name: str, alias: str) -> list[AliasEntry]:
+        """Every move of the alias, oldest first. Raises Corrupt."""
+        folder = _alias_folder(kind, name, alias)
+        return [self._keys.read_record(folder, number, AliasEntry) for number in self._keys.numbers(folder)]
+
+    def set_alias(self, kind: str, name: str, alias: str, version: int, reason: str) -> AliasEntry:
+        """Point the alias at a version, which must exist. Raises NotStored, Corrupt, VersionConflict."""
+        ref = self.get(kind, name, version).ref
+        folder = _alias_folder(kind, name, alias)
+        for _ in range(MAX_LOST_RACES):
+            entry = _entry(ref, alias, reason, after=self._keys.numbers(folder))
+            if self._keys.create_record(folder, entry.number, entry):
+                return entry
+        raise _lost(folder)
+
+    def roll_back(self, kind: str, name: str, alias: str, reason: str) -> AliasEntry:
+        """Append an entry for the version that was current before the current one came; twice goes back two.
+
+        Raises NotStored (no version before it), VersionConflict (the alias moved meanwhile: look before going back).
+        """
+        entries = self.history(kind, name, alias)
+        path = _path([entry.version for entry in entries])
+        if len(path) < 2:
+            raise NotStored(f"{kind} {name}: no version before the current {alias} to go back to; it came by {path}.")
+        folder, ref = _alias_folder(kind, name, alias), self.get(kind, name, path[-2]).ref
+        entry = _entry(ref, alias, reason, after=[entry.number for entry in entries])
+        if not self._keys.create_record(folder, entry.number, entry):
+            raise VersionConflict(
+                f"{kind} {name}: {alias} was moved by another writer meanwhile; look where it is now."
+            )
+        return entry
+
+    def _unversioned(self, draft: Draft) -> Manifest:
+        manifest = Manifest(
+            kind=draft.kind,
+            name=draft.name,
+            version=0,
+            digest="",
+            created_at=datetime.now(UTC),
+            files={name: self._keys.put_blob(data) for name, data in draft.files.items()},
+            parents=draft.parents,
+            facts=dict(draft.facts),
+            provenance=draft.provenance,
+        )
+        return manifest.model_copy(update={"digest": _digest(manifest)})
+
+    def _parent(self, ref: ArtifactRef) -> Manifest:
+        parent = self.get(ref.kind, ref.name, ref.version)
+        key = numbered(_artifact_folder(ref.kind, ref.name), ref.version)
+        self._keys.check(key, expected=ref.digest, found=parent.digest)
+        return parent
+
+
+def _digest(manifest: Manifest) -> str:
+    content = {
+        "kind": manifest.kind,
+        "name": manifest.name,
+        "files": {name: blob.sha256 for name, blob in manifest.files.items()},
+        "parents": [parent.digest for parent in manifest.parents],
+        "facts": manifest.facts,
+    }
+    return sha256(canonical_json(content))
+
+
+def _path(versions: list[int]) -> list[int]:
+    """The versions by which an alias came to where it is; one that comes back ends what came after it."""
+    path: list[int] = []
+    for version in versions:
+        path = path[: path.index(version)] if version in path else path
+        path.append(version)
+    return path
+
+
+def _entry(ref: ArtifactRef, alias: str, reason: str, *, after: list[int]) -> AliasEntry:
+    return AliasEntry(
+        kind=ref.kind,
+        name=ref.name,
+        alias=alias,
+        number=max(after, default=0) + 1,
+        version=ref.version,
+        reason=reason,
+        set_at=datetime.now(UTC),
+    )
+
+
+def _artifact_folder(kind: str, name: str) -> str:
+    _check_names(kind, name)
+    return f"artifacts/{kind}/{name}"
+
+
+def _alias_folder(kind: str, name: str, alias: str) -> str:
+    _check_names(kind, name, alias)
+    return f"aliases/{kind}/{name}/{alias}"
+
+
+def _check_names(*names: str) -> None:
+    for name in names:
+        if not re.fullmatch(NAME_PATTERN.strip("^$"), name):
+            raise ValueError(f"{name!r}: expected a name of letters, digits and . _ = ^ - that is not only dots.")
+
+
+def _lost(folder: str) -> VersionConflict:
+    return VersionConflict(
+        f"{folder}: lost the next number to another writer {MAX_LOST_RACES} times. See what else writes there."
+    )

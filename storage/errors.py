@@ -1,0 +1,33 @@
+"""What can go wrong in `storage/`, as one tree.
+
+StoreError              the store cannot do what was asked; the message says where and what to do
+├── StoreNotWritable    the root cannot be made, reached or written
+├── StoreUnsafe         the root lets a second writer overwrite a key that must be written once
+├── NotStored           no such table, version, artifact or alias
+├── Corrupt             what was read is not what was written (sha256 differs, or the JSON is torn)
+└── VersionConflict     other writers took the next version every time, or moved the alias meanwhile
+"""
+
+
+class StoreError(Exception):
+    """The store cannot do what was asked."""
+
+
+class StoreNotWritable(StoreError):
+    """The root cannot be made, reached or written."""
+
+
+class StoreUnsafe(StoreError):
+    """The root lets a second writer overwrite a key that must be written once."""
+
+
+class NotStored(StoreError):
+    """No such table, version, artifact or alias."""
+
+
+class Corrupt(StoreError):
+    """What was read is not what was written."""
+
+
+class VersionConflict(StoreError):
+    """Other writers took the next version every time, or moved the alias meanwhile."""

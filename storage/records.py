@@ -1,0 +1,161 @@
+"""The small frozen records that pass between steps, and that are kept as JSON.
+
+    Snapshot <- FeatureSet <- FittedScaler <- ModelVersion <- Scorecard
+                                              ModelVersion <- ForecastBatch <- Report <- PipelineResult
+
+Each holds the one before it, so that any forecast walks back to the rows that it came from.
+"""
+
+from datetime import date
+from typing import Annotated
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, JsonValue, StringConstraints
+
+# Letters, digits and . _ = ^ -, so that BRK-B, ^GSPC, BF.B and EURUSD=X fit; never only dots ("..", a folder above).
+NAME_PATTERN = r"^[A-Za-z0-9._=^-]*[A-Za-z0-9_=^-][A-Za-z0-9._=^-]*$"
+Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
+
+
+class Record(BaseModel):
+    """A frozen record; an unknown field is refused, so that a misspelt one cannot be lost."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ArtifactRef(Record):
+    """One version of one artifact (or of the prices table), and the digest of its content."""
+
+    kind: Name
+    name: Name
+    version: int
+    digest: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name} v{self.version}"
+
+
+class FileRef(Record):
+    """A blob: its content's sha256 (hex) and its size."""
+
+    sha256: str
+    size_bytes: int
+
+
+class Provenance(Record):
+    """What produced an artifact. It is not part of the digest."""
+
+    code_version: str
+    packages: dict[str, str]  # name -> version
+    flow_run_id: str | None
+    seed: int | None
+    source: str = ""  # of the prices, as the run was given it
+
+
+class Manifest(Record):
+    """One version of one artifact: its files, what it was made from, and what is known of it."""
+
+    kind: Name
+    name: Name
+    version: int
+    digest: str  # of kind, name, files, the parents' digests and facts; no times
+    created_at: AwareDatetime  # UTC
+    files: dict[str, FileRef]
+    parents: tuple[ArtifactRef, ...]
+    facts: dict[str, JsonValue]
+    provenance: Provenance
+
+    @property
+    def ref(self) -> ArtifactRef:
+        """The short form that others keep as their parent."""
+        return ArtifactRef(kind=self.kind, name=self.name, version=self.version, digest=self.digest)
+
+
+class AliasEntry(Record):
+    """One move of an alias; the entry with the highest number is current."""
+
+    kind: Name
+    name: Name
+    alias: Name
+    number: int
+    version: int
+    reason: str
+    set_at: AwareDatetime  # UTC
+
+
+class Snapshot(Record):
+    """The rows that a run starts from: some tickers of one version of the prices, up to the cutoff."""
+
+    store: str  # URL of the root
+    prices: ArtifactRef  # kind and name "prices"; the version is the table's, the digest that of these rows
+    source: str
+    simulated: bool
+    tickers: tuple[str, ...]
+    first_session: date
+    cutoff: date  # last known session
+    rows: int
+
+
+class FeatureSet(Record):
+    """Features of a snapshot."""
+
+    artifact: ArtifactRef
+    snapshot: Snapshot
+    rows: int
+    train_rows: int
+
+
+class FittedScaler(Record):
+    """A scaler, and which of the rows it has seen (`train` or `all`)."""
+
+    artifact: ArtifactRef
+    features: FeatureSet
+    fitted_on: str
+
+
+class ModelVersion(Record):
+    """A trained model; `reused` when the same content was already stored and nothing was trained."""
+
+    artifact: ArtifactRef
+    scaler: FittedScaler
+    recipe: str
+    device: str
+    final_loss: float
+    reused: bool = False
+
+
+class Scorecard(Record):
+    """The scores of a model and its baselines on the same sessions."""
+
+    artifact: ArtifactRef
+    model: ModelVersion
+    scores: dict[str, dict[str, float]]  # forecaster -> metric -> value
+    words: tuple[str, ...]  # what the numbers mean, a sentence each
+    promote: bool
+    verdict: str  # why, or why not
+
+
+class ForecastBatch(Record):
+    """Forecasts of one model from one snapshot."""
+
+    artifact: ArtifactRef
+    model: ModelVersion
+    snapshot: Snapshot
+    rows: int
+    first_session: date  # of the targets
+    last_session: date
+
+
+class Report(Record):
+    """The files that a person reads: name -> path or URL."""
+
+    batch: ForecastBatch
+    scorecard: Scorecard
+    files: dict[str, str]
+
+
+class PipelineResult(Record):
+    """What one run of the whole pipeline gave."""
+
+    snapshot: Snapshot
+    reports: tuple[Report, ...]
+    trainings: dict[str, str]  # model's name -> how its retraining ended, in words

@@ -1,0 +1,99 @@
+"""Rows of the prices table in memory: their keys, order, comparison and digest. Pure; `PRICES` tables in and out."""
+
+import hashlib
+import zlib
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from storage.schemas import BARS, PRICES
+
+BUCKETS = 16
+VALUES = [name for name in BARS.names if name not in ("ticker", "session")]
+SESSION_BITS = 24  # days since 1970 as an offset: 45,000 years
+
+
+def bucket_of(ticker: str) -> int:
+    """The ticker's partition, 0 to 15."""
+    return zlib.crc32(ticker.encode()) % BUCKETS
+
+
+def with_partition(bars: pa.Table) -> pa.Table:
+    """`BARS` -> `PRICES`: the bucket of each ticker, and the year of each session."""
+    tickers = bars["ticker"].combine_chunks().dictionary_encode()
+    buckets = np.array([bucket_of(ticker) for ticker in tickers.dictionary.to_pylist()], dtype=np.int32)
+    years = bars["session"].to_numpy().astype("datetime64[Y]").astype(np.int32) + np.int32(1970)
+    return pa.Table.from_arrays(
+        [pa.array(buckets[tickers.indices.to_numpy()]), pa.array(years), *(bars[name] for name in BARS.names)],
+        schema=PRICES,
+    )
+
+
+def sorted_rows(rows: pa.Table) -> pa.Table:
+    """By bucket, year, ticker and session."""
+    keys, _ = keys_of(rows, rows.slice(0, 0))
+    return rows.take(pa.array(np.lexsort([keys, rows["year"].to_numpy(), rows["bucket"].to_numpy()])))
+
+
+def without_duplicates(rows: pa.Table) -> pa.Table:
+    """Equal rows once. Raises ValueError for two different rows of one ticker and session."""
+    keys, _ = keys_of(rows, rows.slice(0, 0))
+    order = np.argsort(keys, kind="stable")
+    is_repeat = np.diff(keys[order]) == 0
+    first, second = rows.take(pa.array(order[:-1][is_repeat])), rows.take(pa.array(order[1:][is_repeat]))
+    differs = _any_value_differs(first, second)
+    if differs.any():
+        row = int(differs.argmax())
+        one, other = ({name: table[name][row].as_py() for name in VALUES} for table in (first, second))
+        raise ValueError(
+            f"{first['ticker'][row]} {first['session'][row]}: expected one row, got two: {one} and {other}. "
+            "Nothing was stored; decide which one is right."
+        )
+    return rows.take(pa.array(np.sort(order[np.concatenate([[True], ~is_repeat])])))
+
+
+def compare(source: pa.Table, stored: pa.Table) -> tuple[np.ndarray, np.ndarray]:
+    """Which rows of `source` have no row in `stored`, and which one with other values: two (rows,) bool arrays."""
+    keys, stored_keys = keys_of(source, stored)
+    order = np.argsort(stored_keys, kind="stable")
+    place = np.searchsorted(stored_keys, keys, sorter=order)
+    place = order[np.minimum(place, len(order) - 1)] if len(order) else place
+    is_known = stored_keys[place] == keys if len(order) else np.zeros(len(keys), dtype=bool)
+    is_changed = np.zeros(len(keys), dtype=bool)
+    is_changed[is_known] = _any_value_differs(
+        source.filter(pa.array(is_known)), stored.take(pa.array(place[is_known], type=pa.int64()))
+    )
+    return ~is_known, is_changed
+
+
+def keys_of(one: pa.Table, other: pa.Table) -> tuple[np.ndarray, np.ndarray]:
+    """An int64 for each row of both tables, ordered as (ticker, session), equal where these are equal."""
+    tickers = pa.chunked_array([*one["ticker"].chunks, *other["ticker"].chunks], type=pa.string())
+    coded = tickers.combine_chunks().dictionary_encode()
+    rank = np.argsort(np.argsort(np.array(coded.dictionary.to_pylist(), dtype=object), kind="stable"))
+    sessions = pa.chunked_array([*one["session"].chunks, *other["session"].chunks], type=pa.date32())
+    since_1970 = sessions.cast(pa.int32()).to_numpy().astype(np.int64)
+    keys = (rank[coded.indices.to_numpy()] << SESSION_BITS) + since_1970 + (1 << (SESSION_BITS - 1))
+    return keys[: one.num_rows], keys[one.num_rows :]
+
+
+def digest(frame: pd.DataFrame) -> str:
+    """sha256 of a frame that `PriceTable.read` gave: of its values in their order, not of how they lay in files.
+
+    Independent of the versions of pandas and Arrow, so that it can be compared years later.
+    """
+    codes, tickers = pd.factorize(frame["ticker"])
+    parts = ["\n".join(map(str, tickers)).encode(), codes.astype("<i8").tobytes()]
+    parts.append(frame["session"].to_numpy().astype("datetime64[D]").astype("<i8").tobytes())
+    for name in frame.columns.drop(["ticker", "session"]):
+        kind = "<i8" if frame[name].dtype.kind == "i" else "<f8"
+        parts += [str(name).encode(), frame[name].to_numpy().astype(kind).tobytes()]
+    total = hashlib.sha256()
+    for part in parts:
+        total.update(len(part).to_bytes(8, "little") + part)
+    return total.hexdigest()
+
+
+def _any_value_differs(one: pa.Table, other: pa.Table) -> np.ndarray:
+    return np.any([one[name].to_numpy() != other[name].to_numpy() for name in VALUES], axis=0)

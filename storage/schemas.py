@@ -1,0 +1,113 @@
+"""The exact Arrow schemas of the tables, and the one way in: `conform`.
+
+Delta Lake itself turns 1.5 shares into 1 without a word, and moves a Tokyo midnight to the previous date; so a frame is
+cast here, exactly, or refused.
+"""
+
+import datetime as dt
+
+import pandas as pd
+import pyarrow as pa
+
+BAR_FIELDS = [  # what a source gives; every value is required
+    pa.field("ticker", pa.string(), nullable=False),
+    pa.field("session", pa.date32(), nullable=False),
+    pa.field("open", pa.float64(), nullable=False),
+    pa.field("high", pa.float64(), nullable=False),
+    pa.field("low", pa.float64(), nullable=False),
+    pa.field("close", pa.float64(), nullable=False),
+    pa.field("volume", pa.int64(), nullable=False),  # shares
+    pa.field("dividend", pa.float64(), nullable=False),  # per share, on its ex-session; 0.0 without one
+    pa.field("split", pa.float64(), nullable=False),  # new shares per old one, on its session; 0.0 without one
+    pa.field("later_adjustment", pa.float64(), nullable=False),  # see storage/adjustment.py; 1.0 where nothing is later
+]
+BARS = pa.schema(BAR_FIELDS)
+PRICES = pa.schema(
+    [pa.field("bucket", pa.int32(), nullable=False), pa.field("year", pa.int32(), nullable=False), *BAR_FIELDS]
+)
+QUARANTINE = pa.schema(
+    [
+        pa.field("ticker", pa.string(), nullable=False),
+        pa.field("session", pa.date32()),  # null where the date itself could not be read
+        pa.field("rule", pa.string(), nullable=False),
+        pa.field("value", pa.string()),
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("seen_at", pa.timestamp("us", tz="UTC"), nullable=False),
+    ]
+)
+
+
+def conform(frame: pd.DataFrame, schema: pa.Schema) -> pa.Table:
+    """Cast the frame to the schema without changing any value; columns come out in the schema's order.
+
+    A session is a date, or a tz-naive midnight. Raises ValueError naming column, row, ticker and session for a missing
+    or unknown column, a missing value where one is required, a fraction in an integer column, a time or a time zone
+    on a session, and any other value that the type cannot hold.
+    """
+    if set(frame.columns) != set(schema.names) or len(frame.columns) != len(schema.names):
+        raise ValueError(f"Expected the columns {schema.names}, got {list(frame.columns)}.")
+    return pa.Table.from_arrays([_column(frame, field) for field in schema], schema=schema)
+
+
+def _column(frame: pd.DataFrame, field: pa.Field) -> pa.Array:
+    column = pd.Series(frame[field.name])
+    if pa.types.is_date(field.type):
+        _check_sessions(frame, column)
+    elif pa.types.is_integer(field.type) or pa.types.is_floating(field.type):
+        _check_numbers(frame, column)
+    try:
+        array = _to_arrow(column, field.type)
+    except (pa.ArrowException, TypeError, OverflowError) as error:
+        row = _first_refused(column, field.type)
+        raise _refusal(frame, row, f"expected {field.name} as {field.type}, got {column.iloc[row]!r}") from error
+    if array.null_count and not field.nullable:
+        row = int(column.isna().to_numpy().argmax())
+        raise _refusal(frame, row, f"expected a value for {field.name}, got none")
+    return array
+
+
+def _to_arrow(column: pd.Series, kind: pa.DataType) -> pa.Array:
+    array = pa.Array.from_pandas(column, type=kind, safe=True)
+    return array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
+
+
+def _check_numbers(frame: pd.DataFrame, column: pd.Series) -> None:
+    is_number = pd.api.types.is_numeric_dtype(column.dtype) and not pd.api.types.is_bool_dtype(column.dtype)
+    if not is_number and len(column):  # Arrow would read "1" as 1
+        raise _refusal(frame, 0, f"expected {column.name} as numbers, got {column.dtype}, such as {column.iloc[0]!r}")
+
+
+def _check_sessions(frame: pd.DataFrame, column: pd.Series) -> None:
+    if isinstance(column.dtype, pd.DatetimeTZDtype):
+        raise _refusal(
+            frame,
+            0,
+            f"expected {column.name} without a time zone, got {column.dtype}; drop it with .dt.tz_localize(None)",
+        )
+    if pd.api.types.is_datetime64_dtype(column.dtype):
+        wrong = (column != column.dt.normalize()) & column.notna()
+    else:
+        wrong = pd.Series([not (value is None or value is pd.NaT or type(value) is dt.date) for value in column])
+    if wrong.any():
+        row = int(wrong.to_numpy().argmax())
+        raise _refusal(frame, row, f"expected {column.name} as a date or a midnight, got {column.iloc[row]!r}")
+
+
+def _first_refused(column: pd.Series, kind: pa.DataType) -> int:
+    """The row of a value that does not convert, by bisection."""
+    low, high = 0, len(column)
+    while high - low > 1:
+        middle = (low + high) // 2
+        try:
+            _to_arrow(column.iloc[low:middle], kind)
+            low = middle
+        except (pa.ArrowException, TypeError, OverflowError):
+            high = middle
+    return low
+
+
+def _refusal(frame: pd.DataFrame, row: int, fact: str) -> ValueError:
+    key = [str(frame[name].iloc[row]) for name in ("ticker", "session") if name in frame.columns]
+    return ValueError(
+        f"{' '.join(key)}: {fact} (row {row} of {len(frame)}). Nothing was stored; correct the row first."
+    )

@@ -1,0 +1,39 @@
+"""Write forecasts to a file of the user's choice."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from storage.artifacts import ArtifactStore
+from storage.records import ForecastBatch
+from storage.store import open_store
+from tasks.stored import FORECAST_FILE, read_frame
+
+FORMATS = (".parquet", ".csv")
+
+
+def check_out(out: Path | None) -> None:
+    """Raises ValueError for a file that is neither .parquet nor .csv, or whose folder is not there."""
+    if out is None:
+        return
+    if out.suffix.lower() not in FORMATS:
+        raise ValueError(f"--out {out}: expected a name that ends in {' or '.join(FORMATS)}.")
+    if not out.resolve().parent.is_dir():
+        raise ValueError(f"--out {out}: there is no folder {out.resolve().parent}. Make it first.")
+
+
+def write_forecasts(batches: Sequence[ForecastBatch], out: Path) -> int:
+    """All rows of the batches in one file, by ticker and target session; returns how many.
+
+    Columns: unique_id, cutoff, ds, h, volcast (shares), and the recipe's intervals where it has them.
+    """
+    frames = [
+        read_frame(ArtifactStore(open_store(batch.snapshot.store)), batch.artifact, FORECAST_FILE) for batch in batches
+    ]
+    forecasts = pd.concat(frames, ignore_index=True).sort_values(["unique_id", "ds", "h"], ignore_index=True)
+    if out.suffix.lower() == ".csv":
+        forecasts.to_csv(out, index=False, date_format="%Y-%m-%d")
+    else:
+        forecasts.to_parquet(out, index=False)
+    return len(forecasts)

@@ -1,0 +1,91 @@
+"""Decide what an ingest fetches: source, tickers, last session, and where it all goes."""
+
+import re
+from datetime import UTC, date, datetime
+
+from prefect import get_run_logger, task
+from pydantic import BaseModel, ConfigDict
+
+from models.errors import NotASession
+from models.sessions import last_closed_session, last_session_on_or_before
+from storage.store import open_store
+from tasks.settings import DataSettings
+from tasks.sources.registry import open_source
+
+BATCHES = 16  # at the most: one task run a ticker is for a handful of tickers
+EACH_ALONE = 20
+SIMULATED_FOLDER = "simulated-"  # and the exchange's seed: simulated prices never share a table with real ones
+
+
+class Batch(BaseModel):
+    """The tickers that one task run fetches."""
+
+    model_config = ConfigDict(frozen=True)
+
+    tickers: tuple[str, ...]
+
+    @property
+    def label(self) -> str:
+        """`SBUX`, or `15 tickers AAPL to ZTS`."""
+        return (
+            self.tickers[0]
+            if len(self.tickers) == 1
+            else f"{len(self.tickers)} tickers {self.tickers[0]} to {self.tickers[-1]}"
+        )
+
+
+class IngestPlan(BaseModel):
+    """What to fetch, and the store's root for it: simulated prices never share one with real prices."""
+
+    model_config = ConfigDict(frozen=True)
+
+    root: str
+    source: str
+    simulated: bool
+    last_session: date
+    batches: tuple[Batch, ...]
+
+    @property
+    def tickers(self) -> tuple[str, ...]:
+        return tuple(ticker for batch in self.batches for ticker in batch.tickers)
+
+
+@task(task_run_name="plan ingest from {data.source}")
+def plan_ingest(data: DataSettings) -> IngestPlan:
+    """Raises SourceError for a source that is not there, StoreError for a store that cannot be written."""
+    source = open_source(data.source)
+    root = open_store(root_of(data.store, data.source)).url
+    tickers = tuple(dict.fromkeys(ticker.upper() for ticker in data.tickers)) or tuple(source.tickers())
+    plan = IngestPlan(
+        root=root,
+        source=source.spec,
+        simulated=source.simulated,
+        last_session=last_session(data.as_of),
+        batches=_batches(tickers),
+    )
+    get_run_logger().info(
+        "%s: %d tickers, sessions up to %s, into %s", plan.source, len(tickers), plan.last_session, root
+    )
+    return plan
+
+
+def root_of(store: str, source: str) -> str:
+    """The root for a source's prices: `store` itself, or a folder of it for each simulated exchange."""
+    found = re.match(r"simulated(?::(\d+))?", source)
+    return f"{store.rstrip('/')}/{SIMULATED_FOLDER}{int(found[1] or 0)}" if found else store
+
+
+def last_session(as_of: date | None) -> date:
+    """The newest closed session, or the newest one up to `as_of`. Raises NotASession for a date that is still to come."""
+    newest = last_closed_session(datetime.now(UTC))
+    if as_of is None:
+        return newest
+    if as_of > datetime.now(UTC).date():
+        raise NotASession(f"--as-of {as_of} is still to come. The last closed session is {newest}.")
+    return min(last_session_on_or_before(as_of), newest)
+
+
+def _batches(tickers: tuple[str, ...]) -> tuple[Batch, ...]:
+    count = len(tickers) if len(tickers) <= EACH_ALONE else BATCHES
+    size = -(-len(tickers) // max(count, 1))
+    return tuple(Batch(tickers=tickers[start : start + size]) for start in range(0, len(tickers), max(size, 1)))

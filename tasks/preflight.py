@@ -1,0 +1,43 @@
+"""Find a mistake in a request before a server is started for it; the flows check the same things again."""
+
+from models.devices import choose_device
+from storage.errors import NotStored
+from storage.prices import PriceTable
+from storage.store import open_store
+from tasks.plan_ingest import SIMULATED_FOLDER, last_session, root_of
+from tasks.settings import DataSettings, TrainingSettings
+from tasks.sources.registry import open_source
+
+STORED = "stored"  # the source of a run that only uses what the store holds
+
+
+def check(data: DataSettings, training: TrainingSettings | None = None) -> None:
+    """Raises ModelError, SourceError or StoreError for what cannot work."""
+    if training is not None:
+        training.make()
+        choose_device(training.device)
+    last_session(data.as_of)
+    if data.source != STORED:
+        open_source(data.source).tickers()
+    open_store(root_of(data.store, data.source))
+
+
+def stored_parts(data: DataSettings) -> list[DataSettings]:
+    """`data` for each of its models: one ticker each, of those that are asked for or stored. Raises NotStored."""
+    table = PriceTable(open_store(root_of(data.store, data.source)))
+    return [data.model_copy(update={"tickers": (ticker,)}) for ticker in data.tickers or table.tickers()]
+
+
+def stored_source(store_url: str) -> str:
+    """Whose prices the store holds: real ones before simulated ones. Raises NotStored when it holds none, or several exchanges."""
+    store = open_store(store_url)
+    if PriceTable(store).version() is not None:
+        return STORED
+    folders = [prefix.rsplit("/", 1)[-1] for prefix in store.objects.list_with_delimiter()["common_prefixes"]]
+    simulated = sorted(folder for folder in folders if folder.startswith(SIMULATED_FOLDER))
+    if not simulated:
+        raise NotStored(f"{store.url} holds no prices. Bring some with: volcast ingest --source … --store {store_url}")
+    if len(simulated) > 1:
+        specs = ", ".join(folder.replace(SIMULATED_FOLDER, "simulated:") for folder in simulated)
+        raise NotStored(f"{store.url} holds several simulated exchanges; say which by --source: {specs}.")
+    return simulated[0].replace(SIMULATED_FOLDER, "simulated:")

@@ -1,0 +1,54 @@
+"""What a person may ask of a run: which prices, and which model of them."""
+
+import os
+from datetime import date
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from models.recipes import TutorialRecipe, make_recipe
+
+DEFAULT_STORE = "./data"
+
+
+class DataSettings(BaseModel):
+    """Which prices to use, and where they are kept."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    source: str = Field("simulated", description="simulated[:SEED], yahoo, or files:PATH-or-URL")
+    tickers: tuple[str, ...] = Field(
+        (), description="Tickers; none means all that the source holds (SBUX for simulated and yahoo)"
+    )
+    store: str = Field(
+        default_factory=lambda: os.environ.get("VOLCAST_STORE", DEFAULT_STORE),
+        description="The root of everything that is kept: a folder, or s3://, gs://, az://",
+    )
+    as_of: date | None = Field(None, description="Use nothing after this date; none means the last closed session")
+
+    @property
+    def label(self) -> str:
+        """The tickers, short enough for the name of a run."""
+        shown = ", ".join(self.tickers[:3])
+        return (
+            f"{shown} and {len(self.tickers) - 3} more" if len(self.tickers) > 3 else shown or f"all of {self.source}"
+        )
+
+
+class TrainingSettings(BaseModel):
+    """Which model to train, and how."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    recipe: str = Field("tutorial", description="The recipe's name")
+    fit_scalers_on: Literal["train", "all"] = Field(
+        "train", description="'all' lets the test rows leak into the scalers, as the article does"
+    )
+    window_sessions: int | None = Field(253, description="The newest sessions that the recipe looks at; none means all")
+    seed: int = Field(0, description="Seed of the initial weights")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes a GPU when there is one")
+    force: bool = Field(False, description="Train even where the same data and settings have been trained on before")
+
+    def make(self) -> TutorialRecipe:
+        """The recipe with these settings. Raises UnknownRecipe."""
+        return make_recipe(self.recipe, fit_scalers_on=self.fit_scalers_on, window_sessions=self.window_sessions)

@@ -1,0 +1,190 @@
+"""A stock exchange of our own: bars of any ticker since 2000, deterministic in (seed, ticker, session).
+
+Log volume of a ticker is the sum of
+1. a level that drifts slowly: a trend and a cycle of years, both fixed by the ticker;
+2. the calendar's effect times the ticker's sensitivity (exchange_calendar.py);
+3. after a report, a mean shift of the ticker's own size over three sessions (exchange_earnings.py);
+4. the market factor times the ticker's beta: a HAR path, one for all tickers (exchange_shocks.py);
+5. the ticker's own HAR path, with wider innovations on the sessions that react to a report.
+Only the innovations of 4 and 5 are unknown at the close before, which is why the oracle can be exact.
+
+Nothing about a session depends on later ones. What an exchange shows is as of its clock, `last`, as Yahoo would: all of
+history is adjusted for the splits up to the clock, and for none after it.
+"""
+
+from dataclasses import dataclass, replace
+from datetime import date
+from functools import lru_cache
+
+import numpy as np
+import pandas as pd
+
+from tasks.sources.exchange_calendar import LOOKAHEAD, trading_grid
+from tasks.sources.exchange_earnings import Reports, report_schedule
+from tasks.sources.exchange_prices import (
+    MARKET_VOLATILITY,
+    YEAR,
+    PricePath,
+    PriceTraits,
+    draw_moves,
+    draw_price_traits,
+    price_path,
+)
+from tasks.sources.exchange_shocks import (
+    BURN_IN,
+    MARKET_HAR,
+    MARKET_SCALE,
+    OWN_HAR,
+    draw_shocks,
+    stream,
+    volatility_factor,
+)
+from tasks.sources.protocol import BAR_COLUMNS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Traits:
+    """What makes one ticker its own; volumes are in shares of the first session."""
+
+    log_level: float  # at the first session
+    trend: float  # of log volume, a year
+    cycle: float  # amplitude of a cycle of nine years, in log volume
+    phase: float  # of that cycle, radians
+    calendar: float  # sensitivity to the calendar's effects, about 1
+    market_beta: float  # of log volume to the market factor
+    own_scale: float  # standard deviation of the own innovations, in log volume
+    report_shift: float  # of mean log volume on the session that reacts to a report
+    report_scale: float  # of own innovations on that session, relative to other sessions
+    after_close: bool  # reports after the close
+    prices: PriceTraits
+
+
+@dataclass(frozen=True, kw_only=True)
+class Path:
+    """One ticker's sessions up to the clock (T), and what is known ahead of them (T + LOOKAHEAD)."""
+
+    traits: Traits
+    expected: np.ndarray  # (T + LOOKAHEAD,) parts 1 to 3 of log volume
+    own_scale: np.ndarray  # (T + LOOKAHEAD,) of the own innovations
+    own: np.ndarray  # (BURN_IN + T,) part 5
+    volume: np.ndarray  # (T,) in shares of the first session, not yet whole
+    prices: PricePath
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exchange:
+    """The simulated exchange with its clock at the close of `last`; ValueError where it has no such clock."""
+
+    seed: int
+    last: date
+
+    def __post_init__(self) -> None:
+        if not (self.seed >= 0 and self.count > 0):
+            raise ValueError(f"an exchange needs a seed >= 0 and a session until its clock, not {self}")
+
+    @property
+    def count(self) -> int:
+        """The number of sessions since the first one."""
+        return trading_grid().count_until(self.last)
+
+    @property
+    def sessions(self) -> pd.DatetimeIndex:
+        """The sessions up to the clock (datetime64[s], ascending)."""
+        return trading_grid().sessions[: self.count]
+
+    def path(self, ticker: str) -> Path:
+        """What the exchange knows of one ticker, not adjusted for splits."""
+        return _path(self.seed, ticker, self.count)
+
+    def market(self) -> np.ndarray:
+        """(BURN_IN + T,): the market factor of log volume, the newest last."""
+        return _market(self.seed, self.count)[0]
+
+    def split_factor(self, ticker: str) -> float:
+        """Shares at the clock for one share of the first session."""
+        split = self.path(ticker).prices.split
+        return float(np.prod(split[split > 0]))
+
+    def bars(self, ticker: str) -> pd.DataFrame:
+        """BAR_COLUMNS of all sessions up to the clock, ascending, adjusted for the splits up to the clock."""
+        path, factor = self.path(ticker), self.split_factor(ticker)
+        adjusted = {name: np.round(getattr(path.prices, name) / factor, 6) for name in ("open", "high", "low", "close")}
+        columns = adjusted | {
+            "ticker": ticker,
+            "session": self.sessions,
+            "volume": np.maximum(np.rint(path.volume * factor), 1.0),
+            "dividend": np.round(path.prices.dividend / factor, 6),
+            "split": path.prices.split.copy(),
+            "later_adjustment": 1.0,
+        }
+        return pd.DataFrame(columns, columns=BAR_COLUMNS)
+
+    def announcements(self, ticker: str) -> pd.DataFrame:
+        """EVENT_COLUMNS by first_seen: every date announced up to the clock; the later seen of two close ones holds."""
+        reports = _reports(self.seed, ticker, draw_traits(self.seed, ticker), self.count)
+        return reports.announcements(ticker, trading_grid().sessions, self.count)
+
+
+def draw_traits(seed: int, ticker: str) -> Traits:
+    """The ticker's traits; SBUX gets about 10 million shares and tens of dollars today."""
+    rng = stream(seed, ticker, "traits")
+    prices = draw_price_traits(rng)
+    traits = Traits(
+        log_level=rng.normal(13.5, 1.3),
+        trend=-0.6 * prices.trend,  # fewer of the first session's shares change hands as they grow dearer
+        cycle=rng.uniform(0, 0.15),
+        phase=rng.uniform(0, 2 * np.pi),
+        calendar=rng.normal(1, 0.08),
+        market_beta=rng.uniform(0.6, 1.3),
+        own_scale=rng.uniform(0.28, 0.36),
+        report_shift=rng.uniform(0.5, 1.2),
+        report_scale=rng.uniform(1.1, 1.6),
+        after_close=bool(rng.random() < 0.5),
+        prices=prices,
+    )
+    if ticker != "SBUX":
+        return traits
+    like_sbux = replace(prices, first=35.0, trend=0.07, dividend_yield=0.02, split_threshold=110.0)
+    return replace(traits, log_level=np.log(6.5e6), trend=-0.042, market_beta=1.0, after_close=True, prices=like_sbux)
+
+
+@lru_cache(maxsize=4)
+def _market(seed: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The market factor (BURN_IN + count,), and the market's overnight and inside moves (count, 2)."""
+    factor = MARKET_HAR.path(MARKET_SCALE * draw_shocks(stream(seed, "market", "volume"), BURN_IN + count))
+    moves = MARKET_VOLATILITY * draw_moves(stream(seed, "market", "moves"), count)
+    return factor, moves * volatility_factor(factor)[BURN_IN:, None]
+
+
+@lru_cache(maxsize=8)
+def _path(seed: int, ticker: str, count: int) -> Path:
+    traits, ahead = draw_traits(seed, ticker), count + LOOKAHEAD
+    factor, market_moves = _market(seed, count)
+    aftermath = _reports(seed, ticker, traits, count).until(ahead)
+    expected = _level(traits, ahead) + traits.calendar * trading_grid().effects[:ahead]
+    expected = expected + traits.report_shift * aftermath
+    own_scale = traits.own_scale * np.where(aftermath == 1.0, traits.report_scale, 1.0)
+    shocks = draw_shocks(stream(seed, ticker, "volume"), BURN_IN + count)
+    own = OWN_HAR.path(np.r_[np.full(BURN_IN, traits.own_scale), own_scale[:count]] * shocks)
+    surprise = traits.market_beta * factor + own
+    news = 1 + aftermath[:count, None] * [3.0, 0.5]  # it comes overnight
+    scale = news * volatility_factor(surprise)[BURN_IN:, None]
+    return Path(
+        traits=traits,
+        expected=expected,
+        own_scale=own_scale,
+        own=own,
+        volume=np.exp(expected[:count] + surprise[BURN_IN:]),
+        prices=price_path(seed, ticker, traits.prices, market=market_moves, scale=scale),
+    )
+
+
+def _reports(seed: int, ticker: str, traits: Traits, count: int) -> Reports:
+    """The reports up to LOOKAHEAD sessions after the clock."""
+    return report_schedule(seed, ticker, after_close=traits.after_close, count=count + LOOKAHEAD)
+
+
+def _level(traits: Traits, count: int) -> np.ndarray:
+    """(count,): the drifting level of log volume."""
+    years = np.arange(count) / YEAR
+    return traits.log_level + traits.trend * years + traits.cycle * np.sin(traits.phase + 2 * np.pi * years / 9)

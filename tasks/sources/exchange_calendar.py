@@ -1,0 +1,83 @@
+"""The simulated exchange's sessions, and how much each one trades because of its place in the calendar.
+
+Sizes are the field's, as measured on SBUX: early closes 0.35 of the trailing mean, triple witching 1.41, Russell
+reconstitution 1.23, before holidays 0.77.
+"""
+
+from dataclasses import dataclass
+from datetime import date
+from functools import lru_cache
+
+import numpy as np
+import pandas as pd
+
+from models.sessions import market_calendar, sessions_between
+
+FIRST_SESSION = date(2000, 1, 3)
+LOOKAHEAD = 60  # sessions after the clock for which calendar and earnings schedule exist
+
+WEEKDAY = np.log([0.95, 1.0, 1.02, 1.02, 1.0])  # Monday first
+EARLY_CLOSE = np.log(0.35)  # in place of every other effect
+TRIPLE_WITCHING = np.log(1.41)  # third Friday of March, June, September, December
+MONTHLY_EXPIRY = np.log(1.10)  # third Friday of the other months
+RUSSELL = np.log(1.23)  # last Friday of June
+BEFORE_HOLIDAY = np.log(0.77)
+YEAR_END_LULL = np.log(0.75)  # 24 to 31 December, in place of the effect before a holiday
+MONTH_END = np.log(1.08)
+QUARTER_END = np.log(1.06)  # on top of the month's
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """Every session that the exchange can be asked about, and its calendar effect."""
+
+    sessions: pd.DatetimeIndex  # datetime64[s], ascending from FIRST_SESSION
+    effects: np.ndarray  # (sessions,), added to log volume
+
+    def count_until(self, last: date) -> int:
+        """The number of sessions up to and with `last`; ValueError when the grid does not reach LOOKAHEAD beyond."""
+        count = int(np.count_nonzero(_days(self.sessions) <= np.datetime64(last)))
+        if count > len(self.sessions) - LOOKAHEAD:
+            end = self.sessions[-LOOKAHEAD - 1]
+            raise ValueError(f"the simulated exchange's clock runs to {end:%Y-%m-%d}, but {last} was asked for")
+        return count
+
+
+def trading_grid() -> Grid:
+    """The XNYS sessions from 2000-01-03 to the end of the market's calendar, about a year from today."""
+    return _grid_until(market_calendar().last_session.date())
+
+
+@lru_cache(maxsize=2)
+def _grid_until(end: date) -> Grid:
+    sessions = sessions_between(FIRST_SESSION, end).as_unit("s")
+    return Grid(sessions=sessions, effects=_effects(sessions))
+
+
+def _effects(sessions: pd.DatetimeIndex) -> np.ndarray:
+    """(T,): the calendar's part of log volume."""
+    following = pd.DatetimeIndex(np.r_[sessions[1:], sessions[-1:] + pd.offsets.BDay(1)])
+    early = sessions.isin(market_calendar().early_closes)
+    lull = (sessions.month == 12) & (sessions.day >= 24)
+    before_holiday = np.busday_count(_days(sessions), _days(following)) > 1
+    month_end = np.asarray(sessions.month != following.month)
+    quarter_month = np.asarray(sessions.month % 3 == 0)
+    expiry = _on_or_before(sessions, pd.date_range(sessions[0], sessions[-1], freq="WOM-3FRI"))
+    fridays = pd.date_range(sessions[0], sessions[-1], freq="W-FRI")
+    russell = _on_or_before(sessions, fridays[(fridays.month == 6) & (fridays.day >= 24)])
+    effects = WEEKDAY[sessions.day_of_week]
+    effects = effects + np.where(lull, YEAR_END_LULL, BEFORE_HOLIDAY * before_holiday)
+    effects = effects + month_end * (MONTH_END + QUARTER_END * quarter_month)
+    effects = effects + expiry * np.where(quarter_month, TRIPLE_WITCHING, MONTHLY_EXPIRY) + RUSSELL * russell
+    return np.where(early, EARLY_CLOSE, effects)
+
+
+def _days(sessions: pd.DatetimeIndex) -> np.ndarray:
+    return sessions.to_numpy().astype("datetime64[D]")
+
+
+def _on_or_before(sessions: pd.DatetimeIndex, dates: pd.DatetimeIndex) -> np.ndarray:
+    """(T,) bool: the sessions that are one of `dates`, or the last one before it when the market is closed on it."""
+    marks = np.zeros(len(sessions), bool)
+    marks[sessions.searchsorted(dates, side="right") - 1] = True
+    return marks

@@ -1,0 +1,100 @@
+"""What a source of prices or of announcements promises, and how it may fail.
+
+SourceError             the source as a whole cannot serve; the message says what to do
+├── UnknownSource       no source has that name, or its spec cannot be read
+├── SourceMissing       the file or folder named by the spec is not there
+└── SourceUnusable      what is there is not prices: a column lacks, a number is text, no rows at all
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from enum import StrEnum
+from typing import Protocol
+
+import pandas as pd
+
+
+class SourceError(ValueError):
+    """The source as a whole cannot serve."""
+
+
+class UnknownSource(SourceError):
+    """No source has that name, or its spec cannot be read."""
+
+
+class SourceMissing(SourceError):
+    """The file or folder named by the spec is not there."""
+
+
+class SourceUnusable(SourceError):
+    """What is there is not prices."""
+
+
+class Outcome(StrEnum):
+    """What came of asking a source for one ticker."""
+
+    OK = "ok"
+    EMPTY = "empty"
+    NOT_FOUND = "not_found"
+    RATE_LIMITED = "rate_limited"
+    BAD_SCHEMA = "bad_schema"
+    DOWN = "down"
+
+
+TRANSIENT = frozenset({Outcome.RATE_LIMITED, Outcome.DOWN})
+
+BAR_COLUMNS = [
+    "ticker",  # str
+    "session",  # datetime64[s], midnight without a time zone
+    "open",  # float64, USD a share, adjusted for splits and not for dividends
+    "high",
+    "low",
+    "close",
+    "volume",  # float64, shares; NaN where missing
+    "dividend",  # float64, USD a share on the ex-session, else 0
+    "split",  # float64, new shares for one old on the session, else 0
+    "later_adjustment",  # float64, the adj_close factor of dividends after the last row, on that row; else 1
+]
+EVENT_COLUMNS = ["ticker", "announced_for", "when", "first_seen"]
+
+
+def no_bars() -> pd.DataFrame:
+    """An empty frame of BAR_COLUMNS."""
+    return pd.DataFrame(columns=BAR_COLUMNS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fetch:
+    """What a source said of one ticker; `bars` (BAR_COLUMNS, any order of rows) is empty unless the outcome is OK."""
+
+    ticker: str
+    outcome: Outcome
+    bars: pd.DataFrame = field(default_factory=no_bars)
+    known: str = ""  # what the source said
+    guessed: str = ""  # what that may mean
+
+
+class PriceSource(Protocol):
+    """Daily bars, one ticker a call."""
+
+    spec: str
+    simulated: bool
+
+    def tickers(self) -> list[str]:
+        """The tickers that are taken when none is asked for."""
+        ...
+
+    def fetch(self, ticker: str, *, first: date | None, last: date) -> Fetch:
+        """Bars of the sessions from `first` (None: as early as there are any) to `last`, both included."""
+        ...
+
+
+class EventSource(Protocol):
+    """Announcements of earnings."""
+
+    spec: str
+
+    def announcements(self, tickers: Sequence[str], *, as_of: date) -> pd.DataFrame:
+        """EVENT_COLUMNS, one row for each date that was known by the close of `as_of`."""
+        ...

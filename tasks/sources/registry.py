@@ -1,0 +1,21 @@
+"""Which source a spec means."""
+
+from tasks.sources.files import FilesSource
+from tasks.sources.protocol import PriceSource, UnknownSource
+from tasks.sources.simulated import simulated_source
+from tasks.sources.yahoo import YahooSource
+
+KNOWN = "simulated[:SEED], yahoo, files:PATH-or-URL"
+
+
+def open_source(spec: str) -> PriceSource:
+    """The source that `spec` names. Raises UnknownSource with the specs that there are."""
+    kind, _, rest = spec.partition(":")
+    match kind.split("?")[0]:
+        case "yahoo" if not rest:
+            return YahooSource()
+        case "files" if rest:
+            return FilesSource(rest)
+        case "simulated":
+            return simulated_source(spec)
+    raise UnknownSource(f"{spec!r} is not a source. Expected one of: {KNOWN}.")

@@ -1,0 +1,94 @@
+"""The simulated exchange as a source of prices and announcements, for offline use, tests and scale.
+
+Specs: `simulated`, `simulated:7` (the seed), `simulated:7?faults=gap,null` (faults: exchange_faults.py).
+The clock is the `last` or `as_of` of each call; nothing after it is ever shown.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from datetime import date
+
+import pandas as pd
+
+from tasks.sources.exchange import Exchange
+from tasks.sources.exchange_calendar import FIRST_SESSION
+from tasks.sources.exchange_faults import FAULTS, Fault, is_down, refusals, spoil
+from tasks.sources.protocol import EVENT_COLUMNS, Fetch, Outcome, UnknownSource
+
+TICKER = re.compile(r"[A-Z0-9][A-Z0-9.\-]{0,11}")
+SPEC = re.compile(r"simulated(?::(?P<seed>[0-9]+))?(?:\?faults=(?P<faults>[a-z,]+))?")
+
+
+def simulated_source(spec: str) -> "SimulatedSource":
+    """The source that `spec` names; UnknownSource (a ValueError) when it cannot be read."""
+    match = SPEC.fullmatch(spec)
+    if match is None:
+        raise UnknownSource(
+            f"expected simulated[:SEED][?faults=NAME,NAME], such as simulated:7?faults=gap, not {spec!r}"
+        )
+    faults = match["faults"].split(",") if match["faults"] else []
+    return SimulatedSource(int(match["seed"] or 0), faults)
+
+
+class SimulatedSource:
+    """A PriceSource and EventSource; equal calls get equal answers, but for the refusals of the fault `ratelimit`."""
+
+    simulated = True
+
+    def __init__(self, seed: int = 0, faults: Iterable[str] = ()) -> None:
+        """`seed` >= 0 and `faults` among FAULTS, else UnknownSource."""
+        names = set(faults)
+        if seed < 0 or not names <= set(FAULTS):
+            raise UnknownSource(
+                f"expected a seed >= 0 and faults among {', '.join(FAULTS)}, not {seed} and {sorted(names)}"
+            )
+        self.seed = seed
+        self.faults: frozenset[Fault] = frozenset(fault for fault in FAULTS if fault in names)
+        self.spec = f"simulated:{seed}" + (f"?faults={','.join(sorted(names))}" if names else "")
+        self._calls: Counter[str] = Counter()
+
+    def tickers(self) -> list[str]:
+        """The tickers that are taken when none is asked for."""
+        return ["SBUX"]
+
+    def fetch(self, ticker: str, *, first: date | None, last: date) -> Fetch:
+        """Bars of the sessions from `first` (None: 2000-01-03) to `last`, both included, as of the close of `last`.
+
+        Raises ValueError when the market's calendar does not reach `last`.
+        """
+        failure = self._failure(ticker, last)
+        if failure is not None:
+            return failure
+        first = first or FIRST_SESSION
+        if last >= FIRST_SESSION:
+            bars = Exchange(seed=self.seed, last=last).bars(ticker)
+            bars = spoil(bars, seed=self.seed, clock=last, faults=self.faults) if self.faults else bars
+            bars = bars.loc[bars["session"] >= pd.Timestamp(first)].reset_index(drop=True)
+            if len(bars):
+                return Fetch(ticker=ticker, outcome=Outcome.OK, bars=bars)
+        return Fetch(ticker=ticker, outcome=Outcome.EMPTY, known=f"simulated: no bar from {first} to {last}")
+
+    def announcements(self, tickers: Sequence[str], *, as_of: date) -> pd.DataFrame:
+        """EVENT_COLUMNS, by ticker as given and first_seen: every date announced by the close of `as_of`.
+
+        A date that was moved stays, with its earlier first_seen: of two dates of a ticker less than ten sessions apart
+        the later seen one holds. A name that no ticker can have gets no rows.
+        """
+        known = [ticker for ticker in tickers if TICKER.fullmatch(ticker)]
+        if not known or as_of < FIRST_SESSION:
+            return pd.DataFrame(columns=EVENT_COLUMNS)
+        exchange = Exchange(seed=self.seed, last=as_of)
+        return pd.concat([exchange.announcements(ticker) for ticker in known], ignore_index=True)
+
+    def _failure(self, ticker: str, last: date) -> Fetch | None:
+        if not TICKER.fullmatch(ticker):
+            known = f"simulated: {ticker!r} is no ticker, expected {TICKER.pattern}"
+            return Fetch(ticker=ticker, outcome=Outcome.NOT_FOUND, known=known)
+        if "outage" in self.faults and is_down(self.seed, last):
+            return Fetch(ticker=ticker, outcome=Outcome.DOWN, known=f"simulated: down at clock {last} (fault outage)")
+        if "ratelimit" in self.faults:
+            self._calls[ticker] += 1
+            if self._calls[ticker] <= refusals(self.seed, ticker):
+                return Fetch(ticker=ticker, outcome=Outcome.RATE_LIMITED, known="simulated: refused (fault ratelimit)")
+        return None

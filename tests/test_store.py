@@ -1,0 +1,137 @@
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from urllib.request import urlopen
+
+import pandas as pd
+import pytest
+
+from storage.artifacts import ArtifactStore, Draft
+from storage.errors import StoreNotWritable, StoreUnsafe
+from storage.prices import PriceTable
+from storage.records import Provenance
+from storage.store import open_store
+
+
+def test_a_folder_is_made_with_its_parents_and_left_empty(tmp_path):
+    store = open_store(str(tmp_path / "a" / "b c"))
+    assert store.url == (tmp_path / "a" / "b c").as_uri()
+    assert list((tmp_path / "a" / "b c").iterdir()) == []
+
+
+def test_a_path_and_its_file_url_are_one_store(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    by_path = open_store("./da ta")
+    by_url = open_store(f"{by_path.url}/")
+    assert by_path.url == by_url.url
+    assert by_path.table_url("prices") == by_url.table_url("prices") == str(tmp_path / "da ta" / "prices")
+    by_path.objects.put("key", b"value")
+    assert by_url.objects.get("key").bytes() == b"value"
+
+
+def test_a_path_under_a_regular_file_is_refused(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(StoreNotWritable, match="file/data"):
+        open_store(str(tmp_path / "file" / "data"))
+    with pytest.raises(StoreNotWritable, match="Give another root"):
+        open_store(str(tmp_path / "file"))
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_read_only_folder_is_refused(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(StoreNotWritable, match=str(tmp_path)):
+        open_store(str(tmp_path))
+
+
+def test_a_folder_that_even_root_cannot_write_is_refused():
+    with pytest.raises(StoreNotWritable, match="/proc"):
+        open_store("/proc/volcast")
+    with pytest.raises(StoreNotWritable, match="/proc"):
+        open_store("/proc")
+
+
+@pytest.mark.parametrize(
+    "url", ["", " ", "ftp://host/x", "file://data", "s3://", "s3://key:secret@bucket/x", "s3://bucket/x?y=1"]
+)
+def test_a_url_of_no_known_kind_is_refused(url):
+    with pytest.raises(ValueError, match=r"expected|needs"):
+        open_store(url)
+
+
+def test_a_memory_store_holds_no_tables():
+    with pytest.raises(ValueError, match="objects, not tables"):
+        open_store("memory://").table_url("prices")
+
+
+@pytest.fixture
+def serve(monkeypatch):
+    """Start an S3 server and point the environment at it; gives a function that lists the bucket, as XML."""
+    servers = []
+
+    def start(behaviour: str) -> Callable[[], str]:
+        command = [sys.executable, str(Path(__file__).with_name("fake_s3.py")), behaviour]
+        servers.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+        endpoint = f"http://127.0.0.1:{servers[-1].stdout.readline().strip()}"
+        monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+        monkeypatch.setenv("AWS_ALLOW_HTTP", "true")
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+        return lambda: urlopen(f"{endpoint}/bucket?list-type=2").read().decode()
+
+    yield start
+    for server in servers:
+        with server:
+            server.kill()
+
+
+def test_artifacts_live_in_a_bucket_as_they_do_in_a_folder(serve):
+    listing = serve("conditional")
+    store = open_store("s3://bucket/some/prefix/")
+    assert store.url == "s3://bucket/some/prefix"
+    assert store.table_url("prices") == "s3://bucket/some/prefix/prices"
+    assert store.table_options["AWS_ALLOW_HTTP"] == "true"
+    assert "secret" not in repr(store)
+    assert "<Key>" not in listing()
+
+    artifacts = ArtifactStore(store)
+    provenance = Provenance(code_version="abc", packages={}, flow_run_id=None, seed=None)
+    names = ["tutorial.BF.B", "tutorial.BRK-B", "tutorial.EURUSD=X", "tutorial.^GSPC"]
+    for name in names:
+        for content in (b"a", b"b", b"b"):
+            artifacts.put(Draft(kind="model", name=name, files={"f": content}, provenance=provenance))
+    assert artifacts.names("model") == names
+    assert artifacts.versions("model", "tutorial.^GSPC") == [1, 2]
+    assert artifacts.read(artifacts.get("model", "tutorial.^GSPC", 2), "f") == b"b"
+
+
+def test_prices_live_in_a_bucket_as_they_do_in_a_folder(serve):
+    listing = serve("conditional")
+    table = PriceTable(open_store("s3://bucket/some/prefix"))
+    bars = pd.DataFrame({"ticker": ["^GSPC", "SBUX"], "session": pd.Timestamp("2024-01-02"), "volume": [1, 2]})
+    bars = bars.assign(open=1.0, high=1.0, low=1.0, close=1.0, dividend=0.0, split=0.0, later_adjustment=1.0)
+    table.upsert(bars)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda volume: table.upsert(bars.assign(volume=volume)), range(3, 7)))
+    assert table.version() == 4
+    assert list(table.read(version=0)["volume"]) == [2, 1]
+    assert set(table.read()["volume"]) <= {3, 4, 5, 6}
+    assert "<Key>some/prefix/prices/_delta_log/00000000000000000004.json</Key>" in listing()
+
+
+def test_a_bucket_without_conditional_puts_is_unsafe(serve):
+    listing = serve("overwriting")
+    with pytest.raises(StoreUnsafe, match="If-None-Match"):
+        open_store("s3://bucket/prefix")
+    assert "<Key>" not in listing()
+
+
+def test_a_bucket_that_does_not_answer_is_not_writable(serve, monkeypatch):
+    serve("conditional")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    monkeypatch.setattr("storage.store.MAX_RETRIES", 0)
+    with pytest.raises(StoreNotWritable, match="credentials, region and endpoint"):
+        open_store("s3://bucket/prefix")

@@ -41,7 +41,8 @@ def run_seeds(frame: pd.DataFrame, recipe: TutorialRecipe, seeds: int) -> pd.Dat
 def print_table(table: pd.DataFrame, recipe: TutorialRecipe) -> None:
     """A row a seed, the medians, and the baselines."""
     print(f"\nScalers fitted on {recipe.fit_scalers_on} rows\n")
-    print(table[["final_loss", MODEL, "seconds"]].rename(columns={MODEL: "test RMSE"}).to_string(float_format="%.4f"))
+    shown = table.assign(test_rmse=table[MODEL])[["final_loss", "test_rmse", "seconds"]]
+    print(shown.to_string(float_format="%.4f"))
     losses = table["final_loss"]
     print(f"\nmedian final loss {losses.median():.4f}, median test RMSE {table[MODEL].median():,.0f} shares")
     print(f"{losses.between(*REPRODUCED).sum()} of {len(table)} final losses within {REPRODUCED[0]} to {REPRODUCED[1]}")

@@ -1,4 +1,4 @@
-"""The command line: options, and what happens when something goes wrong. What the commands do is in `flows/commands.py`."""
+"""The command line: options, and what happens when something goes wrong. The work is in `flows/commands.py`."""
 
 import os
 import re
@@ -55,6 +55,7 @@ Out = Annotated[Path | None, typer.Option(help="Write the forecasts to this .par
 Port = Annotated[int, typer.Option(help="The UI's port, if it is free; else a free one is taken")]
 
 DEFAULT_STORE = "./data"
+INTERRUPTED = 130  # 128 and SIGINT's number, as shells have it
 
 
 @app.callback()
@@ -168,9 +169,10 @@ def main() -> None:
     """Run the command; an error is one line on stderr and exit 1, or 2 for a request that cannot be right."""
     try:
         app()
-    except KeyboardInterrupt:
-        _complain("Interrupted. What was committed before is kept; run the same command again to go on.")
-        sys.exit(130)
+    except SystemExit as end:
+        if end.code == INTERRUPTED:
+            _complain("Interrupted. What was committed before is kept; run the same command again to go on.")
+        raise
     except Exception as error:  # the last resort of a command line: one line, the traceback on request
         if os.environ.get("VOLCAST_DEBUG"):
             raise
@@ -197,3 +199,7 @@ def _complain(words: str) -> None:
     Console(stderr=True, highlight=False, soft_wrap=True).print(
         f"[bold red]Error:[/] {words.replace('[', chr(92) + '[')}"
     )
+
+
+if __name__ == "__main__":
+    main()

@@ -17,7 +17,7 @@ from tasks.validate_prices import validate_prices
 
 @flow(flow_run_name="ingest {data.label}")
 def ingest(data: DataSettings) -> Snapshot:
-    """Fetch what the source has, keep the good rows as a new version of the prices, and name the rows that a run may use."""
+    """Fetch what the source has, keep the good rows as a version of the prices, and say which rows a run may use."""
     plan = plan_ingest(data)
 
     fetched = fetch_prices.map(unmapped(plan), plan.batches).result()

@@ -16,7 +16,7 @@ from tasks.settings import DataSettings, TrainingSettings
 
 @flow(flow_run_name="pipeline {training.recipe} {data.label}")
 def pipeline(data: DataSettings, training: TrainingSettings) -> PipelineResult:
-    """Bring the prices up to date, retrain, forecast and report; a model that fails is named at the end and stops no other."""
+    """Bring the prices up to date, retrain, forecast and report; a model that fails stops no other."""
     snapshot = ingest(data)
     parts = model_parts(data, snapshot)
 

@@ -4,7 +4,6 @@ prices -> features -> scaler -> train -> evaluate -> promote -> report
 """
 
 from prefect import flow
-from prefect.states import State
 
 from storage.records import Scorecard
 from tasks.build_features import build_features
@@ -19,7 +18,7 @@ from tasks.train_model import train_model
 
 
 @flow(flow_run_name="retrain {training.recipe} {data.label}")
-def retrain(data: DataSettings, training: TrainingSettings) -> Scorecard | State[Scorecard]:
+def retrain(data: DataSettings, training: TrainingSettings) -> Scorecard:
     """Train on the stored prices that `data` names, score against champion and baselines, promote if not worse."""
     snapshot = take_snapshot(data)
     features = build_features(snapshot, training)

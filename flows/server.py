@@ -4,7 +4,7 @@
     2. a server that `volcast up` keeps in this folder     -> that server
     3. else                                                -> start one, use it, drain it, stop it
 
-volcast's own server keeps its database in VOLCAST_HOME (default ./.volcast), so that `volcast up` shows what earlier runs did.
+volcast's own server keeps its database in VOLCAST_HOME (default ./.volcast), so that `volcast up` shows earlier runs.
 """
 
 import json
@@ -25,12 +25,13 @@ from filelock import FileLock, Timeout
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterStartTime
 from prefect.events.worker import EventsWorker
-from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
 HOST = "127.0.0.1"
 START_SECONDS = 120  # 15 s on two idle cores; a busy machine takes several times that
 STOP_SECONDS = 20
 STORED_SECONDS = 60
+NO_HEARTBEAT = None  # a flow waits half a second for its heartbeat's thread to end, and nobody listens to a short run's
 PAGE = 200  # the most task runs that the API gives at once
 
 
@@ -97,8 +98,8 @@ def own_server(*, port: int = 0) -> Iterator[Server]:
 def drain(*, since: datetime, seconds: float) -> bool:
     """Wait until the server has stored every log line, event and task state of the flow runs started after `since`.
 
-    Prefect sends states as events from a thread of its own, and a server that stops first loses them. Returns whether all
-    was stored within `seconds`.
+    Prefect sends states as events from a thread of its own, and a server that stops first loses them. Returns whether
+    all was stored within `seconds`.
     """
     EventsWorker.drain_all()
     deadline = time.monotonic() + seconds
@@ -135,7 +136,7 @@ def withdraw() -> None:
 
 
 def server_environment(folder: Path) -> dict[str, str]:
-    """The environment of volcast's own server: no telemetry, everything in its folder, no inherited Prefect settings."""
+    """The environment of volcast's own server: no telemetry, all in its folder, no inherited Prefect settings."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     return inherited | {
         "PREFECT_HOME": str(folder),
@@ -158,7 +159,7 @@ def _kept_up() -> str | None:
 def _drained(server: Server) -> Iterator[Server]:
     """Point Prefect's client at `server`; leave only when the server has stored what the client did."""
     since = datetime.now(UTC)
-    with temporary_settings({PREFECT_API_URL: server.api_url}):
+    with temporary_settings({PREFECT_API_URL: server.api_url, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: NO_HEARTBEAT}):
         try:
             yield server
         except BaseException:
@@ -214,7 +215,7 @@ def _healthy(api_url: str) -> bool:
 
 def _task_run_states(client: SyncPrefectClient, since: datetime) -> list[bool]:
     """For each task run of the flow runs started after `since`: whether its state is final."""
-    runs = FlowRunFilter(start_time=FlowRunFilterStartTime(after_=since))
+    runs = FlowRunFilter(start_time=FlowRunFilterStartTime.model_validate({"after_": since}))
     final: list[bool] = []
     while True:
         page = client.read_task_runs(flow_run_filter=runs, limit=PAGE, offset=len(final))

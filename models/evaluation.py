@@ -52,7 +52,8 @@ def evaluate(
 ) -> Evaluation:
     """The evaluation of `predictions` (shares, one a row of the `build_features` frame, (N,)) on its test rows.
 
-    `rivals` are predictions of other models, by name, scored on the same rows beside the baselines. Raises ValueError when their number differs from the rows, or a test row has no finite prediction of each method.
+    `rivals` are predictions of other models, by name, scored on the same rows beside the baselines.
+    Raises ValueError when the number of predictions differs from the rows, or a test row has no finite one of a method.
     """
     if predictions.shape != (len(frame),):
         raise ValueError(f"One prediction a row is needed, ({len(frame)},); {predictions.shape} came.")

@@ -58,7 +58,7 @@ def _check_count(prices: pd.DataFrame, recipe: TutorialRecipe) -> None:
         raise NotEnoughSessions(
             f"{prices['ticker'].iloc[0]}: {came} sessions came, {first} to {last}; recipe {recipe.name} needs "
             f"{needed}: {recipe.train_sessions} to train on and at least one to test. "
-            "Ingest an earlier start, or lower train_sessions."
+            "Bring in an earlier start."
         )
 
 

@@ -22,7 +22,7 @@ class QuarantineTable:
         """Keep the rows (ticker, session, rule, value, source, seen_at) that are not there yet; returns how many."""
         known = self.read()[KEY].assign(known=True)
         marked = rows.drop_duplicates(KEY).astype({"session": known["session"].dtype}).merge(known, on=KEY, how="left")
-        fresh = marked[marked["known"].isna()].drop(columns="known")
+        fresh = marked.loc[marked["known"].isna(), QUARANTINE.names]
         if len(fresh):
             table = conform(fresh, QUARANTINE)
             write_deltalake(
@@ -35,7 +35,7 @@ class QuarantineTable:
         return len(fresh)
 
     def read(self, ticker: str | None = None) -> pd.DataFrame:
-        """Every row, or those of a ticker: ticker, session (datetime64), rule, value, source, seen_at, in that order of sorting."""
+        """All rows, or a ticker's: ticker, session (datetime64), rule, value, source, seen_at; by the first three."""
         try:
             table = DeltaTable(self._url, storage_options=self._options)
         except TableNotFoundError:

@@ -1,10 +1,11 @@
 """Frames that one step of a run hands to the next through the store, so that only a reference travels."""
 
-import io
 import uuid
+from contextlib import suppress
 
 import obstore
 import pandas as pd
+import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
 from storage.store import Store
@@ -20,19 +21,24 @@ class StagedFrame(BaseModel):
 
 
 def stage(store: Store, frame: pd.DataFrame) -> StagedFrame:
-    """Lay `frame` down as Parquet under a key of its own; `discard` it once it has been used."""
-    buffer = io.BytesIO()
-    frame.to_parquet(buffer, index=False, compression="zstd")
-    key = f"staging/{uuid.uuid4().hex}.parquet"
-    obstore.put(store.objects, key, buffer.getvalue(), mode="create")
+    """Lay `frame` down under a key of its own, without its index; `discard` it once it has been used."""
+    table = pa.Table.from_pandas(frame, preserve_index=False)
+    sink = pa.BufferOutputStream()
+    # Arrow's own format: Parquet has no seconds, and would give datetime64[s] back as datetime64[ms].
+    with pa.ipc.new_file(sink, table.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
+        writer.write_table(table)
+    key = f"staging/{uuid.uuid4().hex}.arrow"
+    obstore.put(store.objects, key, sink.getvalue().to_pybytes(), mode="create", use_multipart=False)
     return StagedFrame(key=key, rows=len(frame))
 
 
 def unstage(store: Store, staged: StagedFrame) -> pd.DataFrame:
-    """The frame that `stage` laid down."""
-    return pd.read_parquet(io.BytesIO(bytes(obstore.get(store.objects, staged.key).bytes())))
+    """The frame that `stage` laid down, with the same dtypes. Raises FileNotFoundError once it has been discarded."""
+    content = bytes(obstore.get(store.objects, staged.key).bytes())
+    return pa.ipc.open_file(pa.py_buffer(content)).read_all().to_pandas()
 
 
 def discard(store: Store, staged: StagedFrame) -> None:
-    """Take a frame away."""
-    obstore.delete(store.objects, staged.key)
+    """Take a frame away; one that is gone already is no error, as when a step runs a second time."""
+    with suppress(FileNotFoundError):
+        obstore.delete(store.objects, staged.key)

@@ -4,9 +4,8 @@ from typing import Any
 
 import pandas as pd
 from prefect import Task, get_run_logger, task
-from prefect.client.schemas.objects import TaskRun
+from prefect.client.schemas.objects import State, TaskRun
 from prefect.runtime import task_run
-from prefect.states import State
 from pydantic import BaseModel, ConfigDict
 
 from storage.staging import StagedFrame, stage
@@ -48,16 +47,16 @@ def _may_pass(_task: Task[Any, Any], _run: TaskRun, state: State) -> bool:
     timeout_seconds=1800,
 )
 def fetch_prices(plan: IngestPlan, batch: Batch) -> Fetched:
-    """One call a ticker. A ticker that fails is named in `failed` and does not stop the others; a source that is busy is asked again."""
-    source = open_source(plan.source)
+    """One call a ticker; one that fails is named in `failed` and stops no other. A busy source is asked again."""
+    source, log = open_source(plan.source), get_run_logger()
     answers = [source.fetch(ticker, first=None, last=plan.last_session) for ticker in batch.tickers]
     busy = [answer for answer in answers if answer.outcome in TRANSIENT]
     if busy and (task_run.run_count or 0) <= RETRIES:
+        log.warning("%s; asking again", "; ".join(_why(answer) for answer in busy))
         raise SourceBusy("; ".join(_why(answer) for answer in busy))
     good = [answer.bars for answer in answers if answer.outcome == Outcome.OK]
     failed = {answer.ticker: _why(answer) for answer in answers if answer.outcome != Outcome.OK}
     bars = pd.concat(good, ignore_index=True) if good else pd.DataFrame()
-    log = get_run_logger()
     log.info("%s: %d rows of %d tickers", source.spec, len(bars), len(good))
     for why in failed.values():
         log.warning(why)

@@ -1,9 +1,10 @@
 """Find out whether a training has been done before."""
 
 import hashlib
+from typing import cast
 
 from prefect import get_run_logger, task
-from prefect.states import Completed, State
+from prefect.states import Completed
 
 from models.devices import choose_device
 from models.recipes import digest
@@ -45,9 +46,9 @@ def find_scorecard(batch: ForecastBatch) -> Scorecard:
     raise NotStored(f"{model} has no scorecard in {url}. Score it with: volcast retrain --force")
 
 
-def skipped(scorecard: Scorecard) -> State[Scorecard]:
-    """The early return of a retraining that has nothing to do."""
+def skipped(scorecard: Scorecard) -> Scorecard:
+    """The early return of a retraining that has nothing to do: a state of its own in the UI, with the scorecard in it."""
     cutoff, model = scorecard.model.scaler.features.snapshot.cutoff, scorecard.model.artifact
     message = f"Skipped: no session after {cutoff}, and {model} was trained on the same data and settings."
     get_run_logger().info(message)
-    return Completed(name="Skipped", message=message, data=scorecard)
+    return cast(Scorecard, Completed(name="Skipped", message=message, data=scorecard))  # Prefect unpacks a state

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from prefect.states import State
+from prefect.client.schemas.objects import State
 
 from models.errors import ModelError
 from storage.artifacts import ArtifactStore
@@ -35,7 +35,7 @@ def with_champion(parts: Sequence[DataSettings], training: TrainingSettings, sna
 def outcomes(
     parts: Sequence[DataSettings], states: Sequence[State[Scorecard]]
 ) -> dict[str, Scorecard | Exception | str]:
-    """For each part: the scorecard of its training, the words of one that was skipped, or the error of one that failed."""
+    """For each part: the scorecard of its training, the words of a skipped one, or the error of a failed one."""
     return {
         part.label: str(state.message) if state.name == "Skipped" else state.result(raise_on_failure=False)
         for part, state in zip(parts, states, strict=True)
@@ -45,7 +45,7 @@ def outcomes(
 def finish(
     snapshot: Snapshot, reports: Sequence[Report], ended: Mapping[str, Scorecard | Exception | str]
 ) -> PipelineResult:
-    """The result of the run. Raises the error of the only model, or SomeModelsFailed with the errors of those that failed."""
+    """The result of the run. Raises the error of the only model, or SomeModelsFailed with the errors of several."""
     failed = [outcome for outcome in ended.values() if isinstance(outcome, Exception)]
     if len(failed) == len(ended) == 1:
         raise failed[0]

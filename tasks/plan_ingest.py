@@ -76,7 +76,7 @@ def root_of(store: str, source: str) -> str:
 
 
 def last_session(as_of: date | None) -> date:
-    """The newest closed session, or the newest one up to `as_of`. Raises NotASession for a date that is still to come."""
+    """The newest closed session, or the newest one up to `as_of`. Raises NotASession for a date to come."""
     newest = last_closed_session(datetime.now(UTC))
     if as_of is None:
         return newest

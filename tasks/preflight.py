@@ -29,7 +29,7 @@ def stored_parts(data: DataSettings) -> list[DataSettings]:
 
 
 def stored_source(store_url: str) -> str:
-    """Whose prices the store holds: real ones before simulated ones. Raises NotStored when it holds none, or several exchanges."""
+    """Whose prices the store holds: real ones before simulated. Raises NotStored for none, or several exchanges."""
     store = open_store(store_url)
     if PriceTable(store).version() is not None:
         return STORED

@@ -10,7 +10,7 @@ from tasks.stored import CHAMPION, champion_version
 
 @task(task_run_name="decide on {scorecard.model.artifact}")
 def promote_model(scorecard: Scorecard) -> Scorecard:
-    """Moves the champion's alias when the scorecard says so; a version that is champion already stays without a new entry."""
+    """Moves the champion's alias when the scorecard says so; a present champion stays without a new entry."""
     model = scorecard.model.artifact
     artifacts = ArtifactStore(open_store(scorecard.model.scaler.features.snapshot.store))
     if scorecard.promote and champion_version(artifacts, model.name) != model.version:

@@ -23,7 +23,7 @@ SIMULATED_NOTE = (
 
 @task(task_run_name="publish the report on {scorecard.model.artifact}")
 def publish_report(scorecard: Scorecard) -> None:
-    """One markdown artifact with the plots in it, and one table artifact with the scores, on the flow run that calls."""
+    """One markdown artifact with the plots in it, and one table artifact with the scores, on the calling flow run."""
     name = _slug(scorecard.model.artifact.name)
     model = scorecard.model
     plots = draw(model)
@@ -84,7 +84,7 @@ def markdown(scorecard: Scorecard) -> str:
         f"**{scorecard.verdict}**",
         pd.DataFrame(score_rows(scorecard)).pipe(_markdown_table),
         *scorecard.words[1:],
-        f"Final training loss {model.final_loss:.5f} on {model.device}; scalers fitted on {model.scaler.fitted_on} rows.",
+        f"Final training loss {model.final_loss:.5f} on {model.device}; scalers fitted on: {model.scaler.fitted_on}.",
         f"Lineage: {scorecard.artifact} ← {model.artifact} ← {model.scaler.artifact} ← {features.artifact} "
         f"← prices v{snapshot.prices.version} ({snapshot.source}, {snapshot.rows:,} rows, cutoff {snapshot.cutoff}).",
     ]

@@ -36,7 +36,8 @@ class Ingested(BaseModel):
         quarantined = f", {self.quarantined:,} quarantined" if self.quarantined else ""
         if not self.inserted + self.updated:
             return f"nothing new, still prices v{self.prices_version} ({self.unchanged:,} rows as before{quarantined})"
-        return f"prices v{self.prices_version}: {self.inserted:,} rows new, {self.updated:,} changed, {self.unchanged:,} as before{quarantined}"
+        counts = f"{self.inserted:,} rows new, {self.updated:,} changed, {self.unchanged:,} as before{quarantined}"
+        return f"prices v{self.prices_version}: {counts}"
 
 
 @task(task_run_name="store prices of {plan.source}")
@@ -66,7 +67,7 @@ def store_prices(plan: IngestPlan, checked: list[Checked]) -> Ingested:
 
 @task(task_run_name="check what {plan.source} gave")
 def require_fetched(plan: IngestPlan, fetched: list[Fetched], ingested: Ingested) -> None:
-    """Raises FetchFailed, naming each, when more than MAX_FAILED_SHARE of the tickers failed, or not one good row came."""
+    """Raises FetchFailed, naming tickers, when over MAX_FAILED_SHARE of them failed, or not one good row came."""
     failed = {ticker: why for batch in fetched for ticker, why in batch.failed.items()}
     if not failed and ingested.newest_session is None:
         raise FetchFailed(
@@ -83,7 +84,7 @@ def require_fetched(plan: IngestPlan, fetched: list[Fetched], ingested: Ingested
 
 
 def ingested_part(data: DataSettings, plan: IngestPlan, fetched: list[Fetched], ingested: Ingested) -> DataSettings:
-    """The stored prices that this ingest stands for: the tickers that came, up to the newest session that the source has.
+    """The stored prices that this ingest stands for: the tickers that came, up to the source's newest session.
 
     A file that ends in 2020 is worked on as of 2020, whatever else the store holds.
     """

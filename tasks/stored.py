@@ -1,4 +1,4 @@
-"""Read back what the steps stored: features, scalers, models, scorecards, forecasts, and the records that lead to them."""
+"""Read back what the steps stored: frames, scalers, models, scorecards, and the records that lead to them."""
 
 import io
 import json
@@ -48,8 +48,8 @@ def read_scaler(artifacts: ArtifactStore, scaler: FittedScaler, recipe: Tutorial
 def read_nowcaster(artifacts: ArtifactStore, name: str, version: int) -> tuple[Nowcaster, TutorialRecipe]:
     """A stored model, checked, and the recipe that it was made by. Raises NotStored, Corrupt, WrongWeights."""
     manifest = artifacts.get("model", name, version)
-    settings: dict[str, Any] = dict(manifest.facts["recipe"])  # pyright: ignore[reportArgumentType, reportCallIssue]
-    recipe = make_recipe(**settings)
+    facts: dict[str, Any] = manifest.facts
+    recipe = make_recipe(**facts["recipe"])
     return from_bytes(artifacts.read(manifest, MODEL_FILE), recipe), recipe
 
 

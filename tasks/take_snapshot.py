@@ -23,9 +23,8 @@ def take_snapshot(data: DataSettings) -> Snapshot:
     prices = table.read(tickers, last=last_session(data.as_of), version=version)
     lacking = [ticker for ticker in tickers if ticker not in set(prices["ticker"])]
     if lacking:
-        raise NotStored(
-            f"{store.url} holds no prices of {', '.join(lacking)}{f' up to {data.as_of}' if data.as_of else ''}. Ingest them first."
-        )
+        until = f" up to {data.as_of}" if data.as_of else ""
+        raise NotStored(f"{store.url} holds no prices of {', '.join(lacking)}{until}. Ingest them first.")
     snapshot = Snapshot(
         store=store.url,
         prices=ArtifactRef(kind="prices", name="prices", version=version, digest=table.digest(prices)),

@@ -2,10 +2,12 @@
 
 1. a row that is there twice, alike, counts once
 2. each rule looks at each row; the first one that a row breaks is its reason
-3. rows without a broken rule go on
+3. rows without a broken rule go on; the later_adjustment of a ticker's last row goes to the last one that goes on
 """
 
+from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -13,7 +15,7 @@ import pandera.pandas as pa
 from prefect import get_run_logger, task
 from pydantic import BaseModel, ConfigDict
 
-from models.sessions import sessions_between
+from models.sessions import FIRST_DATE, market_calendar
 from storage.staging import StagedFrame, discard, stage, unstage
 from storage.store import open_store
 from tasks.fetch_prices import Fetched
@@ -21,7 +23,9 @@ from tasks.plan_ingest import Batch, IngestPlan
 from tasks.sources.protocol import BAR_COLUMNS
 
 PRICES = ["open", "high", "low", "close"]
+NOT_BY_DEFAULT = {"dividend": 0.0, "split": 0.0, "later_adjustment": 1.0}  # shown where they differ
 ROUNDING = 2e-6  # relative: Yahoo keeps 32-bit floats, so that a high may stand a hair below the close
+LOGGED = 10  # kinds of quarantined rows a batch; the table has them all
 
 
 class Checked(BaseModel):
@@ -43,24 +47,26 @@ def validate_prices(plan: IngestPlan, batch: Batch, fetched: Fetched) -> Checked
     discard(store, fetched.bars)
     log = get_run_logger()
     log.info("%s: %d rows pass, %d quarantined", batch.label, len(good), len(bad))
-    for (ticker, rule), rows in bad.groupby(["ticker", "rule"]):
-        log.warning(
-            "%s: %d rows quarantined (%s), the first of session %s",
-            ticker,
-            len(rows),
-            rule,
-            f"{rows['session'].iloc[0]:%Y-%m-%d}",
-        )
+    for line in quarantine_lines(bad):
+        log.warning(line)
     return checked
 
 
 def split_by_rules(bars: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """(good, bad): BAR_COLUMNS in order of ticker and session, and one row (ticker, session, rule, value, seen_at) for each bad bar."""
-    bars = bars[BAR_COLUMNS].drop_duplicates().sort_values(["ticker", "session"], kind="stable").reset_index(drop=True)
-    broken = _broken_rules(bars)
-    bad_rows = bars.loc[broken.index]
-    bad = bad_rows[["ticker", "session"]].assign(rule=broken, value=_shown(bad_rows), seen_at=datetime.now(UTC))
-    return bars.drop(index=broken.index).reset_index(drop=True), bad.reset_index(drop=True)
+    """(good, bad), both in order of ticker and session.
+
+    `bars`: BAR_COLUMNS in any order of rows. good: BAR_COLUMNS. bad: ticker, session, rule, value, seen_at; one row for
+    each bad bar. Good and bad rows together are all rows, but for copies of a row.
+    """
+    bars = bars.loc[:, BAR_COLUMNS].drop_duplicates()
+    bars = bars.sort_values(["ticker", "session"], kind="stable").reset_index(drop=True)
+    rule = _broken_rules(bars)
+    is_bad = rule.notna()
+    bad_rows = bars.loc[is_bad]
+    bad = bad_rows[["ticker", "session"]].assign(
+        rule=rule[is_bad], value=_shown(bad_rows), seen_at=pd.Timestamp(datetime.now(UTC))
+    )
+    return _good_rows(bars, is_bad), bad.reset_index(drop=True)
 
 
 def no_quarantine() -> pd.DataFrame:
@@ -68,71 +74,77 @@ def no_quarantine() -> pd.DataFrame:
     return pd.DataFrame({name: pd.Series(dtype="object") for name in ["ticker", "session", "rule", "value", "seen_at"]})
 
 
-def price_rules(first: pd.Timestamp, last: pd.Timestamp) -> pa.DataFrameSchema:
-    """What a daily bar must be, for bars of the sessions from `first` to `last`."""
-    sessions = sessions_between(first, last)
-    price = [pa.Check.gt(0, error="a price is not positive")]
-    return pa.DataFrameSchema(
-        {
-            "ticker": pa.Column(str),
-            "session": pa.Column(
-                "datetime64[s]", pa.Check(lambda column: column.isin(sessions), error="not a session of the calendar")
-            ),
-            **{name: pa.Column(float, price, nullable=False) for name in PRICES},
-            "volume": pa.Column(
-                float,
-                [
-                    pa.Check.gt(0, error="volume is not positive"),
-                    pa.Check(lambda column: column % 1 == 0, error="volume is not whole"),
-                ],
-                nullable=False,
-            ),
-            "dividend": pa.Column(float, pa.Check.ge(0, error="a dividend is negative")),
-            "split": pa.Column(float, pa.Check.ge(0, error="a split is negative")),
-            "later_adjustment": pa.Column(float, pa.Check.gt(0, error="adj_close is not positive")),
-        },
-        checks=[
-            pa.Check(
-                lambda bars: _at_least(bars["high"], bars[["open", "low", "close"]].max(axis=1)),
-                error="high is below open, low or close",
-            ),
-            pa.Check(
-                lambda bars: _at_least(bars[["open", "high", "close"]].min(axis=1), bars["low"]),
-                error="low is above open, high or close",
-            ),
-            pa.Check(
-                lambda bars: ~bars.duplicated(["ticker", "session"], keep=False),
-                error="two different rows of one session",
-            ),
-        ],
-    )
+def quarantine_lines(bad: pd.DataFrame) -> list[str]:
+    """What to log of `bad`: a line a ticker and rule, the most rows first; LOGGED of them, and one for the rest."""
+    kinds = pd.DataFrame(bad.groupby(["ticker", "rule"])["session"].agg(["size", "min"]))
+    kinds = kinds.sort_values("size", ascending=False, kind="stable")
+    lines = [
+        f"{ticker}: {size:,} rows quarantined ({rule}), the first of session {first:%Y-%m-%d}. "
+        f"See them with: volcast quarantine {ticker}"
+        for (ticker, rule), size, first in zip(kinds.index[:LOGGED], kinds["size"], kinds["min"], strict=False)
+    ]
+    rest = kinds["size"].iloc[LOGGED:]
+    if len(rest):
+        lines.append(f"and {rest.sum():,} rows more, of {len(rest):,} other tickers and rules")
+    return lines
+
+
+def price_rules() -> pa.DataFrameSchema:
+    """What a daily bar must be; the checks stand in the order in which the rules are named."""
+    sessions = market_calendar().sessions.as_unit("s")  # in nanoseconds, a year such as 2400 could not be compared
+    begin, end = sessions[0], sessions[-1]
+    rules: dict[str, Callable[[pd.DataFrame], Any]] = {
+        f"the market calendar begins in {FIRST_DATE.year}": lambda bars: bars["session"] >= begin,
+        f"the market calendar ends on {end:%Y-%m-%d}": lambda bars: bars["session"] <= end,
+        "the market was closed on this date": lambda bars: bars["session"].isin(pd.Series(sessions)),
+        "a value is missing": lambda bars: bars.notna().all(axis=1),
+        "a price is not positive": lambda bars: ((bars[PRICES] > 0) & (bars[PRICES] < np.inf)).all(axis=1),
+        "adj_close is not positive": lambda bars: bars["later_adjustment"] > 0,
+        "volume is not positive": lambda bars: (bars["volume"] > 0) & (bars["volume"] < np.inf),
+        "volume is not whole": lambda bars: bars["volume"] % 1 == 0,
+        "high is below open, low or close": lambda bars: (
+            bars["high"] >= bars[["open", "low", "close"]].max(axis=1) * (1 - ROUNDING)
+        ),
+        "low is above open or close": lambda bars: bars[["open", "close"]].min(axis=1) >= bars["low"] * (1 - ROUNDING),
+        "a dividend is negative": lambda bars: (bars["dividend"] >= 0) & (bars["dividend"] < np.inf),
+        "a split is negative": lambda bars: (bars["split"] >= 0) & (bars["split"] < np.inf),
+        "two different rows of one session": lambda bars: ~bars.duplicated(["ticker", "session"], keep=False),
+    }
+    # ignore_na=False: a missing value is for the rules to see. n_failure_cases: pandera would spell out every cell of
+    # every bad row, 40 s for a million of them; which rows fail stands in check_output.
+    checks = [pa.Check(rule, error=name, ignore_na=False, n_failure_cases=1) for name, rule in rules.items()]
+    columns = {name: pa.Column(float, nullable=True) for name in BAR_COLUMNS[2:]}
+    return pa.DataFrameSchema({"ticker": pa.Column(str), "session": pa.Column("datetime64[s]"), **columns}, checks)
 
 
 def _broken_rules(bars: pd.DataFrame) -> pd.Series:
-    """The first rule that each bad row breaks, by the row's label."""
+    """The first rule that each row breaks, on the frame's index; None for a row without."""
+    rule = pd.Series(None, index=bars.index, dtype="object")
     try:
-        price_rules(bars["session"].min(), bars["session"].max()).validate(bars, lazy=True)
-    except pa.errors.SchemaErrors as error:
-        cases = error.failure_cases.dropna(subset=["index"])
-        structural = error.failure_cases[error.failure_cases["index"].isna()]
-        assert structural.empty, f"bars are not of the schema that sources promise: {structural.to_dict('records')}"
-        rules = cases["check"].replace("not_nullable", "a value is missing")
-        first = ~cases["index"].duplicated()
-        return pd.Series(rules[first].to_numpy(), index=cases["index"][first].astype(np.int64).to_numpy()).sort_index()
-    return pd.Series(dtype="object", index=pd.Index([], dtype=np.int64))
+        price_rules().validate(bars, lazy=True)
+    except pa.errors.SchemaErrors as found:
+        for error in found.schema_errors:
+            check, holds = error.check, cast(pd.Series | None, error.check_output)
+            assert isinstance(check, pa.Check), f"bars are not as sources promise them: {error}"
+            assert holds is not None, f"a rule could not be tried: {error}"
+            rule = rule.mask(~holds & rule.isna(), check.error)
+    return rule
 
 
-def _at_least(larger: pd.Series, smaller: pd.Series) -> pd.Series:
-    return (larger >= smaller * (1 - ROUNDING)) | larger.isna() | smaller.isna()
+def _good_rows(bars: pd.DataFrame, is_bad: pd.Series) -> pd.DataFrame:
+    """Of the later_adjustment only that of a ticker's last row counts, so it must not go to quarantine with that."""
+    positive = bars["later_adjustment"].where(bars["later_adjustment"] > 0, 1.0)
+    factor = positive.groupby(bars["ticker"]).transform("prod")
+    good = bars.loc[~is_bad]
+    is_last = ~good.duplicated("ticker", keep="last")
+    return good.assign(later_adjustment=factor[good.index].where(is_last, 1.0)).reset_index(drop=True)
 
 
 def _shown(rows: pd.DataFrame) -> pd.Series:
-    numbers = [*PRICES, "volume"]
-    return pd.Series(
-        [
-            " ".join(f"{name}={value:g}" for name, value in zip(numbers, row, strict=True))
-            for row in rows[numbers].to_numpy()
-        ],
-        index=rows.index,
-        dtype="object",
-    )
+    """`open=1 high=2 low=0.5 close=1 volume=0`, and dividend, split and later_adjustment where there are any."""
+    texts = np.full(len(rows), "", dtype=object)
+    for name in [*PRICES, "volume", *NOT_BY_DEFAULT]:
+        values = rows[name].to_numpy()
+        words = np.array([f" {name}={value:.15g}" for value in values], dtype=object)
+        texts = texts + np.where(values == NOT_BY_DEFAULT.get(name), "", words)
+    return pd.Series(texts, index=rows.index, dtype="object").str.strip()

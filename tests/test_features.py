@@ -46,7 +46,7 @@ def test_201_sessions_are_enough_and_200_are_not() -> None:
         build_features(synthetic_prices(200), RECIPE)
     assert str(caught.value) == (
         "AAA: 200 sessions came, 2019-12-11 to 2020-09-15; recipe tutorial needs 201: 200 to train on and at least one "
-        "to test. Ingest an earlier start, or lower train_sessions."
+        "to test. Bring in an earlier start."
     )
 
 

@@ -11,11 +11,11 @@ KNOWN = "simulated[:SEED], yahoo, files:PATH-or-URL"
 def open_source(spec: str) -> PriceSource:
     """The source that `spec` names. Raises UnknownSource with the specs that there are."""
     kind, _, rest = spec.partition(":")
-    match kind.split("?")[0]:
-        case "yahoo" if not rest:
+    match kind:
+        case "yahoo" if spec == "yahoo":
             return YahooSource()
         case "files" if rest:
             return FilesSource(rest)
-        case "simulated":
+        case _ if kind.split("?")[0] == "simulated":
             return simulated_source(spec)
     raise UnknownSource(f"{spec!r} is not a source. Expected one of: {KNOWN}.")

@@ -3,21 +3,26 @@
 import tempfile
 from datetime import date, timedelta
 from functools import lru_cache
+from json import JSONDecodeError
 
 import pandas as pd
 import yfinance
-from curl_cffi.requests.exceptions import RequestException
+from curl_cffi.requests.exceptions import HTTPError, RequestException
 from yfinance.exceptions import (
+    YFDataException,
     YFException,
     YFPricesMissingError,
     YFRateLimitError,
     YFTickerMissingError,
-    YFTzMissingError,
 )
 
+from models.sessions import FIRST_DATE
 from tasks.sources.protocol import BAR_COLUMNS, Fetch, Outcome
 
-EARLIEST = date(1962, 1, 2)  # the first session that Yahoo has of any ticker
+NO_DATA_IN_WINDOW = "Data doesn't exist for startDate"
+UNREADABLE = (LookupError, TypeError, ValueError, AttributeError)  # what yfinance trips over in an odd answer
+NO_ROWS = "delisted, or no session in the window"
+NO_TICKER = "an unknown or delisted ticker"
 TIMEOUT_SECONDS = 30
 COLUMNS = {
     "Open": "open",
@@ -32,7 +37,7 @@ COLUMNS = {
 
 @lru_cache(maxsize=1)
 def _own_cache_folder() -> tempfile.TemporaryDirectory[str]:
-    """A cache folder of this process alone, gone at its end: yfinance's SQLite cache is not made for several writers."""
+    """A cache folder of this process alone, gone at its end: yfinance's SQLite cache is made for one writer."""
     folder = tempfile.TemporaryDirectory(prefix="volcast-yfinance-")
     yfinance.set_tz_cache_location(folder.name)
     yfinance.config.debug.hide_exceptions = False  # a 429 must not look like an empty frame
@@ -55,7 +60,7 @@ class YahooSource:
         try:
             history = yfinance.Ticker(ticker).history(
                 interval="1d",
-                start=first or EARLIEST,
+                start=first or FIRST_DATE,  # no calendar could check earlier rows
                 end=last + timedelta(days=1),  # Yahoo's end is exclusive
                 prepost=False,
                 actions=True,
@@ -66,41 +71,43 @@ class YahooSource:
                 rounding=False,
                 timeout=TIMEOUT_SECONDS,
             )
-        except YFRateLimitError as error:
-            return Fetch(ticker=ticker, outcome=Outcome.RATE_LIMITED, known=str(error))
-        except (YFTzMissingError, YFPricesMissingError, YFTickerMissingError) as error:
-            return Fetch(
-                ticker=ticker, outcome=Outcome.NOT_FOUND, known=error.rationale, guessed="an unknown or delisted ticker"
-            )
-        except (RequestException, OSError) as error:
-            return Fetch(
-                ticker=ticker, outcome=Outcome.DOWN, known=_first_line(error), guessed="no network, or Yahoo is down"
-            )
-        except (YFException, KeyError, TypeError, ValueError) as error:
-            return Fetch(
-                ticker=ticker, outcome=Outcome.BAD_SCHEMA, known=f"{type(error).__name__}: {_first_line(error)}"
-            )
+        except (YFException, RequestException, OSError, *UNREADABLE) as error:
+            return _failed(ticker, error)
         return _typed(ticker, history, last)
 
 
+def _failed(ticker: str, error: Exception) -> Fetch:
+    """What an error of yfinance means."""
+    known = _first_line(error)
+    match error:
+        case YFRateLimitError():
+            return Fetch(ticker=ticker, outcome=Outcome.RATE_LIMITED, known=known)
+        case YFPricesMissingError() if error.yahoo_reason is None or NO_DATA_IN_WINDOW in error.yahoo_reason:
+            return Fetch(ticker=ticker, outcome=Outcome.EMPTY, known=error.rationale, guessed=NO_ROWS)
+        case YFTickerMissingError():
+            return Fetch(ticker=ticker, outcome=Outcome.NOT_FOUND, known=error.rationale, guessed=NO_TICKER)
+        case HTTPError() if getattr(error.response, "status_code", None) == 404:  # for a ticker without a chart, too
+            return Fetch(ticker=ticker, outcome=Outcome.NOT_FOUND, known=known, guessed=NO_TICKER)
+        case YFDataException() | JSONDecodeError() | RequestException() | OSError():
+            return Fetch(ticker=ticker, outcome=Outcome.DOWN, known=known, guessed="no network, or Yahoo is down")
+    return Fetch(ticker=ticker, outcome=Outcome.BAD_SCHEMA, known=f"{type(error).__name__}: {known}")
+
+
 def _typed(ticker: str, history: pd.DataFrame, last: date) -> Fetch:
+    """Bars from yfinance's frame; its index holds the exchange's midnights."""
     lacking = [name for name in COLUMNS if name not in history]
-    if history.empty:
-        return Fetch(
-            ticker=ticker,
-            outcome=Outcome.EMPTY,
-            known="Yahoo answered without rows",
-            guessed="delisted, or no session in the window",
-        )
-    if lacking:
-        return Fetch(
-            ticker=ticker, outcome=Outcome.BAD_SCHEMA, known=f"no column {', '.join(lacking)} in Yahoo's answer"
-        )
-    bars = history[list(COLUMNS)].rename(columns=COLUMNS)
-    bars["volume"] = bars["volume"].astype("float64").where(bars["volume"] > 0)  # a null volume arrives as 0
-    bars["session"] = pd.DatetimeIndex(history.index).tz_localize(None).normalize().astype("datetime64[s]")
-    bars = bars.assign(ticker=ticker, later_adjustment=1.0).reset_index(drop=True)
-    return Fetch(ticker=ticker, outcome=Outcome.OK, bars=bars.loc[bars["session"] <= pd.Timestamp(last), BAR_COLUMNS])
+    if not history.empty and (lacking or not isinstance(history.index, pd.DatetimeIndex)):
+        known = f"no column {', '.join(lacking)} in Yahoo's answer" if lacking else "Yahoo's answer has no dates"
+        return Fetch(ticker=ticker, outcome=Outcome.BAD_SCHEMA, known=known)
+    sessions = pd.DatetimeIndex(history.index).tz_localize(None).normalize()
+    chosen = history.loc[sessions <= pd.Timestamp(last)]
+    if chosen.empty:
+        return Fetch(ticker=ticker, outcome=Outcome.EMPTY, known="Yahoo answered without rows", guessed=NO_ROWS)
+    columns = {ours: chosen[theirs].to_numpy("float64") for theirs, ours in COLUMNS.items()}
+    bars = pd.DataFrame(columns).assign(ticker=ticker, session=sessions[sessions <= pd.Timestamp(last)].as_unit("s"))
+    bars["volume"] = bars["volume"].where(bars["volume"] > 0)  # a null volume arrives as 0
+    bars = bars.assign(later_adjustment=1.0).fillna({"dividend": 0.0, "split": 0.0})
+    return Fetch(ticker=ticker, outcome=Outcome.OK, bars=bars.loc[:, BAR_COLUMNS])
 
 
 def _first_line(error: BaseException) -> str:

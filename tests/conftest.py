@@ -1,0 +1,63 @@
+"""What tests share: one real Prefect server for the session, and a year of prices in a file."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from prefect.settings import PREFECT_API_URL
+
+from flows.server import Server, prefect_server
+from models.sessions import sessions_between
+
+SHARED = Path(__file__).parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server of our own, as `volcast run` starts it; flows and commands of this process use it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VOLCAST_HOME", str(tmp_path_factory.mktemp("home")))
+        assert not PREFECT_API_URL.value(), "unset PREFECT_API_URL: the tests start a server of their own"
+        with prefect_server() as server:
+            yield server
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real data; tests that ask for it are skipped where it is absent."""
+    if not SHARED.is_dir():
+        pytest.skip(f"no real data: {SHARED} is absent")
+    return SHARED
+
+
+def yahoo_frame(sessions: int = 253, *, last: str = "2020-12-10", seed: int = 1) -> pd.DataFrame:
+    """Rows under Yahoo's headings, of made-up prices with one dividend a quarter."""
+    draws = np.random.default_rng(seed)
+    dates = sessions_between(pd.Timestamp("2015-01-02"), pd.Timestamp(last))[-sessions:]
+    close = 80 * np.exp(np.cumsum(draws.normal(0, 0.015, sessions)))
+    open_ = close * np.exp(draws.normal(0, 0.005, sessions))
+    factor = np.ones(sessions)
+    for ex_session in range(40, sessions, 63):
+        factor[:ex_session] *= 1 - 0.45 / close[ex_session - 1]
+    volume = np.round(8e6 * np.exp(draws.normal(0, 0.4, sessions) + 12 * np.abs(np.log(close / open_))))
+    return pd.DataFrame(
+        {
+            "Date": dates.strftime("%Y-%m-%d"),
+            "Open": open_.round(6),
+            "High": (np.maximum(open_, close) * 1.01).round(6),
+            "Low": (np.minimum(open_, close) * 0.99).round(6),
+            "Close": close.round(6),
+            "Adj Close": (close * factor).round(6),
+            "Volume": volume.astype(np.int64),
+        }
+    )
+
+
+@pytest.fixture
+def sbux_csv(tmp_path: Path) -> Path:
+    """A CSV of 253 sessions of SBUX, as long as the article's."""
+    path = tmp_path / "SBUX.csv"
+    yahoo_frame().to_csv(path, index=False)
+    return path

@@ -1,0 +1,174 @@
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from conftest import yahoo_frame
+
+from flows.cli import main
+
+pytestmark = pytest.mark.usefixtures("prefect_api")
+
+
+class Said:
+    """What a command printed, and how it ended."""
+
+    def __init__(self, code: int, out: str, error: str) -> None:
+        self.code, self.out = code, out
+        self.errors = [line for line in error.splitlines() if line.startswith("Error:")]
+        self.has_traceback = "Traceback" in error + out
+
+
+class Volcast:
+    """The command line, in this process and on the session's server."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, capture: pytest.CaptureFixture[str]) -> None:
+        self._patch, self._capture = patch, capture
+
+    def __call__(self, *arguments: object) -> Said:
+        self._patch.setattr(sys, "argv", ["volcast", *map(str, arguments)])
+        self._capture.readouterr()
+        with pytest.raises(SystemExit) as end:
+            main()
+        said = self._capture.readouterr()
+        return Said(int(end.value.code or 0), said.out, said.err)
+
+
+@pytest.fixture
+def volcast(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Volcast:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    return Volcast(monkeypatch, capsys)
+
+
+def no_volume(path: Path) -> None:
+    yahoo_frame().drop(columns="Volume").to_csv(path, index=False)
+
+
+def text_in_a_number(path: Path) -> None:
+    yahoo_frame().astype({"Volume": "object"}).replace({"Volume": {yahoo_frame()["Volume"][3]: "lots"}}).to_csv(
+        path, index=False
+    )
+
+
+BAD_FILES = {
+    "a missing file": (lambda _: None, "SBUX.csv: there is no such file or folder"),
+    "no Volume": (no_volume, "SBUX.csv: no column Volume"),
+    "an empty file": (lambda path: path.write_text(""), "SBUX.csv: the file is empty"),
+    "text in a number": (text_in_a_number, "'lots' is not a number"),
+    "a heading only": (lambda path: yahoo_frame().head(0).to_csv(path, index=False), "no rows"),
+    "too few rows": (lambda path: yahoo_frame(200).to_csv(path, index=False), "SBUX: 200 sessions came"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_FILES)
+def test_a_bad_file_is_one_clear_line_and_exit_1(case: str, volcast: Volcast, tmp_path: Path) -> None:
+    make, expected = BAD_FILES[case]
+    make(tmp_path / "SBUX.csv")
+    said = volcast("run", "--source", "files:SBUX.csv", "--store", "data")
+    assert said.code == 1
+    assert len(said.errors) == 1
+    assert expected in said.errors[0]
+    assert not said.has_traceback
+
+
+BAD_REQUESTS = [
+    (["--tickers", "ZZZZ"], 1, "ZZZZ: not found: SBUX.csv holds SBUX"),
+    (["--recipe", "nonsense"], 2, "There is no recipe 'nonsense'. Known recipes: tutorial"),
+    (["--source", "nonsense"], 2, "'nonsense' is not a source. Expected one of"),
+    (["--store", "SBUX.csv/data"], 1, "expected a root that can be written"),
+    (["--as-of", "2100-01-01"], 1, "--as-of 2100-01-01 is still to come"),
+    (["--sessions", "many"], 2, "--sessions must be a whole number or 'all'"),
+    (["--sessions", "200"], 2, "window_sessions must be"),
+    (["--out", "forecasts.xlsx"], 1, "expected a name that ends in .parquet or .csv"),
+    (["--out", "nowhere/forecasts.csv"], 1, "there is no folder"),
+]
+
+
+@pytest.mark.parametrize(("options", "code", "expected"), BAD_REQUESTS)
+def test_a_bad_request_is_one_clear_line(
+    options: list[str], code: int, expected: str, volcast: Volcast, sbux_csv: Path
+) -> None:
+    said = volcast("run", "--source", f"files:{sbux_csv.name}", "--store", "data", *options)
+    assert said.code == code
+    assert len(said.errors) == 1
+    assert expected in said.errors[0]
+    assert not said.has_traceback
+
+
+def test_cuda_where_there_is_none_is_one_clear_line(volcast: Volcast, sbux_csv: Path) -> None:
+    torch = pytest.importorskip("torch")
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a CUDA device")
+    said = volcast("run", "--source", f"files:{sbux_csv.name}", "--device", "cuda")
+    assert said.code == 1
+    assert "torch sees no CUDA device" in said.errors[0]
+
+
+def test_an_unknown_option_is_a_usage_error(volcast: Volcast) -> None:
+    assert volcast("run", "--nonsense").code == 2
+
+
+def test_a_bad_run_loses_nothing_of_an_earlier_one(volcast: Volcast, sbux_csv: Path) -> None:
+    source = f"files:{sbux_csv.name}"
+    assert volcast("run", "--source", source, "--store", "data", "--out", "first.csv").code == 0
+    sbux_csv.write_text(sbux_csv.read_text().replace("2020-12-09", "yesterday"))
+    said = volcast("run", "--source", source, "--store", "data")
+    assert (said.code, "'yesterday' is not a date" in said.errors[0]) == (1, True)
+    assert volcast("forecast", "--store", "data", "--out", "second.csv").code == 0
+    pd.testing.assert_frame_equal(pd.read_csv("first.csv"), pd.read_csv("second.csv"))
+
+
+def test_the_steps_one_by_one_give_what_run_gives(volcast: Volcast, sbux_csv: Path) -> None:
+    source = f"files:{sbux_csv.name}"
+    assert volcast("run", "--source", source, "--store", "whole", "--out", "whole.parquet").code == 0
+    for command in (["ingest", "--source", source], ["retrain"], ["forecast", "--out", "steps.parquet"]):
+        assert volcast(*command, "--store", "steps").code == 0
+    pd.testing.assert_frame_equal(pd.read_parquet("whole.parquet"), pd.read_parquet("steps.parquet"))
+
+
+def test_the_summary_says_what_there_is_and_where(volcast: Volcast, sbux_csv: Path) -> None:
+    said = volcast("run", "--source", f"files:{sbux_csv.name}", "--store", "data", "--fit-scalers-on", "all")
+    assert said.code == 0
+    for words in (
+        f"v0 of files:{sbux_csv.name}: 253 rows of SBUX",
+        "to 2020-12-10",
+        "on cpu",
+        "final loss 0.",
+        "least_squares",
+        "Same-session nowcast",
+        "the scalers were fitted on the test sessions too",
+        "data/reports/tutorial.SBUX/v1/predicted.png",
+        "data/reports/tutorial.SBUX/v1/forecast.parquet",
+        "UI",
+    ):
+        assert words in said.out
+    again = volcast("run", "--source", f"files:{sbux_csv.name}", "--store", "data", "--fit-scalers-on", "all")
+    assert "Skipped: no session after 2020-12-10" in again.out
+
+
+def test_simulated_data_are_called_so(volcast: Volcast) -> None:
+    said = volcast("ingest", "--source", "simulated:4", "--as-of", "2003-06-30")
+    assert said.code == 0
+    assert "Simulated data" in said.out
+
+
+def test_models_are_listed_and_shown_with_their_lineage(volcast: Volcast, sbux_csv: Path) -> None:
+    assert volcast("run", "--source", f"files:{sbux_csv.name}").code == 0
+    listed = volcast("models", "list")
+    assert "tutorial.SBUX" in listed.out
+    assert "v1 champion" in listed.out
+    shown = volcast("models", "show", "tutorial.SBUX")
+    kinds = ["forecast", "model", "scaler", "features", "prices"]
+    places = [shown.out.index(f"{kind} ") for kind in kinds]
+    assert places == sorted(places)
+    assert "champion since" in shown.out
+
+
+@pytest.mark.parametrize(
+    "command", [["retrain"], ["forecast"], ["models", "list"], ["models", "show", "tutorial.SBUX"]]
+)
+def test_an_empty_store_says_how_to_fill_it(command: list[str], volcast: Volcast) -> None:
+    said = volcast(*command, "--store", "empty")
+    assert said.code == 1
+    assert "holds no prices. Bring some with: volcast ingest" in said.errors[0]

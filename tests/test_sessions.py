@@ -1,0 +1,62 @@
+from datetime import UTC, date, datetime
+
+import pytest
+
+from models.errors import NotASession
+from models.sessions import last_closed_session, last_session_on_or_before, next_session, sessions_between
+
+
+def test_a_week_with_a_holiday_has_four_sessions():
+    # Memorial Day is 27 May 2024
+    found = sessions_between(date(2024, 5, 25), date(2024, 6, 1))
+    assert [session.day for session in found] == [28, 29, 30, 31]
+    assert found.tz is None
+
+
+@pytest.mark.parametrize(("year", "count"), [(1970, 254), (1987, 253), (2001, 248), (2012, 250), (2024, 252)])
+def test_a_year_has_the_sessions_that_the_exchange_held(year, count):
+    assert len(sessions_between(date(year, 1, 2), date(year, 12, 31))) == count
+
+
+def test_no_sessions_lie_between_a_date_and_an_earlier_one_or_on_a_weekend():
+    assert len(sessions_between(date(2024, 5, 8), date(2024, 5, 7))) == 0
+    assert len(sessions_between(date(2024, 5, 4), date(2024, 5, 5))) == 0
+
+
+@pytest.mark.parametrize("day", [date(1962, 1, 2), date(2200, 1, 2)])
+def test_a_date_that_the_calendar_does_not_reach_is_named(day):
+    for ask in (last_session_on_or_before, next_session, lambda day: sessions_between(day, day)):
+        with pytest.raises(NotASession, match=rf"{day}.* from 1970-01-02 to "):
+            ask(day)
+
+
+@pytest.mark.parametrize(
+    ("now", "closed"),
+    [
+        (datetime(2024, 7, 3, 16, 59, tzinfo=UTC), date(2024, 7, 2)),  # a half session closes at 13:00 in New York
+        (datetime(2024, 7, 3, 17, 0, tzinfo=UTC), date(2024, 7, 3)),
+        (datetime(2024, 7, 4, 23, 0, tzinfo=UTC), date(2024, 7, 3)),  # a holiday
+        (datetime(2024, 1, 8, 20, 59, 59, tzinfo=UTC), date(2024, 1, 5)),  # 16:00 in winter
+        (datetime(2024, 1, 8, 21, 0, tzinfo=UTC), date(2024, 1, 8)),
+    ],
+)
+def test_a_session_counts_from_its_close(now, closed):
+    assert last_closed_session(now) == closed
+
+
+def test_a_time_without_a_zone_or_before_the_calendar_has_no_closed_session():
+    with pytest.raises(ValueError, match="time zone"):
+        last_closed_session(datetime(2024, 1, 8, 21, 0))
+    with pytest.raises(NotASession, match="before the first close of XNYS, on 1970-01-02"):
+        last_closed_session(datetime(1970, 1, 1, tzinfo=UTC))
+
+
+def test_the_last_session_on_or_before_a_sunday_is_friday():
+    assert last_session_on_or_before(date(2024, 3, 10)) == date(2024, 3, 8)
+    assert last_session_on_or_before(date(2024, 3, 8)) == date(2024, 3, 8)
+
+
+def test_the_next_session_of_a_friday_is_monday_and_a_sunday_has_none():
+    assert next_session(date(2024, 3, 8)) == date(2024, 3, 11)
+    with pytest.raises(NotASession, match="closed on Sunday, 2024-03-10"):
+        next_session(date(2024, 3, 10))

@@ -1,0 +1,218 @@
+"""Real yfinance against a local stand-in for Yahoo: yfinance's own proxy setting leads to it, and the environment's
+REQUESTS_CA_BUNDLE makes its certificate trusted."""
+
+import json
+import shutil
+import ssl
+import subprocess
+import threading
+from collections.abc import Iterator
+from datetime import date
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yfinance
+
+from tasks.sources.protocol import BAR_COLUMNS, Fetch, Outcome
+from tasks.sources.yahoo import YahooSource, _typed
+
+FIRST, LAST = date(2024, 3, 7), date(2024, 3, 11)
+# yfinance 1.7 sorts in place, which pandas 3.1 warns of; drop when a release of it no longer does
+pytestmark = pytest.mark.filterwarnings("ignore:The inplace keyword:DeprecationWarning")
+needs_openssl = pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the stand-in's certificate")
+
+
+def history(**changes) -> pd.DataFrame:
+    """A frame as yfinance gives it; New York's clocks change between its rows."""
+    index = pd.DatetimeIndex(["2024-03-07", "2024-03-08", "2024-03-11"], tz="America/New_York", name="Date")
+    columns = {
+        "Open": 91.0,
+        "High": 92.0,
+        "Low": 90.0,
+        "Close": 91.5,
+        "Adj Close": 89.0,
+        "Volume": [7_000_000, 0, 8_000_000],
+        "Dividends": [0.0, 0.57, 0.0],
+        "Stock Splits": [0.0, 0.0, 2.0],
+    }
+    return pd.DataFrame(columns | changes, index=index)
+
+
+def test_a_frame_of_yfinance_becomes_bars():
+    fetch = _typed("SBUX", history(), LAST)
+    assert fetch.outcome == Outcome.OK
+    bars = fetch.bars
+    assert list(bars.columns) == BAR_COLUMNS
+    assert bars["session"].dtype == "datetime64[s]"
+    assert list(bars["session"].dt.strftime("%m-%d")) == ["03-07", "03-08", "03-11"]
+    assert set(map(str, bars.dtypes.iloc[2:])) == {"float64"}
+    assert bars["dividend"].tolist() == [0.0, 0.57, 0.0]
+    assert bars["split"].tolist() == [0.0, 0.0, 2.0]
+    assert set(bars["ticker"]) == {"SBUX"}
+
+
+def test_a_volume_of_zero_is_a_missing_one():
+    volume = _typed("SBUX", history(), LAST).bars["volume"]
+    assert volume.isna().tolist() == [False, True, False]
+    assert volume.tolist()[0] == 7_000_000.0
+
+
+def test_missing_prices_stay_missing_and_their_row_stays():
+    bars = _typed("SBUX", history(Close=[91.0, np.nan, 91.0], Volume=[1.0, np.nan, 1.0]), LAST).bars
+    assert bars["close"].isna().tolist() == [False, True, False]
+
+
+def test_rows_after_the_last_session_are_left_out():
+    assert len(_typed("SBUX", history(), date(2024, 3, 8)).bars) == 2
+    assert _typed("SBUX", history(), date(2024, 3, 6)).outcome == Outcome.EMPTY
+
+
+def test_no_rows_are_empty_and_an_odd_frame_is_a_bad_schema():
+    assert _typed("SBUX", history().iloc[:0], LAST).outcome == Outcome.EMPTY
+    assert _typed("SBUX", pd.DataFrame(), LAST).outcome == Outcome.EMPTY
+    lacking = _typed("SBUX", history().drop(columns=["Volume", "Open"]), LAST)
+    assert (lacking.outcome, lacking.known) == (Outcome.BAD_SCHEMA, "no column Open, Volume in Yahoo's answer")
+    assert _typed("SBUX", history().reset_index(drop=True), LAST).outcome == Outcome.BAD_SCHEMA
+
+
+def chart(ticker: str) -> tuple[int, str]:
+    """What Yahoo's chart answers for a ticker: status and body."""
+    quote = {"open": [91.0, 91.0], "high": [92.0, 92.0], "low": [90.0, 90.0], "close": [91.5, 91.5]}
+    result = {
+        "meta": {
+            "currency": "USD",
+            "symbol": ticker,
+            "exchangeName": "NMS",
+            "instrumentType": "EQUITY",
+            "exchangeTimezoneName": "America/New_York",
+            "timezone": "EST",
+            "gmtoffset": -18000,
+            "priceHint": 2,
+            "dataGranularity": "1d",
+            "validRanges": ["1d", "max"],
+        },
+        "timestamp": [1709821800, 1709908200],  # 2024-03-07 and 2024-03-08, 09:30 in New York
+        "indicators": {"quote": [quote | {"volume": [7000000, None]}], "adjclose": [{"adjclose": [89.0, 89.0]}]},
+        "events": {"dividends": {"1709908200": {"amount": 0.57, "date": 1709908200}}},
+    }
+    no_ticker = {"code": "Not Found", "description": "No data found, symbol may be delisted"}
+    no_rows = {"code": "Bad Request", "description": "Data doesn't exist for startDate = 1, endDate = 2"}
+    bodies = {
+        "GONE": (404, {"chart": {"result": None, "error": no_ticker}}),
+        "BUSY": (429, {"finance": {"error": "Too Many Requests"}}),
+        "ODD": (200, {"chart": {"result": [{"meta": {}}], "error": None}}),
+        "LATE": (400, {"chart": {"result": None, "error": no_rows}}),
+    }
+    status, body = bodies.get(ticker, (200, {"chart": {"result": [result], "error": None}}))
+    return status, "<html>Bad gateway</html>" if ticker == "BROKEN" else json.dumps(body)
+
+
+class StandIn(BaseHTTPRequestHandler):
+    """A proxy that answers for every host itself, behind the certificate of its server's `tls`."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_CONNECT(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.connection = self.server.tls.wrap_socket(self.connection, server_side=True)  # pyright: ignore[reportAttributeAccessIssue]
+        self.rfile, self.wfile = self.connection.makefile("rb"), self.connection.makefile("wb")
+        self.close_connection = False
+
+    def do_GET(self) -> None:
+        path, _, query = self.path.partition("?")
+        status, body = chart(path.split("/")[-1]) if "/chart/" in path else (200, "a-crumb")
+        if "/quoteSummary/" in path:  # asked for a ticker whose chart is not there
+            no_quote = {"code": "Not Found", "description": "Quote not found for symbol: GONE"}
+            status, body = 404, json.dumps({"quoteSummary": {"result": None, "error": no_quote}})
+        if path.endswith("/LATE") and "range=1d" in query:  # the question for the time zone, which has no window
+            status, body = chart("SBUX")
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body.encode())
+        self.wfile.flush()
+
+    def finish(self) -> None:
+        super().finish()
+        self.connection.close()
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Nothing."""
+
+
+@pytest.fixture(scope="module")
+def tls(tmp_path_factory) -> tuple[Path, ssl.SSLContext]:
+    """A certificate for Yahoo's hosts, and the server's side of it."""
+    folder = tmp_path_factory.mktemp("tls")
+    key, certificate = folder / "key.pem", folder / "certificate.pem"
+    subject = ["-subj", "/CN=yahoo.com", "-addext", "subjectAltName=DNS:*.yahoo.com,DNS:*.finance.yahoo.com"]
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *subject]
+    subprocess.run([*command, "-keyout", str(key), "-out", str(certificate)], check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    return certificate, context
+
+
+@pytest.fixture
+def yahoo(tls, monkeypatch) -> Iterator[YahooSource]:
+    certificate, context = tls
+    server = ThreadingHTTPServer(("127.0.0.1", 0), StandIn)
+    server.tls = context  # pyright: ignore[reportAttributeAccessIssue]
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
+    yfinance.config.network.proxy = f"http://127.0.0.1:{server.server_port}"
+    yield YahooSource()
+    yfinance.config.network.proxy = None
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def ask(source: YahooSource, ticker: str) -> Fetch:
+    return source.fetch(ticker, first=FIRST, last=LAST)
+
+
+@needs_openssl
+def test_rows_of_yahoo_s_chart_become_bars(yahoo):
+    fetch = ask(yahoo, "SBUX")
+    assert (fetch.outcome, fetch.known) == (Outcome.OK, "")
+    assert list(fetch.bars["session"].dt.strftime("%Y-%m-%d")) == ["2024-03-07", "2024-03-08"]
+    assert fetch.bars["close"].tolist() == [91.5, 91.5]
+    assert fetch.bars["dividend"].tolist() == [0.0, 0.57]
+    assert fetch.bars["volume"].isna().tolist() == [False, True]
+
+
+@needs_openssl
+@pytest.mark.parametrize(
+    ("ticker", "outcome"),
+    [
+        ("GONE", Outcome.NOT_FOUND),
+        ("BUSY", Outcome.RATE_LIMITED),
+        ("LATE", Outcome.EMPTY),
+        ("BROKEN", Outcome.DOWN),
+        ("ODD", Outcome.BAD_SCHEMA),
+    ],
+)
+def test_a_refusal_of_yahoo_has_its_outcome(yahoo, ticker, outcome):
+    fetch = ask(yahoo, ticker)
+    assert (fetch.outcome, fetch.bars.empty) == (outcome, True), fetch.known
+    assert fetch.known
+
+
+def test_no_way_to_yahoo_is_down():
+    yfinance.config.network.proxy = "http://127.0.0.1:1"
+    try:
+        fetch = ask(YahooSource(), "FAR")
+    finally:
+        yfinance.config.network.proxy = None
+    assert fetch.outcome == Outcome.DOWN
+    assert "127.0.0.1" in fetch.known
+
+
+def test_yahoo_offers_sbux_by_default():
+    assert YahooSource().tickers() == ["SBUX"]

@@ -1,6 +1,7 @@
 """How a command ends: what there is now, in a few lines."""
 
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from rich.box import SIMPLE
@@ -16,6 +17,7 @@ from tasks.report import score_rows
 from tasks.stored import CHAMPION, champion_version, model_version, read_scores
 
 SIMULATED = "[bold yellow]Simulated data[/] from volcast's own simulated exchange, not from a market."
+NARROW: dict[str, Any] = {"box": SIMPLE, "pad_edge": False, "padding": (0, 1, 0, 0)}  # fits 80 columns
 STEPS = ("forecast", "scorecard", "model", "scaler", "features", "prices")  # each was made from the ones after it
 
 
@@ -82,8 +84,14 @@ def show_server(console: Console, server: Server) -> None:
 def show_models(console: Console, store_url: str) -> None:
     """A table of every version of every model."""
     artifacts = ArtifactStore(open_store(store_url))
-    table = Table(title=f"Models in {nice_path(store_url)}", title_justify="left", box=SIMPLE)
-    for heading in ("model", "version", "trained", "cutoff", "final loss", "seed", "RMSE, shares"):
+    table = Table(
+        title=f"Models in {nice_path(store_url)}",
+        title_justify="left",
+        box=SIMPLE,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+    )
+    for heading in ("model", "version", "trained", "cutoff", "loss", "seed", "RMSE"):
         table.add_column(heading, no_wrap=True)
     for name in artifacts.names("model"):
         champion, scores = champion_version(artifacts, name), read_scores(artifacts, name)

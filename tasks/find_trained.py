@@ -47,7 +47,7 @@ def find_scorecard(batch: ForecastBatch) -> Scorecard:
 
 
 def skipped(scorecard: Scorecard) -> Scorecard:
-    """The early return of a retraining that has nothing to do: a state of its own in the UI, with the scorecard in it."""
+    """The early return of a retraining with nothing to do: a state of its own in the UI, with the scorecard in it."""
     cutoff, model = scorecard.model.scaler.features.snapshot.cutoff, scorecard.model.artifact
     message = f"Skipped: no session after {cutoff}, and {model} was trained on the same data and settings."
     get_run_logger().info(message)

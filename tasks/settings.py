@@ -16,15 +16,17 @@ class DataSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    source: str = Field("simulated", description="simulated[:SEED], yahoo, or files:PATH-or-URL")
+    source: str = Field(default="simulated", description="simulated[:SEED], yahoo, or files:PATH-or-URL")
     tickers: tuple[str, ...] = Field(
-        (), description="Tickers; none means all that the source holds (SBUX for simulated and yahoo)"
+        default=(), description="Tickers; none means all that the source holds (SBUX for simulated and yahoo)"
     )
     store: str = Field(
         default_factory=lambda: os.environ.get("VOLCAST_STORE", DEFAULT_STORE),
         description="The root of everything that is kept: a folder, or s3://, gs://, az://",
     )
-    as_of: date | None = Field(None, description="Use nothing after this date; none means the last closed session")
+    as_of: date | None = Field(
+        default=None, description="Use nothing after this date; none means the last closed session"
+    )
 
     @property
     def label(self) -> str:
@@ -40,14 +42,18 @@ class TrainingSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    recipe: str = Field("tutorial", description="The recipe's name")
+    recipe: str = Field(default="tutorial", description="The recipe's name")
     fit_scalers_on: Literal["train", "all"] = Field(
-        "train", description="'all' lets the test rows leak into the scalers, as the article does"
+        default="train", description="'all' lets the test rows leak into the scalers, as the article does"
     )
-    window_sessions: int | None = Field(253, description="The newest sessions that the recipe looks at; none means all")
-    seed: int = Field(0, description="Seed of the initial weights")
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes a GPU when there is one")
-    force: bool = Field(False, description="Train even where the same data and settings have been trained on before")
+    window_sessions: int | None = Field(
+        default=253, description="The newest sessions that the recipe looks at; none means all"
+    )
+    seed: int = Field(default=0, description="Seed of the initial weights")
+    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto takes a GPU when there is one")
+    force: bool = Field(
+        default=False, description="Train even where the same data and settings have been trained on before"
+    )
 
     def make(self) -> TutorialRecipe:
         """The recipe with these settings. Raises UnknownRecipe."""

@@ -1,7 +1,6 @@
 """Train the recipe's network, as a version that carries its scaler."""
 
 import logging
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -84,20 +83,19 @@ def _log_shapes(frame: pd.DataFrame, recipe: TutorialRecipe, log: Log) -> None:
 
 @contextmanager
 def _progress(recipe: TutorialRecipe, log: Log) -> Iterator[Callable[[int, float], None]]:
-    """What to call with epoch and loss: a bar on a terminal, and everywhere one line each `log_every_epochs`."""
-    columns = (
-        TextColumn("train"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("loss {task.fields[loss]:.5f}"),
-        TimeElapsedColumn(),
-    )
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not sys.stderr.isatty()) as bar:
-        training = bar.add_task("train", total=recipe.epochs, loss=float("nan"))
+    """What to call with epoch and loss: a line each time, and on a terminal a bar below the lines."""
+    columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[words]}"))
+    bar = Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True), transient=True)
+    epochs = bar.add_task("", total=recipe.epochs, words="")
 
-        def on_epoch(epoch: int, loss: float) -> None:
-            bar.update(training, completed=epoch + 1, loss=loss)
-            log.info("Epoch: %d, loss: %.5f", epoch, loss)
+    def on_epoch(epoch: int, loss: float) -> None:
+        bar.stop()  # or the line would be written into the bar
+        log.info("Epoch: %d, loss: %.5f", epoch, loss)
+        bar.update(epochs, completed=epoch + 1, words=f"loss {loss:.5f}")
+        if bar.console.is_terminal:
+            bar.start()
 
+    try:
         yield on_epoch
+    finally:
+        bar.stop()

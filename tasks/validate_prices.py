@@ -79,8 +79,7 @@ def quarantine_lines(bad: pd.DataFrame) -> list[str]:
     kinds = pd.DataFrame(bad.groupby(["ticker", "rule"])["session"].agg(["size", "min"]))
     kinds = kinds.sort_values("size", ascending=False, kind="stable")
     lines = [
-        f"{ticker}: {size:,} rows quarantined ({rule}), the first of session {first:%Y-%m-%d}. "
-        f"See them with: volcast quarantine {ticker}"
+        f"{ticker}: {size:,} rows quarantined ({rule}), the first of session {first:%Y-%m-%d}"
         for (ticker, rule), size, first in zip(kinds.index[:LOGGED], kinds["size"], kinds["min"], strict=False)
     ]
     rest = kinds["size"].iloc[LOGGED:]

@@ -1,6 +1,7 @@
 """What tests share: one real Prefect server for the session, and a year of prices in a file."""
 
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -32,10 +33,10 @@ def shared_data() -> Path:
     return SHARED
 
 
-def yahoo_frame(sessions: int = 253, *, last: str = "2020-12-10", seed: int = 1) -> pd.DataFrame:
+def yahoo_frame(sessions: int = 253, *, last: date = date(2020, 12, 10), seed: int = 1) -> pd.DataFrame:
     """Rows under Yahoo's headings, of made-up prices with one dividend a quarter."""
     draws = np.random.default_rng(seed)
-    dates = sessions_between(pd.Timestamp("2015-01-02"), pd.Timestamp(last))[-sessions:]
+    dates = sessions_between(date(2015, 1, 2), last)[-sessions:]
     close = 80 * np.exp(np.cumsum(draws.normal(0, 0.015, sessions)))
     open_ = close * np.exp(draws.normal(0, 0.005, sessions))
     factor = np.ones(sessions)

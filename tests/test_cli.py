@@ -46,9 +46,9 @@ def no_volume(path: Path) -> None:
 
 
 def text_in_a_number(path: Path) -> None:
-    yahoo_frame().astype({"Volume": "object"}).replace({"Volume": {yahoo_frame()["Volume"][3]: "lots"}}).to_csv(
-        path, index=False
-    )
+    frame = yahoo_frame().astype({"Volume": "object"})
+    frame.loc[3, "Volume"] = "lots"
+    frame.to_csv(path, index=False)
 
 
 BAD_FILES = {

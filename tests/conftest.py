@@ -1,8 +1,11 @@
 """What tests share: one real Prefect server for the session, and a year of prices in a file."""
 
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from datetime import date
 from pathlib import Path
+from urllib.request import urlopen
 
 import numpy as np
 import pandas as pd
@@ -62,3 +65,26 @@ def sbux_csv(tmp_path: Path) -> Path:
     path = tmp_path / "SBUX.csv"
     yahoo_frame().to_csv(path, index=False)
     return path
+
+
+@pytest.fixture
+def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Callable[[], str]]]:
+    """Start an S3 server and point the environment at it; gives a function that lists the bucket, as XML."""
+    servers: list[subprocess.Popen[str]] = []
+
+    def start(behaviour: str) -> Callable[[], str]:
+        command = [sys.executable, str(Path(__file__).with_name("fake_s3.py")), behaviour]
+        server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        servers.append(server)
+        assert server.stdout is not None
+        endpoint = f"http://127.0.0.1:{server.stdout.readline().strip()}"
+        monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+        monkeypatch.setenv("AWS_ALLOW_HTTP", "true")
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+        return lambda: urlopen(f"{endpoint}/bucket?list-type=2").read().decode()
+
+    yield start
+    for server in servers:
+        with server:
+            server.kill()

@@ -26,6 +26,13 @@ def environment(folder: Path) -> dict[str, str]:
     return inherited | {"VOLCAST_HOME": str(folder / "home"), "PREFECT_HOME": str(folder / "client")}
 
 
+def run_volcast(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command, env = [*VOLCAST, *arguments], environment(folder)
+    return subprocess.run(
+        command, cwd=folder, env=env, capture_output=True, text=True, timeout=RUN_SECONDS, check=False
+    )
+
+
 def processes_of(folder: Path) -> list[str]:
     """Command lines and ids of the processes whose environment names the folder."""
     found = []
@@ -39,16 +46,8 @@ def processes_of(folder: Path) -> list[str]:
 
 
 def test_run_starts_a_server_runs_the_flows_stores_their_states_and_stops_it(tmp_path: Path) -> None:
-    command = [*VOLCAST, "run", "--source", "simulated", "--tickers", "SBUX", "--as-of", "2024-06-28", "--out", "f.csv"]
-    done = subprocess.run(
-        command,
-        cwd=tmp_path,
-        env=environment(tmp_path),
-        capture_output=True,
-        text=True,
-        timeout=RUN_SECONDS,
-        check=False,
-    )
+    command = ["run", "--source", "simulated", "--tickers", "SBUX", "--as-of", "2024-06-28", "--out", "f.csv"]
+    done = run_volcast(tmp_path, *command)
     assert done.returncode == 0, done.stderr
     assert "Simulated data" in done.stdout
     assert "Promoted: the first version" in done.stdout
@@ -70,8 +69,10 @@ def test_run_starts_a_server_runs_the_flows_stores_their_states_and_stops_it(tmp
 
 def test_an_interrupt_ends_the_server_and_the_next_run_goes_on(tmp_path: Path) -> None:
     yahoo_frame().to_csv(tmp_path / "SBUX.csv", index=False)
-    command = [*VOLCAST, "run", "--source", "files:SBUX.csv"]
-    started = subprocess.Popen(command, cwd=tmp_path, env=environment(tmp_path), stderr=subprocess.PIPE, text=True)
+    command = ["run", "--source", "files:SBUX.csv"]
+    started = subprocess.Popen(
+        [*VOLCAST, *command], cwd=tmp_path, env=environment(tmp_path), stderr=subprocess.PIPE, text=True
+    )
     assert started.stderr is not None
     with started:
         for line in started.stderr:
@@ -82,15 +83,7 @@ def test_an_interrupt_ends_the_server_and_the_next_run_goes_on(tmp_path: Path) -
     assert started.returncode == 130
     assert "Interrupted. What was committed before is kept" in rest
     assert processes_of(tmp_path) == []
-    again = subprocess.run(
-        command,
-        cwd=tmp_path,
-        env=environment(tmp_path),
-        capture_output=True,
-        text=True,
-        timeout=RUN_SECONDS,
-        check=False,
-    )
+    again = run_volcast(tmp_path, *command)
     assert again.returncode == 0, again.stderr
     assert "nothing new, still prices v0" in again.stderr
 
@@ -144,9 +137,7 @@ def test_up_keeps_a_server_a_worker_and_scheduled_deployments_until_it_is_interr
         assert (state["type"], state["name"]) == ("COMPLETED", "Completed"), state
         assert (tmp_path / "data" / "simulated-0" / "aliases" / "model" / "tutorial.SBUX" / "champion").is_dir()
 
-        used = subprocess.run(
-            [*VOLCAST, "forecast"], cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True, check=False
-        )
+        used = run_volcast(tmp_path, "forecast")
         assert used.returncode == 0, used.stderr
         assert api_url.removesuffix("/api") in used.stdout  # it used the server that is up
     assert processes_of(tmp_path) == []

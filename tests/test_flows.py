@@ -1,4 +1,5 @@
 import re
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 
@@ -271,6 +272,20 @@ def test_simulated_prices_have_a_root_of_their_own_and_are_called_simulated(tmp_
     assert result.snapshot.store.endswith("/data/simulated-3")
     assert "Simulated data" in Path(result.reports[0].files["scorecard.md"]).read_text()
     assert PriceTable(open_store(str(tmp_path / "data"))).version() is None
+
+
+def test_the_same_pipeline_runs_on_an_object_store(
+    sbux_csv: Path, tmp_path: Path, serve: Callable[[str], Callable[[], str]]
+) -> None:
+    listing = serve("conditional")
+    in_bucket = pipeline(DataSettings(source=f"files:{sbux_csv}", store="s3://bucket/volcast"), TRAINING)
+    in_folder = pipeline(data_of(sbux_csv, tmp_path / "data"), TRAINING)
+    digests = [result.reports[0].batch.artifact.digest for result in (in_bucket, in_folder)]
+    assert digests[0] == digests[1]
+    keys = re.findall("<Key>(.*?)</Key>", listing())
+    assert "volcast/aliases/model/tutorial.SBUX/champion/00000001.json" in keys
+    assert "volcast/reports/tutorial.SBUX/v1/predicted.png" in keys
+    assert not [key for key in keys if "/staging/" in key]
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".csv"])

@@ -1,10 +1,5 @@
 import os
-import subprocess
-import sys
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from urllib.request import urlopen
 
 import pandas as pd
 import pytest
@@ -65,27 +60,6 @@ def test_a_url_of_no_known_kind_is_refused(url):
 def test_a_memory_store_holds_no_tables():
     with pytest.raises(ValueError, match="objects, not tables"):
         open_store("memory://").table_url("prices")
-
-
-@pytest.fixture
-def serve(monkeypatch):
-    """Start an S3 server and point the environment at it; gives a function that lists the bucket, as XML."""
-    servers = []
-
-    def start(behaviour: str) -> Callable[[], str]:
-        command = [sys.executable, str(Path(__file__).with_name("fake_s3.py")), behaviour]
-        servers.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
-        endpoint = f"http://127.0.0.1:{servers[-1].stdout.readline().strip()}"
-        monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
-        monkeypatch.setenv("AWS_ALLOW_HTTP", "true")
-        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
-        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-        return lambda: urlopen(f"{endpoint}/bucket?list-type=2").read().decode()
-
-    yield start
-    for server in servers:
-        with server:
-            server.kill()
 
 
 def test_artifacts_live_in_a_bucket_as_they_do_in_a_folder(serve):

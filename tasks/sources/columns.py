@@ -1,0 +1,163 @@
+"""A file's own columns, in our words and types: text into numbers and dates.
+
+Numbers may be quoted with thousands separators, as in Yahoo's own download ("1,234,500"); empty cells and MISSING_WORDS
+are missing values. A date is the exchange's own: see `_sessions`.
+"""
+
+import re
+from typing import cast
+
+import numpy as np
+import pandas as pd
+
+from storage.adjustment import dividends_from_adj_close
+from tasks.sources.protocol import BAR_COLUMNS, SourceUnusable
+
+MARKET_TIME_ZONE = "America/New_York"
+REQUIRED = {  # our word -> Yahoo's
+    "session": "Date",
+    "open": "Open",
+    "high": "High",
+    "low": "Low",
+    "close": "Close",
+    "volume": "Volume",
+}
+WORDS = {  # the letters of a column's name -> our word
+    "date": "session",
+    "datetime": "session",
+    "session": "session",
+    "open": "open",
+    "high": "high",
+    "low": "low",
+    "close": "close",
+    "adjclose": "adj_close",
+    "adjustedclose": "adj_close",
+    "volume": "volume",
+    "dividend": "dividend",
+    "dividends": "dividend",
+    "split": "split",
+    "splits": "split",
+    "stocksplits": "split",
+    "ticker": "ticker",
+    "symbol": "ticker",
+}
+MISSING_WORDS = ["", "-", "null", "none", "nan", "na", "n/a"]  # in any case
+THOUSANDS = r"[+-]?\d{1,3}(?:,\d{3})+(?:\.\d+)?"
+STAMP = (
+    r"^(?P<date>\d{4}-\d{2}-\d{2})"
+    r"(?:[T ](?P<time>\d{2}:\d{2}(?::\d{2}(?:\.\d+)?)?) ?(?P<zone>Z|UTC|[+-]\d{2}:?\d{2})?)?$"
+)
+UTC_ZONE = r"Z|UTC|[+-]00:?00"
+# Of the 14,132 dividends recovered from 230 tickers the smallest real one is 1.8e-5 of the close, and the largest that
+# is only rounding (a step up and down again) 7.3e-8.
+SMALLEST_DIVIDEND = 1e-6
+
+
+def tidy(raw: pd.DataFrame, name: str) -> pd.DataFrame:
+    """Our words and types for a file's own columns; other columns are left out, rows stay as they are.
+
+    Gives session (datetime64[s]), open, high, low, close, volume and, where the file has them, adj_close, dividend,
+    split (float64), ticker (str). `raw`: cells as text or typed; its index, with its name, says where a row stands.
+    Raises SourceUnusable, naming the file and, where there is one, the row, column and value.
+    """
+    columns: dict[str, pd.Series] = {}
+    for position, heading in enumerate(raw.columns):
+        word = word_for(heading)
+        if word in columns:
+            raise SourceUnusable(
+                f"{name}: the columns {columns[word].name} and {heading} mean the same. Expected one; take one out."
+            )
+        if word is not None:
+            columns[word] = raw.iloc[:, position]
+    lacking = [theirs for ours, theirs in REQUIRED.items() if ours not in columns]
+    if lacking:
+        found = ", ".join(str(heading) for heading in raw.columns[:12]) or "none"
+        raise SourceUnusable(
+            f"{name}: no column {', '.join(lacking)}. Expected Date, Open, High, Low, Close, Volume "
+            f"(and, if there is, Adj Close); found {found[:200]}."
+        )
+    readers = {"session": _sessions, "ticker": _tickers}
+    return pd.DataFrame({word: readers.get(word, _numbers)(column, name) for word, column in columns.items()})
+
+
+def word_for(heading: object) -> str | None:
+    """Our word for a column's heading, in whatever case and punctuation; None for a column that does not matter."""
+    return WORDS.get(re.sub(r"[^a-z]", "", str(heading).lower()))
+
+
+def bars_of(ticker: str, rows: pd.DataFrame) -> pd.DataFrame:
+    """BAR_COLUMNS by session; dividends are the file's own or, where it has only Adj Close, recovered from that."""
+    # A row that is there twice must go first: the second copy would get neither dividend nor later_adjustment.
+    bars = rows.drop_duplicates().sort_values("session", kind="stable").reset_index(drop=True)
+    bars = bars.assign(ticker=ticker, later_adjustment=1.0)
+    if "adj_close" in bars:
+        close, adj_close = bars["close"].to_numpy(), bars["adj_close"].to_numpy()
+        usable = (close > 0) & (adj_close > 0) & np.isfinite(close) & np.isfinite(adj_close)
+        dividend, later = dividends_from_adj_close(close[usable], adj_close[usable])
+        dividend[1:] = np.where(np.abs(dividend[1:]) < SMALLEST_DIVIDEND * close[usable][:-1], 0.0, dividend[1:])
+        bars.loc[usable, "later_adjustment"] = later
+        # No factor makes such a row; the rules will name it.
+        bars.loc[~usable & ~np.isnan(adj_close) & (close > 0), "later_adjustment"] = -1.0
+        if "dividend" not in bars:
+            bars["dividend"] = 0.0
+            bars.loc[usable, "dividend"] = dividend
+    for name in ("dividend", "split"):
+        bars[name] = bars[name].fillna(0.0) if name in bars else 0.0
+    return bars.loc[:, BAR_COLUMNS]
+
+
+def _tickers(column: pd.Series, name: str) -> pd.Series:
+    texts = column.astype(str).str.strip().str.upper()
+    _refuse_first(texts == "", column, name, "is no ticker. Expected one in every row.")
+    return texts
+
+
+def _numbers(column: pd.Series, name: str) -> pd.Series:
+    if pd.api.types.is_numeric_dtype(column.dtype) and not pd.api.types.is_bool_dtype(column.dtype):
+        return column.astype("float64")
+    texts = column.astype(str).str.strip()
+    is_missing = column.isna() | texts.str.lower().isin(MISSING_WORDS)
+    bare = texts.where(~texts.str.fullmatch(THOUSANDS), texts.str.replace(",", ""))
+    numbers = cast(pd.Series, pd.to_numeric(bare.mask(is_missing), errors="coerce")).astype("float64")
+    is_wrong = ~np.isfinite(numbers) & ~is_missing
+    _refuse_first(is_wrong, column, name, "is not a number. Expected one, or nothing where the value is missing.")
+    return numbers
+
+
+def _sessions(column: pd.Series, name: str) -> pd.Series:
+    """The dates on the exchange's wall clock: with a time zone, the date as written, whatever the offset.
+
+    Stamps in UTC are labels of dates when all are midnights, else instants, which are taken to New York.
+    """
+    if isinstance(column.dtype, pd.DatetimeTZDtype):
+        local, utc = column.dt.tz_localize(None), column.dt.tz_convert("UTC").dt.tz_localize(None)
+        dates = _from_utc(utc) if local.equals(utc) else local
+    elif pd.api.types.is_datetime64_dtype(column.dtype):
+        dates = column
+    else:
+        dates = _dates_of_text(column.astype(str).str.strip())
+    _refuse_first(dates.isna(), column, name, "is not a date. Expected YYYY-MM-DD, such as 2019-12-11.")
+    return dates.dt.normalize().astype("datetime64[s]")
+
+
+def _dates_of_text(texts: pd.Series) -> pd.Series:
+    """Naive datetimes, NaT for a text that is not a date."""
+    parts = texts.str.extract(STAMP)
+    dates = cast(pd.Series, pd.to_datetime(parts["date"], format="%Y-%m-%d", errors="coerce"))
+    is_utc = parts["zone"].str.fullmatch(UTC_ZONE).fillna(False).astype(bool) & dates.notna()
+    stamps = parts.loc[is_utc, "date"] + " " + parts.loc[is_utc, "time"]
+    utc = cast(pd.Series, pd.to_datetime(stamps, format="ISO8601", errors="coerce"))
+    return pd.concat([dates.loc[~is_utc], _from_utc(utc)]).reindex(texts.index)
+
+
+def _from_utc(utc: pd.Series) -> pd.Series:
+    if (utc.dt.normalize() == utc).all():
+        return utc
+    return utc.dt.tz_localize("UTC").dt.tz_convert(MARKET_TIME_ZONE).dt.tz_localize(None)
+
+
+def _refuse_first(is_wrong: pd.Series, column: pd.Series, name: str, fact: str) -> None:
+    if is_wrong.any():
+        row = int(is_wrong.to_numpy().argmax())
+        place = f"{column.index.name} {column.index[row]}, column {column.name}"
+        raise SourceUnusable(f"{name}: {place}: {str(column.iloc[row])[:60]!r} {fact} Correct it; nothing was taken.")

@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import sys
 from datetime import datetime
 from pathlib import Path
@@ -167,6 +168,7 @@ def show_model(
 
 def main() -> None:
     """Run the command; an error is one line on stderr and exit 1, or 2 for a request that cannot be right."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that a server of ours is ended then, too
     try:
         app()
     except SystemExit as end:

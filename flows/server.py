@@ -16,14 +16,16 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+from uuid import uuid4
 
 import httpx
 from filelock import FileLock, Timeout
+from prefect import tags
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterStartTime
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterTags
 from prefect.events.worker import EventsWorker
 from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
@@ -45,6 +47,7 @@ class Server:
 
     api_url: str
     own: bool  # started by this command, and ended with it
+    tag: str = field(default_factory=lambda: f"command-{uuid4().hex[:8]}")  # on every run of this command
 
     @property
     def ui_url(self) -> str:
@@ -72,6 +75,7 @@ def prefect_server() -> Iterator[Server]:
     """A server for the length of one command; on the way out, whatever that command did has been stored."""
     configured = PREFECT_API_URL.value() or _kept_up()
     if configured:
+        _require_answer(configured)
         with _drained(Server(configured, own=False)) as server:
             yield server
     else:
@@ -95,8 +99,8 @@ def own_server(*, port: int = 0) -> Iterator[Server]:
             end(process)
 
 
-def drain(*, since: datetime, seconds: float) -> bool:
-    """Wait until the server has stored every log line, event and task state of the flow runs started after `since`.
+def drain(server: Server, *, seconds: float) -> bool:
+    """Wait until the server has stored every log line, event and task state of the command's flow runs.
 
     Prefect sends states as events from a thread of its own, and a server that stops first loses them. Returns whether
     all was stored within `seconds`.
@@ -106,7 +110,7 @@ def drain(*, since: datetime, seconds: float) -> bool:
     previous = -1
     with get_client(sync_client=True) as client:
         while time.monotonic() < deadline:
-            states = _task_run_states(client, since)
+            states = _task_run_states(client, server.tag)
             if all(states) and len(states) == previous:
                 return True
             previous = len(states)
@@ -158,14 +162,14 @@ def _kept_up() -> str | None:
 @contextmanager
 def _drained(server: Server) -> Iterator[Server]:
     """Point Prefect's client at `server`; leave only when the server has stored what the client did."""
-    since = datetime.now(UTC)
-    with temporary_settings({PREFECT_API_URL: server.api_url, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: NO_HEARTBEAT}):
+    settings: dict[Any, Any] = {PREFECT_API_URL: server.api_url, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: NO_HEARTBEAT}
+    with temporary_settings(settings), tags(server.tag):
         try:
             yield server
         except BaseException:
-            drain(since=since, seconds=STORED_SECONDS / 6)  # the error that is on its way matters more
+            drain(server, seconds=STORED_SECONDS / 6)  # the error that is on its way matters more
             raise
-        if not drain(since=since, seconds=STORED_SECONDS):
+        if not drain(server, seconds=STORED_SECONDS):
             raise ServerError(
                 f"{server.api_url} had not stored every task state after {STORED_SECONDS} s. See the server's log."
             )
@@ -213,9 +217,19 @@ def _healthy(api_url: str) -> bool:
         return False
 
 
-def _task_run_states(client: SyncPrefectClient, since: datetime) -> list[bool]:
-    """For each task run of the flow runs started after `since`: whether its state is final."""
-    runs = FlowRunFilter(start_time=FlowRunFilterStartTime.model_validate({"after_": since}))
+def _require_answer(api_url: str) -> None:
+    with temporary_settings({PREFECT_API_URL: api_url}), get_client(sync_client=True) as client:
+        error = client.api_healthcheck()
+    if error is not None:
+        raise ServerError(
+            f"Prefect's server at {api_url} does not answer ({error}). Start it, or unset PREFECT_API_URL "
+            "(prefect config unset PREFECT_API_URL) to let volcast start one of its own."
+        )
+
+
+def _task_run_states(client: SyncPrefectClient, tag: str) -> list[bool]:
+    """For each task run of the flow runs with the tag: whether its state is final."""
+    runs = FlowRunFilter(tags=FlowRunFilterTags(all_=[tag]))
     final: list[bool] = []
     while True:
         page = client.read_task_runs(flow_run_filter=runs, limit=PAGE, offset=len(final))

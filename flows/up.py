@@ -7,7 +7,6 @@
 """
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -28,8 +27,7 @@ POOL = "volcast"
 
 
 def stay_up(console: Console, data: DataSettings, *, port: int) -> None:
-    """Everything up until the process is interrupted or told to end (SIGINT, SIGTERM). Raises ServerError."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    """Everything up until the process is interrupted. Raises ServerError."""
     with _server(port) as server, temporary_settings({PREFECT_API_URL: server.api_url}):
         environment = _environment(server, data)
         _make_pool()

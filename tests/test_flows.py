@@ -16,6 +16,8 @@ from prefect.client.schemas.filters import (
     LogFilterFlowRunId,
 )
 from prefect.client.schemas.objects import FlowRun
+from prefect.context import TagsContext
+from prefect.settings import PREFECT_API_URL
 
 from flows.forecast import forecast
 from flows.ingest import ingest
@@ -35,7 +37,6 @@ from tasks.stored import CHAMPION, FORECAST_FILE, read_frame
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
 
-START = pd.Timestamp.now("UTC").to_pydatetime()
 Finished = tuple[DataSettings, PipelineResult]
 TRAINING = TrainingSettings(device="cpu")
 
@@ -49,11 +50,12 @@ def forecasts_of(batch: ForecastBatch) -> pd.DataFrame:
 
 
 def run_named(name: str) -> FlowRun:
-    """The newest flow run of that name."""
-    drain(since=START, seconds=30)
+    """The newest flow run of that name, once all that this process did is stored."""
+    (tag,) = TagsContext.get().current_tags  # the session's server put it there
+    assert drain(Server(str(PREFECT_API_URL.value()), own=True, tag=tag), seconds=30)
     with get_client(sync_client=True) as client:
         runs = [run for run in client.read_flow_runs() if run.name == name]
-    return max(runs, key=lambda run: run.created or START)
+    return max(runs, key=lambda run: str(run.created))
 
 
 def log_lines(run: FlowRun) -> list[str]:

@@ -27,8 +27,18 @@ def test_a_configured_server_is_used_and_no_other_started(
 ) -> None:
     monkeypatch.setenv("VOLCAST_HOME", str(tmp_path))
     with prefect_server() as server:
-        assert server == Server(prefect_api.api_url, own=False)
+        assert (server.api_url, server.own) == (prefect_api.api_url, False)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_configured_server_that_does_not_answer_is_named_with_what_to_do() -> None:
+    nobody = f"http://127.0.0.1:{free_port()}/api"
+    with (
+        temporary_settings({PREFECT_API_URL: nobody}),
+        pytest.raises(ServerError, match=rf"{nobody} does not answer .* unset PREFECT_API_URL"),
+        prefect_server(),
+    ):
+        pass
 
 
 def test_a_second_server_of_one_folder_is_refused_with_what_to_do(prefect_api: Server) -> None:

@@ -25,7 +25,7 @@ from storage.store import open_store
 from tasks.export import check_out, write_forecasts
 from tasks.parts import SomeModelsFailed
 from tasks.plan_ingest import root_of
-from tasks.preflight import check, stored_parts, stored_source
+from tasks.preflight import STORED, check, stored_parts, stored_source
 from tasks.settings import DataSettings, TrainingSettings
 from tasks.sources.protocol import SourceError, UnknownSource
 
@@ -44,8 +44,9 @@ def data_settings(source: str, tickers: str, store: str, as_of: datetime | None)
 
 def stored_data_settings(source: str | None, tickers: str, store: str, as_of: datetime | None) -> DataSettings:
     """The settings of a command that works on stored prices: simulated ones on request, or where no real ones are."""
-    simulated = source is not None and source.startswith("simulated")
-    return data_settings(source if source and simulated else stored_source(store), tickers, store, as_of)
+    if source is None:
+        return data_settings(stored_source(store), tickers, store, as_of)
+    return data_settings(source if source.startswith("simulated") else STORED, tickers, store, as_of)
 
 
 def training_settings(recipe: str, sessions: str = "253", **settings: Any) -> TrainingSettings:

@@ -29,17 +29,22 @@ def decide(challenger: float, champion: float | None, *, baselines: Mapping[str,
     if unusable:
         raise ValueError(f"A decision needs finite RMSEs; {', '.join(unusable)} came.")
     promote = champion is None or challenger <= champion
-    against = "; ".join(_versus(challenger, rmse, name) for name, rmse in baselines.items())
-    return Decision(promote=promote, reason=f"{_verdict(challenger, champion)} Against the baselines: {against}.")
+    return Decision(promote=promote, reason=f"{_verdict(challenger, champion)} {_against(challenger, baselines)}")
 
 
 def _verdict(challenger: float, champion: float | None) -> str:
+    own = f"RMSE {format_shares(challenger)} shares"
     if champion is None:
-        return f"Promoted: the first version, RMSE {format_shares(challenger)} shares."
-    verdict = "Promoted: not worse than" if challenger <= champion else "Not promoted: worse than"
-    return f"{verdict} the champion on the same sessions, {_versus(challenger, champion, 'champion')}."
+        return f"Promoted: the first version, {own}."
+    verdict = "Promoted: not worse" if challenger <= champion else "Not promoted: worse"
+    return f"{verdict} than the champion on the same sessions, {own} against {format_shares(champion)}."
 
 
-def _versus(challenger: float, other: float, name: str) -> str:
-    sign = "<" if challenger < other else "=" if challenger == other else ">"
-    return f"RMSE {format_shares(challenger)} {sign} {name} {format_shares(other)}"
+def _against(challenger: float, baselines: Mapping[str, float]) -> str:
+    beaten = [f"{name} ({format_shares(rmse)})" for name, rmse in baselines.items() if challenger < rmse]
+    others = [f"{name} ({format_shares(rmse)})" for name, rmse in baselines.items() if not challenger < rmse]
+    if not others:
+        return f"It beats every baseline: {', '.join(beaten)}."
+    if not beaten:
+        return f"It beats no baseline: {', '.join(others)}."
+    return f"It beats {', '.join(beaten)}, and does not beat {', '.join(others)}."

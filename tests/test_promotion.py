@@ -12,28 +12,37 @@ def test_the_first_version_is_promoted_even_when_a_baseline_beats_it() -> None:
     assert decision.promote
     assert decision.reason == (
         "Promoted: the first version, RMSE 2.53 M shares. "
-        "Against the baselines: RMSE 2.53 M < last_value 2.80 M; RMSE 2.53 M > mean_20 2.50 M."
+        "It beats last_value (2.80 M), and does not beat mean_20 (2.50 M)."
     )
 
 
 def test_a_better_challenger_is_promoted() -> None:
     decision = decide(2.40e6, 2.60e6, baselines=BASELINES)
     assert decision.promote
-    assert "not worse than the champion on the same sessions, RMSE 2.40 M < champion 2.60 M." in decision.reason
+    assert "not worse than the champion on the same sessions, RMSE 2.40 M shares against 2.60 M." in decision.reason
 
 
 def test_an_equal_challenger_is_promoted() -> None:
     decision = decide(2.40e6, 2.40e6, baselines=BASELINES)
     assert decision.promote
-    assert "RMSE 2.40 M = champion 2.40 M" in decision.reason
+    assert "RMSE 2.40 M shares against 2.40 M" in decision.reason
 
 
 def test_a_worse_challenger_is_not_promoted_and_the_baselines_are_still_named() -> None:
     decision = decide(2.70e6, 2.60e6, baselines=BASELINES)
     assert not decision.promote
     assert decision.reason == (
-        "Not promoted: worse than the champion on the same sessions, RMSE 2.70 M > champion 2.60 M. "
-        "Against the baselines: RMSE 2.70 M < last_value 2.80 M; RMSE 2.70 M > mean_20 2.50 M."
+        "Not promoted: worse than the champion on the same sessions, RMSE 2.70 M shares against 2.60 M. "
+        "It beats last_value (2.80 M), and does not beat mean_20 (2.50 M)."
+    )
+
+
+def test_the_reason_says_so_when_every_baseline_or_none_is_beaten() -> None:
+    assert decide(2.0e6, None, baselines=BASELINES).reason.endswith(
+        "It beats every baseline: last_value (2.80 M), mean_20 (2.50 M)."
+    )
+    assert decide(3.0e6, None, baselines=BASELINES).reason.endswith(
+        "It beats no baseline: last_value (2.80 M), mean_20 (2.50 M)."
     )
 
 

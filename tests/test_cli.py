@@ -165,6 +165,13 @@ def test_models_are_listed_and_shown_with_their_lineage(volcast: Volcast, sbux_c
     assert "champion since" in shown.out
 
 
+def test_simulated_prices_never_stand_in_for_real_ones_that_are_asked_for(volcast: Volcast) -> None:
+    assert volcast("ingest", "--source", "simulated", "--as-of", "2001-06-29").code == 0
+    said = volcast("retrain", "--source", "yahoo")
+    assert said.code == 1
+    assert "no prices are stored yet" in said.errors[0]
+
+
 @pytest.mark.parametrize(
     "command", [["retrain"], ["forecast"], ["models", "list"], ["models", "show", "tutorial.SBUX"]]
 )

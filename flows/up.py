@@ -7,6 +7,7 @@
 """
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -63,10 +64,15 @@ def _environment(server: Server, data: DataSettings) -> dict[str, str]:
         "PREFECT_API_URL": server.api_url,
         "PREFECT_HOME": str(home()),
         "DO_NOT_TRACK": "1",
-        "VOLCAST_STORE": data.store if "://" in data.store else str(Path(data.store).resolve()),
-        "VOLCAST_SOURCE": data.source,
+        "VOLCAST_STORE": _from_anywhere(data.store),
+        "VOLCAST_SOURCE": re.sub("^files:(.*)$", lambda found: f"files:{_from_anywhere(found[1])}", data.source),
     }
     return dict(os.environ) | settings
+
+
+def _from_anywhere(path_or_url: str) -> str:
+    """A path that means the same in whatever folder a worker runs."""
+    return path_or_url if "://" in path_or_url else str(Path(path_or_url).expanduser().resolve())
 
 
 def _make_pool() -> None:

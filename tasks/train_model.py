@@ -25,7 +25,10 @@ from tasks.stored import FEATURES_FILE, MODEL_FILE, read_frame, read_scaler
 Log = logging.Logger | logging.LoggerAdapter[logging.Logger]
 
 
-@task(task_run_name="train {training.recipe} on {scaler.features.train_rows} rows")
+@task(
+    task_run_name="train {training.recipe} on {scaler.features.train_rows} rows",
+    tags=["gpu"],  # for a concurrency limit of that name on the server, where trainings share a GPU
+)
 def train_model(scaler: FittedScaler, training: TrainingSettings) -> ModelVersion:
     """The trained network as a version. Raises DeviceUnavailable, TrainingDiverged."""
     log, recipe, device = get_run_logger(), training.make(), choose_device(training.device)

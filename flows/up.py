@@ -81,6 +81,8 @@ def _make_pool() -> None:
 
 
 def _deploy(environment: Mapping[str, str]) -> None:
+    if not PROJECT_FILE.is_file():
+        raise ServerError(f"{PROJECT_FILE} is not there. volcast up needs a checkout of the project; run it from one.")
     command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(PROJECT_FILE)]
     done = subprocess.run(
         command, env=environment, cwd=PROJECT_FILE.parent, capture_output=True, text=True, check=False

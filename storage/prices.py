@@ -111,7 +111,7 @@ class PriceTable:
             goes_on = frame["ticker"].isin(after.index)
             frame["later_adjustment"] = frame["later_adjustment"].mask(goes_on, 1.0)
             frame = without_splits(frame, frame["ticker"].map(after).fillna(1.0))
-        return frame.assign(adj_close=adjusted_close(frame))[READ_COLUMNS]
+        return frame.assign(adj_close=adjusted_close(frame)).loc[:, READ_COLUMNS]
 
     def tickers(self, version: int | None = None) -> list[str]:
         """Tickers that have a row, sorted. Raises NotStored."""

@@ -53,6 +53,12 @@ Force = Annotated[
     bool, typer.Option("--force", help="Train even where the same data and settings were trained on before")
 ]
 Out = Annotated[Path | None, typer.Option(help="Write the forecasts to this .parquet or .csv file")]
+AllowShrink = Annotated[
+    bool, typer.Option("--allow-shrink", help="Accept a source that has lost sessions which are stored; those stay")
+]
+MaxFailedShare = Annotated[
+    float, typer.Option(min=0, max=1, help="Of the tickers; when more of them fail, the ingest fails")
+]
 Port = Annotated[int, typer.Option(help="The UI's port, if it is free; else a free one is taken")]
 
 DEFAULT_STORE = "./data"
@@ -92,12 +98,40 @@ def run(
 
 @app.command()
 def ingest(
-    source: Source = "simulated", tickers: Tickers = "", store: StoreRoot = DEFAULT_STORE, as_of: AsOf = None
+    source: Source = "simulated",
+    tickers: Tickers = "",
+    store: StoreRoot = DEFAULT_STORE,
+    as_of: AsOf = None,
+    allow_shrink: AllowShrink = False,
+    max_failed_share: MaxFailedShare = 0.05,
 ) -> None:
     """Bring the stored prices up to the last closed session."""
     from flows import commands
 
-    commands.ingest(commands.data_settings(source, tickers, store, as_of))
+    data = commands.data_settings(source, tickers, store, as_of)
+    accepted = {"allow_shrink": allow_shrink, "max_failed_share": max_failed_share}
+    commands.ingest(data.model_copy(update=accepted))
+
+
+@app.command()
+def status(source: StoredSource = None, tickers: StoredTickers = "", store: StoreRoot = DEFAULT_STORE) -> None:
+    """What is stored, how far it is behind the market, and what is wrong with it; the worst tickers first."""
+    from flows import commands
+
+    commands.status(commands.stored_data_settings(source, tickers, store, None))
+
+
+@app.command()
+def quarantine(
+    ticker: Annotated[str, typer.Argument(help="One ticker  [default: all]")] = "",
+    source: StoredSource = None,
+    store: StoreRoot = DEFAULT_STORE,
+    limit: Annotated[int, typer.Option(min=1, help="Show so many rows at the most")] = 20,
+) -> None:
+    """The rows that broke a rule and are never trained on, the newest first."""
+    from flows import commands
+
+    commands.quarantine(commands.stored_data_settings(source, ticker, store, None), limit)
 
 
 @app.command()

@@ -22,9 +22,11 @@ from storage.artifacts import ArtifactStore
 from storage.errors import StoreError
 from storage.records import ForecastBatch, PipelineResult
 from storage.store import open_store
+from tasks.count_prices import quarantined_rows, status_of
 from tasks.export import check_out, write_forecasts
+from tasks.fetch_prices import FetchFailed
 from tasks.parts import SomeModelsFailed
-from tasks.plan_ingest import root_of
+from tasks.plan_ingest import last_session, root_of
 from tasks.preflight import STORED, check, stored_parts, stored_source
 from tasks.settings import DataSettings, TrainingSettings
 from tasks.sources.protocol import SourceError, UnknownSource
@@ -78,10 +80,28 @@ def ingest(data: DataSettings) -> None:
     """Bring the prices up to date."""
     check(data)
     _quiet()
-    with prefect_server() as server:
-        snapshot = ingest_flow(data)
+    try:
+        with prefect_server() as server:
+            snapshot = ingest_flow(data)
+    except FetchFailed as error:
+        summary.show_counts(console, error.counts, ingested=True)
+        raise
     summary.show_prices(console, snapshot)
+    summary.show_counts(console, snapshot.counts, ingested=True)
     summary.show_server(console, server)
+
+
+def status(data: DataSettings) -> None:
+    """Print what is stored, without a server."""
+    root = root_of(data.store, data.source)
+    counts = status_of(root, data.tickers, last_session(None, data.now))
+    summary.show_status(console, root, counts)
+
+
+def quarantine(data: DataSettings, limit: int) -> None:
+    """Print the newest quarantined rows, without a server."""
+    root = root_of(data.store, data.source)
+    summary.show_quarantine(console, root, *quarantined_rows(root, data.tickers, limit))
 
 
 def retrain(data: DataSettings, training: TrainingSettings) -> None:

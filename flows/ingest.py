@@ -1,12 +1,13 @@
 """Bring the stored prices up to the last closed session.
 
-source -> fetch -> validate -> store -> snapshot
-                      └-> quarantine
+source -> fetch -> validate -> store -> count -> snapshot
+                      └-> quarantine └-> restatements
 """
 
 from prefect import flow, unmapped
 
 from storage.records import Snapshot
+from tasks.count_prices import count_prices
 from tasks.fetch_prices import fetch_prices
 from tasks.plan_ingest import plan_ingest
 from tasks.settings import DataSettings
@@ -24,6 +25,7 @@ def ingest(data: DataSettings) -> Snapshot:
     checked = validate_prices.map(unmapped(plan), plan.batches, fetched).result()
 
     ingested = store_prices(plan, checked)
-    require_fetched(plan, fetched, ingested)
+    counts = count_prices(plan, fetched, ingested)
+    require_fetched(plan, fetched, ingested, counts)
 
-    return take_snapshot(ingested_part(data, plan, fetched, ingested))
+    return take_snapshot(ingested_part(data, plan, fetched, ingested), counts)

@@ -6,12 +6,13 @@ from urllib.parse import unquote, urlsplit
 
 from rich.box import SIMPLE
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from rich.tree import Tree
 
 from flows.server import Server
 from storage.artifacts import ArtifactStore
-from storage.records import ArtifactRef, ForecastBatch, Manifest, PipelineResult, Scorecard, Snapshot
+from storage.records import ArtifactRef, ForecastBatch, Manifest, PipelineResult, PriceCounts, Scorecard, Snapshot
 from storage.store import open_store
 from tasks.report import score_rows
 from tasks.stored import CHAMPION, champion_version, model_version, read_scores
@@ -31,6 +32,53 @@ def show_prices(console: Console, snapshot: Snapshot) -> None:
     )
     console.print(
         f"          sessions {snapshot.first_session} to {snapshot.cutoff}, kept in {nice_path(snapshot.store)}"
+    )
+
+
+def show_counts(console: Console, counts: PriceCounts | None, *, ingested: bool) -> None:
+    """A row a ticker, the worst first, and the total; nothing before anything is stored."""
+    if counts is None:
+        return
+    last_heading = "outcome" if ingested else "behind"
+    table = Table(**NARROW)
+    for heading in ("ticker", "stored", "first", "last", "quarantined", "missing", "restated", last_heading):
+        table.add_column(heading, overflow="fold")
+    for row in (*counts.worst, counts.total):
+        numbers = (f"{number:,}" for number in (row.quarantined, row.missing, row.restated))
+        end = row.outcome if ingested else f"{row.behind:,}"
+        table.add_row(row.ticker, f"{row.stored:,}", str(row.first or ""), str(row.last or ""), *numbers, end)
+        table.add_section() if row is counts.worst[-1] else None
+    console.print(table)
+    if counts.tickers > len(counts.worst):
+        console.print(f"          the worst {len(counts.worst)} of {counts.tickers:,} tickers; the total is of all")
+    for row in counts.worst:
+        if row.gaps:
+            console.print(f"          {row.ticker} lacks {row.gaps}")
+
+
+def show_status(console: Console, store_url: str, counts: PriceCounts) -> None:
+    """What the store holds, and how far behind the market it is."""
+    total = counts.total
+    console.print(
+        f"[bold]Prices[/]    v{counts.version} in {nice_path(store_url)}: {total.stored:,} rows "
+        f"of {counts.tickers:,} tickers, sessions {total.first} to {total.last}"
+    )
+    behind = f"{total.behind:,} sessions behind" if total.behind else "up to date with"
+    console.print(f"          {behind} the market's last closed session, {counts.last_closed}")
+    show_counts(console, counts, ingested=False)
+
+
+def show_quarantine(console: Console, store_url: str, rows: list[tuple[str, ...]], total: int) -> None:
+    """The rows (ticker, session, rule, value, source, seen at), and how many there are in all."""
+    if not rows:
+        console.print(f"No row is in quarantine in {nice_path(store_url)}.")
+        return
+    table = Table("ticker", "session", "rule", "value", "source", "seen at, UTC", **NARROW)
+    for row in rows:
+        table.add_row(*map(escape, row))
+    console.print(table)
+    console.print(
+        f"          {len(rows):,} of {total:,} rows" + (", the newest; more by --limit" * (len(rows) < total))
     )
 
 

@@ -11,6 +11,7 @@ the Center for Research in Security Prices, used by Yahoo):
 import numpy as np
 import pandas as pd
 
+PER_SHARE = ["open", "high", "low", "close", "dividend"]
 # Yahoo's CSVs hold six decimals of what was a float32: half a unit of the sixth decimal, and 2^-24 relative.
 DECIMAL_NOISE = 0.5e-6
 FLOAT32_NOISE = 6e-8
@@ -31,6 +32,17 @@ def adjusted_close(bars: pd.DataFrame) -> pd.Series:
     backwards = slice(None, None, -1)
     factor = factor.iloc[backwards].groupby(ticker[backwards]).cumprod().iloc[backwards]
     return (bars["close"] * factor).rename("adj_close")
+
+
+def without_splits(bars: pd.DataFrame, shares: pd.Series) -> pd.DataFrame:
+    """The bars as they were before later splits that made `shares` of one share (row by row, on the bars' index).
+
+    A price is rounded to the six decimals that sources give; a volume to whole shares.
+    """
+    is_split = (shares - 1.0).abs() > 1e-9  # the product comes out of logarithms
+    prices = {name: (bars[name] * shares).round(6).where(is_split, bars[name]) for name in PER_SHARE}
+    volume = (bars["volume"] / shares).round().astype("int64").where(is_split, bars["volume"])
+    return bars.assign(**prices, volume=volume)
 
 
 def dividends_from_adj_close(close: np.ndarray, adj_close: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -2,14 +2,15 @@
 
 Partitioned by bucket = crc32(ticker) % 16 and year, sorted by ticker and session. An upsert is one commit:
 1. conform the bars, collapse equal rows, refuse two different rows of one key;
-2. compare with the rows that the newest version has for these keys; nothing new or changed: no commit;
+2. compare with the rows that the newest version has for these keys, within the rounding of a download
+   (`storage.rows.TOLERANCE`: there the stored value stays); nothing new or changed: no commit;
 3. only new rows: append them as small files; a changed row, or a partition of too many small files: replace the
    touched partitions by their sorted rows (Delta's MERGE writes them unsorted: reading one ticker then scans them all);
 4. if another writer committed since 2, start again at 2.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from typing import Literal
 
@@ -19,9 +20,18 @@ import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, QueryBuilder, WriterProperties, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError
 
-from storage.adjustment import adjusted_close
+from storage.adjustment import adjusted_close, without_splits
 from storage.errors import NotStored, VersionConflict
-from storage.rows import bucket_of, compare, digest, keys_of, sorted_rows, with_partition, without_duplicates
+from storage.rows import (
+    bucket_of,
+    changed_values,
+    compare,
+    digest,
+    keys_of,
+    sorted_rows,
+    with_partition,
+    without_duplicates,
+)
 from storage.schemas import BARS, PRICES, conform
 from storage.store import Store
 
@@ -31,6 +41,7 @@ WRITER = WriterProperties(compression="ZSTD", max_row_group_size=16_384)
 NO_REBASE = CommitProperties(max_commit_retries=0)  # rows were compared with one version: commit on top of it or not
 MAX_FILES_A_PARTITION = 24  # about a month of one-session appends before they are joined
 MAX_LOST_RACES = 50
+LATER_SPLITS = "exp(sum(CASE WHEN split > 0 THEN ln(split) ELSE 0 END)) AS shares"  # for one share now
 
 
 @dataclass(frozen=True)
@@ -41,6 +52,8 @@ class Commit:
     inserted: int
     updated: int
     unchanged: int
+    # what history said before: ticker, session, column, old, new (storage/rows.py); of later dividends, nothing
+    changes: pd.DataFrame = field(default_factory=pd.DataFrame, compare=False, repr=False)
 
 
 class PriceTable:
@@ -85,7 +98,7 @@ class PriceTable:
 
         Columns: ticker str, session datetime64[s], open, high, low, close, adj_close float64, volume int64 (shares),
         dividend, split float64. A ticker without rows is simply absent. `last` means "as known at that close":
-        dividends after it do not count. Raises NotStored (no table, or no such version).
+        dividends and splits after it do not count. Raises NotStored (no table, or no such version).
         """
         wanted = None if tickers is None else sorted(set(tickers))
         table = self._open(version)
@@ -93,10 +106,12 @@ class PriceTable:
         frame = found.to_pandas(date_as_object=False).sort_values(["ticker", "session"], ignore_index=True)
         frame["session"] = frame["session"].astype("datetime64[s]")
         if last is not None:
-            after = _query(table, ["DISTINCT ticker"], f"session > {_literal(last)} AND {_where(wanted, last, None)}")
-            goes_on = frame["ticker"].isin(after["ticker"].to_pylist())
+            later = f"session > {_literal(last)} AND {_where(wanted, last, None)} GROUP BY ticker"
+            after = _query(table, ["ticker", LATER_SPLITS], later).to_pandas().set_index("ticker")["shares"]
+            goes_on = frame["ticker"].isin(after.index)
             frame["later_adjustment"] = frame["later_adjustment"].mask(goes_on, 1.0)
-        return frame.assign(adj_close=adjusted_close(frame))[READ_COLUMNS]
+            frame = without_splits(frame, frame["ticker"].map(after).fillna(1.0))
+        return frame.assign(adj_close=adjusted_close(frame)).loc[:, READ_COLUMNS]
 
     def tickers(self, version: int | None = None) -> list[str]:
         """Tickers that have a row, sorted. Raises NotStored."""
@@ -104,8 +119,24 @@ class PriceTable:
 
     def last_sessions(self, version: int | None = None) -> dict[str, date]:
         """The last session of each ticker. Raises NotStored."""
-        found = _query(self._open(version), ["ticker", "max(session) AS session"], "true GROUP BY ticker")
-        return dict(zip(found["ticker"].to_pylist(), found["session"].to_pylist(), strict=True))
+        return {str(ticker): last.date() for ticker, last in self.coverage(version)["last"].items()}
+
+    def coverage(self, version: int | None = None) -> pd.DataFrame:
+        """A row a ticker, which is the index, sorted: first and last session (datetime64), rows. Raises NotStored."""
+        columns = ["ticker", "min(session) AS first", "max(session) AS last", "count(*) AS rows"]
+        found = _query(self._open(version), columns, "true GROUP BY ticker ORDER BY ticker")
+        return found.to_pandas(date_as_object=False).set_index("ticker")
+
+    def sessions(self, tickers: Iterable[str]) -> dict[str, pd.DatetimeIndex]:
+        """The sessions that are stored of each of the tickers, ascending. Raises NotStored."""
+        found = _query(self._open(), ["ticker", "session"], _where(sorted(set(tickers)), None, None))
+        rows = found.to_pandas(date_as_object=False).sort_values(["ticker", "session"])
+        return {str(name): pd.DatetimeIndex(group) for name, group in rows.groupby("ticker")["session"]}
+
+    def raw(self, tickers: Iterable[str], *, first: date) -> pd.DataFrame:
+        """The bars from `first` on as they are stored: the columns of BARS, in no order. Raises NotStored."""
+        found = _query(self._open(), BARS.names, _where(sorted(set(tickers)), first, None))
+        return found.to_pandas(date_as_object=False)
 
     def _exists(self) -> bool:
         return DeltaTable.is_deltatable(self._url, storage_options=self._options)
@@ -125,17 +156,18 @@ class PriceTable:
 
     def _upsert_once(self, source: pa.Table) -> Commit:
         table = self._open()
-        is_new, is_changed = compare(source, _query(table, PRICES.names, _around(source)).cast(PRICES))
+        is_new, is_changed, before = compare(source, _query(table, PRICES.names, _around(source)).cast(PRICES))
         inserted, updated = int(is_new.sum()), int(is_changed.sum())
         commit = Commit(table.version(), inserted, updated, source.num_rows - inserted - updated)
         if not inserted and not updated:
             return commit
+        changes = changed_values(before, source.filter(pa.array(is_changed)))
         rows = source.filter(pa.array(is_new | is_changed))
         if updated or _is_fragmented(table, rows):
             self._replace(table, rows)
         else:
             self._commit(table, sorted_rows(rows), mode="append")
-        return Commit(commit.version + 1, inserted, updated, commit.unchanged)
+        return Commit(commit.version + 1, inserted, updated, commit.unchanged, changes)
 
     def _create(self, source: pa.Table) -> Commit:
         """Table and first rows in one commit, so that of two creators one loses, and then upserts."""

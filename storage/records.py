@@ -82,6 +82,31 @@ class AliasEntry(Record):
     set_at: AwareDatetime  # UTC
 
 
+class TickerCount(Record):
+    """What is stored of one ticker, and what is wrong with it."""
+
+    ticker: str
+    stored: int  # rows
+    first: date | None
+    last: date | None
+    behind: int  # sessions from the last stored to the last closed one
+    quarantined: int
+    missing: int  # sessions between first and last without a row
+    restated: int  # sessions
+    gaps: str  # the missing sessions, with the reason where it is known
+    outcome: str  # of asking for it: ok, or why not
+
+
+class PriceCounts(Record):
+    """The counts of all tickers together, and of the worst ones each."""
+
+    version: int
+    last_closed: date  # the market's last closed session
+    tickers: int
+    total: TickerCount
+    worst: tuple[TickerCount, ...]
+
+
 class Snapshot(Record):
     """The rows that a run starts from: some tickers of one version of the prices, up to the cutoff."""
 
@@ -93,6 +118,7 @@ class Snapshot(Record):
     first_session: date
     cutoff: date  # last known session
     rows: int
+    counts: PriceCounts | None = None  # of the ingest that took it
 
 
 class FeatureSet(Record):

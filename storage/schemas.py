@@ -36,6 +36,20 @@ QUARANTINE = pa.schema(
     ]
 )
 
+RESTATEMENTS = pa.schema(
+    [
+        pa.field("ticker", pa.string(), nullable=False),
+        pa.field("session", pa.date32(), nullable=False),
+        pa.field("column", pa.string(), nullable=False),
+        pa.field("old", pa.float64(), nullable=False),
+        pa.field("new", pa.float64(), nullable=False),
+        pa.field("seen_at", pa.timestamp("us", tz="UTC"), nullable=False),
+        pa.field("version_before", pa.int64(), nullable=False),
+        pa.field("version_after", pa.int64(), nullable=False),
+        pa.field("source", pa.string(), nullable=False),
+    ]
+)
+
 
 def conform(frame: pd.DataFrame, schema: pa.Schema) -> pa.Table:
     """Cast the frame to the schema without changing any value; columns come out in the schema's order.

@@ -1,5 +1,7 @@
 """Ask the source for the bars of some tickers, and lay them down for the next step."""
 
+import time
+from datetime import UTC, datetime
 from typing import Any
 
 import pandas as pd
@@ -8,13 +10,16 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.runtime import task_run
 from pydantic import BaseModel, ConfigDict
 
+from storage.records import PriceCounts
 from storage.staging import StagedFrame, stage
 from storage.store import open_store
+from tasks.ask_source import ask, what_is_stored
 from tasks.plan_ingest import Batch, IngestPlan
 from tasks.sources.protocol import TRANSIENT, Fetch, Outcome, SourceError
 from tasks.sources.registry import open_source
 
 RETRIES = 3
+_answered: dict[str, dict[str, Fetch]] = {}  # task run -> what need not be asked for again when it is tried again
 
 
 class SourceBusy(SourceError):
@@ -22,7 +27,11 @@ class SourceBusy(SourceError):
 
 
 class FetchFailed(SourceError):
-    """Too many of the tickers could not be fetched."""
+    """Too many of the tickers could not be fetched; `counts` says what the store has of them."""
+
+    def __init__(self, message: str, counts: PriceCounts | None) -> None:
+        super().__init__(message)
+        self.counts = counts
 
 
 class Fetched(BaseModel):
@@ -44,23 +53,31 @@ def _may_pass(_task: Task[Any, Any], _run: TaskRun, state: State) -> bool:
     retry_delay_seconds=[2, 8, 32],
     retry_jitter_factor=0.5,
     retry_condition_fn=_may_pass,
-    timeout_seconds=1800,
 )
 def fetch_prices(plan: IngestPlan, batch: Batch) -> Fetched:
-    """One call a ticker; one that fails is named in `failed` and stops no other. A busy source is asked again."""
-    source, log = open_source(plan.source), get_run_logger()
-    answers = [source.fetch(ticker, first=None, last=plan.last_session) for ticker in batch.tickers]
-    busy = [answer for answer in answers if answer.outcome in TRANSIENT]
-    if busy and (task_run.run_count or 0) <= RETRIES:
+    """What is missing of each ticker; one that fails is named in `failed` and stops no other.
+
+    A busy source is asked again for the tickers that it refused, until the plan's deadline.
+    """
+    source, store, log = open_source(plan.source), open_store(plan.root), get_run_logger()
+    stored = what_is_stored(store, batch.tickers, plan.recheck_sessions)
+    run_id, attempt = str(task_run.id), task_run.run_count or 0
+    answers = _answered.pop(run_id, {})
+    answers |= {ticker: ask(source, ticker, plan, stored) for ticker in batch.tickers if ticker not in answers}
+    busy = [answer for answer in answers.values() if answer.outcome in TRANSIENT]
+    if busy and attempt <= RETRIES and datetime.now(UTC) < plan.deadline:
+        _answered[run_id] = {name: answer for name, answer in answers.items() if answer.outcome not in TRANSIENT}
         log.warning("%s; asking again", "; ".join(_why(answer) for answer in busy))
+        if source.pace is not None and any(answer.outcome == Outcome.RATE_LIMITED for answer in busy):
+            time.sleep(source.pace.pause_seconds * attempt)
         raise SourceBusy("; ".join(_why(answer) for answer in busy))
-    good = [answer.bars for answer in answers if answer.outcome == Outcome.OK]
-    failed = {answer.ticker: _why(answer) for answer in answers if answer.outcome != Outcome.OK}
+    good = [answer.bars for answer in answers.values() if len(answer.bars)]
+    failed = {answer.ticker: _why(answer) for answer in answers.values() if answer.outcome != Outcome.OK}
     bars = pd.concat(good, ignore_index=True) if good else pd.DataFrame()
     log.info("%s: %d rows of %d tickers", source.spec, len(bars), len(good))
     for why in failed.values():
         log.warning(why)
-    return Fetched(bars=stage(open_store(plan.root), bars), failed=failed)
+    return Fetched(bars=stage(store, bars), failed=failed)
 
 
 def _why(answer: Fetch) -> str:

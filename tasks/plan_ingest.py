@@ -1,15 +1,20 @@
 """Decide what an ingest fetches: source, tickers, last session, and where it all goes."""
 
 import re
-from datetime import UTC, date, datetime
+from contextlib import suppress
+from datetime import UTC, date, datetime, timedelta
 
 from prefect import get_run_logger, task
-from pydantic import BaseModel, ConfigDict
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
+from prefect.exceptions import ObjectAlreadyExists
+from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 from models.errors import NotASession
 from models.sessions import last_closed_session, last_session_on_or_before
 from storage.store import open_store
 from tasks.settings import DataSettings
+from tasks.sources.protocol import Pace
 from tasks.sources.registry import open_source
 
 BATCHES = 16  # at the most: one task run a ticker is for a handful of tickers
@@ -44,6 +49,10 @@ class IngestPlan(BaseModel):
     simulated: bool
     last_session: date
     batches: tuple[Batch, ...]
+    deadline: AwareDatetime
+    allow_shrink: bool
+    max_failed_share: float
+    recheck_sessions: int
 
     @property
     def tickers(self) -> tuple[str, ...]:
@@ -60,9 +69,15 @@ def plan_ingest(data: DataSettings) -> IngestPlan:
         root=root,
         source=source.spec,
         simulated=source.simulated,
-        last_session=last_session(data.as_of),
+        last_session=last_session(data.as_of, data.now),
         batches=_batches(tickers),
+        deadline=datetime.now(UTC) + timedelta(hours=data.deadline_hours),
+        allow_shrink=data.allow_shrink,
+        max_failed_share=data.max_failed_share,
+        recheck_sessions=data.recheck_sessions,
     )
+    if source.pace is not None:
+        _share(source.pace)
     get_run_logger().info(
         "%s: %d tickers, sessions up to %s, into %s", plan.source, len(tickers), plan.last_session, root
     )
@@ -75,14 +90,25 @@ def root_of(store: str, source: str) -> str:
     return f"{store.rstrip('/')}/{SIMULATED_FOLDER}{int(found[1] or 0)}" if found else store
 
 
-def last_session(as_of: date | None) -> date:
-    """The newest closed session, or the newest one up to `as_of`. Raises NotASession for a date to come."""
-    newest = last_closed_session(datetime.now(UTC))
+def last_session(as_of: date | None, now: datetime | None = None) -> date:
+    """The newest closed session at `now` (none: the clock), or the newest one up to `as_of`.
+
+    Raises NotASession for a date to come.
+    """
+    now = now or datetime.now(UTC)
+    newest = last_closed_session(now)
     if as_of is None:
         return newest
-    if as_of > datetime.now(UTC).date():
+    if as_of > now.astimezone(UTC).date():
         raise NotASession(f"--as-of {as_of} is still to come. The last closed session is {newest}.")
     return min(last_session_on_or_before(as_of), newest)
+
+
+def _share(pace: Pace) -> None:
+    """Let the server know the limit that all workers share; one that is there, perhaps changed by hand, is left."""
+    limit = GlobalConcurrencyLimitCreate(name=pace.limit, limit=1, slot_decay_per_second=pace.calls_per_second)
+    with suppress(ObjectAlreadyExists), get_client(sync_client=True) as client:
+        client.create_global_concurrency_limit(limit)
 
 
 def _batches(tickers: tuple[str, ...]) -> tuple[Batch, ...]:

@@ -16,7 +16,7 @@ def check(data: DataSettings, training: TrainingSettings | None = None) -> None:
     if training is not None:
         training.make()
         choose_device(training.device)
-    last_session(data.as_of)
+    last_session(data.as_of, data.now)
     if data.source != STORED:
         open_source(data.source).tickers()
     open_store(root_of(data.store, data.source))

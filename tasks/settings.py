@@ -4,7 +4,7 @@ import os
 from datetime import date
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from models.recipes import TutorialRecipe, make_recipe
 
@@ -27,6 +27,19 @@ class DataSettings(BaseModel):
     as_of: date | None = Field(
         default=None, description="Use nothing after this date; none means the last closed session"
     )
+    now: AwareDatetime | None = Field(default=None, description="The time that counts as now; none means the clock")
+    allow_shrink: bool = Field(
+        default=False, description="Accept a source that has lost sessions which are stored; stored rows stay"
+    )
+    max_failed_share: float = Field(
+        default=0.05, ge=0, le=1, description="Of the tickers; when more of them fail, the ingest fails"
+    )
+    recheck_sessions: int = Field(
+        default=10,
+        ge=0,
+        description="Stored sessions that a source is asked for again, in case they changed",
+    )
+    deadline_hours: float = Field(default=2, gt=0, description="No ticker is asked for after this time")
 
     @property
     def label(self) -> str:

@@ -1,21 +1,21 @@
 """Commit what passed the rules, keep what did not, and say how it went."""
 
-from datetime import date
+from datetime import UTC, date, datetime
 
 import pandas as pd
 from prefect import get_run_logger, task
 from pydantic import BaseModel, ConfigDict
 
-from storage.prices import PriceTable
+from storage.prices import Commit, PriceTable
 from storage.quarantine import QuarantineTable
+from storage.records import PriceCounts
+from storage.restatements import RestatementTable
 from storage.staging import StagedFrame, discard, unstage
 from storage.store import Store, open_store
 from tasks.fetch_prices import Fetched, FetchFailed
 from tasks.plan_ingest import IngestPlan
 from tasks.settings import DataSettings
-from tasks.validate_prices import Checked
-
-MAX_FAILED_SHARE = 0.05
+from tasks.validate_prices import LOGGED, Checked
 
 
 class Ingested(BaseModel):
@@ -27,8 +27,14 @@ class Ingested(BaseModel):
     inserted: int
     updated: int
     unchanged: int
-    quarantined: int
+    restated: int  # of the updated ones; those whose past is the same only know of later dividends
+    quarantined_of: dict[str, int]  # ticker -> rows, where there are any
+    restated_of: dict[str, int]
     newest_session: date | None  # of the good rows that came; None when none came
+
+    @property
+    def quarantined(self) -> int:
+        return sum(self.quarantined_of.values())
 
     @property
     def words(self) -> str:
@@ -36,8 +42,12 @@ class Ingested(BaseModel):
         quarantined = f", {self.quarantined:,} quarantined" if self.quarantined else ""
         if not self.inserted + self.updated:
             return f"nothing new, still prices v{self.prices_version} ({self.unchanged:,} rows as before{quarantined})"
-        counts = f"{self.inserted:,} rows new, {self.updated:,} changed, {self.unchanged:,} as before{quarantined}"
-        return f"prices v{self.prices_version}: {counts}"
+        later = self.updated - self.restated
+        changed = f"{self.restated:,} restated" + (f", {later:,} with later dividends known" if later else "")
+        return (
+            f"prices v{self.prices_version}: {self.inserted:,} rows new, {changed}, "
+            f"{self.unchanged:,} as before{quarantined}"
+        )
 
 
 @task(task_run_name="store prices of {plan.source}")
@@ -49,6 +59,7 @@ def store_prices(plan: IngestPlan, checked: list[Checked]) -> Ingested:
     if len(bad):
         QuarantineTable(store).add(bad)
     commit = PriceTable(store).upsert(good) if len(good) else None
+    changed = _record_restatements(store, plan, commit)
     for batch in checked:
         discard(store, batch.good)
         discard(store, batch.quarantined)
@@ -58,7 +69,9 @@ def store_prices(plan: IngestPlan, checked: list[Checked]) -> Ingested:
         inserted=commit.inserted if commit else 0,
         updated=commit.updated if commit else 0,
         unchanged=commit.unchanged if commit else 0,
-        quarantined=len(bad),
+        restated=len(changed),
+        quarantined_of=_tickers_of(bad),
+        restated_of=_tickers_of(changed),
         newest_session=good["session"].max().date() if len(good) else None,
     )
     get_run_logger().info(ingested.words)
@@ -66,21 +79,20 @@ def store_prices(plan: IngestPlan, checked: list[Checked]) -> Ingested:
 
 
 @task(task_run_name="check what {plan.source} gave")
-def require_fetched(plan: IngestPlan, fetched: list[Fetched], ingested: Ingested) -> None:
-    """Raises FetchFailed, naming tickers, when over MAX_FAILED_SHARE of them failed, or not one good row came."""
+def require_fetched(plan: IngestPlan, fetched: list[Fetched], ingested: Ingested, counts: PriceCounts | None) -> None:
+    """Raises FetchFailed, naming tickers, when too large a share of them failed, or nothing but bad rows came."""
     failed = {ticker: why for batch in fetched for ticker, why in batch.failed.items()}
-    if not failed and ingested.newest_session is None:
-        raise FetchFailed(
-            f"{plan.source}: every row that came is in quarantine; nothing was stored. Look at the source's values."
-        )
-    if not failed or len(failed) <= MAX_FAILED_SHARE * len(plan.tickers):
+    if not failed and ingested.newest_session is None and ingested.quarantined:
+        known = f"{plan.source}: every row that came is in quarantine; nothing was stored."
+        raise FetchFailed(f"{known} Look at the source's values.", counts)
+    if not failed or len(failed) <= plan.max_failed_share * len(plan.tickers):
         return
     kept = (
         f" What came of the other {len(plan.tickers) - len(failed)} is stored."
         if len(failed) < len(plan.tickers)
         else " Nothing was changed."
     )
-    raise FetchFailed(f"{'; '.join(list(failed.values())[:5])}{' …' if len(failed) > 5 else '.'}{kept}")
+    raise FetchFailed(f"{'; '.join(list(failed.values())[:5])}{' …' if len(failed) > 5 else '.'}{kept}", counts)
 
 
 def ingested_part(data: DataSettings, plan: IngestPlan, fetched: list[Fetched], ingested: Ingested) -> DataSettings:
@@ -90,9 +102,31 @@ def ingested_part(data: DataSettings, plan: IngestPlan, fetched: list[Fetched], 
     """
     failed = {ticker for batch in fetched for ticker in batch.failed}
     tickers = tuple(ticker for ticker in plan.tickers if ticker not in failed)
-    return data.model_copy(update={"tickers": tickers, "as_of": ingested.newest_session})
+    return data.model_copy(update={"tickers": tickers, "as_of": ingested.newest_session or data.as_of})
 
 
 def _gather(store: Store, staged: list[StagedFrame]) -> pd.DataFrame:
     frames = [unstage(store, part) for part in staged if part.rows]
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+
+
+def _record_restatements(store: Store, plan: IngestPlan, commit: Commit | None) -> pd.DataFrame:
+    """Keep what a commit changed of history, and log it; gives the ticker and session of each row, once."""
+    if commit is None or commit.changes.empty:
+        return pd.DataFrame({"ticker": [], "session": []})
+    rows = commit.changes.assign(
+        seen_at=pd.Timestamp(datetime.now(UTC)),
+        version_before=commit.version - 1,
+        version_after=commit.version,
+        source=plan.source,
+    )
+    RestatementTable(store).add(rows)
+    kinds = rows.groupby(["ticker", "column"], sort=False)["session"].agg(["size", "min"]).head(LOGGED)
+    for (ticker, column), size, first in zip(kinds.index, kinds["size"], kinds["min"], strict=True):
+        words = f"{ticker}: {column} restated in {size:,} rows, the first of session {first:%Y-%m-%d}"
+        get_run_logger().warning(words)
+    return rows.loc[:, ["ticker", "session"]].drop_duplicates()
+
+
+def _tickers_of(rows: pd.DataFrame) -> dict[str, int]:
+    return {str(ticker): int(count) for ticker, count in rows["ticker"].value_counts().items()} if len(rows) else {}

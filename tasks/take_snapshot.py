@@ -5,14 +5,14 @@ from prefect import get_run_logger, task
 
 from storage.errors import NotStored
 from storage.prices import PriceTable
-from storage.records import ArtifactRef, Snapshot
+from storage.records import ArtifactRef, PriceCounts, Snapshot
 from storage.store import Store, open_store
 from tasks.plan_ingest import last_session, root_of
 from tasks.settings import DataSettings
 
 
 @task(task_run_name="take a snapshot of the prices")
-def take_snapshot(data: DataSettings) -> Snapshot:
+def take_snapshot(data: DataSettings, counts: PriceCounts | None = None) -> Snapshot:
     """The stored rows that `data` names, as they are now. Raises NotStored when there are none."""
     store = open_store(root_of(data.store, data.source))
     table = PriceTable(store)
@@ -20,7 +20,7 @@ def take_snapshot(data: DataSettings) -> Snapshot:
     if version is None:
         raise NotStored(f"{store.url} holds no prices. Bring some with: volcast ingest --source … --store {data.store}")
     tickers = list(data.tickers) or table.tickers(version)
-    prices = table.read(tickers, last=last_session(data.as_of), version=version)
+    prices = table.read(tickers, last=last_session(data.as_of, data.now), version=version)
     lacking = [ticker for ticker in tickers if ticker not in set(prices["ticker"])]
     if lacking:
         until = f" up to {data.as_of}" if data.as_of else ""
@@ -34,6 +34,7 @@ def take_snapshot(data: DataSettings) -> Snapshot:
         first_session=prices["session"].min().date(),
         cutoff=prices["session"].max().date(),
         rows=len(prices),
+        counts=counts,
     )
     get_run_logger().info("prices v%d: %s rows, cutoff %s", version, f"{snapshot.rows:,}", snapshot.cutoff)
     return snapshot

@@ -116,6 +116,7 @@ def test_each_step_is_a_task_run_named_for_what_it_does(finished: Finished) -> N
             "fetch SBUX",
             "validate SBUX",
             f"store prices of {source}",
+            f"count prices of {source}",
             f"check what {source} gave",
             "take a snapshot of the prices",
         ]

@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.fs
 
 from tasks.sources.columns import bars_of
-from tasks.sources.protocol import Fetch, Outcome, SourceError, SourceMissing, SourceUnusable
+from tasks.sources.protocol import Fetch, Outcome, Pace, SourceError, SourceMissing, SourceUnusable
 from tasks.sources.tables import CsvTable, ParquetTable, Unreachable, first_line, open_table
 
 SUFFIXES = (".csv", ".parquet")
@@ -34,6 +34,8 @@ class FilesSource:
     """Bars out of files."""
 
     simulated = False
+    incremental = False
+    pace: Pace | None = None
 
     def __init__(self, location: str) -> None:
         self.location = location

@@ -40,6 +40,7 @@ class Outcome(StrEnum):
     RATE_LIMITED = "rate_limited"
     BAD_SCHEMA = "bad_schema"
     DOWN = "down"
+    SHRUNK = "shrunk"
 
 
 TRANSIENT = frozenset({Outcome.RATE_LIMITED, Outcome.DOWN})
@@ -75,11 +76,22 @@ class Fetch:
     guessed: str = ""  # what that may mean
 
 
+@dataclass(frozen=True, kw_only=True)
+class Pace:
+    """How fast a source may be asked, by all workers together."""
+
+    limit: str  # the name of the global limit on Prefect's server
+    calls_per_second: float
+    pause_seconds: float  # after a refusal, times the number of refusals; a source that says how long is not heard
+
+
 class PriceSource(Protocol):
     """Daily bars, one ticker a call."""
 
     spec: str
     simulated: bool
+    incremental: bool  # whether it is asked for what is missing only; files are always read whole: they are the truth
+    pace: Pace | None
 
     def tickers(self) -> list[str]:
         """The tickers that are taken when none is asked for."""

@@ -1,11 +1,15 @@
 """Which source a spec means."""
 
+from functools import lru_cache
+
 from tasks.sources.files import FilesSource
 from tasks.sources.protocol import PriceSource, UnknownSource
 from tasks.sources.simulated import simulated_source
 from tasks.sources.yahoo import YahooSource
 
 KNOWN = "simulated[:SEED], yahoo, files:PATH-or-URL"
+
+_simulated = lru_cache(simulated_source)  # one a process: it counts the calls that it has refused (fault ratelimit)
 
 
 def open_source(spec: str) -> PriceSource:
@@ -17,5 +21,5 @@ def open_source(spec: str) -> PriceSource:
         case "files" if rest:
             return FilesSource(rest)
         case _ if kind.split("?")[0] == "simulated":
-            return simulated_source(spec)
+            return _simulated(spec)
     raise UnknownSource(f"{spec!r} is not a source. Expected one of: {KNOWN}.")

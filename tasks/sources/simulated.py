@@ -14,7 +14,7 @@ import pandas as pd
 from tasks.sources.exchange import Exchange
 from tasks.sources.exchange_calendar import FIRST_SESSION
 from tasks.sources.exchange_faults import FAULTS, Fault, is_down, refusals, spoil
-from tasks.sources.protocol import EVENT_COLUMNS, Fetch, Outcome, UnknownSource
+from tasks.sources.protocol import EVENT_COLUMNS, Fetch, Outcome, Pace, UnknownSource
 
 TICKER = re.compile(r"[A-Z0-9][A-Z0-9.\-]{0,11}")
 SPEC = re.compile(r"simulated(?::(?P<seed>[0-9]+))?(?:\?faults=(?P<faults>[a-z,]+))?")
@@ -35,6 +35,8 @@ class SimulatedSource:
     """A PriceSource and EventSource; equal calls get equal answers, but for the refusals of the fault `ratelimit`."""
 
     simulated = True
+    incremental = True
+    pace: Pace | None = None
 
     def __init__(self, seed: int = 0, faults: Iterable[str] = ()) -> None:
         """`seed` >= 0 and `faults` among FAULTS, else UnknownSource."""

@@ -8,6 +8,7 @@ from json import JSONDecodeError
 import pandas as pd
 import yfinance
 from curl_cffi.requests.exceptions import HTTPError, RequestException
+from yfinance.data import YfData
 from yfinance.exceptions import (
     YFDataException,
     YFException,
@@ -17,7 +18,7 @@ from yfinance.exceptions import (
 )
 
 from models.sessions import FIRST_DATE
-from tasks.sources.protocol import BAR_COLUMNS, Fetch, Outcome
+from tasks.sources.protocol import BAR_COLUMNS, Fetch, Outcome, Pace
 
 NO_DATA_IN_WINDOW = "Data doesn't exist for startDate"
 UNREADABLE = (LookupError, TypeError, ValueError, AttributeError)  # what yfinance trips over in an odd answer
@@ -49,6 +50,8 @@ class YahooSource:
 
     spec = "yahoo"
     simulated = False
+    incremental = True
+    pace: Pace | None = Pace(limit="volcast-yahoo", calls_per_second=2.0, pause_seconds=30.0)
 
     def tickers(self) -> list[str]:
         """SBUX: Yahoo has no list of its own."""
@@ -57,6 +60,7 @@ class YahooSource:
     def fetch(self, ticker: str, *, first: date | None, last: date) -> Fetch:
         """One call for one ticker; whatever Yahoo answers becomes a typed outcome."""
         _own_cache_folder()
+        YfData.cache_get.cache_clear()  # or a window that was asked for before is answered without asking Yahoo
         try:
             history = yfinance.Ticker(ticker).history(
                 interval="1d",

@@ -180,6 +180,27 @@ def up(source: Source = "simulated", store: StoreRoot = DEFAULT_STORE, port: Por
     commands.up(commands.data_settings(source, "", store, None), port)
 
 
+@app.command()
+def verify(store: StoreRoot = DEFAULT_STORE) -> None:
+    """Read everything that is stored, and name what is not as it was written; exit 1 if anything is."""
+    from flows import commands
+
+    if not commands.verify(store):
+        sys.exit(1)
+
+
+@app.command()
+def gc(
+    store: StoreRoot = DEFAULT_STORE,
+    keep_versions: Annotated[int, typer.Option(min=1, help="The newest versions of the prices that are kept")] = 30,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would go")] = False,
+) -> None:
+    """Remove what nothing needs any more: old versions of the prices, unused blobs, left-over frames."""
+    from flows import commands
+
+    commands.gc(store, keep_versions, dry_run)
+
+
 @models.command("list")
 def list_models(source: StoredSource = None, store: StoreRoot = DEFAULT_STORE) -> None:
     """Every version of every model, and which one forecasts."""

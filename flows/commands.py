@@ -30,6 +30,7 @@ from tasks.plan_ingest import last_session, root_of
 from tasks.preflight import STORED, check, stored_parts, stored_source
 from tasks.settings import DataSettings, TrainingSettings
 from tasks.sources.protocol import SourceError, UnknownSource
+from tasks.upkeep import collect_garbage, find_faults
 
 EXPECTED = (ModelError, StoreError, SourceError, ServerError, ValueError, OSError)
 MISTAKES = (UnknownRecipe, UnknownSource, ValidationError)  # of the request itself: exit 2
@@ -150,6 +151,25 @@ def show_models(data: DataSettings, name: str) -> None:
         summary.show_lineage(console, root, each)
     if not names:
         summary.show_models(console, root)
+
+
+def verify(store: str) -> bool:
+    """Print what is wrong in a store, a line each; whether nothing is damaged."""
+    findings = list(find_faults(store))
+    for finding in findings:
+        console.print(finding.words, markup=False)
+    damaged = sum(finding.damage for finding in findings)
+    console.print(f"{damaged} faults found." if damaged else "Everything that is stored is as it was written.")
+    return not damaged
+
+
+def gc(store: str, keep_versions: int, dry_run: bool) -> None:
+    """Take away what nothing needs any more, and say how much that was."""
+    garbage = collect_garbage(store, keep_versions=keep_versions, dry_run=dry_run)
+    for url in garbage if dry_run else ():
+        console.print(url, markup=False)
+    done = "Would remove" if dry_run else "Removed"
+    console.print(f"{done} {len(garbage):,} files, {sum(garbage.values()) / 1e6:,.1f} MB.")
 
 
 def _export(batches: Sequence[ForecastBatch], out: Path | None) -> None:

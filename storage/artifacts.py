@@ -95,6 +95,11 @@ class ArtifactStore:
         _check_names(kind)
         return self._keys.folders(f"artifacts/{kind}")
 
+    def all_versions(self) -> list[tuple[str, str, int]]:
+        """Kind, name and version of everything that is stored."""
+        places = [(kind, name) for kind in self._keys.folders("artifacts") for name in self.names(kind)]
+        return [(*place, version) for place in places for version in self.versions(*place)]
+
     def walk(self, manifest: Manifest) -> list[Manifest | ArtifactRef]:
         """The artifact, then all that it was made from, each once, nearest first; prices stay references.
 
@@ -117,6 +122,12 @@ class ArtifactStore:
         folder = _alias_folder(kind, name, alias)
         numbers = self._keys.numbers(folder)
         return self._keys.read_record(folder, numbers[-1], AliasEntry) if numbers else None
+
+    def aliases(self) -> list[tuple[str, str, str]]:
+        """Kind, name and alias of every alias that was ever set."""
+        folders = self._keys.folders
+        places = [(kind, name) for kind in folders("aliases") for name in folders(f"aliases/{kind}")]
+        return [(*place, alias) for place in places for alias in folders("/".join(("aliases", *place)))]
 
     def history(self, kind: str, name: str, alias: str) -> list[AliasEntry]:
         """Every move of the alias, oldest first. Raises Corrupt."""

@@ -28,14 +28,14 @@ class Keys:
     def put_blob(self, data: bytes) -> FileRef:
         """Create the blob unless it is there; one that is there is checked. Raises Corrupt."""
         blob = FileRef(sha256=sha256(data), size_bytes=len(data))
-        if not self._create(_blob_key(blob), data):
+        if not self._create(blob_key(blob), data):
             self.read_blob(blob)
         return blob
 
     def read_blob(self, blob: FileRef) -> bytes:
         """The content, checked. Raises NotStored, Corrupt."""
-        data = self._read(_blob_key(blob))
-        self.check(_blob_key(blob), expected=blob.sha256, found=sha256(data))
+        data = self._read(blob_key(blob))
+        self.check(blob_key(blob), expected=blob.sha256, found=sha256(data))
         return data
 
     def create_record(self, folder: str, number: int, record: Record) -> bool:
@@ -103,5 +103,6 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _blob_key(blob: FileRef) -> str:
+def blob_key(blob: FileRef) -> str:
+    """Where the content lies."""
     return f"blobs/sha256/{blob.sha256[:2]}/{blob.sha256}"

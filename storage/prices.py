@@ -1,34 +1,42 @@
 """The prices table: raw bars of every ticker, each version readable for ever.
 
-Partitioned by bucket = crc32(ticker) % 16 and year, sorted by ticker and session. An upsert is one commit:
+Partitioned by bucket = crc32(ticker) % 16 and year, sorted by ticker and session. An upsert is one commit. For one
+bucket after the other, so that no more than a bucket is ever in memory:
 1. conform the bars, collapse equal rows, refuse two different rows of one key;
 2. compare with the rows that the newest version has for these keys, within the rounding of a download
-   (`storage.rows.TOLERANCE`: there the stored value stays); nothing new or changed: no commit;
-3. only new rows: append them as small files; a changed row, or a partition of too many small files: replace the
-   touched partitions by their sorted rows (Delta's MERGE writes them unsorted: reading one ticker then scans them all);
-4. if another writer committed since 2, start again at 2.
+   (`storage.rows.TOLERANCE`: there the stored value stays);
+3. only new rows: lay them down as small files; a changed row, or a partition of too many small files: lay down the
+   touched partitions anew (Delta's MERGE writes them unsorted: reading one ticker then scans them all).
+Then all files in one commit, or none where nothing is new or changed. If another writer was faster, start again.
+A writer that dies before its commit leaves files that no version names; `volcast gc` takes them away.
 """
 
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import date
-from typing import Literal
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from deltalake import CommitProperties, DeltaTable, QueryBuilder, WriterProperties, write_deltalake
+import pyarrow.compute as pc
+from deltalake import CommitProperties, DeltaTable, Schema
 from deltalake.exceptions import CommitFailedError, DeltaError
+from deltalake.transaction import AddAction, RemoveAction, create_table_with_add_actions
 
 from storage.adjustment import adjusted_close, without_splits
-from storage.errors import NotStored, VersionConflict
+from storage.data_files import write_files
+from storage.errors import NotStored, StoreError, StoreNotWritable, VersionConflict, first_line
+from storage.queries import around, literal, query, touched, where
 from storage.rows import (
     bucket_of,
     changed_values,
     compare,
     digest,
+    joined_digest,
     keys_of,
     sorted_rows,
+    ticker_digests,
     with_partition,
     without_duplicates,
 )
@@ -37,7 +45,8 @@ from storage.store import Store
 
 READ_COLUMNS = ["ticker", "session", "open", "high", "low", "close", "adj_close", "volume", "dividend", "split"]
 CONFIGURATION = {"delta.enableExpiredLogCleanup": "false"}  # or old versions vanish after 30 days
-WRITER = WriterProperties(compression="ZSTD", max_row_group_size=16_384)
+TABLE = "prices"
+PARTITION = ["bucket", "year"]
 NO_REBASE = CommitProperties(max_commit_retries=0)  # rows were compared with one version: commit on top of it or not
 MAX_FILES_A_PARTITION = 24  # about a month of one-session appends before they are joined
 MAX_LOST_RACES = 50
@@ -56,13 +65,37 @@ class Commit:
     changes: pd.DataFrame = field(default_factory=pd.DataFrame, compare=False, repr=False)
 
 
+@dataclass(frozen=True)
+class Rows:
+    """What some rows of a version are, without the rows; `tickers` are those that have one."""
+
+    tickers: tuple[str, ...]
+    rows: int
+    first_session: date | None
+    last_session: date | None
+    digest: str
+
+
+@dataclass
+class _Laid:
+    """Files that lie ready for a commit, and what it will have done."""
+
+    adds: list[AddAction] = field(default_factory=list)
+    removes: list[RemoveAction] = field(default_factory=list)
+    buckets: set[int] = field(default_factory=set)
+    inserted: int = 0
+    updated: int = 0
+    unchanged: int = 0
+    changes: list[pd.DataFrame] = field(default_factory=list)
+
+
 class PriceTable:
     """The table `prices` of a store."""
 
     digest = staticmethod(digest)
 
     def __init__(self, store: Store) -> None:
-        self._url, self._options = store.table_url("prices"), store.table_options
+        self._store, self._url, self._options = store, store.table_url(TABLE), store.table_options
 
     def upsert(self, bars: pd.DataFrame) -> Commit:
         """Insert new rows and replace changed ones, in one commit, or in none where nothing is new or changed.
@@ -74,12 +107,27 @@ class PriceTable:
             raise ValueError(
                 "Expected one bar or more, got an empty frame. A source without rows says so by its outcome."
             )
-        source = without_duplicates(with_partition(conform(bars, BARS)))
+        return self.upsert_parts([bars])
+
+    def upsert_parts(self, parts: Iterable[pd.DataFrame]) -> Commit:
+        """`upsert` of more bars than fit into memory, in one commit.
+
+        `parts`: frames as `upsert` takes them, no two with tickers of one bucket (ValueError); gone through again
+        when another writer was faster.
+        """
         for _ in range(MAX_LOST_RACES):
+            table = self._open() if self._exists() else None
+            laid = _Laid()
+            for bars in parts:
+                self._lay_part(table, bars, laid)
             try:
-                return self._upsert_once(source) if self._exists() else self._create(source)
-            except CommitFailedError:
+                return self._commit(table, laid)
+            except CommitFailedError:  # its files stay for `volcast gc`: an answer that was lost looks like this, too
                 continue
+            except (DeltaError, OSError) as error:
+                raise StoreNotWritable(
+                    f"{self._url}: the commit could not be written: {first_line(error)}. Run the same command again."
+                ) from error
         raise VersionConflict(f"{self._url}: lost the next version {MAX_LOST_RACES} times. See what else writes there.")
 
     def version(self) -> int | None:
@@ -102,16 +150,31 @@ class PriceTable:
         """
         wanted = None if tickers is None else sorted(set(tickers))
         table = self._open(version)
-        found = _query(table, BARS.names, _where(wanted, first, last))
+        found = query(table, BARS.names, where(wanted, first, last))
         frame = found.to_pandas(date_as_object=False).sort_values(["ticker", "session"], ignore_index=True)
         frame["session"] = frame["session"].astype("datetime64[s]")
         if last is not None:
-            later = f"session > {_literal(last)} AND {_where(wanted, last, None)} GROUP BY ticker"
-            after = _query(table, ["ticker", LATER_SPLITS], later).to_pandas().set_index("ticker")["shares"]
+            later = f"session > {literal(last)} AND {where(wanted, last, None)} GROUP BY ticker"
+            after = query(table, ["ticker", LATER_SPLITS], later).to_pandas().set_index("ticker")["shares"]
             goes_on = frame["ticker"].isin(after.index)
             frame["later_adjustment"] = frame["later_adjustment"].mask(goes_on, 1.0)
             frame = without_splits(frame, frame["ticker"].map(after).fillna(1.0))
         return frame.assign(adj_close=adjusted_close(frame)).loc[:, READ_COLUMNS]
+
+    def describe(
+        self, tickers: Iterable[str] | None = None, *, last: date | None = None, version: int | None = None
+    ) -> Rows:
+        """What `read` would give, a bucket in memory at a time. Raises NotStored."""
+        wanted = pd.Series(self.tickers(version) if tickers is None else sorted(set(tickers)), dtype="str")
+        digests: dict[str, str] = {}
+        count, sessions = 0, []
+        for _, some in wanted.groupby(wanted.map(bucket_of)):
+            frame = self.read(some, last=last, version=version)
+            digests |= ticker_digests(frame)
+            count += len(frame)
+            sessions += [session.date() for session in frame["session"].agg(["min", "max"]) if len(frame)]
+        ends = (min(sessions), max(sessions)) if sessions else (None, None)
+        return Rows(tuple(sorted(digests)), count, *ends, joined_digest(digests))
 
     def tickers(self, version: int | None = None) -> list[str]:
         """Tickers that have a row, sorted. Raises NotStored."""
@@ -124,19 +187,23 @@ class PriceTable:
     def coverage(self, version: int | None = None) -> pd.DataFrame:
         """A row a ticker, which is the index, sorted: first and last session (datetime64), rows. Raises NotStored."""
         columns = ["ticker", "min(session) AS first", "max(session) AS last", "count(*) AS rows"]
-        found = _query(self._open(version), columns, "true GROUP BY ticker ORDER BY ticker")
+        found = query(self._open(version), columns, "true GROUP BY ticker ORDER BY ticker")
         return found.to_pandas(date_as_object=False).set_index("ticker")
 
     def sessions(self, tickers: Iterable[str]) -> dict[str, pd.DatetimeIndex]:
         """The sessions that are stored of each of the tickers, ascending. Raises NotStored."""
-        found = _query(self._open(), ["ticker", "session"], _where(sorted(set(tickers)), None, None))
+        found = query(self._open(), ["ticker", "session"], where(sorted(set(tickers)), None, None))
         rows = found.to_pandas(date_as_object=False).sort_values(["ticker", "session"])
         return {str(name): pd.DatetimeIndex(group) for name, group in rows.groupby("ticker")["session"]}
 
     def raw(self, tickers: Iterable[str], *, first: date) -> pd.DataFrame:
         """The bars from `first` on as they are stored: the columns of BARS, in no order. Raises NotStored."""
-        found = _query(self._open(), BARS.names, _where(sorted(set(tickers)), first, None))
+        found = query(self._open(), BARS.names, where(sorted(set(tickers)), first, None))
         return found.to_pandas(date_as_object=False)
+
+    def files(self, version: int) -> list[str]:
+        """The paths of a version's data files, below the table. Raises NotStored."""
+        return pa.table(self._open(version).get_add_actions())["path"].to_pylist()
 
     def _exists(self) -> bool:
         return DeltaTable.is_deltatable(self._url, storage_options=self._options)
@@ -144,7 +211,10 @@ class PriceTable:
     def _open(self, version: int | None = None) -> DeltaTable:
         if not self._exists():
             raise NotStored(f"{self._url}: no prices are stored yet. Ingest some first.")
-        newest = DeltaTable(self._url, storage_options=self._options)
+        try:
+            newest = DeltaTable(self._url, storage_options=self._options)
+        except (DeltaError, OSError) as error:
+            raise StoreError(f"{self._url} cannot be opened: {first_line(error)}. See: volcast verify") from error
         if version is None or version == newest.version():
             return newest
         if not 0 <= version < newest.version():
@@ -152,109 +222,88 @@ class PriceTable:
         try:
             return DeltaTable(self._url, version=version, storage_options=self._options)
         except DeltaError as error:
-            raise NotStored(f"{self._url}: version {version} cannot be read any more: {error}") from error
+            raise NotStored(f"{self._url}: version {version} cannot be read any more: {first_line(error)}") from error
 
-    def _upsert_once(self, source: pa.Table) -> Commit:
-        table = self._open()
-        is_new, is_changed, before = compare(source, _query(table, PRICES.names, _around(source)).cast(PRICES))
-        inserted, updated = int(is_new.sum()), int(is_changed.sum())
-        commit = Commit(table.version(), inserted, updated, source.num_rows - inserted - updated)
-        if not inserted and not updated:
-            return commit
-        changes = changed_values(before, source.filter(pa.array(is_changed)))
+    def _lay_part(self, table: DeltaTable | None, bars: pd.DataFrame, laid: _Laid) -> None:
+        source = without_duplicates(with_partition(conform(bars, BARS)))
+        buckets = source["bucket"].unique().to_pylist()
+        if not laid.buckets.isdisjoint(buckets):
+            raise ValueError(f"Expected parts without a common bucket; {laid.buckets & set(buckets)} came twice.")
+        laid.buckets.update(buckets)
+        for bucket in buckets:
+            self._lay_bucket(table, source.filter(pc.field("bucket") == bucket), laid)
+
+    def _lay_bucket(self, table: DeltaTable | None, source: pa.Table, laid: _Laid) -> None:
+        is_new, is_changed = np.ones(source.num_rows, dtype=bool), np.zeros(source.num_rows, dtype=bool)
+        if table is not None:
+            is_new, is_changed, before = compare(source, query(table, PRICES.names, around(source)).cast(PRICES))
+            laid.changes.append(changed_values(before, source.filter(pa.array(is_changed))))
+        laid.inserted += int(is_new.sum())
+        laid.updated += int(is_changed.sum())
+        laid.unchanged += int((~is_new & ~is_changed).sum())
         rows = source.filter(pa.array(is_new | is_changed))
-        if updated or _is_fragmented(table, rows):
-            self._replace(table, rows)
-        else:
-            self._commit(table, sorted_rows(rows), mode="append")
-        return Commit(commit.version + 1, inserted, updated, commit.unchanged, changes)
+        present = _files(table, rows) if table is not None and rows.num_rows else None
+        if table is not None and present is not None and (is_changed.any() or _is_fragmented(present)):
+            rows = _joined(table, rows)
+            laid.removes += _removals(present)
+        if rows.num_rows:
+            laid.adds += write_files(self._store, TABLE, sorted_rows(rows))
 
-    def _create(self, source: pa.Table) -> Commit:
+    def _commit(self, table: DeltaTable | None, laid: _Laid) -> Commit:
+        counts = (laid.inserted, laid.updated, laid.unchanged)
+        if table is None:
+            self._create(laid.adds)
+            return Commit(0, *counts)
+        if not laid.adds:
+            return Commit(table.version(), *counts)
+        changes = pd.concat(laid.changes, ignore_index=True) if laid.changes else pd.DataFrame()
+        table.create_write_transaction(
+            [*laid.adds, *laid.removes], "append", table.schema(), PARTITION, commit_properties=NO_REBASE
+        )
+        return Commit(table.version() + 1, *counts, changes)
+
+    def _create(self, adds: list[AddAction]) -> None:
         """Table and first rows in one commit, so that of two creators one loses, and then upserts."""
         try:
-            self._commit(self._url, sorted_rows(source), mode="error")
+            create_table_with_add_actions(
+                self._url,
+                Schema.from_arrow(PRICES),
+                adds,
+                partition_by=PARTITION,
+                configuration=CONFIGURATION,
+                storage_options=self._options,
+                commit_properties=NO_REBASE,
+            )
         except DeltaError as error:
             if self._exists():
                 raise CommitFailedError("another writer made the table first") from error
             raise
-        return Commit(0, source.num_rows, 0, 0)
-
-    def _replace(self, table: DeltaTable, rows: pa.Table) -> None:
-        partitions = _touched(rows)
-        whole = _query(table, PRICES.names, partitions).cast(PRICES)
-        stays = ~np.isin(*keys_of(whole, rows))
-        joined = pa.concat_tables([whole.filter(pa.array(stays)), rows])
-        self._commit(table, sorted_rows(joined), mode="overwrite", predicate=partitions)
-
-    def _commit(
-        self,
-        target: DeltaTable | str,
-        rows: pa.Table,
-        *,
-        mode: Literal["error", "append", "overwrite"],
-        predicate: str | None = None,
-    ) -> None:
-        write_deltalake(
-            target,
-            rows,
-            mode=mode,  # pyright: ignore[reportArgumentType]  # its overloads allow a predicate with overwrite only
-            predicate=predicate,
-            partition_by=["bucket", "year"],
-            configuration=CONFIGURATION if mode == "error" else None,
-            storage_options=self._options,
-            writer_properties=WRITER,
-            commit_properties=NO_REBASE,
-        )
 
 
-def _query(table: DeltaTable, columns: Sequence[str], where: str) -> pa.Table:
-    sql = f"SELECT {', '.join(columns)} FROM prices WHERE {where}"
-    return pa.table(QueryBuilder().register("prices", table).execute(sql))
+def _joined(table: DeltaTable, rows: pa.Table) -> pa.Table:
+    """All rows of the partitions that `rows` touch, with `rows` in place of the old ones."""
+    whole = query(table, PRICES.names, touched(rows)).cast(PRICES)
+    stays = ~np.isin(*keys_of(whole, rows))
+    return pa.concat_tables([whole.filter(pa.array(stays)), rows])
 
 
-def _where(tickers: Sequence[str] | None, first: date | None, last: date | None) -> str:
-    """The rows asked for; year and bucket are named too, so that only their files are opened."""
-    parts = ["true"]
-    if tickers is not None:
-        parts += [_among("bucket", map(bucket_of, tickers)), _among("ticker", tickers)]
-    if first is not None:
-        parts += [f"year >= {first.year}", f"session >= {_literal(first)}"]
-    if last is not None:
-        parts += [f"year <= {last.year}", f"session <= {_literal(last)}"]
-    return " AND ".join(parts)
+def _files(table: DeltaTable, rows: pa.Table) -> pd.DataFrame:
+    """The data files of the partitions that `rows` touch: path, size_bytes, bucket, year."""
+    files = pa.table(table.get_add_actions(flatten=True)).to_pandas()
+    files = files.rename(columns={"partition.bucket": "bucket", "partition.year": "year"})
+    wanted = rows.group_by(PARTITION).aggregate([]).to_pandas()
+    return files[["path", "size_bytes", *PARTITION]].merge(wanted, on=PARTITION)
 
 
-def _around(source: pa.Table) -> str:
-    """Every row that an upsert of `source` could change, and some more."""
-    tickers = source["ticker"].unique().to_pylist()
-    sessions = source["session"].to_numpy()
-    bounds = _where(tickers if len(tickers) <= 100 else None, sessions.min().item(), sessions.max().item())
-    return f"({_touched(source)}) AND {bounds}"
+def _removals(files: pd.DataFrame) -> list[RemoveAction]:
+    now = int(time.time() * 1000)
+    columns = (files[name].to_list() for name in ("path", "size_bytes", *PARTITION))
+    return [
+        RemoveAction(path, True, now, int(size), {"bucket": str(bucket), "year": str(year)})
+        for path, size, bucket, year in zip(*columns, strict=True)
+    ]
 
 
-def _touched(rows: pa.Table) -> str:
-    """The partitions of the rows."""
-    pairs = rows.group_by(["year", "bucket"]).aggregate([]).to_pandas()
-    years = pairs.groupby("year")["bucket"]
-    return " OR ".join(f"(year = {year} AND {_among('bucket', buckets.tolist())})" for year, buckets in years)
-
-
-def _is_fragmented(table: DeltaTable, rows: pa.Table) -> bool:
-    """Whether a touched partition holds so many files that they had better be joined."""
-    files = pa.table(table.get_add_actions(flatten=True)).select(["partition.year", "partition.bucket"]).to_pandas()
-    touched = rows.group_by(["year", "bucket"]).aggregate([]).to_pandas()
-    counts = files.value_counts()
-    return bool(
-        (counts[counts.index.isin(list(touched.itertuples(index=False, name=None)))] >= MAX_FILES_A_PARTITION).any()
-    )
-
-
-def _among(column: str, values: Iterable[object]) -> str:
-    listed = ", ".join(sorted({_literal(value) for value in values}))
-    return f"{column} IN ({listed})" if listed else "false"
-
-
-def _literal(value: object) -> str:
-    if isinstance(value, str):
-        return "'" + value.replace("'", "''") + "'"
-    return f"DATE '{value.isoformat()}'" if isinstance(value, date) else str(value)
+def _is_fragmented(files: pd.DataFrame) -> bool:
+    """Whether a partition holds so many files that they had better be joined."""
+    return bool((files.value_counts(PARTITION) >= MAX_FILES_A_PARTITION).any())

@@ -111,16 +111,29 @@ def digest(frame: pd.DataFrame) -> str:
 
     Independent of the versions of pandas and Arrow, so that it can be compared years later.
     """
-    codes, tickers = pd.factorize(frame["ticker"])
-    parts = ["\n".join(map(str, tickers)).encode(), codes.astype("<i8").tobytes()]
-    parts.append(frame["session"].to_numpy().astype("datetime64[D]").astype("<i8").tobytes())
+    return joined_digest(ticker_digests(frame))
+
+
+def ticker_digests(frame: pd.DataFrame) -> dict[str, str]:
+    """The digest of each ticker's rows; `frame` as `PriceTable.read` gives it."""
+    columns = [(b"session", frame["session"].to_numpy().astype("datetime64[D]").astype("<i8"))]
     for name in frame.columns.drop(["ticker", "session"]):
         kind = "<i8" if frame[name].dtype.kind == "i" else "<f8"
-        parts += [str(name).encode(), frame[name].to_numpy().astype(kind).tobytes()]
-    total = hashlib.sha256()
-    for part in parts:
-        total.update(len(part).to_bytes(8, "little") + part)
-    return total.hexdigest()
+        columns.append((str(name).encode(), np.ascontiguousarray(frame[name].to_numpy(), dtype=kind)))
+    codes, tickers = pd.factorize(frame["ticker"])
+    starts = [*np.flatnonzero(np.diff(codes, prepend=-1)).tolist(), len(frame)]
+    digests = {}
+    for ticker, start, end in zip(tickers, starts[:-1], starts[1:], strict=True):
+        total = hashlib.sha256()
+        for part in (part for name, values in columns for part in (name, values[start:end].tobytes())):
+            total.update(len(part).to_bytes(8, "little") + part)
+        digests[str(ticker)] = total.hexdigest()
+    return digests
+
+
+def joined_digest(digests: dict[str, str]) -> str:
+    """The digest of the tickers' rows together."""
+    return hashlib.sha256("\n".join(f"{ticker} {digests[ticker]}" for ticker in sorted(digests)).encode()).hexdigest()
 
 
 def _any_value_differs(one: pa.Table, other: pa.Table) -> np.ndarray:

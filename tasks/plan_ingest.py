@@ -12,13 +12,13 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 from models.errors import NotASession
 from models.sessions import last_closed_session, last_session_on_or_before
+from storage.rows import bucket_of
 from storage.store import open_store
 from tasks.settings import DataSettings
 from tasks.sources.protocol import Pace
 from tasks.sources.registry import open_source
 
-BATCHES = 16  # at the most: one task run a ticker is for a handful of tickers
-EACH_ALONE = 20
+EACH_ALONE = 20  # tickers; one task run a ticker is for a handful of them, else it is one a bucket
 SIMULATED_FOLDER = "simulated-"  # and the exchange's seed: simulated prices never share a table with real ones
 
 
@@ -112,6 +112,10 @@ def _share(pace: Pace) -> None:
 
 
 def _batches(tickers: tuple[str, ...]) -> tuple[Batch, ...]:
-    count = len(tickers) if len(tickers) <= EACH_ALONE else BATCHES
-    size = -(-len(tickers) // max(count, 1))
-    return tuple(Batch(tickers=tickers[start : start + size]) for start in range(0, len(tickers), max(size, 1)))
+    """The tickers of a batch share a bucket of the prices table, so that they are stored a bucket at a time."""
+    if len(tickers) <= EACH_ALONE:
+        return tuple(Batch(tickers=(ticker,)) for ticker in tickers)
+    buckets: dict[int, list[str]] = {}
+    for ticker in tickers:
+        buckets.setdefault(bucket_of(ticker), []).append(ticker)
+    return tuple(Batch(tickers=tuple(buckets[bucket])) for bucket in sorted(buckets))

@@ -1,5 +1,6 @@
 """Commit what passed the rules, keep what did not, and say how it went."""
 
+from collections.abc import Iterator
 from datetime import UTC, date, datetime
 
 import pandas as pd
@@ -10,6 +11,7 @@ from storage.prices import Commit, PriceTable
 from storage.quarantine import QuarantineTable
 from storage.records import PriceCounts
 from storage.restatements import RestatementTable
+from storage.rows import bucket_of
 from storage.staging import StagedFrame, discard, unstage
 from storage.store import Store, open_store
 from tasks.fetch_prices import Fetched, FetchFailed
@@ -54,11 +56,11 @@ class Ingested(BaseModel):
 def store_prices(plan: IngestPlan, checked: list[Checked]) -> Ingested:
     """One commit for all batches, or none when no row is new or changed. Version -1: nothing has ever been stored."""
     store = open_store(plan.root)
-    good = _gather(store, [batch.good for batch in checked])
     bad = _gather(store, [batch.quarantined for batch in checked])
     if len(bad):
         QuarantineTable(store).add(bad)
-    commit = PriceTable(store).upsert(good) if len(good) else None
+    good = _Buckets(store, plan, checked)
+    commit = PriceTable(store).upsert_parts(good) if good.parts else None
     changed = _record_restatements(store, plan, commit)
     for batch in checked:
         discard(store, batch.good)
@@ -72,7 +74,7 @@ def store_prices(plan: IngestPlan, checked: list[Checked]) -> Ingested:
         restated=len(changed),
         quarantined_of=_tickers_of(bad),
         restated_of=_tickers_of(changed),
-        newest_session=good["session"].max().date() if len(good) else None,
+        newest_session=max((batch.newest_session for batch in checked if batch.newest_session), default=None),
     )
     get_run_logger().info(ingested.words)
     return ingested
@@ -103,6 +105,20 @@ def ingested_part(data: DataSettings, plan: IngestPlan, fetched: list[Fetched], 
     failed = {ticker for batch in fetched for ticker in batch.failed}
     tickers = tuple(ticker for ticker in plan.tickers if ticker not in failed)
     return data.model_copy(update={"tickers": tickers, "as_of": ingested.newest_session or data.as_of})
+
+
+class _Buckets:
+    """The good bars, one frame a bucket of the prices table, each read when its turn comes."""
+
+    def __init__(self, store: Store, plan: IngestPlan, checked: list[Checked]) -> None:
+        self._store = store
+        self.parts: dict[int, list[StagedFrame]] = {}
+        for batch, done in zip(plan.batches, checked, strict=True):
+            if done.good.rows:
+                self.parts.setdefault(bucket_of(batch.tickers[0]), []).append(done.good)
+
+    def __iter__(self) -> Iterator[pd.DataFrame]:
+        return (_gather(self._store, staged) for staged in self.parts.values())
 
 
 def _gather(store: Store, staged: list[StagedFrame]) -> pd.DataFrame:

@@ -20,20 +20,20 @@ def take_snapshot(data: DataSettings, counts: PriceCounts | None = None) -> Snap
     if version is None:
         raise NotStored(f"{store.url} holds no prices. Bring some with: volcast ingest --source … --store {data.store}")
     tickers = list(data.tickers) or table.tickers(version)
-    prices = table.read(tickers, last=last_session(data.as_of, data.now), version=version)
-    lacking = [ticker for ticker in tickers if ticker not in set(prices["ticker"])]
-    if lacking:
+    rows = table.describe(tickers, last=last_session(data.as_of, data.now), version=version)
+    lacking = sorted(set(tickers) - set(rows.tickers))
+    if lacking or rows.first_session is None or rows.last_session is None:
         until = f" up to {data.as_of}" if data.as_of else ""
         raise NotStored(f"{store.url} holds no prices of {', '.join(lacking)}{until}. Ingest them first.")
     snapshot = Snapshot(
         store=store.url,
-        prices=ArtifactRef(kind="prices", name="prices", version=version, digest=table.digest(prices)),
+        prices=ArtifactRef(kind="prices", name="prices", version=version, digest=rows.digest),
         source=data.source,
         simulated=data.source.startswith("simulated"),
-        tickers=tuple(sorted(tickers)),
-        first_session=prices["session"].min().date(),
-        cutoff=prices["session"].max().date(),
-        rows=len(prices),
+        tickers=rows.tickers,
+        first_session=rows.first_session,
+        cutoff=rows.last_session,
+        rows=rows.rows,
         counts=counts,
     )
     get_run_logger().info("prices v%d: %s rows, cutoff %s", version, f"{snapshot.rows:,}", snapshot.cutoff)

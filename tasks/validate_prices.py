@@ -6,7 +6,7 @@
 """
 
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any, cast
 
 import numpy as np
@@ -35,6 +35,7 @@ class Checked(BaseModel):
 
     good: StagedFrame
     quarantined: StagedFrame
+    newest_session: date | None  # of the good rows
 
 
 @task(task_run_name="validate {batch.label}")
@@ -43,7 +44,11 @@ def validate_prices(plan: IngestPlan, batch: Batch, fetched: Fetched) -> Checked
     store = open_store(plan.root)
     bars = unstage(store, fetched.bars)
     good, bad = split_by_rules(bars) if len(bars) else (bars, no_quarantine())
-    checked = Checked(good=stage(store, good), quarantined=stage(store, bad.assign(source=plan.source)))
+    checked = Checked(
+        good=stage(store, good),
+        quarantined=stage(store, bad.assign(source=plan.source)),
+        newest_session=good["session"].max().date() if len(good) else None,
+    )
     discard(store, fetched.bars)
     log = get_run_logger()
     log.info("%s: %d rows pass, %d quarantined", batch.label, len(good), len(bad))

@@ -1,6 +1,7 @@
 """The simulated exchange as a source of prices and announcements, for offline use, tests and scale.
 
-Specs: `simulated`, `simulated:7` (the seed), `simulated:7?faults=gap,null` (faults: exchange_faults.py).
+Specs: `simulated`, `simulated:7` (the seed), `simulated:7?universe=6700` (so many tickers: SBUX and made-up ones),
+`simulated:7?faults=gap,null` (exchange_faults.py), `simulated:7?universe=50&faults=gap`.
 The clock is the `last` or `as_of` of each call; nothing after it is ever shown.
 """
 
@@ -8,6 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import date
+from itertools import islice, product
 
 import pandas as pd
 
@@ -17,7 +19,12 @@ from tasks.sources.exchange_faults import FAULTS, Fault, is_down, refusals, spoi
 from tasks.sources.protocol import EVENT_COLUMNS, Fetch, Outcome, Pace, UnknownSource
 
 TICKER = re.compile(r"[A-Z0-9][A-Z0-9.\-]{0,11}")
-SPEC = re.compile(r"simulated(?::(?P<seed>[0-9]+))?(?:\?faults=(?P<faults>[a-z,]+))?")
+SPEC = re.compile(
+    r"simulated(?::(?P<seed>[0-9]+))?"
+    r"(?:\?(?=[uf])(?:universe=(?P<universe>[0-9]+))?(?:(?:(?<=\?)|&)faults=(?P<faults>[a-z,]+))?)?"
+)
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+MAX_UNIVERSE = 100_000
 
 
 def simulated_source(spec: str) -> "SimulatedSource":
@@ -25,10 +32,11 @@ def simulated_source(spec: str) -> "SimulatedSource":
     match = SPEC.fullmatch(spec)
     if match is None:
         raise UnknownSource(
-            f"expected simulated[:SEED][?faults=NAME,NAME], such as simulated:7?faults=gap, not {spec!r}"
+            "expected simulated[:SEED][?universe=TICKERS][&faults=NAME,NAME], such as simulated:7?faults=gap, "
+            f"not {spec!r}"
         )
     faults = match["faults"].split(",") if match["faults"] else []
-    return SimulatedSource(int(match["seed"] or 0), faults)
+    return SimulatedSource(int(match["seed"] or 0), faults, universe=int(match["universe"] or 1))
 
 
 class SimulatedSource:
@@ -38,21 +46,25 @@ class SimulatedSource:
     incremental = True
     pace: Pace | None = None
 
-    def __init__(self, seed: int = 0, faults: Iterable[str] = ()) -> None:
-        """`seed` >= 0 and `faults` among FAULTS, else UnknownSource."""
+    def __init__(self, seed: int = 0, faults: Iterable[str] = (), *, universe: int = 1) -> None:
+        """`seed` >= 0, `faults` among FAULTS and `universe` from 1 to MAX_UNIVERSE tickers, else UnknownSource."""
         names = set(faults)
         if seed < 0 or not names <= set(FAULTS):
             raise UnknownSource(
                 f"expected a seed >= 0 and faults among {', '.join(FAULTS)}, not {seed} and {sorted(names)}"
             )
-        self.seed = seed
+        if not 1 <= universe <= MAX_UNIVERSE:
+            raise UnknownSource(f"expected a universe of 1 to {MAX_UNIVERSE} tickers, not {universe}")
+        self.seed, self._universe = seed, universe
         self.faults: frozenset[Fault] = frozenset(fault for fault in FAULTS if fault in names)
-        self.spec = f"simulated:{seed}" + (f"?faults={','.join(sorted(names))}" if names else "")
+        options = [f"universe={universe}"] * (universe > 1) + [f"faults={','.join(sorted(names))}"] * bool(names)
+        self.spec = f"simulated:{seed}" + (f"?{'&'.join(options)}" if options else "")
         self._calls: Counter[str] = Counter()
 
     def tickers(self) -> list[str]:
         """The tickers that are taken when none is asked for."""
-        return ["SBUX"]
+        made_up = ("".join(letters) for letters in product(LETTERS, repeat=4))
+        return ["SBUX", *islice((name for name in made_up if name != "SBUX"), self._universe - 1)]
 
     def fetch(self, ticker: str, *, first: date | None, last: date) -> Fetch:
         """Bars of the sessions from `first` (None: 2000-01-03) to `last`, both included, as of the close of `last`.

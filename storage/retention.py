@@ -1,0 +1,72 @@
+"""What nothing names any more, and may go: `volcast gc`.
+
+1. kept prices versions: the newest ones, and each that a kept manifest walks back to; kept manifests: those that an
+   alias points at, and the newest versions of each artifact
+2. what may go: data files of the prices that no kept version names, blobs that no manifest names, staged frames
+3. only what is older than a day: a run that is under way may still need what is younger
+"""
+
+from collections.abc import Collection
+from datetime import UTC, datetime, timedelta
+
+import obstore
+
+from storage.artifacts import ArtifactStore
+from storage.errors import Corrupt
+from storage.keys import blob_key
+from storage.prices import TABLE, PriceTable
+from storage.records import ArtifactRef, Manifest
+from storage.store import Store
+
+KEPT_VERSIONS = 10  # of each artifact, besides those that an alias points at
+SAFE_AGE = timedelta(days=1)
+
+
+def find_garbage(store: Store, *, keep_versions: int, now: datetime | None = None) -> dict[str, int]:
+    """Keys that may go, with their sizes in bytes; `keep_versions` of the prices, one or more, are kept in any case.
+
+    Raises Corrupt or NotStored where something cannot be read, for then it is not known what is still needed.
+    """
+    if keep_versions < 1:
+        raise ValueError(f"Expected to keep one version of the prices or more, not {keep_versions}.")
+    before = (now or datetime.now(UTC)) - SAFE_AGE
+    artifacts = ArtifactStore(store)
+    manifests = [artifacts.get(*place) for place in artifacts.all_versions()]
+    blobs = {blob_key(blob) for manifest in manifests for blob in manifest.files.values()}
+    staged, unnamed = _old(store, "staging", before, kept=()), _old(store, "blobs", before, kept=blobs)
+    return staged | unnamed | _old_prices(store, before, _versions_behind(artifacts, manifests), keep_versions)
+
+
+def remove(store: Store, garbage: dict[str, int]) -> None:
+    """Take it away."""
+    if garbage:
+        obstore.delete(store.objects, list(garbage))
+
+
+def _versions_behind(artifacts: ArtifactStore, manifests: list[Manifest]) -> set[int]:
+    """The prices versions behind the manifests that are kept."""
+    newest = {(m.kind, m.name): artifacts.versions(m.kind, m.name)[-KEPT_VERSIONS:] for m in manifests}
+    targets = {(e.kind, e.name, e.version) for place in artifacts.aliases() if (e := artifacts.alias(*place))}
+    kept = [m for m in manifests if m.version in newest[m.kind, m.name] or (m.kind, m.name, m.version) in targets]
+    steps = [step for manifest in kept for step in artifacts.walk(manifest)]
+    return {step.version for step in steps if isinstance(step, ArtifactRef) and step.kind == TABLE}
+
+
+def _old_prices(store: Store, before: datetime, named: set[int], keep_versions: int) -> dict[str, int]:
+    table = PriceTable(store)
+    newest = table.version()
+    if newest is None:
+        return {}
+    wanted = named | set(range(max(0, newest - keep_versions + 1), newest + 1))
+    needed = {f"{TABLE}/{path}" for version in wanted for path in table.files(version)}
+    if not needed:
+        raise Corrupt(
+            f"{store.url}: no version of the prices names a file. Look with: volcast verify. Nothing was removed."
+        )
+    old = _old(store, TABLE, before, kept=needed)
+    return {key: size for key, size in old.items() if key.startswith(f"{TABLE}/bucket=")}  # never the log
+
+
+def _old(store: Store, folder: str, before: datetime, *, kept: Collection[str]) -> dict[str, int]:
+    entries = (entry for chunk in obstore.list(store.objects, folder) for entry in chunk)
+    return {e["path"]: e["size"] for e in entries if e["last_modified"] < before and e["path"] not in kept}

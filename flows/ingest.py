@@ -1,6 +1,6 @@
 """Bring the stored prices up to the last closed session.
 
-source -> fetch -> validate -> store -> snapshot
+source -> fetch -> validate -> store -> announcements -> snapshot
                       └-> quarantine
 """
 
@@ -9,6 +9,7 @@ from prefect import flow, unmapped
 from storage.records import Snapshot
 from tasks.fetch_prices import fetch_prices
 from tasks.plan_ingest import plan_ingest
+from tasks.record_events import record_events, with_announcements
 from tasks.settings import DataSettings
 from tasks.store_prices import ingested_part, require_fetched, store_prices
 from tasks.take_snapshot import take_snapshot
@@ -26,4 +27,6 @@ def ingest(data: DataSettings) -> Snapshot:
     ingested = store_prices(plan, checked)
     require_fetched(plan, fetched, ingested)
 
-    return take_snapshot(ingested_part(data, plan, fetched, ingested))
+    announced = record_events(plan)
+
+    return with_announcements(take_snapshot(ingested_part(data, plan, fetched, ingested)), announced)

@@ -142,7 +142,7 @@ class EventTable:
         try:
             write_deltalake(
                 table or self._url,
-                conform(rows.sort_values([*KEY, "seen"])[EVENTS.names], EVENTS),
+                conform(pd.DataFrame(rows.sort_values([*KEY, "seen"])[EVENTS.names]), EVENTS),
                 mode="error" if table is None else "overwrite" if joins else "append",
                 configuration=CONFIGURATION if table is None else None,
                 storage_options=self._options,

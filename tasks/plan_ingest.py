@@ -10,7 +10,8 @@ from models.errors import NotASession
 from models.sessions import last_closed_session, last_session_on_or_before
 from storage.store import open_store
 from tasks.settings import DataSettings
-from tasks.sources.registry import open_source
+from tasks.sources.protocol import UnknownSource
+from tasks.sources.registry import open_event_source, open_source
 
 BATCHES = 16  # at the most: one task run a ticker is for a handful of tickers
 EACH_ALONE = 20
@@ -41,6 +42,7 @@ class IngestPlan(BaseModel):
 
     root: str
     source: str
+    events: str  # the source of announcements
     simulated: bool
     last_session: date
     batches: tuple[Batch, ...]
@@ -49,16 +51,23 @@ class IngestPlan(BaseModel):
     def tickers(self) -> tuple[str, ...]:
         return tuple(ticker for batch in self.batches for ticker in batch.tickers)
 
+    @property
+    def label(self) -> str:
+        """As a batch's, of all tickers."""
+        return Batch(tickers=self.tickers).label
+
 
 @task(task_run_name="plan ingest from {data.source}")
 def plan_ingest(data: DataSettings) -> IngestPlan:
     """Raises SourceError for a source that is not there, StoreError for a store that cannot be written."""
     source = open_source(data.source)
+    require_event_source(data)
     root = open_store(root_of(data.store, data.source)).url
     tickers = tuple(dict.fromkeys(ticker.upper() for ticker in data.tickers)) or tuple(source.tickers())
     plan = IngestPlan(
         root=root,
         source=source.spec,
+        events=data.event_source,
         simulated=source.simulated,
         last_session=last_session(data.as_of),
         batches=_batches(tickers),
@@ -67,6 +76,16 @@ def plan_ingest(data: DataSettings) -> IngestPlan:
         "%s: %d tickers, sessions up to %s, into %s", plan.source, len(tickers), plan.last_session, root
     )
     return plan
+
+
+def require_event_source(data: DataSettings) -> None:
+    """Raises SourceError for a source of announcements that is not there, or not of the world of the prices."""
+    spec = data.event_source
+    if open_event_source(spec) is not None and root_of(data.store, spec) != root_of(data.store, data.source):
+        raise UnknownSource(
+            f"--events {spec} does not go with --source {data.source}: a simulated exchange has announcements of its "
+            "own, and real ones never share a table with them. Leave --events out, or give none."
+        )
 
 
 def root_of(store: str, source: str) -> str:

@@ -21,6 +21,14 @@ models = typer.Typer(help="The trained models and where they come from.", no_arg
 app.add_typer(models, name="models")
 
 Source = Annotated[str, typer.Option(envvar="VOLCAST_SOURCE", help="simulated[:SEED], yahoo, or files:PATH-or-URL")]
+Events = Annotated[
+    str | None,
+    typer.Option(
+        envvar="VOLCAST_EVENTS",
+        help="Announced earnings: simulated[:SEED], yahoo, files:PATH-or-URL or none  "
+        "[default: as --source; for files: none]",
+    ),
+]
 StoredSource = Annotated[
     str | None,
     typer.Option(
@@ -86,6 +94,7 @@ def run(
     sessions: Sessions = "253",
     force: Force = False,
     out: Out = None,
+    events: Events = None,
 ) -> None:
     """The whole pipeline: ingest, retrain, forecast, report."""
     from flows import commands
@@ -93,7 +102,7 @@ def run(
     training = commands.training_settings(
         recipe, sessions, fit_scalers_on=fit_scalers_on, seed=seed, device=device, force=force
     )
-    commands.run(commands.data_settings(source, tickers, store, as_of), training, out)
+    commands.run(commands.data_settings(source, tickers, store, as_of, events), training, out)
 
 
 @app.command()
@@ -104,11 +113,12 @@ def ingest(
     as_of: AsOf = None,
     allow_shrink: AllowShrink = False,
     max_failed_share: MaxFailedShare = 0.05,
+    events: Events = None,
 ) -> None:
     """Bring the stored prices up to the last closed session."""
     from flows import commands
 
-    data = commands.data_settings(source, tickers, store, as_of)
+    data = commands.data_settings(source, tickers, store, as_of, events)
     accepted = {"allow_shrink": allow_shrink, "max_failed_share": max_failed_share}
     commands.ingest(data.model_copy(update=accepted))
 

@@ -39,10 +39,13 @@ MISTAKES = (UnknownRecipe, UnknownSource, ValidationError)  # of the request its
 console = Console(highlight=False, soft_wrap=True)
 
 
-def data_settings(source: str, tickers: str, store: str, as_of: datetime | None) -> DataSettings:
+def data_settings(
+    source: str, tickers: str, store: str, as_of: datetime | None, events: str | None = None
+) -> DataSettings:
     """The settings of a command that brings prices in."""
     wanted = tuple(dict.fromkeys(ticker.strip().upper() for ticker in tickers.split(",") if ticker.strip()))
-    return DataSettings(source=source, tickers=wanted, store=store, as_of=as_of.date() if as_of else None)
+    until = as_of.date() if as_of else None
+    return DataSettings(source=source, events=events, tickers=wanted, store=store, as_of=until)
 
 
 def stored_data_settings(source: str | None, tickers: str, store: str, as_of: datetime | None) -> DataSettings:

@@ -1,6 +1,6 @@
 """Bring the stored prices up to the last closed session.
 
-source -> fetch -> validate -> store -> count -> snapshot
+source -> fetch -> validate -> store -> count -> announcements -> snapshot
                       └-> quarantine └-> restatements
 """
 
@@ -13,6 +13,7 @@ from storage.records import Snapshot
 from tasks.count_prices import count_prices
 from tasks.fetch_prices import fetch_prices
 from tasks.plan_ingest import plan_ingest
+from tasks.record_events import record_events, with_announcements
 from tasks.settings import DataSettings
 from tasks.store_prices import ingested_part, require_fetched, store_prices
 from tasks.take_snapshot import take_snapshot
@@ -34,4 +35,7 @@ def ingest(data: DataSettings) -> Snapshot:
     counts = count_prices(plan, fetched, ingested)
     require_fetched(plan, fetched, ingested, counts)
 
-    return take_snapshot(ingested_part(data, plan, fetched, ingested), counts)
+    announced = record_events(plan)
+
+    snapshot = take_snapshot(ingested_part(data, plan, fetched, ingested), counts)
+    return with_announcements(snapshot, announced)

@@ -12,7 +12,16 @@ from rich.tree import Tree
 
 from flows.server import Server
 from storage.artifacts import ArtifactStore
-from storage.records import ArtifactRef, ForecastBatch, Manifest, PipelineResult, PriceCounts, Scorecard, Snapshot
+from storage.records import (
+    Announcements,
+    ArtifactRef,
+    ForecastBatch,
+    Manifest,
+    PipelineResult,
+    PriceCounts,
+    Scorecard,
+    Snapshot,
+)
 from storage.store import open_store
 from tasks.report import score_rows
 from tasks.stored import CHAMPION, champion_version, model_version, read_scores
@@ -33,6 +42,15 @@ def show_prices(console: Console, snapshot: Snapshot) -> None:
     console.print(
         f"          sessions {snapshot.first_session} to {snapshot.cutoff}, kept in {nice_path(snapshot.store)}"
     )
+    show_announcements(console, snapshot.announcements)
+
+
+def show_announcements(console: Console, announcements: Announcements | None) -> None:
+    """What is known of the earnings calendar, and what kept its source from answering."""
+    if announcements is not None:
+        console.print(f"[bold]Earnings[/]  {announcements.words}")
+        if announcements.failed:
+            console.print(f"          [yellow]not complete:[/] {escape(announcements.failed)}")
 
 
 def show_counts(console: Console, counts: PriceCounts | None, *, ingested: bool) -> None:

@@ -107,6 +107,25 @@ class PriceCounts(Record):
     worst: tuple[TickerCount, ...]
 
 
+class Announcements(Record):
+    """What an ingest learnt of its tickers' earnings dates."""
+
+    source: str
+    known: int  # dates that stand at the close of the last session
+    new: int
+    moved: int
+    withdrawn: int
+    coming: dict[str, date]  # ticker -> the next announced date, where there is one
+    failed: str  # what kept the source from answering for all tickers; empty when nothing did
+
+    @property
+    def words(self) -> str:
+        """One line for logs and people."""
+        changes = f"{self.new:,} new, {self.moved:,} moved, {self.withdrawn:,} withdrawn"
+        shown = ", ".join(f"{ticker} {day}" for ticker, day in list(self.coming.items())[:3])
+        return f"{self.known:,} announced dates of {self.source}: {changes}" + (f"; next {shown}" if shown else "")
+
+
 class Snapshot(Record):
     """The rows that a run starts from: some tickers of one version of the prices, up to the cutoff."""
 
@@ -119,6 +138,7 @@ class Snapshot(Record):
     cutoff: date  # last known session
     rows: int
     counts: PriceCounts | None = None  # of the ingest that took it
+    announcements: Announcements | None = None  # of the ingest that took it; None without a source of them
 
 
 class FeatureSet(Record):

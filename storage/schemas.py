@@ -35,6 +35,18 @@ QUARANTINE = pa.schema(
         pa.field("seen_at", pa.timestamp("us", tz="UTC"), nullable=False),
     ]
 )
+EVENTS = pa.schema(  # a row is a change: from the close of `seen` on, the date is announced, or withdrawn
+    [
+        pa.field("ticker", pa.string(), nullable=False),
+        pa.field("announced_for", pa.date32(), nullable=False),
+        pa.field("when", pa.string(), nullable=False),  # bmo: before the open, amc: after the close, or empty
+        pa.field("seen", pa.date32(), nullable=False),
+        pa.field("seen_assumed", pa.bool_(), nullable=False),  # the source did not say since when it was known
+        pa.field("withdrawn", pa.bool_(), nullable=False),
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("recorded_at", pa.timestamp("us", tz="UTC"), nullable=False),
+    ]
+)
 
 RESTATEMENTS = pa.schema(
     [
@@ -121,7 +133,7 @@ def _first_refused(column: pd.Series, kind: pa.DataType) -> int:
 
 
 def _refusal(frame: pd.DataFrame, row: int, fact: str) -> ValueError:
-    key = [str(frame[name].iloc[row]) for name in ("ticker", "session") if name in frame.columns]
+    key = [str(frame[name].iloc[row]) for name in ("ticker", "session", "announced_for") if name in frame.columns]
     return ValueError(
         f"{' '.join(key)}: {fact} (row {row} of {len(frame)}). Nothing was stored; correct the row first."
     )

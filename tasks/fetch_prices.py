@@ -43,7 +43,7 @@ class Fetched(BaseModel):
     failed: dict[str, str]  # ticker -> why
 
 
-def _may_pass(_task: Task[Any, Any], _run: TaskRun, state: State) -> bool:
+def may_pass(_task: Task[Any, Any], _run: TaskRun, state: State) -> bool:
     return isinstance(state.result(raise_on_failure=False), SourceBusy)
 
 
@@ -52,7 +52,7 @@ def _may_pass(_task: Task[Any, Any], _run: TaskRun, state: State) -> bool:
     retries=RETRIES,
     retry_delay_seconds=[2, 8, 32],
     retry_jitter_factor=0.5,
-    retry_condition_fn=_may_pass,
+    retry_condition_fn=may_pass,
 )
 def fetch_prices(plan: IngestPlan, batch: Batch) -> Fetched:
     """What is missing of each ticker; one that fails is named in `failed` and stops no other.

@@ -15,8 +15,8 @@ from models.sessions import last_closed_session, last_session_on_or_before
 from storage.rows import bucket_of
 from storage.store import open_store
 from tasks.settings import DataSettings
-from tasks.sources.protocol import Pace
-from tasks.sources.registry import open_source
+from tasks.sources.protocol import Pace, UnknownSource
+from tasks.sources.registry import open_event_source, open_source
 
 EACH_ALONE = 20  # tickers; one task run a ticker is for a handful of them, else it is one a bucket
 SIMULATED_FOLDER = "simulated-"  # and the exchange's seed: simulated prices never share a table with real ones
@@ -46,6 +46,7 @@ class IngestPlan(BaseModel):
 
     root: str
     source: str
+    events: str  # the source of announcements
     simulated: bool
     last_session: date
     batches: tuple[Batch, ...]
@@ -58,16 +59,23 @@ class IngestPlan(BaseModel):
     def tickers(self) -> tuple[str, ...]:
         return tuple(ticker for batch in self.batches for ticker in batch.tickers)
 
+    @property
+    def label(self) -> str:
+        """As a batch's, of all tickers."""
+        return Batch(tickers=self.tickers).label
+
 
 @task(task_run_name="plan ingest from {data.source}")
 def plan_ingest(data: DataSettings) -> IngestPlan:
     """Raises SourceError for a source that is not there, StoreError for a store that cannot be written."""
     source = open_source(data.source)
+    require_event_source(data)
     root = open_store(root_of(data.store, data.source)).url
     tickers = tuple(dict.fromkeys(ticker.upper() for ticker in data.tickers)) or tuple(source.tickers())
     plan = IngestPlan(
         root=root,
         source=source.spec,
+        events=data.event_source,
         simulated=source.simulated,
         last_session=last_session(data.as_of, data.now),
         batches=_batches(tickers),
@@ -82,6 +90,16 @@ def plan_ingest(data: DataSettings) -> IngestPlan:
         "%s: %d tickers, sessions up to %s, into %s", plan.source, len(tickers), plan.last_session, root
     )
     return plan
+
+
+def require_event_source(data: DataSettings) -> None:
+    """Raises SourceError for a source of announcements that is not there, or not of the world of the prices."""
+    spec = data.event_source
+    if open_event_source(spec) is not None and root_of(data.store, spec) != root_of(data.store, data.source):
+        raise UnknownSource(
+            f"--events {spec} does not go with --source {data.source}: a simulated exchange has announcements of its "
+            "own, and real ones never share a table with them. Leave --events out, or give none."
+        )
 
 
 def root_of(store: str, source: str) -> str:

@@ -4,7 +4,7 @@ from models.devices import choose_device
 from storage.errors import NotStored
 from storage.prices import PriceTable
 from storage.store import open_store
-from tasks.plan_ingest import SIMULATED_FOLDER, last_session, root_of
+from tasks.plan_ingest import SIMULATED_FOLDER, last_session, require_event_source, root_of
 from tasks.settings import DataSettings, TrainingSettings
 from tasks.sources.registry import open_source
 
@@ -19,6 +19,7 @@ def check(data: DataSettings, training: TrainingSettings | None = None) -> None:
     last_session(data.as_of, data.now)
     if data.source != STORED:
         open_source(data.source).tickers()
+        require_event_source(data)
     open_store(root_of(data.store, data.source))
 
 

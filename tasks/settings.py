@@ -17,6 +17,11 @@ class DataSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     source: str = Field(default="simulated", description="simulated[:SEED], yahoo, or files:PATH-or-URL")
+    events: str | None = Field(
+        default=None,
+        description="Announced earnings: simulated[:SEED], yahoo, files:PATH-or-URL or none; by default the prices' "
+        "own source (for files: none)",
+    )
     tickers: tuple[str, ...] = Field(
         default=(), description="Tickers; none means all that the source holds (SBUX for simulated and yahoo)"
     )
@@ -40,6 +45,12 @@ class DataSettings(BaseModel):
         description="Stored sessions that a source is asked for again, in case they changed",
     )
     deadline_hours: float = Field(default=2, gt=0, description="No ticker is asked for after this time")
+
+    @property
+    def event_source(self) -> str:
+        """The spec of the source of announcements."""
+        own = "none" if self.source.startswith(("files:", "stored")) else self.source
+        return own if self.events is None else self.events
 
     @property
     def label(self) -> str:

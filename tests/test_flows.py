@@ -118,6 +118,7 @@ def test_each_step_is_a_task_run_named_for_what_it_does(finished: Finished) -> N
             f"store prices of {source}",
             f"count prices of {source}",
             f"check what {source} gave",
+            "record announcements of SBUX",
             "take a snapshot of the prices",
         ]
     )

@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 import yfinance
 
-from tasks.sources.protocol import BAR_COLUMNS, Fetch, Outcome
+from tasks.sources.protocol import BAR_COLUMNS, EVENT_COLUMNS, Fetch, Outcome
 from tasks.sources.yahoo import YahooSource, _typed
 
 FIRST, LAST = date(2024, 3, 7), date(2024, 3, 11)
@@ -110,6 +110,22 @@ def chart(ticker: str) -> tuple[int, str]:
     return status, "<html>Bad gateway</html>" if ticker == "BROKEN" else json.dumps(body)
 
 
+def earnings_page(query: str) -> tuple[int, str]:
+    """Yahoo's calendar page, as yfinance reads it: one table, times with EST or EDT."""
+    if "symbol=BUSY" in query:
+        return 429, "Too Many Requests"
+    times = ["April 30, 2024 at 4 PM EDT", "January 30, 2024 at 7 AM EST", "November 2, 2023 at 12 AM EDT"]
+    numbers = [("0.79", "-", "-"), ("0.93", "0.90", "-3.51"), ("0.97", "1.06", "+9.17")]
+    headings = ("Symbol", "Company", "Earnings Date", "EPS Estimate", "Reported EPS", "Surprise (%)")
+    rows = [("SBUX", "Starbucks", time, *three) for time, three in zip(times, numbers, strict=True)]
+    if "symbol=ODD" in query:
+        headings = ("Symbol", "Company", "Date", *headings[3:])
+    cells = ["".join(f"<th>{heading}</th>" for heading in headings)]
+    cells += ["".join(f"<td>{cell}</td>" for cell in row) for row in rows]
+    table = "<table>" + "".join(f"<tr>{row}</tr>" for row in cells) + "</table>"
+    return 200, f"<html><body>{'' if 'symbol=NONE' in query else table}</body></html>"
+
+
 class StandIn(BaseHTTPRequestHandler):
     """A proxy that answers for every host itself, behind the certificate of its server's `tls`."""
 
@@ -128,6 +144,8 @@ class StandIn(BaseHTTPRequestHandler):
         if "/quoteSummary/" in path:  # asked for a ticker whose chart is not there
             no_quote = {"code": "Not Found", "description": "Quote not found for symbol: GONE"}
             status, body = 404, json.dumps({"quoteSummary": {"result": None, "error": no_quote}})
+        if path == "/calendar/earnings":
+            status, body = earnings_page(query)
         if path.endswith("/LATE") and "range=1d" in query:  # the question for the time zone, which has no window
             status, body = chart("SBUX")
         self.send_response(status)
@@ -204,13 +222,40 @@ def test_a_refusal_of_yahoo_has_its_outcome(yahoo, ticker, outcome):
     assert fetch.known
 
 
+@needs_openssl
+def test_yahoo_s_earnings_page_gives_dates_and_hours(yahoo):
+    announced = yahoo.announced("SBUX", as_of=LAST)
+    assert (announced.outcome, announced.known) == (Outcome.OK, "")
+    events = announced.events
+    assert list(events.columns) == EVENT_COLUMNS
+    assert events["announced_for"].dtype == "datetime64[s]"
+    dates = events["announced_for"].dt.strftime("%Y-%m-%d")
+    assert list(zip(dates, events["when"], strict=True)) == [
+        ("2024-04-30", "amc"),
+        ("2024-01-30", "bmo"),
+        ("2023-11-02", ""),
+    ]
+    assert events["first_seen"].isna().all()
+
+
+@needs_openssl
+@pytest.mark.parametrize(
+    ("ticker", "outcome"),
+    [("NONE", Outcome.NOT_FOUND), ("BUSY", Outcome.RATE_LIMITED), ("ODD", Outcome.BAD_SCHEMA)],
+)
+def test_a_page_without_dates_has_its_outcome(yahoo, ticker, outcome):
+    announced = yahoo.announced(ticker, as_of=LAST)
+    assert (announced.outcome, announced.events.empty) == (outcome, True), announced.known
+    assert announced.known
+
+
 def test_no_way_to_yahoo_is_down():
     yfinance.config.network.proxy = "http://127.0.0.1:1"
     try:
-        fetch = ask(YahooSource(), "FAR")
+        fetch, announced = ask(YahooSource(), "FAR"), YahooSource().announced("FAR", as_of=LAST)
     finally:
         yfinance.config.network.proxy = None
-    assert fetch.outcome == Outcome.DOWN
+    assert fetch.outcome == announced.outcome == Outcome.DOWN
     assert "127.0.0.1" in fetch.known
 
 

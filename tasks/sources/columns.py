@@ -5,13 +5,14 @@ are missing values. A date is the exchange's own: see `_sessions`.
 """
 
 import re
+from collections.abc import Mapping
 from typing import cast
 
 import numpy as np
 import pandas as pd
 
 from storage.adjustment import dividends_from_adj_close
-from tasks.sources.protocol import BAR_COLUMNS, SourceUnusable
+from tasks.sources.protocol import BAR_COLUMNS, EVENT_COLUMNS, SourceUnusable
 
 MARKET_TIME_ZONE = "America/New_York"
 REQUIRED = {  # our word -> Yahoo's
@@ -41,6 +42,15 @@ WORDS = {  # the letters of a column's name -> our word
     "ticker": "ticker",
     "symbol": "ticker",
 }
+EVENTS_REQUIRED = {"ticker": "Ticker", "announced_for": "Earnings_Date"}
+EVENT_WORDS = {
+    "ticker": "ticker",
+    "symbol": "ticker",
+    "earningsdate": "announced_for",
+    "date": "announced_for",
+    "when": "when",
+    "firstseen": "first_seen",
+}
 MISSING_WORDS = ["", "-", "null", "none", "nan", "na", "n/a"]  # in any case
 THOUSANDS = r"[+-]?\d{1,3}(?:,\d{3})+(?:\.\d+)?"
 STAMP = (
@@ -60,29 +70,50 @@ def tidy(raw: pd.DataFrame, name: str) -> pd.DataFrame:
     split (float64), ticker (str). `raw`: cells as text or typed; its index, with its name, says where a row stands.
     Raises SourceUnusable, naming the file and, where there is one, the row, column and value.
     """
+    columns = _columns(raw, name, WORDS, REQUIRED, "Adj Close")
+    readers = {"session": _sessions, "ticker": _tickers}
+    return pd.DataFrame({word: readers.get(word, _numbers)(column, name) for word, column in columns.items()})
+
+
+def tidy_events(raw: pd.DataFrame, name: str) -> pd.DataFrame:
+    """EVENT_COLUMNS for a calendar's own columns Ticker, Earnings_Date and, where it has them, When and First_Seen.
+
+    `raw` and what is raised: as for `tidy`; rows that are there twice come once.
+    """
+    columns = _columns(raw, name, EVENT_WORDS, EVENTS_REQUIRED, "When")
+    readers = {"ticker": _tickers, "when": _when}
+    tidied = {word: readers.get(word, _sessions)(column, name) for word, column in columns.items()}
+    unknown = pd.Series(pd.NaT, index=raw.index, dtype="datetime64[s]")
+    events = pd.DataFrame({"when": "", "first_seen": unknown} | tidied, index=raw.index, columns=EVENT_COLUMNS)
+    return events.drop_duplicates()
+
+
+def _columns(
+    raw: pd.DataFrame, name: str, words: Mapping[str, str], required: Mapping[str, str], optional: str
+) -> dict[str, pd.Series]:
+    """Our word -> the column of that meaning."""
     columns: dict[str, pd.Series] = {}
     for position, heading in enumerate(raw.columns):
-        word = word_for(heading)
+        word = words.get(_letters(heading))
         if word in columns:
             raise SourceUnusable(
                 f"{name}: the columns {columns[word].name} and {heading} mean the same. Expected one; take one out."
             )
         if word is not None:
             columns[word] = raw.iloc[:, position]
-    lacking = [theirs for ours, theirs in REQUIRED.items() if ours not in columns]
+    lacking = [theirs for ours, theirs in required.items() if ours not in columns]
     if lacking:
         found = ", ".join(str(heading) for heading in raw.columns[:12]) or "none"
         raise SourceUnusable(
-            f"{name}: no column {', '.join(lacking)}. Expected Date, Open, High, Low, Close, Volume "
-            f"(and, if there is, Adj Close); found {found[:200]}."
+            f"{name}: no column {', '.join(lacking)}. Expected {', '.join(required.values())} "
+            f"(and, if there is, {optional}); found {found[:200]}."
         )
-    readers = {"session": _sessions, "ticker": _tickers}
-    return pd.DataFrame({word: readers.get(word, _numbers)(column, name) for word, column in columns.items()})
+    return columns
 
 
 def word_for(heading: object) -> str | None:
     """Our word for a column's heading, in whatever case and punctuation; None for a column that does not matter."""
-    return WORDS.get(re.sub(r"[^a-z]", "", str(heading).lower()))
+    return WORDS.get(_letters(heading))
 
 
 def bars_of(ticker: str, rows: pd.DataFrame) -> pd.DataFrame:
@@ -104,6 +135,18 @@ def bars_of(ticker: str, rows: pd.DataFrame) -> pd.DataFrame:
     for name in ("dividend", "split"):
         bars[name] = bars[name].fillna(0.0) if name in bars else 0.0
     return bars.loc[:, BAR_COLUMNS]
+
+
+def _letters(heading: object) -> str:
+    return re.sub(r"[^a-z]", "", str(heading).lower())
+
+
+def _when(column: pd.Series, name: str) -> pd.Series:
+    texts = column.astype(str).str.strip().str.lower()
+    texts = texts.mask(column.isna() | texts.isin(MISSING_WORDS), "")
+    fact = "is neither bmo (before the open) nor amc (after the close). Expected one of them, or nothing."
+    _refuse_first(~texts.isin(["", "bmo", "amc"]), column, name, fact)
+    return texts
 
 
 def _tickers(column: pd.Series, name: str) -> pd.Series:

@@ -108,22 +108,25 @@ class FilesSource:
 
     @cached_property
     def _listing(self) -> tuple[pyarrow.fs.FileSystem | None, list[str], bool]:
-        """Where the files lie (None: on the web), their paths, and whether they are a folder's."""
-        if _is_web(self.location):
-            return None, [self.location], False
-        try:
-            system, root = _filesystem(self.location)
-            info = system.get_file_info(root)
-            if info.type == pyarrow.fs.FileType.Directory:
-                return system, _files_inside(self.location, system, root), True
-        except (OSError, pa.ArrowException) as error:
-            raise SourceMissing(f"{self.location}: cannot be looked at ({first_line(error)}).") from error
-        if info.type == pyarrow.fs.FileType.NotFound:
-            raise SourceMissing(
-                f"{self.location}: there is no such file or folder. "
-                "Expected a CSV or Parquet file, or a folder of <TICKER>.csv."
-            )
-        return system, [root], False
+        return find_files(self.location)
+
+
+def find_files(location: str) -> tuple[pyarrow.fs.FileSystem | None, list[str], bool]:
+    """Where the files lie (None: on the web), their paths, and whether they are a folder's. Raises SourceMissing."""
+    if _is_web(location):
+        return None, [location], False
+    try:
+        system, root = _filesystem(location)
+        info = system.get_file_info(root)
+        if info.type == pyarrow.fs.FileType.Directory:
+            return system, _files_inside(location, system, root), True
+    except (OSError, pa.ArrowException) as error:
+        raise SourceMissing(f"{location}: cannot be looked at ({first_line(error)}).") from error
+    if info.type == pyarrow.fs.FileType.NotFound:
+        raise SourceMissing(
+            f"{location}: there is no such file or folder. Expected a CSV or Parquet file, or a folder of <TICKER>.csv."
+        )
+    return system, [root], False
 
 
 def ticker_of(location: str) -> str:

@@ -6,7 +6,6 @@ SourceError             the source as a whole cannot serve; the message says wha
 └── SourceUnusable      what is there is not prices: a column lacks, a number is text, no rows at all
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from enum import StrEnum
@@ -57,7 +56,12 @@ BAR_COLUMNS = [
     "split",  # float64, new shares for one old on the session, else 0
     "later_adjustment",  # float64, the adj_close factor of dividends after the last row, on that row; else 1
 ]
-EVENT_COLUMNS = ["ticker", "announced_for", "when", "first_seen"]
+EVENT_COLUMNS = [
+    "ticker",  # str
+    "announced_for",  # datetime64[s], midnight without a time zone
+    "when",  # bmo (before the open), amc (after the close) or empty
+    "first_seen",  # datetime64[s], the session at whose close it was known; NaT where the source does not say
+]
 
 
 def no_bars() -> pd.DataFrame:
@@ -85,6 +89,19 @@ class Pace:
     pause_seconds: float  # after a refusal, times the number of refusals; a source that says how long is not heard
 
 
+@dataclass(frozen=True, kw_only=True)
+class Announced:
+    """What a source said of one ticker's earnings dates; `events` (EVENT_COLUMNS) is empty unless the outcome is OK.
+
+    EMPTY says that the source names no date, NOT_FOUND that it may know nothing of the ticker; neither is a failure.
+    """
+
+    ticker: str
+    outcome: Outcome
+    events: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=EVENT_COLUMNS))
+    known: str = ""  # what the source said
+
+
 class PriceSource(Protocol):
     """Daily bars, one ticker a call."""
 
@@ -103,10 +120,13 @@ class PriceSource(Protocol):
 
 
 class EventSource(Protocol):
-    """Announcements of earnings."""
+    """Announcements of earnings, one ticker a call."""
 
-    spec: str
+    @property
+    def spec(self) -> str:
+        """What it is opened by."""
+        ...
 
-    def announcements(self, tickers: Sequence[str], *, as_of: date) -> pd.DataFrame:
-        """EVENT_COLUMNS, one row for each date that was known by the close of `as_of`."""
+    def announced(self, ticker: str, *, as_of: date) -> Announced:
+        """The dates that were known by the close of `as_of`; those without first_seen, as far as the source has any."""
         ...

@@ -3,7 +3,8 @@
 from functools import lru_cache
 
 from tasks.sources.files import FilesSource
-from tasks.sources.protocol import PriceSource, UnknownSource
+from tasks.sources.files_events import FileEvents
+from tasks.sources.protocol import EventSource, PriceSource, UnknownSource
 from tasks.sources.simulated import simulated_source
 from tasks.sources.yahoo import YahooSource
 
@@ -23,3 +24,18 @@ def open_source(spec: str) -> PriceSource:
         case _ if kind.split("?")[0] == "simulated":
             return _simulated(spec)
     raise UnknownSource(f"{spec!r} is not a source. Expected one of: {KNOWN}.")
+
+
+def open_event_source(spec: str) -> EventSource | None:
+    """The calendar that `spec` names, a file's already read; None for `none`. Raises SourceError."""
+    kind, _, rest = spec.partition(":")
+    match kind:
+        case "none" if spec == "none":
+            return None
+        case "yahoo" if spec == "yahoo":
+            return YahooSource()
+        case "files" if rest:
+            return FileEvents(rest)
+        case _ if kind.split("?")[0] == "simulated":
+            return simulated_source(spec)
+    raise UnknownSource(f"{spec!r} is not a source of announcements. Expected one of: {KNOWN}, none.")

@@ -16,7 +16,7 @@ import pandas as pd
 from tasks.sources.exchange import Exchange
 from tasks.sources.exchange_calendar import FIRST_SESSION
 from tasks.sources.exchange_faults import FAULTS, Fault, is_down, refusals, spoil
-from tasks.sources.protocol import EVENT_COLUMNS, Fetch, Outcome, Pace, UnknownSource
+from tasks.sources.protocol import EVENT_COLUMNS, Announced, Fetch, Outcome, Pace, UnknownSource
 
 TICKER = re.compile(r"[A-Z0-9][A-Z0-9.\-]{0,11}")
 SPEC = re.compile(
@@ -94,6 +94,14 @@ class SimulatedSource:
             return pd.DataFrame(columns=EVENT_COLUMNS)
         exchange = Exchange(seed=self.seed, last=as_of)
         return pd.concat([exchange.announcements(ticker) for ticker in known], ignore_index=True)
+
+    def announced(self, ticker: str, *, as_of: date) -> Announced:
+        """`announcements` of one ticker; DOWN where the fault `outage` has its clock."""
+        if "outage" in self.faults and is_down(self.seed, as_of):
+            known = f"simulated: down at clock {as_of} (fault outage)"
+            return Announced(ticker=ticker, outcome=Outcome.DOWN, known=known)
+        events = self.announcements([ticker], as_of=as_of)
+        return Announced(ticker=ticker, outcome=Outcome.OK if len(events) else Outcome.EMPTY, events=events)
 
     def _failure(self, ticker: str, last: date) -> Fetch | None:
         if not TICKER.fullmatch(ticker):

@@ -14,6 +14,7 @@ from tasks.sources.columns import tidy, word_for
 from tasks.sources.protocol import SourceMissing, SourceUnusable
 
 TIMEOUT_SECONDS = 30
+UNREADABLE = (OSError, UnicodeDecodeError, pd.errors.ParserError, pa.ArrowException)
 
 
 class Unreachable(SourceMissing):
@@ -24,21 +25,7 @@ class CsvTable:
     """A CSV file, read as a whole."""
 
     def __init__(self, name: str, file: pa.NativeFile) -> None:
-        try:
-            cells = pd.read_csv(
-                file,  # pyright: ignore[reportArgumentType]
-                header=None,  # so that a heading twice is seen, and line numbers are those of an editor
-                dtype=str,
-                na_filter=False,
-                skip_blank_lines=False,
-                skipinitialspace=True,
-                encoding="utf-8-sig",
-            )
-        except pd.errors.EmptyDataError as error:
-            raise SourceUnusable(f"{name}: the file is empty. Expected a heading and one row a session.") from error
-        raw = cells.iloc[1:].set_axis(list(cells.iloc[0]), axis=1)
-        raw.index = pd.RangeIndex(2, len(raw) + 2, name="line")
-        self._table = tidy(raw.loc[~(raw == "").all(axis=1)], name)
+        self._table = tidy(_csv_cells(name, file), name)
         self.tickers: list[str] | None = None
         if "ticker" in self._table:
             self._positions = self._table.groupby("ticker").indices
@@ -103,17 +90,55 @@ class ParquetTable:
 def open_table(name: str, system: pyarrow.fs.FileSystem | None, path: str) -> CsvTable | ParquetTable:
     """The table in a file, named `name` in messages; `system` None means the web."""
     try:
-        file = pa.BufferReader(_download(path)) if system is None else system.open_input_file(path)
-        is_parquet = file.read(4) == b"PAR1" or path.lower().endswith(".parquet")
-        file.seek(0)
+        file, is_parquet = _open_file(system, path)
         return ParquetTable(name, file) if is_parquet else CsvTable(name, file)
-    except (OSError, UnicodeDecodeError, pd.errors.ParserError, pa.ArrowException) as error:
+    except UNREADABLE as error:
         _refuse_file(name, error)
+
+
+def read_cells(name: str, system: pyarrow.fs.FileSystem | None, path: str) -> pd.DataFrame:
+    """All cells of a small file, as text or typed, under the file's own headings; the index says where a row stands."""
+    try:
+        file, is_parquet = _open_file(system, path)
+        if not is_parquet:
+            return _csv_cells(name, file)
+        raw = pq.read_table(file).to_pandas(date_as_object=False, ignore_metadata=True)
+    except UNREADABLE as error:
+        _refuse_file(name, error)
+    raw.index = pd.RangeIndex(1, len(raw) + 1, name="row")
+    return raw.dropna(how="all")
 
 
 def first_line(error: BaseException) -> str:
     """What an error says, without the pages that some libraries add."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _open_file(system: pyarrow.fs.FileSystem | None, path: str) -> tuple[pa.NativeFile, bool]:
+    """The file, and whether it is Parquet."""
+    file = pa.BufferReader(_download(path)) if system is None else system.open_input_file(path)
+    is_parquet = file.read(4) == b"PAR1" or path.lower().endswith(".parquet")
+    file.seek(0)
+    return file, is_parquet
+
+
+def _csv_cells(name: str, file: pa.NativeFile) -> pd.DataFrame:
+    """A CSV's cells as text, without its empty lines."""
+    try:
+        cells = pd.read_csv(
+            file,  # pyright: ignore[reportArgumentType]
+            header=None,  # so that a heading twice is seen, and line numbers are those of an editor
+            dtype=str,
+            na_filter=False,
+            skip_blank_lines=False,
+            skipinitialspace=True,
+            encoding="utf-8-sig",
+        )
+    except pd.errors.EmptyDataError as error:
+        raise SourceUnusable(f"{name}: the file is empty. Expected a heading and one row a session.") from error
+    raw = cells.iloc[1:].set_axis(list(cells.iloc[0]), axis=1)
+    raw.index = pd.RangeIndex(2, len(raw) + 2, name="line")
+    return raw.loc[~(raw == "").all(axis=1)]
 
 
 def _refuse_file(name: str, error: Exception) -> NoReturn:

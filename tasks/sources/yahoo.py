@@ -1,10 +1,11 @@
-"""Prices from Yahoo through yfinance: `yahoo`."""
+"""Prices and earnings dates from Yahoo through yfinance: `yahoo`."""
 
 import tempfile
 from datetime import date, timedelta
 from functools import lru_cache
 from json import JSONDecodeError
 
+import numpy as np
 import pandas as pd
 import yfinance
 from curl_cffi.requests.exceptions import HTTPError, RequestException
@@ -18,13 +19,14 @@ from yfinance.exceptions import (
 )
 
 from models.sessions import FIRST_DATE
-from tasks.sources.protocol import BAR_COLUMNS, Fetch, Outcome, Pace
+from tasks.sources.protocol import BAR_COLUMNS, EVENT_COLUMNS, Announced, Fetch, Outcome, Pace
 
 NO_DATA_IN_WINDOW = "Data doesn't exist for startDate"
 UNREADABLE = (LookupError, TypeError, ValueError, AttributeError)  # what yfinance trips over in an odd answer
 NO_ROWS = "delisted, or no session in the window"
 NO_TICKER = "an unknown or delisted ticker"
 TIMEOUT_SECONDS = 30
+MOST_DATES = 100  # of one page
 COLUMNS = {
     "Open": "open",
     "High": "high",
@@ -78,6 +80,26 @@ class YahooSource:
         except (YFException, RequestException, OSError, *UNREADABLE) as error:
             return _failed(ticker, error)
         return _typed(ticker, history, last)
+
+    def announced(self, ticker: str, *, as_of: date) -> Announced:  # noqa: ARG002  # Yahoo knows only of now
+        """One call: the newest hundred dates of Yahoo's earnings page, as they stand now; no first_seen."""
+        _own_cache_folder()
+        try:
+            dates = yfinance.Ticker(ticker).get_earnings_dates(limit=MOST_DATES)
+        except (YFException, RequestException, OSError, *UNREADABLE) as error:
+            failure = _failed(ticker, error)
+            return Announced(ticker=ticker, outcome=failure.outcome, known=failure.known)
+        if dates is None or dates.empty:  # yfinance does not look at the status, so that it may be an error's page, too
+            return Announced(ticker=ticker, outcome=Outcome.NOT_FOUND, known="no table on Yahoo's page of its earnings")
+        times = pd.DatetimeIndex(dates.index).tz_convert("America/New_York")
+        hours = times.hour + times.minute / 60
+        columns = {
+            "ticker": ticker,
+            "announced_for": times.tz_localize(None).normalize().as_unit("s"),
+            "when": np.select([hours >= 16, (hours > 0) & (hours < 9.5)], ["amc", "bmo"], ""),  # midnight: unknown
+            "first_seen": pd.Series(pd.NaT, index=range(len(times)), dtype="datetime64[s]"),
+        }
+        return Announced(ticker=ticker, outcome=Outcome.OK, events=pd.DataFrame(columns, columns=EVENT_COLUMNS))
 
 
 def _failed(ticker: str, error: Exception) -> Fetch:

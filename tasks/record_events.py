@@ -1,0 +1,120 @@
+"""Record what a source says of its tickers' earnings dates, as known at the close of the ingest's last session.
+
+1. ask for one ticker after the other; one that fails stops no other, a source that is down stops no ingest
+2. a date without first_seen counts as known ten sessions ahead; one to come, when the ingest is of today, as of now
+3. what was not known yet at that close is left out
+4. of two dates less than ten sessions apart the later seen one holds, where the source says when each was seen
+"""
+
+from collections.abc import Sequence
+from datetime import date
+
+import numpy as np
+import pandas as pd
+from prefect import get_run_logger, task
+from prefect.runtime import task_run
+
+from models.sessions import market_calendar
+from storage.events import EventTable
+from storage.records import Announcements, Snapshot
+from storage.store import open_store
+from tasks.fetch_prices import SourceBusy, may_pass
+from tasks.plan_ingest import IngestPlan, last_session
+from tasks.sources.protocol import EVENT_COLUMNS, TRANSIENT, Announced, EventSource, Outcome
+from tasks.sources.registry import open_event_source
+
+AHEAD = (
+    10  # sessions; the same for all that forecast, so that a history without first_seen is no better than a live one
+)
+RETRIES = 2
+GIVE_UP = 3  # tickers without an answer, after which a source counts as down: each may take a time-out of 30 s
+ANSWERED = (Outcome.OK, Outcome.EMPTY)
+
+
+@task(
+    task_run_name="record announcements of {plan.label}",
+    retries=RETRIES,
+    retry_delay_seconds=[2, 8],
+    retry_jitter_factor=0.5,
+    retry_condition_fn=may_pass,
+    timeout_seconds=1800,
+)
+def record_events(plan: IngestPlan) -> Announcements | None:
+    """One commit, or none without news; None without a source. What failed is logged, and named in the result."""
+    source, log, table = open_event_source(plan.events), get_run_logger(), EventTable(open_store(plan.root))
+    if source is None:
+        log.info("no source of announcements (--events)")
+        return None
+    answers = ask(source, plan.tickers, plan.last_session)
+    failed = failures(answers, plan.tickers)
+    if any(answer.outcome in TRANSIENT for answer in answers) and (task_run.run_count or 0) <= RETRIES:
+        log.warning("%s; asking again", failed)
+        raise SourceBusy(failed)
+    as_of, asked = plan.last_session, [answer.ticker for answer in answers if answer.outcome in ANSWERED]
+    events = known_events(answers, as_of=as_of, is_now=as_of == last_session(None))
+    changes = table.record(events, as_of=as_of, source=source.spec, asked=asked)
+    known = table.known(plan.tickers, as_of=as_of)
+    coming = known.loc[known["announced_for"] > pd.Timestamp(as_of)].groupby("ticker")["announced_for"].min()
+    recorded = Announcements(
+        source=source.spec,
+        known=len(known),
+        new=changes.new,
+        moved=changes.moved,
+        withdrawn=changes.withdrawn,
+        coming={ticker: coming[ticker].date() for ticker in plan.tickers if ticker in coming.index},
+        failed=failed,
+    )
+    log.info(recorded.words)
+    if failed:
+        log.warning("announcements are not complete: %s", failed)
+    return recorded
+
+
+def with_announcements(snapshot: Snapshot, announced: Announcements | None) -> Snapshot:
+    """The snapshot, with what its ingest learnt of the calendar."""
+    return snapshot.model_copy(update={"announcements": announced})
+
+
+def ask(source: EventSource, tickers: Sequence[str], as_of: date) -> list[Announced]:
+    """An answer for each ticker, as far as the source does not count as down before."""
+    answers: list[Announced] = []
+    for ticker in tickers:
+        answers.append(source.announced(ticker, as_of=as_of))
+        if sum(answer.outcome in TRANSIENT for answer in answers) == GIVE_UP:
+            break
+    return answers
+
+
+def failures(answers: Sequence[Announced], tickers: Sequence[str]) -> str:
+    """Which tickers have no answer and why; empty when all have, be it that there is no date."""
+    bad = [answer for answer in answers if answer.outcome not in (*ANSWERED, Outcome.NOT_FOUND)]
+    whys = [f"{answer.ticker}: {answer.outcome.replace('_', ' ')}: {answer.known}" for answer in bad[:GIVE_UP]]
+    more = len(tickers) - len(answers) + len(bad[GIVE_UP:])
+    return "; ".join(whys + [f"{more} tickers more"] * (more > 0))
+
+
+def known_events(answers: Sequence[Announced], *, as_of: date, is_now: bool) -> pd.DataFrame:
+    """What `EventTable.record` takes: EVENT_COLUMNS, first_seen_assumed, withdrawn_seen; nothing seen after `as_of`."""
+    frames = [answer.events for answer in answers if answer.outcome == Outcome.OK]
+    events = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=EVENT_COLUMNS)
+    events = events.astype({"announced_for": "datetime64[s]", "first_seen": "datetime64[s]"})
+    sessions, now = market_calendar().sessions.as_unit("s"), pd.Timestamp(as_of).as_unit("s")
+    place = sessions.searchsorted(pd.DatetimeIndex(events["announced_for"]))
+    is_unsaid = events["first_seen"].isna()
+    is_seen_now = is_unsaid & is_now & (events["announced_for"] > now)
+    ahead = pd.Series(sessions[np.maximum(place - AHEAD, 0)], index=events.index)
+    first_seen = events["first_seen"].mask(is_unsaid, ahead).mask(is_seen_now, now)
+    events = events.assign(first_seen=first_seen, first_seen_assumed=is_unsaid & ~is_seen_now, place=place)
+    events = events.loc[events["first_seen"] <= now]
+    withdrawn = [_superseded(rows) for _, rows in events.loc[~events["first_seen_assumed"]].groupby("ticker")]
+    seen = pd.concat(withdrawn) if withdrawn else pd.Series(dtype="datetime64[s]")
+    return events.assign(withdrawn_seen=seen.reindex(events.index)).drop(columns="place")
+
+
+def _superseded(rows: pd.DataFrame) -> pd.Series:
+    """Since when another date of the ticker holds instead of each: one close to it, seen later and before it passed."""
+    place, first_seen = rows["place"].to_numpy(), rows["first_seen"].to_numpy()
+    is_close = np.abs(place[:, None] - place) < AHEAD
+    is_later = (first_seen > first_seen[:, None]) & (first_seen <= rows["announced_for"].to_numpy()[:, None])
+    candidates = np.where(is_close & is_later, first_seen, np.datetime64("NaT"))
+    return pd.Series(pd.DataFrame(candidates).min(axis=1).to_numpy(), index=rows.index)

@@ -1,0 +1,233 @@
+import logging
+import re
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from flows.ingest import ingest
+from models.sessions import market_calendar
+from storage.events import EventTable
+from storage.prices import PriceTable
+from storage.store import open_store
+from tasks.preflight import check
+from tasks.record_events import ask, failures, known_events
+from tasks.settings import DataSettings
+from tasks.sources.files_events import FileEvents
+from tasks.sources.protocol import Announced, EventSource, Outcome, SourceMissing, SourceUnusable, UnknownSource
+from tasks.sources.registry import open_event_source
+from tasks.sources.simulated import SimulatedSource
+
+AS_OF = date(2020, 12, 10)
+
+
+def record(table: EventTable, source: EventSource, tickers: list[str], as_of: date, *, is_now: bool = False) -> None:
+    events = known_events(ask(source, tickers, as_of), as_of=as_of, is_now=is_now)
+    table.record(events, as_of=as_of, source=source.spec, asked=tickers)
+
+
+def dates_of(table: EventTable, as_of: date, ticker: str = "SBUX") -> list[str]:
+    return list(table.known([ticker], as_of=as_of)["announced_for"].dt.strftime("%Y-%m-%d"))
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> EventTable:
+    return EventTable(open_store(str(tmp_path / "data")))
+
+
+@pytest.fixture
+def calendar(tmp_path: Path) -> Path:
+    """Dates of SBUX, one of them to come at AS_OF."""
+    path = tmp_path / "earnings.csv"
+    path.write_text("Ticker,Earnings_Date,When\nSBUX,2020-07-28,AMC\nsbux,2020-10-29,\nSBUX,2020-12-21,amc\n")
+    return path
+
+
+def test_a_date_without_first_seen_counts_as_known_ten_sessions_before(table: EventTable, calendar: Path) -> None:
+    record(table, FileEvents(str(calendar)), ["SBUX"], date(2021, 1, 29))
+    # 2020-12-21 is a Monday: ten sessions before it is Monday 2020-12-07
+    assert dates_of(table, date(2020, 12, 4)) == ["2020-07-28", "2020-10-29"]
+    assert dates_of(table, date(2020, 12, 7)) == ["2020-07-28", "2020-10-29", "2020-12-21"]
+    known = table.known(as_of=AS_OF)
+    assert known["first_seen_assumed"].all()
+    assert list(known["when"]) == ["amc", "", "amc"]
+
+
+def test_an_ingest_of_the_past_takes_nothing_that_was_not_known_then(table: EventTable, calendar: Path) -> None:
+    record(table, FileEvents(str(calendar)), ["SBUX"], date(2020, 12, 4))
+    assert dates_of(table, date(2030, 1, 1)) == ["2020-07-28", "2020-10-29"]
+    record(table, FileEvents(str(calendar)), ["SBUX"], date(2020, 12, 7))
+    assert dates_of(table, date(2020, 12, 7))[-1] == "2020-12-21"
+
+
+def test_a_date_to_come_is_known_as_of_the_last_session_when_that_is_asked_for(
+    table: EventTable, calendar: Path
+) -> None:
+    record(table, FileEvents(str(calendar)), ["SBUX"], date(2020, 12, 1), is_now=True)
+    newest = table.known(["SBUX"], as_of=date(2020, 12, 1)).iloc[-1]
+    assert (newest["announced_for"], newest["first_seen"]) == (pd.Timestamp(2020, 12, 21), pd.Timestamp(2020, 12, 1))
+    assert not newest["first_seen_assumed"]
+
+
+def test_the_simulated_exchange_moves_dates_and_each_clock_knows_its_own(table: EventTable) -> None:
+    source, tickers = SimulatedSource(7), ["SBUX", "AAPL", "MSFT"]
+    record(table, source, tickers, date(2024, 6, 28))
+    sessions = market_calendar().sessions
+    history = table.history()
+    moved = history.loc[history["withdrawn"]]
+    assert len(moved) > 20
+    for ticker, seen, withdrawn in zip(moved["ticker"], moved["seen"], moved["announced_for"], strict=True):
+        before, after = sessions[sessions.get_loc(seen) - 1].date(), seen.date()
+        lost = set(dates_of(table, before, ticker)) - set(dates_of(table, after, ticker))
+        gained = set(dates_of(table, after, ticker)) - set(dates_of(table, before, ticker))
+        assert lost == {f"{withdrawn:%Y-%m-%d}"}
+        (new,) = gained
+        assert abs(sessions.get_loc(pd.Timestamp(new)) - sessions.get_loc(withdrawn)) <= 5
+
+
+def test_what_the_exchange_shows_later_changes_nothing_that_was_known(tmp_path: Path) -> None:
+    source, tickers = SimulatedSource(7), ["SBUX", "AAPL", "MSFT"]
+    clocks = [stamp.date() for stamp in market_calendar().sessions_in_range("2023-01-03", "2023-12-29")[::5]]
+    step_by_step, at_once = (EventTable(open_store(str(tmp_path / name))) for name in ("steps", "once"))
+    then = {}
+    for clock in clocks:
+        record(step_by_step, source, tickers, clock)
+        then[clock] = step_by_step.known(as_of=clock)
+    record(at_once, source, tickers, clocks[-1])
+    for clock in clocks:
+        pd.testing.assert_frame_equal(step_by_step.known(as_of=clock), then[clock])
+        pd.testing.assert_frame_equal(at_once.known(as_of=clock), then[clock])
+
+
+def test_the_real_calendar_is_read_whole(table: EventTable, shared_data: Path) -> None:
+    source = FileEvents(str(shared_data / "earnings.csv"))
+    raw = pd.read_csv(shared_data / "earnings.csv", keep_default_na=False)
+    tickers = sorted(raw["Ticker"].unique())
+    record(table, source, tickers, date(2023, 12, 29))
+    known = table.known(as_of=date(2023, 12, 29))
+    assert (len(known), known["ticker"].nunique()) == (15_758, 509)
+    pairs = zip(known["ticker"], known["announced_for"].dt.strftime("%Y-%m-%d"), strict=True)
+    assert set(pairs) == set(zip(raw["Ticker"], raw["Earnings_Date"], strict=True))
+    sessions = market_calendar().sessions
+    dated, seen = (sessions.searchsorted(pd.DatetimeIndex(known[name])) for name in ("announced_for", "first_seen"))
+    assert set(np.asarray(dated) - np.asarray(seen)) == {10}
+    record(table, source, tickers, date(2023, 12, 29))
+    assert table.version() == 0
+
+
+def test_a_calendar_may_repeat_rows_write_dots_and_be_parquet(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"Symbol": ["BRK.B", "BRK.B", "SBUX"], "Earnings Date": ["2020-11-07"] * 2 + ["2020-10-29"]})
+    frame.to_csv(tmp_path / "a.csv", index=False)
+    frame.assign(**{"Earnings Date": pd.to_datetime(frame["Earnings Date"])}).to_parquet(tmp_path / "a.parquet")
+    for name in ("a.csv", "a.parquet"):
+        source = FileEvents(str(tmp_path / name))
+        for ticker in ("BRK.B", "BRK-B"):
+            announced = source.announced(ticker, as_of=AS_OF)
+            assert list(announced.events["ticker"]) == [ticker]
+            assert list(announced.events["announced_for"]) == [pd.Timestamp(2020, 11, 7)]
+        nothing = source.announced("ZZZZ", as_of=AS_OF)
+        assert (nothing.outcome, nothing.events.empty) == (Outcome.EMPTY, True)
+
+
+def test_a_calendar_that_says_when_it_was_known_is_taken_at_its_word(table: EventTable, tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(
+        "Ticker,Earnings_Date,When,First_Seen\nSBUX,2020-10-29,amc,2020-09-01\nSBUX,2020-10-27,amc,2020-10-05\n"
+    )
+    record(table, FileEvents(str(path)), ["SBUX"], AS_OF)
+    assert dates_of(table, date(2020, 9, 1)) == ["2020-10-29"]
+    assert dates_of(table, date(2020, 10, 5)) == ["2020-10-27"]  # two sessions apart: the later seen one holds
+    assert not table.known(as_of=AS_OF)["first_seen_assumed"].any()
+
+
+@pytest.mark.parametrize(
+    ("text", "fact"),
+    [
+        ("Ticker,When\nSBUX,amc\n", "no column Earnings_Date. Expected Ticker, Earnings_Date"),
+        ("Ticker,Earnings_Date\nSBUX,soon\n", "line 2, column Earnings_Date: 'soon' is not a date"),
+        ("Ticker,Earnings_Date,When\nSBUX,2020-10-29,noon\n", "line 2, column When: 'noon' is neither bmo"),
+        ("Ticker,Earnings_Date\n,2020-10-29\n", "line 2, column Ticker: '' is no ticker"),
+        ("", "the file is empty"),
+    ],
+)
+def test_a_calendar_that_cannot_be_used_is_named_before_anything_is_fetched(
+    tmp_path: Path, sbux_csv: Path, text: str, fact: str
+) -> None:
+    (tmp_path / "e.csv").write_text(text)
+    data = DataSettings(source=f"files:{sbux_csv}", events=f"files:{tmp_path / 'e.csv'}", store=str(tmp_path / "data"))
+    with pytest.raises(SourceUnusable, match=re.escape(fact)):
+        check(data)
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_wrong_spec_and_a_missing_file_are_named(tmp_path: Path, sbux_csv: Path) -> None:
+    data = DataSettings(source=f"files:{sbux_csv}", store=str(tmp_path / "data"))
+    with pytest.raises(UnknownSource, match=r"'nasdaq' is not a source of announcements. Expected one of: .* none"):
+        check(data.model_copy(update={"events": "nasdaq"}))
+    with pytest.raises(SourceMissing, match=r"e\.csv: there is no such file"):
+        check(data.model_copy(update={"events": f"files:{tmp_path}/e.csv"}))
+    with pytest.raises(SourceUnusable, match=r"a folder\. Expected one CSV or Parquet file"):
+        check(data.model_copy(update={"events": f"files:{tmp_path}"}))
+    with pytest.raises(UnknownSource, match="--events simulated:3 does not go with --source files:"):
+        check(data.model_copy(update={"events": "simulated:3"}))
+    with pytest.raises(UnknownSource, match="--events yahoo does not go with --source simulated:7"):
+        check(data.model_copy(update={"source": "simulated:7", "events": "yahoo"}))
+
+
+def test_announcements_come_from_where_the_prices_come_from_but_for_files() -> None:
+    specs = ["simulated:7", "yahoo", "files:a.csv"]
+    assert [DataSettings(source=spec).event_source for spec in specs] == ["simulated:7", "yahoo", "none"]
+    assert DataSettings(source="yahoo", events="none").event_source == "none"
+    assert open_event_source("none") is None
+
+
+class Down:
+    """A source whose server never answers, and that counts how often it was asked."""
+
+    spec, calls = "down", 0
+
+    def announced(self, ticker: str, *, as_of: date) -> Announced:
+        self.calls += 1
+        return Announced(ticker=ticker, outcome=Outcome.DOWN, known=f"no answer at {as_of}")
+
+
+def test_a_source_that_is_down_is_not_asked_for_every_ticker() -> None:
+    source, tickers = Down(), [f"T{number}" for number in range(500)]
+    answers = ask(source, tickers, AS_OF)
+    assert source.calls == len(answers) == 3
+    assert failures(answers, tickers).startswith("T0: down: no answer at 2020-12-10; ")
+    assert failures(answers, tickers).endswith("; 497 tickers more")
+
+
+@pytest.mark.usefixtures("prefect_api")
+def test_an_ingest_records_new_moved_and_withdrawn_dates(tmp_path: Path, sbux_csv: Path, calendar: Path) -> None:
+    data = DataSettings(source=f"files:{sbux_csv}", events=f"files:{calendar}", store=str(tmp_path / "data"))
+    first = ingest(data.model_copy(update={"as_of": AS_OF})).announcements
+    assert first is not None
+    assert (first.known, first.new, first.moved, first.withdrawn, first.failed) == (3, 3, 0, 0, "")
+    assert first.coming == {"SBUX": date(2020, 12, 21)}
+    calendar.write_text(calendar.read_text().replace("2020-12-21", "2020-12-22"))
+    second = ingest(data.model_copy(update={"as_of": date(2020, 12, 11)})).announcements
+    assert second is not None
+    assert second.words.endswith("0 new, 1 moved, 0 withdrawn; next SBUX 2020-12-22")
+    table = EventTable(open_store(data.store))
+    assert dates_of(table, AS_OF)[-1] == "2020-12-21"
+    assert ingest(data.model_copy(update={"events": "none"})).announcements is None
+    assert table.version() == 1
+
+
+@pytest.mark.usefixtures("prefect_api")
+def test_a_calendar_that_is_down_stops_no_prices_and_is_named(
+    tmp_path: Path, sbux_csv: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    nobody = "http://127.0.0.1:1/earnings.csv"
+    data = DataSettings(source=f"files:{sbux_csv}", events=f"files:{nobody}", store=str(tmp_path / "data"))
+    with caplog.at_level(logging.WARNING):
+        snapshot = ingest(data)
+    assert snapshot.announcements is not None
+    assert snapshot.announcements.failed.startswith(f"SBUX: down: {nobody}: no answer")
+    assert "announcements are not complete: SBUX: down: " in caplog.text
+    assert PriceTable(open_store(data.store)).version() == 0
+    assert EventTable(open_store(data.store)).version() is None

@@ -12,14 +12,13 @@ from itertools import pairwise
 from uuid import uuid4
 
 import numpy as np
-import obstore
 import pyarrow as pa
 import pyarrow.parquet as pq
 from deltalake.transaction import AddAction
 
 from storage.keys import sha256
 from storage.schemas import BARS
-from storage.store import Store
+from storage.store import Store, put
 
 ROW_GROUP = 16_384
 FEW_VALUES = ["ticker", "dividend", "split", "later_adjustment"]  # the others are faster and no larger without
@@ -57,7 +56,7 @@ def _write(store: Store, table: str, rows: pa.Table) -> AddAction:
     folder = "/".join(f"{name}={value}" for name, value in partition.items())
     # The first part is of this one attempt: no two commits share a file, so that one may go without the other.
     path = f"{folder}/{uuid4().hex[:12]}-{sha256(content)}.parquet"
-    obstore.put(store.objects, f"{table}/{path}", content, mode="create", use_multipart=False)
+    put(store, f"{table}/{path}", content)
     return AddAction(path, len(content), partition, int(time.time() * 1000), True, _statistics(rows))
 
 

@@ -31,3 +31,8 @@ class Corrupt(StoreError):
 
 class VersionConflict(StoreError):
     """Other writers took the next version every time, or moved the alias meanwhile."""
+
+
+def first_line(error: Exception) -> str:
+    """What happened, without the pages of debug text that obstore and deltalake add, or a full stop."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".: ")

@@ -25,7 +25,7 @@ from deltalake.transaction import AddAction, RemoveAction, create_table_with_add
 
 from storage.adjustment import adjusted_close
 from storage.data_files import write_files
-from storage.errors import NotStored, VersionConflict
+from storage.errors import NotStored, StoreError, StoreNotWritable, VersionConflict, first_line
 from storage.queries import around, literal, query, touched, where
 from storage.rows import (
     bucket_of,
@@ -118,6 +118,10 @@ class PriceTable:
                 return self._commit(table, laid)
             except CommitFailedError:  # its files stay for `volcast gc`: an answer that was lost looks like this, too
                 continue
+            except (DeltaError, OSError) as error:
+                raise StoreNotWritable(
+                    f"{self._url}: the commit could not be written: {first_line(error)}. Run the same command again."
+                ) from error
         raise VersionConflict(f"{self._url}: lost the next version {MAX_LOST_RACES} times. See what else writes there.")
 
     def version(self) -> int | None:
@@ -183,7 +187,10 @@ class PriceTable:
     def _open(self, version: int | None = None) -> DeltaTable:
         if not self._exists():
             raise NotStored(f"{self._url}: no prices are stored yet. Ingest some first.")
-        newest = DeltaTable(self._url, storage_options=self._options)
+        try:
+            newest = DeltaTable(self._url, storage_options=self._options)
+        except (DeltaError, OSError) as error:
+            raise StoreError(f"{self._url} cannot be opened: {first_line(error)}. See: volcast verify") from error
         if version is None or version == newest.version():
             return newest
         if not 0 <= version < newest.version():
@@ -191,7 +198,7 @@ class PriceTable:
         try:
             return DeltaTable(self._url, version=version, storage_options=self._options)
         except DeltaError as error:
-            raise NotStored(f"{self._url}: version {version} cannot be read any more: {error}") from error
+            raise NotStored(f"{self._url}: version {version} cannot be read any more: {first_line(error)}") from error
 
     def _lay_part(self, table: DeltaTable | None, bars: pd.DataFrame, laid: _Laid) -> None:
         source = without_duplicates(with_partition(conform(bars, BARS)))

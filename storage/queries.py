@@ -5,14 +5,21 @@ from datetime import date
 
 import pyarrow as pa
 from deltalake import DeltaTable, QueryBuilder
+from deltalake.exceptions import DeltaError
 
+from storage.errors import StoreError, first_line
 from storage.rows import bucket_of
 
 
 def query(table: DeltaTable, columns: Sequence[str], condition: str) -> pa.Table:
-    """The columns of the rows that meet the condition, in no order."""
+    """The columns of the rows that meet the condition, in no order. Raises StoreError (a data file cannot be read)."""
     sql = f"SELECT {', '.join(columns)} FROM prices WHERE {condition}"
-    return pa.table(QueryBuilder().register("prices", table).execute(sql))
+    try:
+        return pa.table(QueryBuilder().register("prices", table).execute(sql))
+    except (pa.ArrowException, DeltaError, OSError) as error:
+        raise StoreError(
+            f"{table.table_uri}: version {table.version()} cannot be read: {first_line(error)}. See: volcast verify"
+        ) from error
 
 
 def where(tickers: Sequence[str] | None, first: date | None, last: date | None) -> str:

@@ -8,7 +8,7 @@ import pandas as pd
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
-from storage.store import Store
+from storage.store import Store, put
 
 
 class StagedFrame(BaseModel):
@@ -28,7 +28,7 @@ def stage(store: Store, frame: pd.DataFrame) -> StagedFrame:
     with pa.ipc.new_file(sink, table.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
         writer.write_table(table)
     key = f"staging/{uuid.uuid4().hex}.arrow"
-    obstore.put(store.objects, key, sink.getvalue().to_pybytes(), mode="create", use_multipart=False)
+    put(store, key, sink.getvalue().to_pybytes())
     return StagedFrame(key=key, rows=len(frame))
 
 

@@ -15,7 +15,7 @@ from uuid import uuid4
 from obstore.exceptions import AlreadyExistsError, BaseError
 from obstore.store import LocalStore, MemoryStore, ObjectStore, from_url
 
-from storage.errors import StoreError, StoreNotWritable, StoreUnsafe
+from storage.errors import StoreError, StoreNotWritable, StoreUnsafe, first_line
 
 ENVIRONMENT_OF = {"s3": "AWS_", "gs": "GOOGLE_", "az": "AZURE_"}
 # The library's default keeps trying for three minutes: too long to learn that an endpoint is misspelt.
@@ -59,6 +59,17 @@ def open_store(url_or_path: str) -> Store:
         raise ValueError(f"{url_or_path}: expected a path, file://, s3://, gs:// or az://, got {scheme}://.")
     _probe(store)
     return store
+
+
+def put(store: Store, key: str, content: bytes) -> None:
+    """Create the key, whole or not at all. Raises StoreNotWritable (a full disk, no right to write)."""
+    try:
+        store.objects.put(key, content, mode="create", use_multipart=False)
+    except (OSError, BaseError) as error:
+        raise StoreNotWritable(
+            f"{store.url}/{key}: {len(content):,} bytes could not be written: {first_line(error)}. "
+            "Nothing was committed. Make room, or give another root; then run the same command again."
+        ) from error
 
 
 def _folder_of(url_or_path: str) -> Path:
@@ -119,8 +130,7 @@ def _refuses_second_put(store: Store, key: str) -> bool:
 
 
 def _not_writable(url: str, error: Exception) -> StoreError:
-    reason = str(error).strip().splitlines()[0]  # obstore adds pages of debug text after the first line
     return StoreNotWritable(
-        f"{url}: expected a root that can be written, but: {reason}. "
+        f"{url}: expected a root that can be written, but: {first_line(error)}. "
         "Give another root, or the right to write there (for a bucket: credentials, region and endpoint)."
     )

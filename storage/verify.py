@@ -18,11 +18,12 @@ from deltalake.exceptions import DeltaError
 
 from storage.artifacts import ArtifactStore
 from storage.data_files import recorded_sha256
-from storage.errors import StoreError
+from storage.errors import NotStored, StoreError, first_line
 from storage.keys import Keys, sha256
 from storage.store import Store
 
 TABLES = ("prices", "quarantine")
+RESTORE = "Restore it from a backup, or ingest into a new store."
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,8 @@ def _aliases(store: Store) -> Iterator[Finding]:
         try:
             for entry in artifacts.history(kind, name, alias):
                 artifacts.get(kind, name, entry.version)
+        except NotStored as error:
+            yield Finding(f"{alias} of {kind} {name}: {error} Restore the version from a backup, or retrain.")
         except StoreError as error:
             yield Finding(f"{alias} of {kind} {name}: {error}")
 
@@ -85,7 +88,7 @@ def _table(store: Store, table: str) -> Iterator[Finding]:
     try:
         delta = DeltaTable(url, storage_options=store.table_options)
     except (DeltaError, OSError) as error:
-        yield Finding(f"{url}: the newest version cannot be opened: {_first_line(error)}. {RESTORE}")
+        yield Finding(f"{url}: the newest version cannot be opened: {first_line(error)}. {RESTORE}")
         return
     files = pa.table(delta.get_add_actions()).select(["path", "size_bytes"]).to_pylist()
     for file in files:
@@ -102,7 +105,7 @@ def _log_entry(store: Store, key: str) -> Iterator[Finding]:
     if not whole:
         yield Finding(
             f"{store.url}/{key}: a commit of {len(content)} bytes that is empty or torn. "
-            "Restore it from a backup; if it is the newest, delete it, and the next ingest brings its rows again."
+            "Restore it from a backup, or, if it is the newest, delete it; then ingest again to have its rows back."
         )
 
 
@@ -111,7 +114,7 @@ def _data_file(store: Store, key: str, size: int, version: str) -> Iterator[Find
     try:
         content = bytes(obstore.get(store.objects, key).bytes())
     except (OSError, obstore.exceptions.BaseError) as error:
-        yield Finding(f"{where}: cannot be read: {_first_line(error)}. {RESTORE}")
+        yield Finding(f"{where}: cannot be read: {first_line(error)}. {RESTORE}")
         return
     recorded = recorded_sha256(key)
     if len(content) != size:
@@ -122,11 +125,4 @@ def _data_file(store: Store, key: str, size: int, version: str) -> Iterator[Find
         try:
             pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True).read()
         except (OSError, pa.ArrowException) as error:
-            yield Finding(f"{where}: does not decode: {_first_line(error)}. {RESTORE}")
-
-
-RESTORE = "Restore it from a backup, or ingest into a new store."
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+            yield Finding(f"{where}: does not decode: {first_line(error)}. {RESTORE}")

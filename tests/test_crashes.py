@@ -1,0 +1,147 @@
+"""Writers that are killed, that race, and that run out of room. `make torture` repeats each many times."""
+
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+from datetime import date
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from conftest import yahoo_frame
+from test_prices import bars
+
+from flows.ingest import ingest
+from flows.server import Server
+from storage.prices import PriceTable
+from storage.rows import bucket_of
+from storage.store import open_store
+from storage.verify import verify
+from tasks.settings import DataSettings
+
+REPEATS = int(os.environ.get("VOLCAST_TORTURE", "1"))
+TICKERS = [f"T{number:02}" for number in range(40)]
+SESSIONS = 12
+
+# Upserts session after session of its tickers, and says after each commit how many it has done.
+WRITER = """
+import sys
+import pandas as pd
+from storage.prices import PriceTable
+from storage.store import open_store
+from test_prices import bars
+
+table = PriceTable(open_store(sys.argv[1]))
+for count in range(1, int(sys.argv[2]) + 1):
+    table.upsert(pd.concat([bars(ticker, sessions=count) for ticker in sys.argv[3:]]))
+    print(count, flush=True)
+"""
+
+
+def writer(root: Path, tickers: list[str], sessions: int = SESSIONS, **options) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", WRITER, str(root), str(sessions), *tickers]
+    path = os.pathsep.join([str(Path(__file__).parents[1]), str(Path(__file__).parent)])
+    environment = os.environ | {"PYTHONPATH": path}
+    return subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
+    )
+
+
+def damage(root: Path) -> list[str]:
+    return [finding.words for finding in verify(open_store(str(root))) if finding.damage]
+
+
+def whole(tickers: list[str], sessions: int) -> pd.DataFrame:
+    return pd.concat([bars(ticker, sessions=sessions) for ticker in tickers])
+
+
+@pytest.mark.parametrize("attempt", range(3 * REPEATS))
+def test_a_writer_killed_at_any_moment_loses_nothing_that_it_committed(tmp_path: Path, attempt: int) -> None:
+    with writer(tmp_path, TICKERS) as victim:
+        assert victim.stdout is not None
+        first = victim.stdout.readline()
+        time.sleep(random.Random(attempt).uniform(0, 0.5))
+        victim.send_signal(signal.SIGKILL)
+        committed = int((first + victim.stdout.read()).split()[-1])
+    table = PriceTable(open_store(str(tmp_path)))
+    found = table.read().groupby("ticker").size().to_dict()
+    sessions = set(found.values())
+    assert len(sessions) == 1  # a commit is there for all tickers or for none
+    assert sessions <= {committed, committed + 1}  # killed after a commit, before it could say so
+    assert list(found) == TICKERS
+    assert damage(tmp_path) == []
+    table.upsert(whole(TICKERS, SESSIONS))
+    assert set(table.read().groupby("ticker").size()) == {SESSIONS}
+
+
+@pytest.mark.parametrize("attempt", range(REPEATS))
+@pytest.mark.parametrize("shared", [True, False], ids=["the same buckets", "buckets of their own"])
+def test_four_writers_at_once_lose_nothing(tmp_path: Path, shared: bool, attempt: int) -> None:
+    groups = [[ticker for ticker in TICKERS if bucket_of(ticker) % 4 == number] for number in range(4)]
+    groups = [TICKERS[number::4] for number in range(4)] if shared else groups
+    writers = [writer(tmp_path / str(attempt), tickers, sessions=3) for tickers in groups]
+    for each in writers:
+        _, errors = each.communicate(timeout=180)
+        assert each.returncode == 0, errors
+    found = PriceTable(open_store(str(tmp_path / str(attempt)))).read()
+    assert not found.duplicated(["ticker", "session"]).any()
+    assert found.groupby("ticker").size().to_dict() == dict.fromkeys(TICKERS, 3)
+    assert damage(tmp_path / str(attempt)) == []
+
+
+@pytest.mark.parametrize("room", [500, 3_000])  # too little for a data file, and for the log entry of 40 tickers
+def test_a_full_disk_is_named_and_commits_nothing_torn(tmp_path: Path, room: int) -> None:
+    table = PriceTable(open_store(str(tmp_path)))
+    table.upsert(whole(TICKERS, 2))
+    with writer(
+        tmp_path, TICKERS, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
+    ) as victim:
+        _, errors = victim.communicate(timeout=60)
+    assert victim.returncode == 1
+    assert "storage.errors.StoreNotWritable" in errors.splitlines()[-1]
+    assert "could not be written: " in errors.splitlines()[-1]
+    assert set(table.read().groupby("ticker").size()) == {2}
+    assert damage(tmp_path) == []
+    assert table.upsert(whole(TICKERS, 3)).inserted == len(TICKERS)
+
+
+def test_a_read_only_mount_is_named(tmp_path: Path) -> None:
+    PriceTable(open_store(str(tmp_path))).upsert(whole(TICKERS, 2))
+    mount = f"mount --bind {tmp_path} {tmp_path} && mount -o remount,ro,bind {tmp_path}"
+    if subprocess.run(["unshare", "--mount", "sh", "-c", mount], capture_output=True).returncode:
+        pytest.skip("no right to mount here")
+    code = f"from storage.store import open_store; open_store({str(tmp_path)!r})"
+    command = ["unshare", "--mount", "sh", "-c", f'{mount} && {sys.executable} -c "{code}"']
+    found = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[1])
+    last = found.stderr.splitlines()[-1]
+    assert "StoreNotWritable" in last
+    assert "Read-only file system" in last
+
+
+@pytest.mark.parametrize("attempt", range(REPEATS))
+def test_an_ingest_killed_at_any_moment_is_completed_by_the_next(
+    prefect_api: Server, tmp_path: Path, attempt: int
+) -> None:
+    (tmp_path / "csv").mkdir()
+    for seed, ticker in enumerate(TICKERS):
+        yahoo_frame(seed=seed).to_csv(tmp_path / "csv" / f"{ticker}.csv", index=False)
+    store = tmp_path / "data"
+    data = DataSettings(source=f"files:{tmp_path / 'csv'}", store=str(store), as_of=date(2020, 12, 10))
+    command = [sys.executable, "-m", "flows.cli", "ingest", "--source", data.source, "--store", data.store]
+    environment = os.environ | {"PREFECT_API_URL": prefect_api.api_url}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as victim:
+        while not (store / "staging").exists() and victim.poll() is None:
+            time.sleep(0.02)
+        time.sleep(random.Random(attempt).uniform(0, 3))
+        victim.kill()
+    table = PriceTable(open_store(str(store)))
+    if table.version() is not None:  # it was killed after its only commit
+        assert len(table.read()) == 253 * len(TICKERS)
+    assert damage(store) == []
+    assert ingest(data).rows == 253 * len(TICKERS)
+    assert table.version() == 0
+    assert damage(store) == []

@@ -1,0 +1,83 @@
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from test_prices import bars
+from test_verify import MADE_BY
+
+from storage.artifacts import ArtifactStore, Draft
+from storage.errors import Corrupt, StoreError
+from storage.prices import PriceTable
+from storage.records import ArtifactRef
+from storage.retention import find_garbage, remove
+from storage.staging import stage
+from storage.store import Store, open_store
+from storage.verify import verify
+
+LATER = datetime.now(UTC) + timedelta(days=2)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    """Six versions of the prices, each of one file that replaces the one before; a model made from version 1."""
+    store = open_store(str(tmp_path))
+    for version in range(6):
+        PriceTable(store).upsert(bars(close=10.0 + version))
+    prices = ArtifactRef(kind="prices", name="prices", version=1, digest="d1")
+    artifacts = ArtifactStore(store)
+    artifacts.put(Draft(kind="model", name="m", files={"weights": b"1"}, parents=(prices,), provenance=MADE_BY))
+    yield store
+    assert list(verify(store)) == []
+
+
+def collect(store: Store, keep_versions: int = 2) -> list[str]:
+    garbage = find_garbage(store, keep_versions=keep_versions, now=LATER)
+    remove(store, garbage)
+    assert find_garbage(store, keep_versions=keep_versions, now=LATER) == {}
+    return sorted(garbage)
+
+
+def test_the_newest_versions_and_those_behind_a_kept_model_stay_and_the_others_go(store: Store) -> None:
+    table = PriceTable(store)
+    before = {version: table.read(version=version) for version in (1, 4, 5)}
+    assert len(collect(store)) == 3
+    for version, frame in before.items():
+        assert table.read(version=version).equals(frame)
+    with pytest.raises(StoreError, match="version 2 cannot be read"):
+        table.read(version=2)
+
+
+def test_a_version_behind_an_old_model_stays_as_long_as_an_alias_points_at_it(store: Store) -> None:
+    artifacts = ArtifactStore(store)
+    artifacts.set_alias("model", "m", "champion", 1, "the first")
+    for number in range(2, 13):
+        artifacts.put(Draft(kind="model", name="m", files={"weights": b"%d" % number}, provenance=MADE_BY))
+    collect(store)
+    assert list(PriceTable(store).read(version=1)["close"]) == [11.0] * 3
+    artifacts.set_alias("model", "m", "champion", 12, "better")
+    assert len(collect(store)) == 1
+
+
+def test_staged_frames_and_blobs_that_nothing_names_go_and_named_ones_stay(store: Store, tmp_path: Path) -> None:
+    left = stage(store, bars())
+    (tmp_path / "blobs/sha256/00").mkdir(parents=True)
+    (tmp_path / "blobs/sha256/00/00ff").write_bytes(b"of no manifest")
+    assert collect(store, keep_versions=30) == ["blobs/sha256/00/00ff", left.key]
+    artifacts = ArtifactStore(store)
+    assert artifacts.read(artifacts.get("model", "m"), "weights") == b"1"
+
+
+def test_what_is_younger_than_a_day_stays(store: Store) -> None:
+    stage(store, bars())
+    assert find_garbage(store, keep_versions=1) == {}
+    collect(store)
+
+
+def test_nothing_goes_while_a_manifest_cannot_be_read(store: Store, tmp_path: Path) -> None:
+    manifest = next(tmp_path.glob("artifacts/model/m/*.json"))
+    content = manifest.read_bytes()
+    manifest.write_bytes(b"")
+    with pytest.raises(Corrupt):
+        find_garbage(store, keep_versions=1, now=LATER)
+    manifest.write_bytes(content)

@@ -93,7 +93,7 @@ def test_four_writers_at_once_lose_nothing(tmp_path: Path, shared: bool, attempt
     assert damage(tmp_path / str(attempt)) == []
 
 
-@pytest.mark.parametrize("room", [500, 3_000])  # too little for a data file, and for the log entry of 40 tickers
+@pytest.mark.parametrize("room", [500, 5_000])  # too little for a data file, and for the log entry of 40 tickers
 def test_a_full_disk_is_named_and_commits_nothing_torn(tmp_path: Path, room: int) -> None:
     table = PriceTable(open_store(str(tmp_path)))
     table.upsert(whole(TICKERS, 2))

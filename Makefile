@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check clean
+.PHONY: help install run test torture check clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ check: install ## ruff and pyright
 
 test: check ## lint, types and all tests
 	$(BIN)/pytest
+
+torture: install ## the crash and race tests, 50 times
+	VOLCAST_TORTURE=50 $(BIN)/pytest tests/test_crashes.py
 
 clean: ## remove .venv and caches; keeps ./data and ./.volcast
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache

@@ -179,3 +179,18 @@ def test_an_empty_store_says_how_to_fill_it(command: list[str], volcast: Volcast
     said = volcast(*command, "--store", "empty")
     assert said.code == 1
     assert "holds no prices. Bring some with: volcast ingest" in said.errors[0]
+
+
+def test_verify_names_a_damaged_file_and_exits_1_and_gc_says_what_would_go(volcast: Volcast, tmp_path: Path) -> None:
+    yahoo_frame().to_csv(tmp_path / "SBUX.csv", index=False)
+    assert volcast("ingest", "--source", "files:SBUX.csv").code == 0
+    whole, garbage = volcast("verify"), volcast("gc", "--dry-run")
+    assert (whole.code, whole.out) == (0, "Everything that is stored is as it was written.\n")
+    assert (garbage.code, garbage.out) == (0, "Would remove 0 files, 0.0 MB.\n")
+    path = next(tmp_path.glob("data/prices/bucket=*/*/*.parquet"))
+    path.write_bytes(path.read_bytes()[:-1])
+    damaged = volcast("verify")
+    assert damaged.code == 1
+    assert path.name in damaged.out
+    assert damaged.out.endswith("1 faults found.\n")
+    assert volcast("verify", "--store", "elsewhere").errors[0].endswith("Give the right one with: --store")

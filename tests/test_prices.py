@@ -67,6 +67,29 @@ def test_only_new_and_changed_rows_are_committed_at_once(table):
     assert list(table.read()["volume"]) == [1000, 9, 1002, 1003, 1004]
 
 
+def test_parts_of_disjoint_buckets_are_one_commit(table):
+    both = [bars("SBUX"), bars("AAPL")]
+    assert table.upsert_parts(both) == Commit(version=0, inserted=6, updated=0, unchanged=0)
+    more = [bars("SBUX", sessions=4, close=7.0), bars("AAPL", sessions=5)]
+    assert table.upsert_parts(more) == Commit(version=1, inserted=3, updated=3, unchanged=3)
+    assert table.tickers() == ["AAPL", "SBUX"]
+    with pytest.raises(ValueError, match=r"parts without a common bucket; .* came twice"):
+        table.upsert_parts([bars("SBUX", close=8.0), bars("SBUX", close=9.0)])
+    assert table.version() == 1
+
+
+def test_rows_are_described_as_they_would_be_read(table):
+    table.upsert(pd.concat([bars(ticker, dividend=[0.0, 0.0, 1.0]) for ticker in AWKWARD_TICKERS]))
+    rows = table.describe(last=dt.date(2024, 1, 3))
+    assert rows.digest == table.digest(table.read(last=dt.date(2024, 1, 3)))
+    assert (list(rows.tickers), rows.rows) == (AWKWARD_TICKERS, 12)
+    assert (rows.first_session, rows.last_session) == (dt.date(2024, 1, 2), dt.date(2024, 1, 3))
+    nothing = table.describe(["NONE"])
+    assert (nothing.tickers, nothing.rows, nothing.first_session) == ((), 0, None)
+    table.upsert(bars("ZZZ"))
+    assert table.describe(AWKWARD_TICKERS, last=dt.date(2024, 1, 3)) == rows
+
+
 def test_an_earlier_version_still_shows_the_old_rows(table):
     table.upsert(bars(sessions=3))
     table.upsert(bars(sessions=4))

@@ -214,6 +214,17 @@ def test_a_spec_names_seed_and_faults():
         simulated_source("simulated?faults=fire")
 
 
+def test_a_universe_has_as_many_tickers_as_its_spec_says() -> None:
+    source = simulated_source("simulated:7?universe=6700&faults=gap")
+    assert source.spec == "simulated:7?universe=6700&faults=gap"
+    tickers = source.tickers()
+    assert (len(tickers), len(set(tickers)), tickers[:3]) == (6700, 6700, ["SBUX", "AAAA", "AAAB"])
+    assert source.fetch(tickers[-1], first=None, last=LAST).outcome is Outcome.OK
+    for spec in ("simulated:7?universe=", "simulated:7?universe=0", "simulated:7?universe=5faults=gap", "simulated:7?"):
+        with pytest.raises(UnknownSource):
+            simulated_source(spec)
+
+
 def test_gap_leaves_sessions_out_and_half_of_them_come_late():
     whole, gapped = bars_of("SBUX"), bars_of("SBUX", faults=("gap",))
     missing = set(whole["session"]) - set(gapped["session"])

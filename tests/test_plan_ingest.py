@@ -1,0 +1,21 @@
+from datetime import date
+
+from prefect.logging import disable_run_logger
+
+from storage.rows import bucket_of
+from tasks.plan_ingest import IngestPlan, plan_ingest
+from tasks.settings import DataSettings
+
+
+def plan_of(source: str, store: str) -> IngestPlan:
+    with disable_run_logger():
+        return plan_ingest.fn(DataSettings(source=source, store=store, as_of=date(2023, 12, 29)))
+
+
+def test_few_tickers_are_fetched_each_alone_and_many_by_bucket(tmp_path):
+    few = plan_of("simulated:7?universe=20", str(tmp_path))
+    assert [len(batch.tickers) for batch in few.batches] == [1] * 20
+    many = plan_of("simulated:7?universe=500", str(tmp_path))
+    assert len(many.batches) == 16
+    assert all(len({bucket_of(ticker) for ticker in batch.tickers}) == 1 for batch in many.batches)
+    assert len(set(many.tickers)) == 500

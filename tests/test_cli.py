@@ -1,3 +1,4 @@
+import re
 import sys
 from pathlib import Path
 
@@ -173,7 +174,7 @@ def test_simulated_prices_never_stand_in_for_real_ones_that_are_asked_for(volcas
 
 
 @pytest.mark.parametrize(
-    "command", [["retrain"], ["forecast"], ["models", "list"], ["models", "show", "tutorial.SBUX"]]
+    "command", [["retrain"], ["forecast"], ["models", "list"], ["models", "show", "tutorial.SBUX"], ["status"]]
 )
 def test_an_empty_store_says_how_to_fill_it(command: list[str], volcast: Volcast) -> None:
     said = volcast(*command, "--store", "empty")
@@ -194,3 +195,34 @@ def test_verify_names_a_damaged_file_and_exits_1_and_gc_says_what_would_go(volca
     assert path.name in damaged.out
     assert damaged.out.endswith("1 faults found.\n")
     assert volcast("verify", "--store", "elsewhere").errors[0].endswith("Give the right one with: --store")
+
+
+def test_status_and_quarantine_say_what_is_stored_and_what_is_wrong_without_a_server(
+    volcast: Volcast, sbux_csv: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frame = pd.read_csv(sbux_csv)
+    frame.loc[[60, 70], "Volume"] = 0
+    frame.drop(index=50).to_csv(sbux_csv, index=False)
+    said = volcast("ingest", "--source", f"files:{sbux_csv.name}")
+    assert re.search(r"SBUX +250 +2019-12-11 +2020-12-10 +2 +3 +0 +ok", said.out)
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:1/api")
+    status = volcast("status")
+    assert "Prices    v0 in data: 250 rows of 1 tickers, sessions 2019-12-11 to 2020-12-10" in status.out
+    assert re.search(r"[0-9,]{5,} sessions behind the market's last closed session", status.out)
+    assert f"SBUX lacks {frame['Date'][70]} (volume is not positive), {frame['Date'][60]}" in status.out
+    quarantine = volcast("quarantine", "SBUX", "--limit", 1)
+    assert re.search(
+        rf"SBUX +{frame['Date'][70]} +volume is not positive +open=.* volume=0 +files:SBUX.csv", quarantine.out
+    )
+    assert "1 of 2 rows" in quarantine.out
+    assert "No row is in quarantine" in volcast("quarantine", "ZZZZ").out
+
+
+def test_a_shrunk_file_is_refused_by_name_and_allowed_on_request(volcast: Volcast, sbux_csv: Path) -> None:
+    source = f"files:{sbux_csv.name}"
+    assert volcast("ingest", "--source", source).code == 0
+    pd.read_csv(sbux_csv).iloc[100:].to_csv(sbux_csv, index=False)
+    said = volcast("ingest", "--source", source)
+    assert said.code == 1
+    assert "SBUX: shrunk: the source gives 153 of the 253 sessions stored" in said.errors[0]
+    assert volcast("ingest", "--source", source, "--allow-shrink").code == 0

@@ -1,9 +1,15 @@
 from datetime import UTC, date, datetime
+from zoneinfo import ZoneInfo
 
 import pytest
 
 from models.errors import NotASession
 from models.sessions import last_closed_session, last_session_on_or_before, next_session, sessions_between
+from tasks.plan_ingest import last_session
+
+
+def new_york(*numbers: int) -> datetime:
+    return datetime(*numbers, tzinfo=ZoneInfo("America/New_York"))  # pyright: ignore[reportArgumentType]
 
 
 def test_a_week_with_a_holiday_has_four_sessions():
@@ -38,10 +44,27 @@ def test_a_date_that_the_calendar_does_not_reach_is_named(day):
         (datetime(2024, 7, 4, 23, 0, tzinfo=UTC), date(2024, 7, 3)),  # a holiday
         (datetime(2024, 1, 8, 20, 59, 59, tzinfo=UTC), date(2024, 1, 5)),  # 16:00 in winter
         (datetime(2024, 1, 8, 21, 0, tzinfo=UTC), date(2024, 1, 8)),
+        (new_york(2024, 1, 8, 15, 30), date(2024, 1, 5)),
+        (new_york(2024, 1, 8, 16, 5), date(2024, 1, 8)),
+        (new_york(2024, 11, 29, 12, 59), date(2024, 11, 27)),  # the half session after Thanksgiving
+        (new_york(2024, 11, 29, 13, 5), date(2024, 11, 29)),
+        # New York has its summer time, Europe not yet (March) or no more (autumn): 16:00 is 20:00 UTC
+        (datetime(2024, 3, 11, 19, 59, tzinfo=UTC), date(2024, 3, 8)),
+        (datetime(2024, 3, 11, 20, 0, tzinfo=UTC), date(2024, 3, 11)),
+        (datetime(2024, 10, 28, 19, 59, tzinfo=UTC), date(2024, 10, 25)),
+        (datetime(2024, 10, 28, 20, 0, tzinfo=UTC), date(2024, 10, 28)),
+        (datetime(2024, 11, 4, 20, 0, tzinfo=UTC), date(2024, 11, 1)),  # and a week later 21:00
     ],
 )
 def test_a_session_counts_from_its_close(now, closed):
     assert last_closed_session(now) == closed
+
+
+def test_a_date_to_come_is_refused_by_the_clock_that_is_given():
+    noon = datetime(2024, 7, 3, 16, 0, tzinfo=UTC)
+    assert last_session(date(2024, 7, 3), noon) == date(2024, 7, 2)
+    with pytest.raises(NotASession, match=r"2024-07-04 is still to come. The last closed session is 2024-07-02"):
+        last_session(date(2024, 7, 4), noon)
 
 
 def test_a_time_without_a_zone_or_before_the_calendar_has_no_closed_session():

@@ -1,5 +1,6 @@
 """What happens to stored prices when their source changes its mind, loses rows, is late or refuses."""
 
+import time
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import yahoo_frame
+from prefect.concurrency.sync import rate_limit
 
 from flows.ingest import ingest
 from models.sessions import sessions_between
@@ -16,8 +18,9 @@ from storage.records import Snapshot, TickerCount
 from storage.restatements import RestatementTable
 from storage.store import open_store
 from tasks.fetch_prices import FetchFailed
+from tasks.plan_ingest import _share
 from tasks.settings import DataSettings
-from tasks.sources.protocol import Fetch, Outcome
+from tasks.sources.protocol import Fetch, Outcome, Pace
 from tasks.sources.simulated import SimulatedSource, simulated_source
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
@@ -263,3 +266,14 @@ def test_an_outage_is_named_and_changes_nothing(tmp_path: Path) -> None:
 def test_only_closed_sessions_are_stored(now: datetime, newest: date, tmp_path: Path) -> None:
     snapshot = ingest(settings("simulated:4", tmp_path, now=now))
     assert snapshot.cutoff == newest == count_of(snapshot).last
+
+
+def test_all_workers_share_one_limit_and_none_waits_for_a_limit_that_is_not_there() -> None:
+    rate_limit("volcast-none", timeout_seconds=5)
+    pace = Pace(limit="volcast-test", calls_per_second=2.0, pause_seconds=0.0)
+    _share(pace)
+    _share(pace)  # it is there already
+    start = time.monotonic()
+    for _ in range(4):
+        rate_limit(pace.limit, timeout_seconds=30)
+    assert 1.0 < time.monotonic() - start < 15

@@ -6,6 +6,8 @@ import shutil
 import ssl
 import subprocess
 import threading
+import time
+from collections import Counter
 from collections.abc import Iterator
 from datetime import date
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -80,7 +82,12 @@ def test_no_rows_are_empty_and_an_odd_frame_is_a_bad_schema():
 
 def chart(ticker: str) -> tuple[int, str]:
     """What Yahoo's chart answers for a ticker: status and body."""
-    quote = {"open": [91.0, 91.0], "high": [92.0, 92.0], "low": [90.0, 90.0], "close": [91.5, 91.5]}
+    quote: dict[str, list[float | None]] = {
+        "open": [91.0, 91.0],
+        "high": [92.0, 92.0],
+        "low": [90.0, 90.0],
+        "close": [91.5, 91.5],
+    }
     result = {
         "meta": {
             "currency": "USD",
@@ -98,6 +105,11 @@ def chart(ticker: str) -> tuple[int, str]:
         "indicators": {"quote": [quote | {"volume": [7000000, None]}], "adjclose": [{"adjclose": [89.0, 89.0]}]},
         "events": {"dividends": {"1709908200": {"amount": 0.57, "date": 1709908200}}},
     }
+    if ticker == "SPLITS":
+        two_for_one = {"date": 1709908200, "numerator": 2, "denominator": 1, "splitRatio": "2:1"}
+        result["events"] = {"splits": {"1709908200": two_for_one}}
+    if ticker == "NULLS":
+        quote["close"][1] = quote["open"][1] = None
     no_ticker = {"code": "Not Found", "description": "No data found, symbol may be delisted"}
     no_rows = {"code": "Bad Request", "description": "Data doesn't exist for startDate = 1, endDate = 2"}
     bodies = {
@@ -108,6 +120,9 @@ def chart(ticker: str) -> tuple[int, str]:
     }
     status, body = bodies.get(ticker, (200, {"chart": {"result": [result], "error": None}}))
     return status, "<html>Bad gateway</html>" if ticker == "BROKEN" else json.dumps(body)
+
+
+asked: Counter[str] = Counter()  # questions that reached the stand-in: `SBUX bars`, and `SBUX` for its time zone
 
 
 def earnings_page(query: str) -> tuple[int, str]:
@@ -148,11 +163,19 @@ class StandIn(BaseHTTPRequestHandler):
             status, body = earnings_page(query)
         if path.endswith("/LATE") and "range=1d" in query:  # the question for the time zone, which has no window
             status, body = chart("SBUX")
+        ticker = path.split("/")[-1]
+        asked.update([f"{ticker} bars" if "period1" in query else ticker])
+        if ticker == "ONCE" and asked[ticker] <= 2:  # yfinance asks a second time itself
+            status, body = 429, "Too Many Requests"
+        if ticker == "SLOW":
+            time.sleep(3)
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
+        self.send_header("Retry-After", "1")
         self.end_headers()
-        self.wfile.write(body.encode())
+        self.wfile.write(body.encode()[: 100 if ticker == "TORN" else None])
         self.wfile.flush()
+        self.close_connection = ticker == "TORN"
 
     def finish(self) -> None:
         super().finish()
@@ -178,6 +201,7 @@ def tls(tmp_path_factory) -> tuple[Path, ssl.SSLContext]:
 @pytest.fixture
 def yahoo(tls, monkeypatch) -> Iterator[YahooSource]:
     certificate, context = tls
+    asked.clear()
     server = ThreadingHTTPServer(("127.0.0.1", 0), StandIn)
     server.tls = context  # pyright: ignore[reportAttributeAccessIssue]
     thread = threading.Thread(target=server.serve_forever, daemon=True)
@@ -213,10 +237,13 @@ def test_rows_of_yahoo_s_chart_become_bars(yahoo):
         ("BUSY", Outcome.RATE_LIMITED),
         ("LATE", Outcome.EMPTY),
         ("BROKEN", Outcome.DOWN),
+        ("TORN", Outcome.DOWN),
+        ("SLOW", Outcome.DOWN),
         ("ODD", Outcome.BAD_SCHEMA),
     ],
 )
-def test_a_refusal_of_yahoo_has_its_outcome(yahoo, ticker, outcome):
+def test_a_refusal_of_yahoo_has_its_outcome(yahoo, ticker, outcome, monkeypatch):
+    monkeypatch.setattr("tasks.sources.yahoo.TIMEOUT_SECONDS", 1)
     fetch = ask(yahoo, ticker)
     assert (fetch.outcome, fetch.bars.empty) == (outcome, True), fetch.known
     assert fetch.known
@@ -247,6 +274,23 @@ def test_a_page_without_dates_has_its_outcome(yahoo, ticker, outcome):
     announced = yahoo.announced(ticker, as_of=LAST)
     assert (announced.outcome, announced.events.empty) == (outcome, True), announced.known
     assert announced.known
+
+
+@needs_openssl
+def test_a_refused_ticker_is_answered_when_it_is_asked_for_again(yahoo):
+    assert [ask(yahoo, "ONCE").outcome for _ in range(2)] == [Outcome.RATE_LIMITED, Outcome.OK]
+
+
+@needs_openssl
+def test_a_repeated_window_reaches_yahoo_again(yahoo):
+    assert [ask(yahoo, "AGAIN").outcome for _ in range(3)] == [Outcome.OK] * 3
+    assert asked["AGAIN bars"] == 3
+
+
+@needs_openssl
+def test_splits_and_nulls_of_yahoo_come_through(yahoo):
+    assert ask(yahoo, "SPLITS").bars["split"].tolist() == [0.0, 2.0]
+    assert ask(yahoo, "NULLS").bars["close"].isna().tolist() == [False, True]
 
 
 def test_no_way_to_yahoo_is_down():

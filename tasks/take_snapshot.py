@@ -21,7 +21,8 @@ def take_snapshot(data: DataSettings) -> Snapshot:
         raise NotStored(f"{store.url} holds no prices. Bring some with: volcast ingest --source … --store {data.store}")
     tickers = list(data.tickers) or table.tickers(version)
     prices = table.read(tickers, last=last_session(data.as_of), version=version)
-    lacking = [ticker for ticker in tickers if ticker not in set(prices["ticker"])]
+    held = set(prices["ticker"])
+    lacking = [ticker for ticker in tickers if ticker not in held]
     if lacking:
         until = f" up to {data.as_of}" if data.as_of else ""
         raise NotStored(f"{store.url} holds no prices of {', '.join(lacking)}{until}. Ingest them first.")

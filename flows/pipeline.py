@@ -24,4 +24,4 @@ def pipeline(data: DataSettings, training: TrainingSettings) -> PipelineResult:
 
     batches = [forecast(part, training) for part in with_champion(parts, training, snapshot)]
     reports = [report(batch) for batch in batches]
-    return finish(snapshot, reports, outcomes(parts, retrained))
+    return finish(snapshot, reports, outcomes(parts, retrained, training, snapshot))

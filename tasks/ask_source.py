@@ -61,7 +61,7 @@ def ask(source: PriceSource, ticker: str, plan: IngestPlan, stored: Stored) -> F
             return recent
     whole = _call(source, ticker, None, plan)
     if whole.outcome == Outcome.OK and not plan.allow_shrink:
-        return _refuse_shrunk(whole, known)
+        return _refuse_shrunk(whole, known, from_start=source.incremental)
     return whole
 
 
@@ -83,13 +83,14 @@ def _rewrites_history(bars: pd.DataFrame, stored: pd.DataFrame, last_stored: pd.
     return any(differs(name, both[f"{name}_stored"], both[name]).any() for name in RESTATED)
 
 
-def _refuse_shrunk(whole: Fetch, known: pd.DatetimeIndex) -> Fetch:
-    """`whole`, or SHRUNK where it lacks too many of the sessions that are stored up to its own last one.
+def _refuse_shrunk(whole: Fetch, known: pd.DatetimeIndex, *, from_start: bool) -> Fetch:
+    """`whole`, or SHRUNK where it lacks too many of the stored sessions of the window that it covers.
 
-    A history that ends earlier is no shrunk one: a file of 2020 is worked on as of 2020.
+    One that starts later or ends earlier is no shrunk one: a file of the year 2020 is a look at 2020. A source that is
+    asked for what is missing promises the whole history, and is held to its beginning as well.
     """
     given = pd.DatetimeIndex(whole.bars["session"])
-    window = known[(known <= given.max()) & (known >= pd.Timestamp(FIRST_DATE))]
+    window = known[(known <= given.max()) & (known >= (pd.Timestamp(FIRST_DATE) if from_start else given.min()))]
     lacking = window.difference(given)
     if len(lacking) <= max(LACKING_SESSIONS, LACKING_SHARE * len(window)):
         return whole

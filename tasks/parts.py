@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from prefect.client.schemas.objects import State
+from prefect.exceptions import MissingResult
 
 from models.errors import ModelError
 from storage.artifacts import ArtifactStore
@@ -33,27 +34,40 @@ def with_champion(parts: Sequence[DataSettings], training: TrainingSettings, sna
 
 
 def outcomes(
-    parts: Sequence[DataSettings], states: Sequence[State[Scorecard]]
-) -> dict[str, Scorecard | Exception | str]:
-    """For each part: the scorecard of its training, the words of a skipped one, or the error of a failed one."""
-    return {
-        part.label: str(state.message) if state.name == "Skipped" else state.result(raise_on_failure=False)
-        for part, state in zip(parts, states, strict=True)
-    }
+    parts: Sequence[DataSettings], states: Sequence[State[Scorecard]], training: TrainingSettings, snapshot: Snapshot
+) -> dict[str, str | Exception]:
+    """For each part: what its training came to, in words, or the error of one that failed.
+
+    The verdict is read from the store: a busy server may give a final state back without the data in it.
+    """
+    artifacts, recipe = ArtifactStore(open_store(snapshot.store)), training.make()
+    ended: dict[str, str | Exception] = {}
+    for part, state in zip(parts, states, strict=True):
+        if not state.is_completed():
+            ended[part.label] = _error_of(state)
+        elif state.name == "Skipped":
+            ended[part.label] = str(state.message)
+        else:
+            ended[part.label] = str(artifacts.get("scorecard", model_name(recipe, part.tickers)).facts["verdict"])
+    return ended
 
 
-def finish(
-    snapshot: Snapshot, reports: Sequence[Report], ended: Mapping[str, Scorecard | Exception | str]
-) -> PipelineResult:
+def finish(snapshot: Snapshot, reports: Sequence[Report], ended: Mapping[str, str | Exception]) -> PipelineResult:
     """The result of the run. Raises the error of the only model, or SomeModelsFailed with the errors of several."""
     failed = [outcome for outcome in ended.values() if isinstance(outcome, Exception)]
     if len(failed) == len(ended) == 1:
         raise failed[0]
-    words = {
-        ticker: outcome.verdict if isinstance(outcome, Scorecard) else str(outcome) for ticker, outcome in ended.items()
-    }
+    words = {ticker: str(outcome) for ticker, outcome in ended.items()}
     result = PipelineResult(snapshot=snapshot, reports=tuple(reports), trainings=words)
     if failed:
         why = " ".join(str(error) for error in failed)
         raise SomeModelsFailed(f"{len(failed)} of {len(ended)} models were not trained. {why}", result)
     return result
+
+
+def _error_of(state: State[Scorecard]) -> Exception:
+    try:
+        error = state.result(raise_on_failure=False)
+    except MissingResult:
+        error = None
+    return error if isinstance(error, Exception) else ModelError(str(state.message))

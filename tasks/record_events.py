@@ -15,7 +15,7 @@ from prefect import get_run_logger, task
 from prefect.runtime import task_run
 
 from models.sessions import market_calendar
-from storage.events import EventTable
+from storage.events import Changes, EventTable
 from storage.records import Announcements, Snapshot
 from storage.store import open_store
 from tasks.fetch_prices import SourceBusy, may_pass
@@ -53,17 +53,7 @@ def record_events(plan: IngestPlan) -> Announcements | None:
     as_of, asked = plan.last_session, [answer.ticker for answer in answers if answer.outcome in ANSWERED]
     events = known_events(answers, as_of=as_of, is_now=as_of == last_session(None))
     changes = table.record(events, as_of=as_of, source=source.spec, asked=asked)
-    known = table.known(plan.tickers, as_of=as_of)
-    coming = known.loc[known["announced_for"] > pd.Timestamp(as_of)].groupby("ticker")["announced_for"].min()
-    recorded = Announcements(
-        source=source.spec,
-        known=len(known),
-        new=changes.new,
-        moved=changes.moved,
-        withdrawn=changes.withdrawn,
-        coming={ticker: coming[ticker].date() for ticker in plan.tickers if ticker in coming.index},
-        failed=failed,
-    )
+    recorded = _recorded(plan, table.known(plan.tickers, as_of=as_of), changes, failed)
     log.info(recorded.words)
     if failed:
         log.warning("announcements are not complete: %s", failed)
@@ -109,6 +99,20 @@ def known_events(answers: Sequence[Announced], *, as_of: date, is_now: bool) -> 
     withdrawn = [_superseded(rows) for _, rows in events.loc[~events["first_seen_assumed"]].groupby("ticker")]
     seen = pd.concat(withdrawn) if withdrawn else pd.Series(dtype="datetime64[s]")
     return events.assign(withdrawn_seen=seen.reindex(events.index)).drop(columns="place")
+
+
+def _recorded(plan: IngestPlan, known: pd.DataFrame, changes: Changes, failed: str) -> Announcements:
+    is_to_come = known["announced_for"] > pd.Timestamp(plan.last_session)
+    coming = known.loc[is_to_come].groupby("ticker")["announced_for"].min()
+    return Announcements(
+        source=plan.events,
+        known=len(known),
+        new=changes.new,
+        moved=changes.moved,
+        withdrawn=changes.withdrawn,
+        coming={ticker: coming[ticker].date() for ticker in plan.tickers if ticker in coming.index},
+        failed=failed,
+    )
 
 
 def _superseded(rows: pd.DataFrame) -> pd.Series:

@@ -59,8 +59,9 @@ def show_counts(console: Console, counts: PriceCounts | None, *, ingested: bool)
         return
     last_heading = "outcome" if ingested else "behind"
     table = Table(**NARROW)
-    for heading in ("ticker", "stored", "first", "last", "quarantined", "missing", "restated", last_heading):
-        table.add_column(heading, overflow="fold")
+    for heading in ("ticker", "stored", "first", "last", "quarantine", "missing", "restated"):
+        table.add_column(heading, no_wrap=True)
+    table.add_column(last_heading, overflow="fold")
     for row in (*counts.worst, counts.total):
         numbers = (f"{number:,}" for number in (row.quarantined, row.missing, row.restated))
         end = row.outcome if ingested else f"{row.behind:,}"

@@ -104,19 +104,27 @@ def test_a_history_that_shrinks_is_refused_for_its_ticker_alone(tmp_path: Path) 
         write(folder / f"{ticker}.csv", yahoo_frame(seed=seed, last=date(2020, 12, 9)))
     data = settings(f"files:{folder}", tmp_path, max_failed_share=0.5)
     before = ingest(data)
-    write(folder / "AAA.csv", yahoo_frame(seed=0).iloc[200:])
+    write(folder / "AAA.csv", yahoo_frame(seed=0, last=date(2020, 12, 9)).iloc[::4])
     write(folder / "BBB.csv", pd.concat([yahoo_frame(seed=1, last=date(2020, 12, 9)), yahoo_frame(seed=1).tail(1)]))
     snapshot = ingest(data)
     assert snapshot.tickers == ("BBB",)
     assert snapshot.rows == 254
     assert snapshot.counts is not None
-    assert "gives 52 of the 253 sessions" in snapshot.counts.worst[0].outcome
-    with pytest.raises(FetchFailed, match=r"AAA: shrunk: .* 2019-12-10, .*--allow-shrink") as caught:
+    assert "gives 64 of the 253 sessions" in snapshot.counts.worst[0].outcome
+    with pytest.raises(FetchFailed, match=r"AAA: shrunk: .* 2019-12-11, .*--allow-shrink") as caught:
         ingest(settings(f"files:{folder}", tmp_path))
     assert caught.value.counts is not None
     assert len(stored(before)) == 253 + 254
     allowed = ingest(data.model_copy(update={"allow_shrink": True}))
-    assert (allowed.tickers, len(stored(allowed))) == (("AAA", "BBB"), 254 + 254)
+    assert (allowed.tickers, len(stored(allowed))) == (("AAA", "BBB"), 253 + 254)
+
+
+def test_a_file_of_a_part_of_the_stored_years_is_no_shrunk_one(tmp_path: Path) -> None:
+    ingest(settings(write(tmp_path / "SBUX.csv", yahoo_frame(300)), tmp_path))
+    part = yahoo_frame(300).iloc[150:250]
+    snapshot = ingest(settings(write(tmp_path / "SBUX_part.csv", part), tmp_path))
+    assert (snapshot.cutoff.isoformat(), snapshot.rows) == (part["Date"].iloc[-1], 250)
+    assert len(stored(snapshot)) == 300
 
 
 def test_a_file_that_ends_earlier_is_no_shrunk_one(tmp_path: Path) -> None:

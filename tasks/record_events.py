@@ -23,9 +23,7 @@ from tasks.plan_ingest import IngestPlan, last_session
 from tasks.sources.protocol import EVENT_COLUMNS, TRANSIENT, Announced, EventSource, Outcome
 from tasks.sources.registry import open_event_source
 
-AHEAD = (
-    10  # sessions; the same for all that forecast, so that a history without first_seen is no better than a live one
-)
+AHEAD = 10  # sessions: a history without first_seen must be no better than a calendar that is asked each session
 RETRIES = 2
 GIVE_UP = 3  # tickers without an answer, after which a source counts as down: each may take a time-out of 30 s
 ANSWERED = (Outcome.OK, Outcome.EMPTY)

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from storage.errors import NotStored
 from storage.retention import find_garbage, remove
 from storage.store import Store, open_store
-from storage.verify import Finding, verify
+from storage.verify import TABLES, Finding, verify
 from tasks.plan_ingest import SIMULATED_FOLDER
 
-KEPT = {"prices", "quarantine", "artifacts", "blobs", "aliases", "staging"}
+KEPT = {*TABLES, "artifacts", "blobs", "aliases", "staging"}
 
 
 def find_faults(store_url: str) -> Iterator[Finding]:

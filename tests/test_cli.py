@@ -188,6 +188,12 @@ def test_verify_names_a_damaged_file_and_exits_1_and_gc_says_what_would_go(volca
     whole, garbage = volcast("verify"), volcast("gc", "--dry-run")
     assert (whole.code, whole.out) == (0, "Everything that is stored is as it was written.\n")
     assert (garbage.code, garbage.out) == (0, "Would remove 0 files, 0.0 MB.\n")
+    assert volcast("ingest", "--source", "simulated", "--as-of", "2003-06-30").code == 0
+    events = next(tmp_path.glob("data/simulated-0/events/**/*.parquet"))
+    kept = events.read_bytes()
+    events.write_bytes(kept[:-1])
+    assert events.name in volcast("verify").out
+    events.write_bytes(kept)
     path = next(tmp_path.glob("data/prices/bucket=*/*/*.parquet"))
     path.write_bytes(path.read_bytes()[:-1])
     damaged = volcast("verify")

@@ -1,0 +1,111 @@
+"""What is known of a session long before it: its place in the week, the month and the year, and what the market does.
+
+Every column is a function of the exchange's calendar alone, so that it may be used for a session that is to come.
+"""
+
+from functools import lru_cache
+
+import numpy as np
+import pandas as pd
+
+from models.sessions import market_calendar
+
+# S sessions, K columns
+
+CALENDAR_COLUMNS = (
+    *("monday", "tuesday", "wednesday", "thursday"),  # Friday is none of them
+    "half_day",
+    "before_holiday",  # a weekday without trading follows
+    "after_holiday",
+    "month_start",  # the first session of a month
+    "month_end",
+    "quarter_end",
+    "expiry",  # monthly options: the third Friday, or the session before it
+    "triple_witching",  # the expiry of March, June, September, December
+    "msci",  # index reviews take effect at the close of the last session of February, May, August, November
+    "russell",  # the reconstitution: the fourth Friday of June
+    "first_week",  # of January
+    "year_end",  # 24 December and later
+    "black_friday",  # the session after Thanksgiving
+    *("year_sin", "year_cos", "year_sin_2", "year_cos_2"),
+    "month_phase",  # trading day of the month, 0 to 1
+    *("quarter_sin", "quarter_cos"),  # phase of the quarter: when companies report
+    "week_of_expiry",
+)
+
+
+def calendar_columns(sessions: pd.DatetimeIndex) -> np.ndarray:
+    """(S, K) float32, the columns of CALENDAR_COLUMNS for each session: 0 or 1, phases in -1..1.
+
+    `sessions`: sessions of the exchange, ascending.
+    """
+    whole = market_calendar().sessions
+    return _table_until(whole[-1])[whole.get_indexer(sessions)]
+
+
+@lru_cache(maxsize=2)
+def _table_until(_end: pd.Timestamp) -> np.ndarray:
+    sessions = market_calendar().sessions
+    day = sessions.day.to_numpy()
+    month = sessions.month.to_numpy()
+    weekday = sessions.weekday.to_numpy()
+    before = _before_closing(sessions)
+    month_key = sessions.year.to_numpy() * 12 + month
+    starts = np.r_[True, month_key[1:] != month_key[:-1]]
+    ends = np.r_[month_key[1:] != month_key[:-1], True]
+    expiry = _is_near_third_friday(sessions)
+    year_phase = 2 * np.pi * sessions.dayofyear.to_numpy() / 365.25
+    quarter_phase = 2 * np.pi * _quarter_share(sessions)
+    first_of_month = np.maximum.accumulate(np.where(starts, np.arange(len(sessions)), 0))
+    columns = {
+        **{name: weekday == number for number, name in enumerate(CALENDAR_COLUMNS[:4])},
+        "half_day": sessions.isin(market_calendar().early_closes),
+        "before_holiday": before,
+        "after_holiday": np.r_[False, before[:-1]],
+        "month_start": starts,
+        "month_end": ends,
+        "quarter_end": ends & (month % 3 == 0),
+        "expiry": expiry,
+        "triple_witching": expiry & (month % 3 == 0),
+        "msci": ends & np.isin(month, (2, 5, 8, 11)),
+        "russell": (month == 6) & (weekday == 4) & (day >= 22) & (day <= 28),
+        "first_week": (month == 1) & (day <= 7),
+        "year_end": (month == 12) & (day >= 24),
+        "black_friday": (month == 11) & (weekday == 4) & (day >= 23) & (day <= 29),
+        "year_sin": np.sin(year_phase),
+        "year_cos": np.cos(year_phase),
+        "year_sin_2": np.sin(2 * year_phase),
+        "year_cos_2": np.cos(2 * year_phase),
+        "month_phase": (np.arange(len(sessions)) - first_of_month) / 22,
+        "quarter_sin": np.sin(quarter_phase),
+        "quarter_cos": np.cos(quarter_phase),
+        "week_of_expiry": _in_week_of(expiry, sessions),
+    }
+    return np.stack([np.asarray(columns[name], dtype=np.float32) for name in CALENDAR_COLUMNS], axis=1)
+
+
+def _before_closing(sessions: pd.DatetimeIndex) -> np.ndarray:
+    """(S,) bool: at least one weekday lies between a session and the next one."""
+    days = sessions.to_numpy().astype("datetime64[D]")
+    return np.r_[np.busday_count(days[:-1], days[1:]) > 1, False]
+
+
+def _is_near_third_friday(sessions: pd.DatetimeIndex) -> np.ndarray:
+    """(S,) bool: the third Friday of a month, or the last session before it where that is a holiday."""
+    months = pd.date_range(sessions[0].replace(day=1), sessions[-1], freq="MS")
+    fridays = months + pd.to_timedelta((4 - months.weekday) % 7 + 14, unit="D")
+    places = sessions.searchsorted(fridays[fridays <= sessions[-1]], side="right") - 1
+    flags = np.zeros(len(sessions), dtype=bool)
+    flags[places[places >= 0]] = True
+    return flags
+
+
+def _in_week_of(flags: np.ndarray, sessions: pd.DatetimeIndex) -> np.ndarray:
+    weeks = sessions.to_period("W")
+    return np.asarray(weeks.isin(weeks[flags]))
+
+
+def _quarter_share(sessions: pd.DatetimeIndex) -> np.ndarray:
+    quarters = sessions.to_period("Q")
+    elapsed = (sessions - quarters.start_time).days.to_numpy()
+    return elapsed / 92

@@ -1,0 +1,119 @@
+"""Prices of many tickers on one grid of sessions, the form in which the volume recipe works on them.
+
+The grid holds every session of the market from the first row to the last, and HORIZONS more, whose calendar is known
+ahead. A ticker that was not listed yet, halted, or has a gap has NaN there, and `traded_NT` says so: nothing is filled.
+"""
+
+from dataclasses import dataclass
+from datetime import date, timedelta
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+
+from models.errors import IncompletePrices, NotASession
+from models.sessions import sessions_between
+
+# N tickers, T sessions with prices, S sessions of the grid: T and HORIZONS more
+
+HORIZONS = 10  # sessions ahead, 1 to 10
+FIELDS = ("open", "high", "low", "close", "adj_close", "volume")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Panel:
+    """Prices and announced earnings by ticker and session."""
+
+    tickers: tuple[str, ...]  # sorted
+    sessions: pd.DatetimeIndex  # (S,) datetime64[s], every session of the market, ascending
+    known: int  # T: the sessions that have prices are the first of `sessions`; the last of them is the newest cutoff
+    fields: dict[str, np.ndarray]  # FIELDS -> (N, T) float64: USD a share, volume in shares; NaN where nothing traded
+    announcements: pd.DataFrame  # ticker, announced_for, first_seen (datetime64); no row where no calendar is used
+
+    @cached_property
+    def traded_NT(self) -> np.ndarray:
+        """(N, T) bool: the ticker has a row with a volume."""
+        return np.isfinite(self.fields["volume"])
+
+    @cached_property
+    def log_volume_NT(self) -> np.ndarray:
+        """(N, T) float64, natural logarithm of shares; NaN where nothing traded."""
+        return np.log(self.fields["volume"])
+
+    @property
+    def cutoff(self) -> date:
+        """The newest session with prices."""
+        return self.sessions[self.known - 1].date()
+
+    def position(self, session: date) -> int:
+        """Where a session stands in the grid. Raises NotASession for a date that does not."""
+        place = self.sessions.get_indexer(pd.DatetimeIndex([session]))[0]
+        if place < 0:
+            first, last = self.sessions[0], self.sessions[-1]
+            raise NotASession(f"{session} is not one of the sessions {first:%Y-%m-%d} to {last:%Y-%m-%d} of the panel.")
+        return int(place)
+
+    def until(self, known: int) -> "Panel":
+        """The panel as it was known at the close of session `known - 1`: no price and no announcement of later.
+
+        Adjusted prices stay scaled by what came later; ratios of them do not.
+        """
+        seen = self.announcements["first_seen"] <= self.sessions[known - 1]
+        return Panel(
+            tickers=self.tickers,
+            sessions=self.sessions[: known + HORIZONS],
+            known=known,
+            fields={name: values[:, :known] for name, values in self.fields.items()},
+            announcements=self.announcements.loc[seen].reset_index(drop=True),
+        )
+
+
+def make_panel(prices: pd.DataFrame, announcements: pd.DataFrame | None = None) -> Panel:
+    """The panel of some prices and of the announcements that were known by their last session.
+
+    `prices`: ticker, session (datetime64), and FIELDS; each ticker and session once, in any order. `announcements`:
+    ticker, announced_for, first_seen (datetime64); None where no calendar is used. A volume that is not above 0 counts
+    as no row: Yahoo's 0 is a missing one. Raises IncompletePrices (no row; a row twice) and NotASession (a row on a
+    date on which the market is closed).
+    """
+    if prices.empty:
+        raise IncompletePrices("A panel needs prices; no row came. Ingest some first.")
+    first, last = prices["session"].min(), prices["session"].max()
+    after = sessions_between(first.date(), last.date() + timedelta(days=4 * HORIZONS)).as_unit("s")
+    known = int(after.searchsorted(last, side="right"))
+    sessions = after[: known + HORIZONS]
+    tickers, row_R = np.unique(prices["ticker"].to_numpy(dtype=str), return_inverse=True)
+    column_R = sessions.get_indexer(pd.DatetimeIndex(prices["session"]))
+    _check_rows(prices, row_R, column_R)
+    fields = {}
+    for name in FIELDS:
+        fields[name] = np.full((len(tickers), known), np.nan)
+        fields[name][row_R, column_R] = prices[name].to_numpy(np.float64)
+    nothing_NT = ~(fields["volume"] > 0)
+    for values_NT in fields.values():
+        values_NT[nothing_NT] = np.nan
+    if announcements is None:
+        announcements = pd.DataFrame({"ticker": [], "announced_for": [], "first_seen": []})
+    events = announcements[["ticker", "announced_for", "first_seen"]].astype(
+        {"ticker": str, "announced_for": "datetime64[s]", "first_seen": "datetime64[s]"}
+    )
+    ours = events["ticker"].isin(tickers) & (events["first_seen"] <= last)
+    return Panel(
+        tickers=tuple(str(ticker) for ticker in tickers),
+        sessions=sessions,
+        known=known,
+        fields=fields,
+        announcements=events.loc[ours].sort_values(["ticker", "announced_for"], ignore_index=True),
+    )
+
+
+def _check_rows(prices: pd.DataFrame, row_R: np.ndarray, column_R: np.ndarray) -> None:
+    if (column_R < 0).any():
+        at = int((column_R < 0).argmax())
+        ticker, session = prices["ticker"].iloc[at], prices["session"].iloc[at]
+        raise NotASession(f"{ticker} {session:%Y-%m-%d}: the market is closed on that date. Expected a session.")
+    twice = pd.Series(row_R.astype(np.int64) * (column_R.max() + 1) + column_R).duplicated().to_numpy()
+    if twice.any():
+        at = int(twice.argmax())
+        ticker, session = prices["ticker"].iloc[at], prices["session"].iloc[at]
+        raise IncompletePrices(f"{ticker} {session:%Y-%m-%d} is there twice. Each ticker and session must come once.")

@@ -18,7 +18,7 @@ MEDIAN = LEVELS.index(0.5)
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Forecasts:
-    """Forecasts of every ticker at some cutoffs; NaN where a ticker had no row at the cutoff, or too short a history."""
+    """Forecasts of every ticker at some cutoffs; NaN where it had no row at the cutoff, or too short a history."""
 
     cutoffs: np.ndarray  # (C,) int, places in the panel's sessions
     quantiles_NCHQ: np.ndarray  # float32, shares; ascending along Q, of LEVELS

@@ -1,7 +1,7 @@
 """Rolling origin: forecast from each session of a test as if it were the newest, with what was known then.
 
 1. cutoffs run from the session before the first test session to the one before the last, so that the first target is
-   the first test session; targets after the last test session are left out
+   the first test session; targets after the last test session are left out; with a step, every so many cutoffs
 2. every forecaster is fitted on the sessions up to `train_through`; with refit yearly or quarterly again at the first
    cutoff of each calendar year or quarter, the one of the first cutoff aside, on all that is known at that cutoff
 3. from each fit, forecasts at the cutoffs up to the next one, all horizons
@@ -44,10 +44,13 @@ class TestSpan:
     test_start: date  # the first target
     test_end: date  # the last target
     refit: Refit = "never"
+    step: int = 1  # sessions from a cutoff to the next; a multiple of 5 would meet the same weekday again and again
 
     def __post_init__(self) -> None:
         if self.refit not in get_args(Refit):
             raise ImpossibleTest(f"--refit must be {', '.join(get_args(Refit))}; {self.refit!r} came.")
+        if self.step < 1 or (self.step > 1 and self.step % 5 == 0):
+            raise ImpossibleTest(f"The step must be 1 or more and no multiple of 5, a week; {self.step} came.")
         if self.train_through >= self.test_start:
             raise ImpossibleTest(
                 f"The train sessions end on {self.train_through}, the test begins on {self.test_start}: a test on what "
@@ -64,11 +67,12 @@ class _Places:
     train_through: int
     first_target: int
     last_target: int
+    step: int
 
     @property
     def cutoffs(self) -> np.ndarray:
         """(C,) the cutoffs: each has a target inside of the test."""
-        return np.arange(self.first_target - 1, self.last_target)
+        return np.arange(self.first_target - 1, self.last_target, self.step)
 
 
 def backtest(
@@ -132,6 +136,7 @@ def _places(panel: Panel, span: TestSpan) -> _Places:
         train_through=int(days.searchsorted(np.datetime64(span.train_through), side="right")) - 1,
         first_target=int(days.searchsorted(np.datetime64(span.test_start))),
         last_target=int(days.searchsorted(np.datetime64(span.test_end), side="right")) - 1,
+        step=span.step,
     )
     if places.first_target > places.last_target:
         raise ImpossibleTest(f"The market was closed from {span.test_start} to {span.test_end}: nothing to test on.")

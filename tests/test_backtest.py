@@ -1,3 +1,4 @@
+from dataclasses import replace
 from datetime import date
 from typing import Any
 
@@ -123,6 +124,13 @@ def test_a_fit_is_never_yearly_or_quarterly_repeated_at_the_first_cutoff_of_the_
     assert [each[-1] for each in yearly.cutoffs] == [date(2013, 12, 31), date(2014, 7, 14)]
     quarterly = spied(panel, "quarterly", end)
     assert quarterly.fits == [date(2013, 6, 28), date(2014, 1, 2), date(2014, 4, 1), date(2014, 7, 1)]
+
+
+def test_a_step_leaves_cutoffs_out_and_changes_no_row_of_the_others(panel: Panel, frame: pd.DataFrame) -> None:
+    stepped = backtest(panel, ALL, replace(SPAN, step=7))
+    cutoffs = np.unique(frame["cutoff"])[::7].tolist()
+    expected = frame.loc[frame["cutoff"].isin(cutoffs)].reset_index(drop=True)
+    pd.testing.assert_frame_equal(stepped, expected)
 
 
 def test_each_step_is_reported(panel: Panel) -> None:

@@ -1,0 +1,46 @@
+"""The forecasters that take part in the benchmarks: volcast's own and its baselines, and the peers."""
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+
+from benchmarks.peers.boosting import Boosting, BoostingSettings
+from benchmarks.peers.neural import NeuralPeer
+from benchmarks.peers.statistical import StatisticalPeer
+from models.all_forecasters import forecasters
+from models.forecasters import Forecaster
+
+Scope = Literal[
+    "panel", "neural", "local"
+]  # all tickers; those of the peers' networks; those that are fitted one by one
+
+PEERS: dict[str, tuple[Scope, Callable[[], Forecaster]]] = {
+    "lightgbm": ("panel", Boosting),
+    "lstm": ("neural", lambda: NeuralPeer("LSTM")),
+    "nhits": ("neural", lambda: NeuralPeer("NHITS")),
+    "autoarima": ("local", lambda: StatisticalPeer("AutoARIMA")),
+    "autoets": ("local", lambda: StatisticalPeer("AutoETS")),
+    "autotheta": ("local", lambda: StatisticalPeer("AutoTheta")),
+}
+QUICK: dict[str, Callable[[], Forecaster]] = {
+    "lightgbm": lambda: Boosting(BoostingSettings(rows=50_000, rounds=50)),
+    "lstm": lambda: NeuralPeer("LSTM", max_steps=20),
+    "nhits": lambda: NeuralPeer("NHITS", max_steps=20),
+}
+
+
+def own_methods(*, seed: int) -> dict[str, Forecaster]:
+    """volcast and the baselines by name, in the order in which the product lists them."""
+    return {forecaster.name: forecaster for forecaster in forecasters(seed=seed, device=torch.device("cpu"))}
+
+
+def make_method(name: str, *, seed: int, quick: bool) -> tuple[Scope, Forecaster]:
+    """A forecaster and the tickers that it is fitted on. Raises ValueError for a name that is none."""
+    own = own_methods(seed=seed)
+    if name in own:
+        return "panel", own[name]
+    if name not in PEERS:
+        raise ValueError(f"Unknown method {name!r}. Expected one of: {', '.join([*own, *PEERS])}.")
+    scope, make = PEERS[name]
+    return scope, QUICK.get(name, make)() if quick else make()

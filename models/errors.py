@@ -5,6 +5,7 @@ ModelError              a request that the models cannot serve; the message says
 ├── NotEnoughSessions   fewer sessions than the recipe's split or window needs
 ├── IncompletePrices    a price or volume that the recipe needs is null or infinite, or its rows are out of order
 ├── NotASession         a date on which the market is closed, where a session was needed
+├── ImpossibleTest      dates on which nothing can be tested, or that would test on what was trained on
 ├── DeviceUnavailable   the device asked for is not on this machine
 ├── TrainingDiverged    the training loss is no longer a finite number
 └── WrongWeights        bytes that are not safetensors, or not the tensors of the recipe's model
@@ -29,6 +30,10 @@ class IncompletePrices(ModelError):
 
 class NotASession(ModelError):
     """A date on which the market is closed, where a session was needed."""
+
+
+class ImpossibleTest(ModelError):
+    """Dates on which nothing can be tested, or that would test on what was trained on."""
 
 
 class DeviceUnavailable(ModelError):

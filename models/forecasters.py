@@ -23,6 +23,12 @@ class Forecasts:
     cutoffs: np.ndarray  # (C,) int, places in the panel's sessions
     quantiles_NCHQ: np.ndarray  # float32, shares; ascending along Q, of LEVELS
     mean_NCH: np.ndarray  # float32, shares: the conditional mean, right for squared errors as the median is for MAE
+    stated_NCH: np.ndarray | None = None  # float64, shares: what a forecaster says instead of its median
+
+    @property
+    def point_NCH(self) -> np.ndarray:
+        """The one number that is scored by absolute errors, in shares: what is stated, else the median."""
+        return self.quantiles_NCHQ[..., MEDIAN] if self.stated_NCH is None else self.stated_NCH
 
 
 class Forecaster(Protocol):

@@ -48,13 +48,13 @@ def _table_until(_end: pd.Timestamp) -> np.ndarray:
     sessions = market_calendar().sessions
     day = sessions.day.to_numpy()
     month = sessions.month.to_numpy()
-    weekday = sessions.weekday.to_numpy()
+    weekday = sessions.day_of_week.to_numpy()
     before = _before_closing(sessions)
     month_key = sessions.year.to_numpy() * 12 + month
     starts = np.r_[True, month_key[1:] != month_key[:-1]]
     ends = np.r_[month_key[1:] != month_key[:-1], True]
     expiry = _is_near_third_friday(sessions)
-    year_phase = 2 * np.pi * sessions.dayofyear.to_numpy() / 365.25
+    year_phase = 2 * np.pi * sessions.day_of_year.to_numpy() / 365.25
     quarter_phase = 2 * np.pi * _quarter_share(sessions)
     first_of_month = np.maximum.accumulate(np.where(starts, np.arange(len(sessions)), 0))
     columns = {
@@ -93,7 +93,7 @@ def _before_closing(sessions: pd.DatetimeIndex) -> np.ndarray:
 def _is_near_third_friday(sessions: pd.DatetimeIndex) -> np.ndarray:
     """(S,) bool: the third Friday of a month, or the last session before it where that is a holiday."""
     months = pd.date_range(sessions[0].replace(day=1), sessions[-1], freq="MS")
-    fridays = months + pd.to_timedelta((4 - months.weekday) % 7 + 14, unit="D")
+    fridays = months + pd.to_timedelta((4 - months.day_of_week) % 7 + 14, unit="D")
     places = sessions.searchsorted(fridays[fridays <= sessions[-1]], side="right") - 1
     flags = np.zeros(len(sessions), dtype=bool)
     flags[places[places >= 0]] = True

@@ -1,0 +1,179 @@
+"""Rolling origin: forecast from each session of a test as if it were the newest, with what was known then.
+
+1. cutoffs run from the session before the first test session to the one before the last, so that the first target is
+   the first test session; targets after the last test session are left out
+2. every forecaster is fitted on the sessions up to `train_through`; with refit yearly or quarterly again at the first
+   cutoff of each calendar year or quarter, the one of the first cutoff aside, on all that is known at that cutoff
+3. from each fit, forecasts at the cutoffs up to the next one, all horizons
+4. a row is kept where the target was traded and every forecaster has an answer: all are scored on the same rows
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Literal, get_args
+
+import numpy as np
+import pandas as pd
+
+from models.errors import ImpossibleTest, NotEnoughSessions
+from models.forecasters import LEVELS, Forecaster, Forecasts
+from models.panel import HORIZONS, Panel
+
+# N tickers, C cutoffs, H horizons, Q quantile levels
+
+Refit = Literal["never", "yearly", "quarterly"]
+PERIODS: dict[Refit, str] = {"yearly": "Y", "quarterly": "Q"}  # as pandas names them
+INTERVALS = {"lo-80": 0.1, "hi-80": 0.9, "lo-95": 0.025, "hi-95": 0.975}  # column's ending -> quantile level
+KEYS = ["unique_id", "cutoff", "ds", "h", "y"]
+
+OnStep = Callable[[int, int, str], None]  # steps done, steps in all, what was done
+
+
+def silent(_done: int, _steps: int, _words: str) -> None:
+    """An `on_step` that says nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TestSpan:
+    """What is trained on and what is tested; a date on which the market is closed stands for the sessions around it."""
+
+    __test__ = False  # pytest would take it for a test, by its name
+
+    train_through: date  # the last session that the first fit sees
+    test_start: date  # the first target
+    test_end: date  # the last target
+    refit: Refit = "never"
+
+    def __post_init__(self) -> None:
+        if self.refit not in get_args(Refit):
+            raise ImpossibleTest(f"--refit must be {', '.join(get_args(Refit))}; {self.refit!r} came.")
+        if self.train_through >= self.test_start:
+            raise ImpossibleTest(
+                f"The train sessions end on {self.train_through}, the test begins on {self.test_start}: a test on what "
+                "was trained on says nothing. Let --train-through be before --test-start."
+            )
+        if self.test_start > self.test_end:
+            raise ImpossibleTest(f"The test begins on {self.test_start}, after it ends on {self.test_end}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Places:
+    """A TestSpan as places in a panel's sessions."""
+
+    train_through: int
+    first_target: int
+    last_target: int
+
+    @property
+    def cutoffs(self) -> np.ndarray:
+        """(C,) the cutoffs: each has a target inside of the test."""
+        return np.arange(self.first_target - 1, self.last_target)
+
+
+def backtest(
+    panel: Panel, forecasters: Sequence[Forecaster], span: TestSpan, *, on_step: OnStep = silent
+) -> pd.DataFrame:
+    """Every forecast of a test, beside what came true; utilsforecast's losses take it as it is.
+
+    Returns unique_id (str, the ticker), cutoff, ds (datetime64[s], last session known and target session), h (int64,
+    sessions ahead, 1 to HORIZONS), y (float64, shares), and for each forecaster X, in their order, float64 shares: X
+    (the point), X-lo-80, X-hi-80, X-lo-95, X-hi-95, and X-mean where its mean is another number than its point. Sorted
+    by unique_id, cutoff, h; no NaN.
+
+    `on_step` is called after each fit and each stretch of forecasts. Raises ImpossibleTest for dates outside of the
+    panel, NotEnoughSessions where no ticker has a history that is long enough.
+    """
+    places = _places(panel, span)
+    fits = _schedule(panel, places, span.refit)
+    frames, steps = [], 2 * len(fits) * len(forecasters)
+    for turn, (through, cutoffs) in enumerate(fits):
+        answers = {}
+        for place, forecaster in enumerate(forecasters):
+            done = 2 * (turn * len(forecasters) + place)
+            fitted = forecaster.fit(panel, through=through)
+            on_step(done + 1, steps, f"{forecaster.name} fitted through {panel.sessions[through]:%Y-%m-%d}")
+            answers[forecaster.name] = fitted.forecast(panel, cutoffs)
+            on_step(done + 2, steps, f"{forecaster.name} forecast {len(cutoffs)} sessions")
+        frames.append(_rows(panel, answers, cutoffs, last_target=places.last_target))
+    frame = pd.concat(frames, ignore_index=True)
+    if frame.empty:
+        raise NotEnoughSessions(
+            f"None of the {len(panel.tickers)} tickers has a forecast of every forecaster in the test sessions "
+            f"{span.test_start} to {span.test_end}; the sessions begin on {panel.sessions[0]:%Y-%m-%d}. "
+            "Bring in an earlier start, or test on later sessions."
+        )
+    return frame.sort_values(["unique_id", "cutoff", "h"], ignore_index=True)
+
+
+def train_volumes(panel: Panel, span: TestSpan) -> pd.DataFrame:
+    """The volumes up to `train_through`, as utilsforecast takes a train_df: unique_id, ds, y (shares), traded only."""
+    known = _places(panel, span).train_through + 1
+    row_R, column_R = np.nonzero(panel.traded_NT[:, :known])
+    return pd.DataFrame(
+        {
+            "unique_id": np.array(panel.tickers, dtype=object)[row_R],
+            "ds": panel.sessions[column_R],
+            "y": panel.fields["volume"][row_R, column_R],
+        }
+    ).astype({"unique_id": str})
+
+
+def _places(panel: Panel, span: TestSpan) -> _Places:
+    """Raises ImpossibleTest where the panel does not hold the dates."""
+    grid = panel.sessions.to_numpy().astype("datetime64[D]")
+    days, first, last, next_to_come = grid[: panel.known], grid[0], grid[panel.known - 1], grid[panel.known]
+    if span.train_through < first or span.test_end >= next_to_come:
+        raise ImpossibleTest(
+            f"The test needs sessions from {span.train_through} (the last train session) to {span.test_end}; those "
+            f"with prices are {first} to {last}. Choose dates among them, or ingest more."
+        )
+    places = _Places(
+        train_through=int(days.searchsorted(np.datetime64(span.train_through), side="right")) - 1,
+        first_target=int(days.searchsorted(np.datetime64(span.test_start))),
+        last_target=int(days.searchsorted(np.datetime64(span.test_end), side="right")) - 1,
+    )
+    if places.first_target > places.last_target:
+        raise ImpossibleTest(f"The market was closed from {span.test_start} to {span.test_end}: nothing to test on.")
+    return places
+
+
+def _schedule(panel: Panel, places: _Places, refit: Refit) -> list[tuple[int, np.ndarray]]:
+    """(the last place of the fit, the cutoffs that are forecast with it), in order."""
+    cutoffs = places.cutoffs
+    if refit == "never":
+        return [(places.train_through, cutoffs)]
+    periods = panel.sessions[cutoffs].to_period(PERIODS[refit])
+    begins = np.flatnonzero(np.r_[False, periods[1:] != periods[:-1]])
+    first, *later = np.split(cutoffs, begins)
+    return [(places.train_through, first), *((int(each[0]), each) for each in later)]
+
+
+def _rows(panel: Panel, answers: dict[str, Forecasts], cutoffs: np.ndarray, *, last_target: int) -> pd.DataFrame:
+    """The rows of some cutoffs, as `backtest` returns them, in no particular order."""
+    target_CH = cutoffs[:, None] + np.arange(1, HORIZONS + 1)
+    is_tested_CH = target_CH <= last_target
+    y_NCH = panel.fields["volume"][:, np.minimum(target_CH, last_target)]
+    columns = {name: values for each, said in answers.items() for name, values in _columns(each, said).items()}
+    is_kept_NCH = is_tested_CH & np.isfinite(y_NCH)
+    for values_NCH in columns.values():
+        is_kept_NCH &= np.isfinite(values_NCH)
+    ticker_R, cutoff_R, h_R = np.nonzero(is_kept_NCH)
+    keys = pd.DataFrame(
+        {
+            "unique_id": np.array(panel.tickers, dtype=object)[ticker_R],
+            "cutoff": panel.sessions[cutoffs[cutoff_R]],
+            "ds": panel.sessions[target_CH[cutoff_R, h_R]],
+            "h": h_R.astype(np.int64) + 1,
+            "y": y_NCH[is_kept_NCH],
+        }
+    ).astype({"unique_id": str})
+    values = {name: values_NCH[is_kept_NCH].astype(np.float64) for name, values_NCH in columns.items()}
+    return pd.concat([keys, pd.DataFrame(values)], axis=1)
+
+
+def _columns(name: str, said: Forecasts) -> dict[str, np.ndarray]:
+    """Column -> (N, C, H) shares."""
+    intervals = {f"{name}-{end}": said.quantiles_NCHQ[..., LEVELS.index(level)] for end, level in INTERVALS.items()}
+    mean = {f"{name}-mean": said.mean_NCH} if said.stated_NCH is None else {}
+    return {name: said.point_NCH, **intervals, **mean}

@@ -1,0 +1,101 @@
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from models.errors import NotEnoughSessions
+from models.scores import calibration, models_of, score
+
+SESSIONS = pd.bdate_range("2020-01-01", periods=20).as_unit("s")
+
+
+def train_of(*tickers: str) -> pd.DataFrame:
+    """Ten train sessions a ticker, 5 sessions apart 4 shares apart: the scale is 4 shares."""
+    return pd.concat(
+        pd.DataFrame({"unique_id": ticker, "ds": SESSIONS[:10], "y": [10.0] * 5 + [14.0] * 5}) for ticker in tickers
+    )
+
+
+def hand_frame(tickers: str = "A") -> pd.DataFrame:
+    """Two cutoffs, horizons 1 and 2; model m with a mean, model n without."""
+    rows = [
+        (10, 11, 1, 20.0, 16.0, 24.0),
+        (10, 12, 2, 10.0, 12.0, 12.0),
+        (11, 12, 1, 10.0, 12.0, 6.0),
+        (11, 13, 2, 40.0, 40.0, 30.0),
+    ]
+    frame = pd.DataFrame(rows, columns=["cutoff", "ds", "h", "y", "m", "n"])
+    frame = frame.assign(cutoff=SESSIONS[frame["cutoff"]], ds=SESSIONS[frame["ds"]])
+    for name in ("m", "n"):
+        spread = {"lo-95": 0.5, "lo-80": 0.9, "hi-80": 1.1, "hi-95": 2.0}
+        frame = frame.assign(**{f"{name}-{end}": frame[name] * factor for end, factor in spread.items()})
+    frame["m-mean"] = frame["m"] + 4
+    return pd.concat([frame.assign(unique_id=ticker) for ticker in tickers], ignore_index=True)
+
+
+def losses_of(model: str, band: str = "1") -> dict[str, Any]:
+    table = score(hand_frame(), train_of("A"), bands={"1": (1, 1), "1-2": (1, 2)}).panel
+    (found,) = table.loc[(table["band"] == band) & (table["model"] == model)].to_dict("records")
+    return {str(name): value for name, value in found.items()}
+
+
+def test_losses_by_hand() -> None:
+    found = losses_of("m")  # y 20 and 10, m 16 and 12
+    assert found["mase"] == pytest.approx((4 + 2) / 2 / 4)
+    assert found["rmsse"] == pytest.approx(np.sqrt((16 + 4) / 2 / 16))
+    assert found["rmsse_mean"] == pytest.approx(np.sqrt((0 + 36) / 2 / 16))  # the mean says 20 and 16
+    assert found["smape"] == pytest.approx((4 / 36 + 2 / 22) / 2)
+    assert found["qlike"] == pytest.approx((20 / 16 - np.log(20 / 16) - 1 + 10 / 12 - np.log(10 / 12) - 1) / 2)
+    assert found["qlike_mean"] == pytest.approx((10 / 16 - np.log(10 / 16) - 1) / 2)
+    assert found["log_rmse"] == pytest.approx(np.sqrt((np.log(20 / 16) ** 2 + np.log(10 / 12) ** 2) / 2))
+    assert found["bias"] == pytest.approx((-4 + 2) / 2 / 15)
+    assert found["over_share"] == 0.5
+    assert found["coverage_95"] == 1  # 8..32 holds 20, 6..24 holds 10
+    assert found["coverage_80"] == 0  # 14.4..17.6 and 10.8..13.2
+    assert found["mean_of"] == "m-mean"
+
+
+def test_pinball_is_the_mean_over_the_five_levels_in_units_of_the_scale() -> None:
+    def loss(q: float, y: float, f: float) -> float:
+        return max(q * (y - f), (q - 1) * (y - f))
+
+    factors = {0.025: 0.5, 0.1: 0.9, 0.5: 1.0, 0.9: 1.1, 0.975: 2.0}
+    expected = np.mean([loss(q, y, factor * f) for q, factor in factors.items() for y, f in ((20, 16), (10, 12))]) / 4
+    assert losses_of("m")["pinball"] == pytest.approx(expected)
+
+
+def test_a_band_takes_all_of_its_horizons() -> None:
+    assert losses_of("m", "1-2")["mase"] == pytest.approx((4 + 2 + 2 + 0) / 4 / 4)
+
+
+def test_a_model_without_a_mean_is_scored_by_its_point_and_the_table_says_so() -> None:
+    found = losses_of("n")
+    assert found["mean_of"] == "n"
+    assert found["rmsse_mean"] == found["rmsse"] == pytest.approx(1.0)  # errors of 4 and 4, in units of 4
+
+
+def test_the_panel_is_the_mean_over_tickers_and_sbux_leads_them() -> None:
+    frame = hand_frame("AZ").replace({"Z": "SBUX"})
+    frame.loc[frame["unique_id"] == "SBUX", "m"] = frame["y"]
+    scores = score(frame, train_of("A", "SBUX"), bands={"1": (1, 1)})
+    assert scores.by_ticker["unique_id"].tolist() == ["SBUX", "SBUX", "A", "A"]
+    of_m = scores.panel.to_dict("records")[0]
+    assert of_m["mase"] == pytest.approx((0 + 0.75) / 2)
+    assert (of_m["model"], of_m["tickers"]) == ("m", 2)
+
+
+def test_a_ticker_without_a_scale_is_not_scored() -> None:
+    assert score(hand_frame("AB"), train_of("A")).panel["tickers"].unique().tolist() == [1]
+    with pytest.raises(NotEnoughSessions, match="No ticker of the test has more than 5 train sessions"):
+        score(hand_frame("B"), train_of("A"))
+
+
+def test_models_stand_in_the_order_of_their_columns() -> None:
+    assert models_of(hand_frame()) == ["m", "n"]
+
+
+def test_calibration_is_the_share_of_volumes_below_each_level() -> None:
+    observed = calibration(hand_frame(), "m", bands={"1": (1, 1), "1-2": (1, 2)})
+    assert observed["1"].tolist() == [0, 0.5, 0.5, 0.5, 1]
+    assert observed["1-2"].tolist() == [0, 0.5, 0.75, 0.75, 1]

@@ -49,6 +49,15 @@ AsOf = Annotated[
         formats=["%Y-%m-%d"], metavar="DATE", help="Use nothing after this date  [default: the last closed session]"
     ),
 ]
+TrainThrough = Annotated[
+    datetime, typer.Option(formats=["%Y-%m-%d"], metavar="DATE", help="The last session that the first fit sees")
+]
+TestStart = Annotated[datetime, typer.Option(formats=["%Y-%m-%d"], metavar="DATE", help="The first target")]
+TestEnd = Annotated[datetime, typer.Option(formats=["%Y-%m-%d"], metavar="DATE", help="The last target")]
+Refit = Annotated[
+    Literal["never", "yearly", "quarterly"],
+    typer.Option(help="Fit again at the first cutoff of each calendar year or quarter, on all that is known then"),
+]
 Recipe = Annotated[str, typer.Option(help="The recipe's name")]
 Seed = Annotated[int, typer.Option(help="Seed of the initial weights")]
 Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="auto takes a GPU when there is one")]
@@ -180,6 +189,39 @@ def forecast(
 
     training = commands.training_settings(recipe)
     commands.forecast(commands.stored_data_settings(source, tickers, store, as_of), training, out)
+
+
+@app.command()
+def backtest(
+    train_through: TrainThrough,
+    test_start: TestStart,
+    test_end: TestEnd,
+    out: Annotated[Path, typer.Option(help="Write the forecasts to this .parquet or .csv file")],
+    refit: Refit = "never",
+    source: Source = "simulated",
+    events: Events = None,
+    tickers: Tickers = "",
+    store: StoreRoot = DEFAULT_STORE,
+    seed: Seed = 0,
+    device: Device = "auto",
+) -> None:
+    """Forecast each session of the past with what was known then, and score every forecaster on the same rows.
+
+    Nothing after --test-end is used.
+    """
+    from flows import commands
+    from tasks.settings import BacktestSettings
+
+    request = BacktestSettings(
+        train_through=train_through.date(),
+        test_start=test_start.date(),
+        test_end=test_end.date(),
+        refit=refit,
+        seed=seed,
+        device=device,
+        out=out,
+    )
+    commands.backtest(commands.data_settings(source, tickers, store, None, events), request)
 
 
 @app.command()

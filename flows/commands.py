@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from flows import summary
+from flows.backtest import backtest as backtest_flow
 from flows.forecast import forecast as forecast_flow
 from flows.ingest import ingest as ingest_flow
 from flows.pipeline import pipeline
@@ -17,7 +18,7 @@ from flows.quiet import quiet_console
 from flows.retrain import retrain as retrain_flow
 from flows.server import ServerError, prefect_server
 from flows.up import stay_up
-from models.errors import ModelError, UnknownRecipe
+from models.errors import ImpossibleTest, ModelError, UnknownRecipe
 from storage.artifacts import ArtifactStore
 from storage.errors import StoreError
 from storage.records import ForecastBatch, PipelineResult
@@ -27,13 +28,13 @@ from tasks.export import check_out, write_forecasts
 from tasks.fetch_prices import FetchFailed
 from tasks.parts import SomeModelsFailed
 from tasks.plan_ingest import last_session, root_of
-from tasks.preflight import STORED, check, stored_parts, stored_source
-from tasks.settings import DataSettings, TrainingSettings
+from tasks.preflight import STORED, check, check_backtest, stored_parts, stored_source
+from tasks.settings import BacktestSettings, DataSettings, TrainingSettings
 from tasks.sources.protocol import SourceError, UnknownSource
 from tasks.upkeep import collect_garbage, find_faults
 
 EXPECTED = (ModelError, StoreError, SourceError, ServerError, ValueError, OSError)
-MISTAKES = (UnknownRecipe, UnknownSource, ValidationError)  # of the request itself: exit 2
+MISTAKES = (ImpossibleTest, UnknownRecipe, UnknownSource, ValidationError)  # of the request itself: exit 2
 
 
 console = Console(highlight=False, soft_wrap=True)
@@ -131,6 +132,16 @@ def forecast(data: DataSettings, training: TrainingSettings, out: Path | None) -
     for batch in batches:
         summary.show_forecast(console, batch)
     _export(batches, out)
+    summary.show_server(console, server)
+
+
+def backtest(data: DataSettings, request: BacktestSettings) -> None:
+    """Test the forecasters on the past; `data` is brought in up to the end of the test, and not beyond it."""
+    check_backtest(data, request)
+    _quiet()
+    with prefect_server() as server:
+        result = backtest_flow(data.model_copy(update={"as_of": request.test_end}), request)
+    summary.show_backtest(console, result)
     summary.show_server(console, server)
 
 

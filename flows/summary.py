@@ -1,5 +1,6 @@
 """How a command ends: what there is now, in a few lines."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -15,7 +16,9 @@ from storage.artifacts import ArtifactStore
 from storage.records import (
     Announcements,
     ArtifactRef,
+    BacktestResult,
     ForecastBatch,
+    ForecasterScore,
     Manifest,
     PipelineResult,
     PriceCounts,
@@ -28,6 +31,16 @@ from tasks.stored import CHAMPION, champion_version, model_version, read_scores
 
 SIMULATED = "[bold yellow]Simulated data[/] from volcast's own simulated exchange, not from a market."
 NARROW: dict[str, Any] = {"box": SIMPLE, "pad_edge": False, "padding": (0, 1, 0, 0)}  # fits 80 columns
+LOSSES = {
+    "mase": ("MASE", ".3f"),
+    "rmsse_mean": ("RMSSE", ".3f"),
+    "smape": ("sMAPE", ".3f"),
+    "qlike_mean": ("QLIKE", ".3f"),
+    "pinball": ("pinball", ".3f"),
+    "coverage_80": ("in 80%", ".1%"),
+    "coverage_95": ("in 95%", ".1%"),
+    "bias": ("bias", ".1%"),
+}  # loss -> heading and format
 STEPS = ("forecast", "scorecard", "model", "scaler", "features", "prices")  # each was made from the ones after it
 
 
@@ -140,6 +153,26 @@ def show_result(console: Console, result: PipelineResult) -> None:
     console.print()
 
 
+def show_backtest(console: Console, result: BacktestResult) -> None:
+    """The scores of every forecaster, of the panel and of its first ticker, and the leading one against the others."""
+    console.print()
+    show_prices(console, result.snapshot)
+    first, *others = result.ticker_scores
+    console.print(
+        f"[bold]Test[/]      {result.rows:,} forecasts from {result.cutoffs:,} cutoffs, "
+        f"{result.tickers:,} tickers with a score\n"
+    )
+    console.print(_loss_table(f"Mean over {result.tickers:,} tickers" if others else first, result.scores))
+    if others:
+        console.print(_loss_table(first, result.ticker_scores[first]))
+    own = {score.mean_of: None for score in result.scores if score.mean_of != score.forecaster}
+    console.print(f"RMSSE and QLIKE: of the mean forecast ({', '.join(own) or 'none has one'}), else of the point.")
+    console.print("MASE, RMSSE and pinball: in units of the seasonal naive's train errors.\n")
+    console.print(_duel_table(result))
+    console.print(f"[bold]{result.verdict}[/]\n")
+    console.print(f"          {result.path}")
+
+
 def show_server(console: Console, server: Server) -> None:
     """Where to look at the runs."""
     if server.own:
@@ -197,6 +230,32 @@ def nice_path(url_or_path: str) -> str:
         return url_or_path
     path = Path(unquote(parts.path))
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def _loss_table(title: str, scores: Sequence[ForecasterScore]) -> Table:
+    """A row a band and forecaster, a section a band."""
+    table = Table(title=title, title_justify="left", title_style="bold", **{**NARROW, "padding": 0})
+    for heading in ("h", "forecaster", *(heading for heading, _ in LOSSES.values())):
+        table.add_column(heading, no_wrap=True)
+    for place, score in enumerate(scores):
+        if place and score.band != scores[place - 1].band:
+            table.add_section()
+        table.add_row(
+            score.band, score.forecaster, *(f"{score.losses[name]:{form}}" for name, (_, form) in LOSSES.items())
+        )
+    return table
+
+
+def _duel_table(result: BacktestResult) -> Table:
+    leading = result.scores[0].forecaster
+    table = Table(title=f"{leading} against the others", title_justify="left", title_style="bold", **NARROW)
+    for heading in ("h", "against", "MASE ratio", "pinball ratio", "better on", "p"):
+        table.add_column(heading, no_wrap=True)
+    for duel in result.duels:
+        p_value = "too few sessions" if duel.p_value is None else f"{duel.p_value:.3f}"
+        ratios = (f"{duel.mase_ratio:.3f}", f"{duel.pinball_ratio:.3f}")
+        table.add_row(duel.band, duel.rival, *ratios, f"{duel.ticker_share:.0%} of tickers", p_value)
+    return table
 
 
 def _line(step: Manifest | ArtifactRef) -> str:

@@ -24,7 +24,7 @@ from models.panel import HORIZONS, Panel
 
 Refit = Literal["never", "yearly", "quarterly"]
 PERIODS: dict[Refit, str] = {"yearly": "Y", "quarterly": "Q"}  # as pandas names them
-INTERVALS = {"lo-95": 0.025, "lo-80": 0.1, "hi-80": 0.9, "hi-95": 0.975}  # column's ending -> quantile level
+INTERVALS = {"lo-80": 0.1, "hi-80": 0.9, "lo-95": 0.025, "hi-95": 0.975}  # column's ending -> quantile level
 KEYS = ["unique_id", "cutoff", "ds", "h", "y"]
 
 OnStep = Callable[[int, int, str], None]  # steps done, steps in all, what was done
@@ -82,7 +82,7 @@ def backtest(
 
     Returns unique_id (str, the ticker), cutoff, ds (datetime64[s], last session known and target session), h (int64,
     sessions ahead, 1 to HORIZONS), y (float64, shares), and for each forecaster X, in their order, float64 shares: X
-    (the point), X-lo-95, X-lo-80, X-hi-80, X-hi-95, and X-mean where its mean is another number than its point. Sorted
+    (the point), X-lo-80, X-hi-80, X-lo-95, X-hi-95, and X-mean where its mean is another number than its point. Sorted
     by unique_id, cutoff, h; no NaN.
 
     `on_step` is called after each fit and each stretch of forecasts. Raises ImpossibleTest for dates outside of the

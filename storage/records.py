@@ -205,3 +205,37 @@ class PipelineResult(Record):
     snapshot: Snapshot
     reports: tuple[Report, ...]
     trainings: dict[str, str]  # model's name -> how its retraining ended, in words
+
+
+class DuelScore(Record):
+    """A forecaster against another one, on the horizons of a band."""
+
+    band: str  # horizons: 1, 1-5 or 1-10
+    rival: str
+    mase_ratio: float  # below 1: the forecaster is better than the rival
+    pinball_ratio: float
+    ticker_share: float  # of the tickers, those on which its MASE is the smaller one
+    p_value: float | None  # Diebold and Mariano; None where the test has no answer
+
+
+class ForecasterScore(Record):
+    """The losses of a forecaster on the horizons of a band."""
+
+    band: str
+    forecaster: str
+    mean_of: str  # the column that rmsse_mean and qlike_mean are of
+    losses: dict[str, float]
+
+
+class BacktestResult(Record):
+    """What a backtest came to."""
+
+    snapshot: Snapshot
+    path: str  # of the forecasts
+    rows: int
+    cutoffs: int
+    tickers: int  # with a score
+    scores: tuple[ForecasterScore, ...]  # the mean over the tickers
+    ticker_scores: dict[str, tuple[ForecasterScore, ...]]  # ticker -> its own, SBUX first
+    duels: tuple[DuelScore, ...]  # of the leading forecaster
+    verdict: str  # in a sentence: what beats what

@@ -32,8 +32,13 @@ def write_forecasts(batches: Sequence[ForecastBatch], out: Path) -> int:
         read_frame(ArtifactStore(open_store(batch.snapshot.store)), batch.artifact, FORECAST_FILE) for batch in batches
     ]
     forecasts = pd.concat(frames, ignore_index=True).sort_values(["unique_id", "ds", "h"], ignore_index=True)
-    if out.suffix.lower() == ".csv":
-        forecasts.to_csv(out, index=False, date_format="%Y-%m-%d")
-    else:
-        forecasts.to_parquet(out, index=False)
+    write_frame(forecasts, out)
     return len(forecasts)
+
+
+def write_frame(frame: pd.DataFrame, out: Path) -> None:
+    """One of FORMATS, by the file's name."""
+    if out.suffix.lower() == ".csv":
+        frame.to_csv(out, index=False, date_format="%Y-%m-%d")
+    else:
+        frame.to_parquet(out, index=False)

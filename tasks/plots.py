@@ -8,10 +8,19 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, PercentFormatter
+
+from models.forecasters import LEVELS, MEDIAN
+
+# H target sessions, Q quantile levels
 
 ACTUAL, PREDICTED, SPLIT = "#1f4e79", "#e07b00", "red"
+MEDIAN_LINE = "#8c3d00"
+BANDS = {(0.025, 0.975): 0.18, (0.1, 0.9): 0.28, (0.2, 0.8): 0.4}  # levels -> opacity, the widest band first
+BAND_STYLES = ((ACTUAL, "o"), (PREDICTED, "s"), ("#2e7d32", "^"))
 MILLION = 1e6
+SHOWN_SESSIONS = 60  # about a quarter
+TICK_SESSIONS = 10
 
 
 def volume_over_time(features: pd.DataFrame, *, title: str) -> bytes:
@@ -32,6 +41,63 @@ def actual_against_predicted(features: pd.DataFrame, predicted: np.ndarray, *, t
     return _png(figure, axes)
 
 
+def fan_chart(history: pd.DataFrame, sessions: pd.DatetimeIndex, quantiles_HQ: np.ndarray, *, title: str) -> bytes:
+    """What was traded lately, and the coming sessions' volume as a median and bands.
+
+    `history`: session, volume (shares), ascending; its newest SHOWN_SESSIONS are drawn. `sessions` (H,): the targets;
+    `quantiles_HQ`: shares, of LEVELS. Sessions stand side by side, as the market has them: weekends take no room.
+    """
+    shown = history.tail(SHOWN_SESSIONS)
+    every = pd.DatetimeIndex([*shown["session"], *sessions])
+    past, ahead = np.arange(len(shown)), np.arange(len(shown), len(every))
+    figure, axes = _canvas(title)
+    axes.bar(past, shown["volume"], color=ACTUAL, alpha=0.75, width=0.8, label="traded")
+    for (low, high), alpha in BANDS.items():
+        lower_H, upper_H = (quantiles_HQ[:, LEVELS.index(level)] for level in (low, high))
+        label = f"{high - low:.0%} interval"
+        axes.bar(ahead, upper_H - lower_H, bottom=lower_H, color=PREDICTED, alpha=alpha, width=0.8, label=label)
+    axes.plot(ahead, quantiles_HQ[:, MEDIAN], "o-", color=MEDIAN_LINE, markersize=4, linewidth=1.2, label="median")
+    axes.axvline(len(past) - 0.5, color=SPLIT, linestyle="--", linewidth=1, label="cutoff")
+    _label_sessions(axes, every)
+    figure.legend(loc="outside lower center", ncols=6, frameon=False)
+    return _png(figure, axes)
+
+
+def calibration_plot(observed: pd.DataFrame, *, title: str) -> bytes:
+    """How often the volume was at or below each quantile: on the diagonal it was as often as it should be.
+
+    `observed`: index nominal level (0 to 1), a column a band of horizons, shares (0 to 1).
+    """
+    figure = Figure(figsize=(5.5, 5.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    axes.set_title(title, loc="left", fontsize=11)
+    axes.plot([0, 1], [0, 1], color=SPLIT, linestyle="--", linewidth=1, label="as often as it should be")
+    for (band, shares), (color, marker) in zip(observed.items(), BAND_STYLES, strict=False):
+        label = f"{band} session{'s' * (str(band) != '1')} ahead"
+        axes.plot(
+            observed.index, shares, color=color, marker=marker, markersize=6, linewidth=1.2, alpha=0.85, label=label
+        )
+    axes.set_xlabel("quantile level")
+    axes.set_ylabel("share of sessions with a volume at or below it")
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, 1)
+    axes.set_aspect("equal")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(PercentFormatter(1))
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(loc="upper left", frameon=False)
+    return _saved(figure)
+
+
+def _label_sessions(axes: Axes, sessions: pd.DatetimeIndex) -> None:
+    """The date of every tenth session below its place, counted back from the newest one."""
+    places = np.arange(len(sessions) - 1, -1, -TICK_SESSIONS)
+    axes.set_xticks(places, [f"{sessions[place]:%d %b}" for place in places])
+    axes.set_xlabel(f"session, {sessions[0]:%b %Y} to {sessions[-1]:%b %Y}")
+
+
 def _canvas(title: str) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(10, 4), layout="constrained")
     FigureCanvasAgg(figure)
@@ -50,6 +116,10 @@ def _canvas(title: str) -> tuple[Figure, Axes]:
 
 def _png(figure: Figure, axes: Axes) -> bytes:
     axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
+    return _saved(figure)
+
+
+def _saved(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=90, metadata={"Software": None})
     return buffer.getvalue()

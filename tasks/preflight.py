@@ -1,11 +1,15 @@
 """Find a mistake in a request before a server is started for it; the flows check the same things again."""
 
+from datetime import UTC, datetime
+
 from models.devices import choose_device
+from models.errors import ImpossibleTest
 from storage.errors import NotStored
 from storage.prices import PriceTable
 from storage.store import open_store
+from tasks.export import check_out
 from tasks.plan_ingest import SIMULATED_FOLDER, last_session, require_event_source, root_of
-from tasks.settings import DataSettings, TrainingSettings
+from tasks.settings import BacktestSettings, DataSettings, TrainingSettings
 from tasks.sources.registry import open_source
 
 STORED = "stored"  # the source of a run that only uses what the store holds
@@ -21,6 +25,17 @@ def check(data: DataSettings, training: TrainingSettings | None = None) -> None:
         open_source(data.source).tickers()
         require_event_source(data)
     open_store(root_of(data.store, data.source))
+
+
+def check_backtest(data: DataSettings, request: BacktestSettings) -> None:
+    """Raises what `check` does, ImpossibleTest, and ValueError for a file that cannot be written."""
+    request.span()
+    check_out(request.out)
+    choose_device(request.device)
+    today = (data.now or datetime.now(UTC)).date()
+    if request.test_end > today:
+        raise ImpossibleTest(f"--test-end {request.test_end} is still to come: what is not known cannot be scored.")
+    check(data)
 
 
 def stored_parts(data: DataSettings) -> list[DataSettings]:

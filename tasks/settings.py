@@ -2,10 +2,12 @@
 
 import os
 from datetime import date
+from pathlib import Path
 from typing import Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
+from models.backtest import Refit, TestSpan
 from models.recipes import TutorialRecipe, make_recipe
 
 DEFAULT_STORE = "./data"
@@ -82,3 +84,23 @@ class TrainingSettings(BaseModel):
     def make(self) -> TutorialRecipe:
         """The recipe with these settings. Raises UnknownRecipe."""
         return make_recipe(self.recipe, fit_scalers_on=self.fit_scalers_on, window_sessions=self.window_sessions)
+
+
+class BacktestSettings(BaseModel):
+    """Which sessions to test on, with what was known before, and where the forecasts go."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    train_through: date = Field(description="The last session that the first fit sees")
+    test_start: date = Field(description="The first session that is forecast")
+    test_end: date = Field(description="The last session that is forecast; nothing after it is used")
+    refit: Refit = Field(default="never", description="When the forecasters are fitted again during the test")
+    seed: int = Field(default=0, description="Seed of the initial weights")
+    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto takes a GPU when there is one")
+    out: Path = Field(description="The forecasts' file, .parquet or .csv")
+
+    def span(self) -> TestSpan:
+        """The dates, checked against each other. Raises ImpossibleTest."""
+        return TestSpan(
+            train_through=self.train_through, test_start=self.test_start, test_end=self.test_end, refit=self.refit
+        )

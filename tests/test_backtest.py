@@ -71,7 +71,7 @@ def test_targets_begin_with_the_first_test_session_and_end_with_the_last(frame: 
 
 
 def test_the_frame_has_one_row_a_ticker_cutoff_and_horizon_and_no_hole(frame: pd.DataFrame, panel: Panel) -> None:
-    leading = ["har", "har-lo-95", "har-lo-80", "har-hi-80", "har-hi-95", "har-mean", "naive"]
+    leading = ["har", "har-lo-80", "har-hi-80", "har-lo-95", "har-hi-95", "har-mean", "naive"]
     assert list(frame.columns[:12]) == [*KEYS, *leading]
     assert frame["h"].dtype == np.int64
     assert not frame.isna().any(axis=None)

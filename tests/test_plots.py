@@ -1,0 +1,32 @@
+from datetime import date
+
+import numpy as np
+import pandas as pd
+
+from models.forecasters import LEVELS
+from models.sessions import sessions_between
+from tasks.plots import calibration_plot, fan_chart
+
+PNG = b"\x89PNG\r\n\x1a\n"
+SESSIONS = sessions_between(date(2023, 1, 3), date(2023, 6, 30))
+
+
+def fan_of(history_sessions: int, scale: float = 1.0) -> bytes:
+    volume = np.linspace(5e6, 9e6, history_sessions)
+    history = pd.DataFrame({"session": SESSIONS[:history_sessions], "volume": volume})
+    quantiles = np.outer(np.full(10, 7e6 * scale), np.linspace(0.5, 2, len(LEVELS)))
+    return fan_chart(history, SESSIONS[history_sessions : history_sessions + 10], quantiles, title="SBUX")
+
+
+def test_a_fan_chart_is_a_png_that_only_its_numbers_change() -> None:
+    assert fan_of(80).startswith(PNG)
+    assert fan_of(80) == fan_of(80) != fan_of(80, scale=1.1)
+
+
+def test_a_fan_chart_of_a_short_history_is_drawn() -> None:
+    assert fan_of(3).startswith(PNG)
+
+
+def test_a_calibration_plot_is_a_png() -> None:
+    observed = pd.DataFrame({"1": [0.03, 0.5, 0.97], "1-5": [0.05, 0.5, 0.9]}, index=pd.Index([0.025, 0.5, 0.975]))
+    assert calibration_plot(observed, title="SBUX").startswith(PNG)

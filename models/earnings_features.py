@@ -52,8 +52,11 @@ class EarningsCalendar:
         )
 
 
-def earnings_calendar(panel: Panel, surprise_NS: np.ndarray) -> EarningsCalendar:
-    """The calendar of a panel's announcements; `surprise_NS`: own less market log volume, 0 where not known."""
+def earnings_calendar(panel: Panel, surprise_NS: np.ndarray, *, use: bool) -> EarningsCalendar:
+    """The calendar of a panel's announcements, or an empty one.
+
+    `surprise_NS`: own less market log volume, 0 where not known.
+    """
     shape = surprise_NS.shape
     calendar = EarningsCalendar(
         before_NSC=np.zeros((*shape, len(BEFORE_COLUMNS)), dtype=np.float32),
@@ -63,7 +66,7 @@ def earnings_calendar(panel: Panel, surprise_NS: np.ndarray) -> EarningsCalendar
         covered_NS=np.zeros(shape, dtype=np.float32),
     )
     rows = {ticker: place for place, ticker in enumerate(panel.tickers)}
-    for ticker, announced in panel.announcements.groupby("ticker"):
+    for ticker, announced in panel.announcements.groupby("ticker") if use else ():
         place_A, seen_A = _places(panel.sessions, announced)
         _fill(calendar, rows[str(ticker)], place_A, seen_A, surprise_NS=surprise_NS)
     return calendar

@@ -40,11 +40,12 @@ def calendar_columns(sessions: pd.DatetimeIndex) -> np.ndarray:
     `sessions`: sessions of the exchange, ascending.
     """
     whole = market_calendar().sessions
-    return _table_until(whole[-1])[whole.get_indexer(sessions)]
+    return _table_of(len(whole))[whole.get_indexer(sessions)]
 
 
 @lru_cache(maxsize=2)
-def _table_until(_end: pd.Timestamp) -> np.ndarray:
+def _table_of(_count: int) -> np.ndarray:
+    """(count, K): the columns of the whole calendar, which grows with the days."""
     sessions = market_calendar().sessions
     day = sessions.day.to_numpy()
     month = sessions.month.to_numpy()
@@ -92,7 +93,7 @@ def _before_closing(sessions: pd.DatetimeIndex) -> np.ndarray:
 
 def _is_near_third_friday(sessions: pd.DatetimeIndex) -> np.ndarray:
     """(S,) bool: the third Friday of a month, or the last session before it where that is a holiday."""
-    months = pd.date_range(sessions[0].replace(day=1), sessions[-1], freq="MS")
+    months = pd.date_range(f"{sessions[0]:%Y-%m}-01", sessions[-1], freq="MS")
     fridays = months + pd.to_timedelta((4 - months.day_of_week) % 7 + 14, unit="D")
     places = sessions.searchsorted(fridays[fridays <= sessions[-1]], side="right") - 1
     flags = np.zeros(len(sessions), dtype=bool)
@@ -107,5 +108,4 @@ def _in_week_of(flags: np.ndarray, sessions: pd.DatetimeIndex) -> np.ndarray:
 
 def _quarter_share(sessions: pd.DatetimeIndex) -> np.ndarray:
     quarters = sessions.to_period("Q")
-    elapsed = (sessions - quarters.start_time).days.to_numpy()
-    return elapsed / 92
+    return (sessions.to_numpy() - quarters.start_time.to_numpy()) / np.timedelta64(92, "D")

@@ -43,7 +43,7 @@ class Panel:
     @property
     def cutoff(self) -> date:
         """The newest session with prices."""
-        return self.sessions[self.known - 1].date()
+        return self.sessions.date[self.known - 1]
 
     def position(self, session: date) -> int:
         """Where a session stands in the grid. Raises NotASession for a date that does not."""
@@ -94,10 +94,10 @@ def make_panel(prices: pd.DataFrame, announcements: pd.DataFrame | None = None) 
         values_NT[nothing_NT] = np.nan
     if announcements is None:
         announcements = pd.DataFrame({"ticker": [], "announced_for": [], "first_seen": []})
-    events = announcements[["ticker", "announced_for", "first_seen"]].astype(
+    events = pd.DataFrame(announcements[["ticker", "announced_for", "first_seen"]]).astype(
         {"ticker": str, "announced_for": "datetime64[s]", "first_seen": "datetime64[s]"}
     )
-    ours = events["ticker"].isin(tickers) & (events["first_seen"] <= last)
+    ours = np.isin(events["ticker"], tickers) & (events["first_seen"] <= last)
     return Panel(
         tickers=tuple(str(ticker) for ticker in tickers),
         sessions=sessions,

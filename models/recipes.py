@@ -66,6 +66,30 @@ class TutorialRecipe:
         _require(enough, self, "window_sessions", f"None, or more than train_sessions ({self.train_sessions})")
 
 
+@dataclass(frozen=True, kw_only=True)
+class VolumeRecipe:
+    """Quantiles of the coming ten sessions' volume."""
+
+    name: Literal["volume"] = "volume"
+    cell: Literal["lstm", "gru", "rnn", "mlp"] = "lstm"
+    use_earnings: bool = True
+    hidden_size: int = 32
+    head_size: int = 64
+    members: int = 4
+    steps: int = 300
+    batch_sequences: int = 64
+    burn_in_sessions: int = 20
+    scored_sessions: int = 64
+    score_every: int = 4
+    dropout: float = 0.2
+    learning_rate: float = 8e-3
+    weight_decay: float = 1e-3
+    gradient_clip: float = 1.0
+    log_every_steps: int = 50
+    stop_sessions: int = 63
+    test_sessions: int = 63
+
+
 RECIPES: dict[str, type[TutorialRecipe]] = {"tutorial": TutorialRecipe}
 
 

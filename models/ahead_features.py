@@ -1,0 +1,96 @@
+"""What is known of a session before it comes: the calendar, the ticker's habits on such sessions, announced earnings.
+
+Each column of a session is known HORIZONS sessions before it, so that it is the same for every cutoff that may ask for
+it; announced earnings, which may be seen later, are in models/earnings_features.py.
+"""
+
+import numpy as np
+import pandas as pd
+
+from models.earnings_features import AFTER_COLUMNS, EarningsCalendar
+from models.market_calendar import CALENDAR_COLUMNS
+from models.neighbours import mean_of_neighbours
+from models.panel import HORIZONS
+
+# N tickers, T sessions with prices, S = T + HORIZONS, E echo columns
+
+ECHO_DAYS = (364, 273, 182, 91)  # calendar days back: the same weekday, a year to a quarter ago
+ECHO_OFFSETS = range(-3, 4)  # sessions around that day
+ECHO_COLUMNS = (
+    *(f"echo_{days}_{offset:+d}" for days in ECHO_DAYS for offset in ECHO_OFFSETS),
+    *(f"echo_{days}_max" for days in ECHO_DAYS),
+)
+
+HABITS = {  # calendar column -> how many of the last such sessions make a habit
+    "triple_witching": 6,
+    "expiry": 6,
+    "month_end": 6,
+    "msci": 4,
+    "russell": 3,
+    "half_day": 4,
+    "before_holiday": 8,
+    "black_friday": 3,
+}
+WEEKS = 26  # that make a habit of a weekday
+HABIT_COLUMNS = (*(f"usual_{name}" for name in HABITS), "usual_weekday")
+HABIT_LIMIT = 2.0  # a surprise beyond it counts as this much
+FEW, FEW_WEEKS = 2, 6  # a mean of n is shrunk by n / (n + FEW)
+
+SEASON_COLUMNS = ("neighbours_earnings", "season_today", "season_after")
+
+
+def echo_places(sessions: pd.DatetimeIndex) -> np.ndarray:
+    """(S, len(ECHO_DAYS) * len(ECHO_OFFSETS)): where in `sessions` the echoes of each stand; 0 before the first."""
+    columns = []
+    for days in ECHO_DAYS:
+        place_S = sessions.searchsorted(sessions - pd.Timedelta(days=days))
+        columns += [np.where(place_S > max(ECHO_OFFSETS), place_S + offset, 0) for offset in ECHO_OFFSETS]
+    return np.stack(columns, axis=1)
+
+
+def habits(surprise_NT: np.ndarray, calendar_SK: np.ndarray, weekday_S: np.ndarray) -> np.ndarray:
+    """(N, S, len(HABIT_COLUMNS)) float32: the ticker's mean surprise on the last sessions of the same kind; else 0."""
+    own_NT = np.clip(surprise_NT, -HABIT_LIMIT, HABIT_LIMIT)
+    columns = [
+        _usual(own_NT, np.flatnonzero(calendar_SK[:, CALENDAR_COLUMNS.index(name)]), len(calendar_SK), count, few=FEW)
+        for name, count in HABITS.items()
+    ]
+    weekdays = [
+        _usual(own_NT, np.flatnonzero(weekday_S == day), len(calendar_SK), WEEKS, few=FEW_WEEKS)
+        for day in np.unique(weekday_S)
+    ]
+    return np.stack([*columns, np.sum(weekdays, axis=0)], axis=2)
+
+
+def earnings_season(earnings: EarningsCalendar, surprise_NT: np.ndarray) -> np.ndarray:
+    """(N, S, 3) float32, of SEASON_COLUMNS: who else announces on a session, as was known HORIZONS before it.
+
+    The neighbours' weighted share, and of all tickers with a calendar five times the share that announces on the
+    session and the one before it.
+    """
+    place_S = np.arange(earnings.after_seen_NS.shape[1])
+    known_NS = earnings.after_seen_NS <= place_S - HORIZONS
+    today_NS, after_NS = (
+        earnings.after_NSC[:, :, AFTER_COLUMNS.index(name)] * known_NS
+        for name in ("earnings_today", "earnings_after_1")
+    )
+    covered_S = np.maximum(earnings.covered_NS[:, np.maximum(place_S - HORIZONS, 0)].sum(axis=0), 1)
+    shares = [np.broadcast_to(5 * flags.sum(axis=0) / covered_S, flags.shape) for flags in (today_NS, after_NS)]
+    neighbours_NS = mean_of_neighbours(today_NS + 0.5 * after_NS, surprise_NT)
+    return np.stack([neighbours_NS, *shares], axis=2).astype(np.float32)
+
+
+def _usual(own_NT: np.ndarray, place_P: np.ndarray, end: int, count: int, *, few: int) -> np.ndarray:
+    """(N, S) float32: on each of the places (ascending), the mean of up to `count` places more than HORIZONS before."""
+    closed_C = place_P[place_P < own_NT.shape[1]]
+    there_NC = np.isfinite(own_NT[:, closed_C])
+    values_NC = np.where(there_NC, own_NT[:, closed_C], 0.0)
+    none_N1 = np.zeros((len(own_NT), 1))
+    sums_NC, rows_NC = (
+        np.concatenate([none_N1, np.cumsum(values, axis=1)], axis=1) for values in (values_NC, there_NC.astype(float))
+    )
+    last_P = np.searchsorted(closed_C, place_P - HORIZONS)
+    first_P = np.maximum(last_P - count, 0)
+    usual_NS = np.zeros((len(own_NT), end), dtype=np.float32)
+    usual_NS[:, place_P] = (sums_NC[:, last_P] - sums_NC[:, first_P]) / (rows_NC[:, last_P] - rows_NC[:, first_P] + few)
+    return usual_NS

@@ -1,0 +1,143 @@
+"""What the volume recipe knows of each session at its close, from the rows up to it.
+
+1. the unit of volume is its log less the mean of the last 20 sessions: a ratio to normal
+2. `surprise`: log volume less the mean of the 20 sessions before, less the same of the market (the panel's mean):
+   what the ticker did that the market did not
+3. moves are in units of the ticker's own 60-session volatility
+4. values are clipped, so that one bad row cannot be arbitrarily large; where nothing traded they are 0, and the column
+   `traded` says so
+"""
+
+import numpy as np
+
+from models.panel import Panel
+from models.rolling import mean_of_tickers, trailing_max, trailing_mean, value_before
+
+# N tickers, T sessions, F features
+
+CLIP = 5.0
+SPIKE = 0.7  # a surprise that doubles the volume
+SPIKE_MEMORY = 60  # sessions after which a spike is forgotten
+MIN_VARIANCE = 1e-8  # of returns and of volumes: a price that never moves has no volatility to divide by
+MIN_NOISE = 0.02
+
+PAST_COLUMNS = (
+    "volume_to_20",  # log volume less its 20-session mean
+    "volume_5_to_20",  # gaps between trailing means of log volume
+    "volume_20_to_60",
+    "volume_60_to_252",
+    "range_to_20",  # log of log(high / low), less its 20-session mean
+    "range_20_to_252",
+    "absolute_return",  # log return in units of its volatility
+    "signed_return",
+    "absolute_gap",  # open against the close before
+    "volatility_to_252",  # log of 60-session volatility against the 252-session one
+    "market_volume",  # the panel's mean of volume_to_20, absolute_return and range_to_20
+    "market_return",
+    "market_range",
+    "since_spike",  # sessions since the last surprise above SPIKE, log scaled to 0..1
+    "return_20",  # log return of 20 sessions
+    "below_high_252",  # how far the close is from its extremes of 252 sessions
+    "above_low_252",
+    "close_in_range",  # where the close lies between low and high, -0.5 to 0.5
+    "noise_60_to_252",  # log of the surprises' root mean square over 60 sessions against that over 252
+    "noise_252",
+    "volume_beta",  # of volume_to_20 on market_volume, over 252 sessions
+    "neighbours_surprise",  # of the ten tickers whose surprises go with the ticker's own (models/neighbours.py)
+    "neighbours_surprise_5",  # its 5-session mean
+    "traded",
+)
+
+
+def surprise(panel: Panel, level_NT: np.ndarray) -> np.ndarray:
+    """(N, T) float64: log volume less the level before it, less the mean of all tickers; NaN where there is none."""
+    before_NT = np.concatenate([np.full((len(level_NT), 1), np.nan), level_NT[:, :-1]], axis=1)
+    own_NT = np.clip(panel.log_volume_NT - before_NT, -CLIP, CLIP)
+    return own_NT - mean_of_tickers(own_NT)
+
+
+def past_features(panel: Panel, surprise_NT: np.ndarray, neighbours_NT: np.ndarray) -> np.ndarray:
+    """(N, T, F) float32, of PAST_COLUMNS. `neighbours_NT`: the mean surprise of each ticker's neighbours."""
+    columns = {
+        **_volume_and_range(panel),
+        **_prices(panel),
+        **_noise(panel, surprise_NT),
+        "since_spike": _since_spike(surprise_NT),
+        "neighbours_surprise": neighbours_NT,
+        "neighbours_surprise_5": trailing_mean(neighbours_NT, 5)[0],
+        "traded": panel.traded_NT,
+    }
+    past_NTF = np.empty((*surprise_NT.shape, len(PAST_COLUMNS)), dtype=np.float32)
+    for place, name in enumerate(PAST_COLUMNS):
+        there_NT = np.nan_to_num(np.where(panel.traded_NT, columns.pop(name), 0.0))
+        past_NTF[:, :, place] = np.clip(there_NT, -CLIP, CLIP)
+    assert not columns, f"columns that PAST_COLUMNS does not name: {list(columns)}"
+    return past_NTF
+
+
+def _volume_and_range(panel: Panel) -> dict[str, np.ndarray]:
+    log_volume_NT, log_range_NT = panel.log_volume_NT, _log_range(panel.fields)
+    volume = {window: trailing_mean(log_volume_NT, window)[0] for window in (5, 20, 60, 252)}
+    spread = {window: trailing_mean(log_range_NT, window)[0] for window in (20, 252)}
+    volume_NT, range_NT = log_volume_NT - volume[20], log_range_NT - spread[20]
+    return {
+        "volume_to_20": volume_NT,
+        "volume_5_to_20": volume[5] - volume[20],
+        "volume_20_to_60": volume[20] - volume[60],
+        "volume_60_to_252": volume[60] - volume[252],
+        "range_to_20": range_NT,
+        "range_20_to_252": spread[20] - spread[252],
+        "market_volume": np.broadcast_to(mean_of_tickers(volume_NT), volume_NT.shape),
+        "market_range": np.broadcast_to(mean_of_tickers(range_NT), volume_NT.shape),
+    }
+
+
+def _prices(panel: Panel) -> dict[str, np.ndarray]:
+    fields = panel.fields
+    log_close_NT = np.log(fields["adj_close"])
+    return_NT = log_close_NT - value_before(log_close_NT)
+    volatility = {}
+    for window in (60, 252):
+        volatility[window] = np.sqrt(trailing_mean(return_NT**2, window)[0] + MIN_VARIANCE)
+    move_NT = return_NT / volatility[60]
+    path_NT = np.cumsum(np.nan_to_num(return_NT), axis=1)
+    month_NT = path_NT - np.concatenate([np.zeros_like(path_NT[:, :20]), path_NT[:, :-20]], axis=1)
+    range_NT = fields["high"] - fields["low"]
+    middle_NT = np.full_like(range_NT, 0.5)
+    np.divide(fields["close"] - fields["low"], range_NT, out=middle_NT, where=range_NT > 0)
+    return {
+        "absolute_return": np.abs(move_NT),
+        "signed_return": move_NT,
+        "absolute_gap": np.abs(np.log(fields["open"]) - value_before(np.log(fields["close"]))) / volatility[60],
+        "volatility_to_252": np.log(volatility[60] / volatility[252]),
+        "market_return": np.broadcast_to(mean_of_tickers(np.abs(move_NT)), move_NT.shape),
+        "return_20": month_NT / volatility[60] / np.sqrt(20),
+        "below_high_252": (trailing_max(path_NT, 252) - path_NT) / volatility[60] / np.sqrt(252),
+        "above_low_252": (path_NT + trailing_max(-path_NT, 252)) / volatility[60] / np.sqrt(252),
+        "close_in_range": middle_NT - 0.5,
+    }
+
+
+def _noise(panel: Panel, surprise_NT: np.ndarray) -> dict[str, np.ndarray]:
+    noise = {}
+    for window in (60, 252):
+        noise[window] = np.log(np.sqrt(trailing_mean(surprise_NT**2, window)[0]) + MIN_NOISE)
+    volume_NT = panel.log_volume_NT - trailing_mean(panel.log_volume_NT, 20)[0]
+    market_NT = np.where(np.isfinite(volume_NT), mean_of_tickers(volume_NT), np.nan)
+    together_NT, apart_NT = (trailing_mean(values, 252)[0] for values in (volume_NT * market_NT, market_NT**2))
+    return {
+        "noise_60_to_252": noise[60] - noise[252],
+        "noise_252": noise[252],
+        "volume_beta": together_NT / (apart_NT + MIN_NOISE**2),
+    }
+
+
+def _log_range(fields: dict[str, np.ndarray]) -> np.ndarray:
+    """(N, T): log of log(high / low); a session at one price counts as one of a range of a basis point."""
+    return np.log(np.log(fields["high"] / fields["low"]) + 1e-4)
+
+
+def _since_spike(surprise_NT: np.ndarray) -> np.ndarray:
+    places_T = np.arange(surprise_NT.shape[1])
+    newest_NT = np.maximum.accumulate(np.where(surprise_NT > SPIKE, places_T, -SPIKE_MEMORY), axis=1)
+    return np.log1p(np.minimum(places_T - newest_NT, SPIKE_MEMORY)) / np.log1p(SPIKE_MEMORY)

@@ -1,0 +1,100 @@
+"""The forking-sequence network: along a ticker's sessions once, and from each of them all horizons at once.
+
+Wen, Torkkola, Narayanaswamy and Madeka (2017), "A multi-horizon quantile recurrent forecaster", arXiv:1711.11053.
+
+1. the recurrent cell reads x_t, what is known of session t, and keeps h_t;
+2. for horizon h, with c what is known at t of session t + h:   a = W1 [h_t, x_t] * (1 + g_h) + W2 c + b_h
+3. raw outputs o = W3 dropout(gelu(a)) + S_h [h_t, x_t], the last a linear path of each horizon's own: without it
+   yesterday's volume counts alike at every horizon
+4. the middle of o is the median, the others are steps away from it, made positive: quantiles cannot cross
+
+All is in units of log volume less the level of t, the mean log volume of its last 20 sessions.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from models.forecasters import LEVELS, MEDIAN
+from models.market_calendar import CALENDAR_COLUMNS
+from models.panel import HORIZONS
+from models.recipes import VolumeRecipe
+from models.volume_features import AHEAD_COLUMNS, AT_COLUMNS
+
+# B sequences, T sessions of each, P of them forecast from, H horizons, Q quantile levels, U units
+# X known of a session, K its calendar, A known of a session ahead
+
+NARROW = 1.5  # taken from a step before it is made positive, so that an untrained fan is about as wide as volumes are
+
+State = list[Tensor]  # [h] or [h, c], each (1, B, U)
+
+
+class Plain(nn.Module):
+    """A cell without memory: one layer, the same at each session; the article's multilayer perceptron."""
+
+    def __init__(self, inputs: int, units: int, batch_first: bool = True) -> None:
+        super().__init__()
+        assert batch_first
+        self.layer = nn.Linear(inputs, units)
+
+    def forward(self, x_BTX: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """As a recurrent layer, with a state that stays what it was, or zero."""
+        h_BTU = torch.tanh(self.layer(x_BTX))
+        return h_BTU, h_BTU.new_zeros(1, *h_BTU[:, 0].shape) if state is None else state
+
+
+CELLS = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN, "mlp": Plain}
+
+
+class ForkingNetwork(nn.Module):
+    """One member: features of sessions in, quantiles of the sessions after each of them out."""
+
+    def __init__(self, recipe: VolumeRecipe) -> None:
+        super().__init__()
+        units, known = recipe.head_size, recipe.hidden_size + len(AT_COLUMNS)
+        self.cell = CELLS[recipe.cell](len(AT_COLUMNS) + len(CALENDAR_COLUMNS), recipe.hidden_size, batch_first=True)
+        self.known = nn.Linear(known, units)  # W1
+        self.ahead = nn.Linear(len(AHEAD_COLUMNS), units, bias=False)  # W2
+        self.gate_HU = nn.Parameter(torch.zeros(HORIZONS, units))  # g
+        self.shift_HU = nn.Parameter(torch.zeros(HORIZONS, units))  # b
+        self.out = nn.Linear(units, len(LEVELS))  # W3
+        self.direct = nn.Linear(known, HORIZONS * len(LEVELS))  # S
+        self.keep = 1 - recipe.dropout
+
+    def encode(self, x_BTX: Tensor, calendar_BTK: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        """The hidden state after each session (B, T, U), and the state to go on from; from zero without one."""
+        given = None if state is None else tuple(state) if len(state) > 1 else state[0]
+        h_BTU, end = self.cell(torch.cat([x_BTX, calendar_BTK], dim=2), given)
+        return h_BTU, list(end) if isinstance(end, tuple) else [end]
+
+    def decode(
+        self, h_BPU: Tensor, x_BPX: Tensor, ahead_BPHA: Tensor, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Quantiles (B, P, H, Q) from hidden states, their sessions, and the sessions ahead.
+
+        `generator` draws the dropout of a training step; without one nothing is dropped.
+        """
+        known_BPV = torch.cat([h_BPU, x_BPX], dim=2)
+        hidden_BPHU = self.known(known_BPV).unsqueeze(2) * (1 + self.gate_HU) + self.ahead(ahead_BPHA) + self.shift_HU
+        hidden_BPHU = nn.functional.gelu(hidden_BPHU)
+        if generator is not None:
+            mask = torch.empty_like(hidden_BPHU).bernoulli_(self.keep, generator=generator)
+            hidden_BPHU = hidden_BPHU * mask / self.keep
+        direct_BPHQ = self.direct(known_BPV).unflatten(2, (HORIZONS, len(LEVELS)))
+        return _ordered(self.out(hidden_BPHU) + direct_BPHQ)
+
+
+def _ordered(raw_Q: Tensor) -> Tensor:
+    """Raw outputs (..., Q) as ascending quantiles: the median, and steps up and down from it."""
+    step_Q = nn.functional.softplus(raw_Q - NARROW)
+    median_1 = raw_Q[..., MEDIAN : MEDIAN + 1]
+    above = median_1 + step_Q[..., MEDIAN + 1 :].cumsum(-1)
+    below = median_1 - step_Q[..., :MEDIAN].flip(-1).cumsum(-1).flip(-1)
+    return torch.cat([below, median_1, above], dim=-1)
+
+
+def pinball_loss(quantile_BPHQ: Tensor, target_BPH: Tensor, is_there_BPH: Tensor) -> Tensor:
+    """The mean over levels and over the targets that are there (Koenker and Bassett, 1978)."""
+    level_Q = quantile_BPHQ.new_tensor(LEVELS)
+    error_BPHQ = target_BPH.unsqueeze(-1) - quantile_BPHQ
+    loss_BPH = torch.maximum(level_Q * error_BPHQ, (level_Q - 1) * error_BPHQ).mean(-1)
+    return (loss_BPH * is_there_BPH).sum() / is_there_BPH.sum().clamp(min=1)

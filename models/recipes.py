@@ -77,10 +77,10 @@ class VolumeRecipe:
     head_size: int = 64
     members: int = 4
     steps: int = 300
-    batch_sequences: int = 64
+    batch_sequences: int = 128
     burn_in_sessions: int = 20
     scored_sessions: int = 64
-    score_every: int = 4
+    score_every: int = 8
     dropout: float = 0.2
     learning_rate: float = 8e-3
     weight_decay: float = 1e-3

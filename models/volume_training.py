@@ -178,7 +178,7 @@ class VolumeForecaster:
 
     def fit(self, panel: Panel, *, through: int) -> Self:
         """Scaler, networks and calibration from the sessions up to place `through`."""
-        inputs = self._inputs(panel)
+        inputs = self.inputs(panel)
         scaler = fit_volume_scaler(inputs, through=through - self._recipe.stop_sessions)
         run = TrainingRun(scaler=scaler, through=through, seed=self._seed, device=self._device)
         self._model = fit_volume(inputs, self._recipe, run, on_epoch=self._on_epoch).model
@@ -187,9 +187,10 @@ class VolumeForecaster:
     def forecast(self, panel: Panel, cutoffs: np.ndarray) -> Forecasts:
         """As `VolumeModel.forecast`."""
         assert self._model is not None, "fit comes before forecast"
-        return self._model.forecast(self._inputs(panel), cutoffs)
+        return self._model.forecast(self.inputs(panel), cutoffs)
 
-    def _inputs(self, panel: Panel) -> Inputs:
+    def inputs(self, panel: Panel) -> Inputs:
+        """The features of a panel; those of the last one are at hand."""
         if self._built is None or self._built[0] is not panel:
             self._built = (panel, build_inputs(panel, use_earnings=self._recipe.use_earnings))
         return self._built[1]

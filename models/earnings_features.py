@@ -60,7 +60,7 @@ class EarningsCalendar:
         return np.stack([np.asarray(column, dtype=np.float32) for column in columns], axis=1)
 
     def sessions_since(self, ticker: np.ndarray, cutoff: np.ndarray, target: np.ndarray) -> np.ndarray:
-        """From the last announcement known at the cutoff to the target (arrays that broadcast); -1 and less for none."""
+        """From the last announcement known at the cutoff to the target (arrays that broadcast); below 0 for none."""
         return target - self.place_A[self._nearest(*np.broadcast_arrays(ticker, cutoff, target), step=-1)]
 
     def _nearest(self, ticker: np.ndarray, cutoff: np.ndarray, target: np.ndarray, *, step: int) -> np.ndarray:

@@ -29,7 +29,7 @@ check: install ## ruff and pyright
 	$(BIN)/pyright
 
 test: check ## lint, types and all tests
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 torture: install ## the crash and race tests, 50 times
 	VOLCAST_TORTURE=50 $(BIN)/pytest tests/test_crashes.py

@@ -21,7 +21,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $(STAMP)
 
 run: install ## the main job on the simulated exchange, offline
-	$(BIN)/volcast run --source simulated --tickers SBUX
+	$(BIN)/volcast run --source simulated --tickers SBUX,AAPL,MSFT,KO,JPM
 
 check: install ## ruff and pyright
 	$(BIN)/ruff check .

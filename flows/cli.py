@@ -58,7 +58,15 @@ Refit = Annotated[
     Literal["never", "yearly", "quarterly"],
     typer.Option(help="Fit again at the first cutoff of each calendar year or quarter, on all that is known then"),
 ]
-Recipe = Annotated[str, typer.Option(help="The recipe's name")]
+Recipe = Annotated[str, typer.Option(help="volume: the next 10 sessions; tutorial: a nowcast of one ticker")]
+Cell = Annotated[
+    Literal["lstm", "gru", "rnn", "mlp"],
+    typer.Option(help="What carries the past in the volume recipe; mlp sees only the cutoff"),
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="NAME=VALUE", help="Another setting of the recipe, such as steps=1000; repeatable"),
+]
 Seed = Annotated[int, typer.Option(help="Seed of the initial weights")]
 Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="auto takes a GPU when there is one")]
 FitScalersOn = Annotated[
@@ -94,7 +102,7 @@ def options(
 def run(
     source: Source = "simulated",
     tickers: Tickers = "",
-    recipe: Recipe = "tutorial",
+    recipe: Recipe = "volume",
     store: StoreRoot = DEFAULT_STORE,
     seed: Seed = 0,
     device: Device = "auto",
@@ -104,12 +112,21 @@ def run(
     force: Force = False,
     out: Out = None,
     events: Events = None,
+    cell: Cell = "lstm",
+    setting: Settings = None,
 ) -> None:
     """The whole pipeline: ingest, retrain, forecast, report."""
     from flows import commands
 
     training = commands.training_settings(
-        recipe, sessions, fit_scalers_on=fit_scalers_on, seed=seed, device=device, force=force
+        recipe,
+        sessions,
+        cell=cell,
+        fit_scalers_on=fit_scalers_on,
+        seed=seed,
+        device=device,
+        force=force,
+        settings=commands.recipe_settings(setting or ()),
     )
     commands.run(commands.data_settings(source, tickers, store, as_of, events), training, out)
 
@@ -157,7 +174,7 @@ def quarantine(
 def retrain(
     source: StoredSource = None,
     tickers: StoredTickers = "",
-    recipe: Recipe = "tutorial",
+    recipe: Recipe = "volume",
     store: StoreRoot = DEFAULT_STORE,
     seed: Seed = 0,
     device: Device = "auto",
@@ -165,12 +182,21 @@ def retrain(
     fit_scalers_on: FitScalersOn = "train",
     sessions: Sessions = "253",
     force: Force = False,
+    cell: Cell = "lstm",
+    setting: Settings = None,
 ) -> None:
     """Train on the stored prices; the new version forecasts if it is not worse than the present one."""
     from flows import commands
 
     training = commands.training_settings(
-        recipe, sessions, fit_scalers_on=fit_scalers_on, seed=seed, device=device, force=force
+        recipe,
+        sessions,
+        cell=cell,
+        fit_scalers_on=fit_scalers_on,
+        seed=seed,
+        device=device,
+        force=force,
+        settings=commands.recipe_settings(setting or ()),
     )
     commands.retrain(commands.stored_data_settings(source, tickers, store, as_of), training)
 
@@ -179,7 +205,7 @@ def retrain(
 def forecast(
     source: StoredSource = None,
     tickers: StoredTickers = "",
-    recipe: Recipe = "tutorial",
+    recipe: Recipe = "volume",
     store: StoreRoot = DEFAULT_STORE,
     as_of: AsOf = None,
     out: Out = None,
@@ -204,6 +230,8 @@ def backtest(
     store: StoreRoot = DEFAULT_STORE,
     seed: Seed = 0,
     device: Device = "auto",
+    cell: Cell = "lstm",
+    setting: Settings = None,
 ) -> None:
     """Forecast each session of the past with what was known then, and score every forecaster on the same rows.
 
@@ -220,6 +248,7 @@ def backtest(
         seed=seed,
         device=device,
         out=out,
+        settings={"cell": cell, **commands.recipe_settings(setting or ())},
     )
     commands.backtest(commands.data_settings(source, tickers, store, None, events), request)
 
@@ -263,7 +292,7 @@ def list_models(source: StoredSource = None, store: StoreRoot = DEFAULT_STORE) -
 
 @models.command("show")
 def show_model(
-    name: Annotated[str, typer.Argument(help="A model's name, such as tutorial.SBUX  [default: each]")] = "",
+    name: Annotated[str, typer.Argument(help="A model's name, such as volume or tutorial.SBUX  [default: each]")] = "",
     source: StoredSource = None,
     store: StoreRoot = DEFAULT_STORE,
 ) -> None:

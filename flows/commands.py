@@ -1,5 +1,6 @@
 """What the commands do: find or start a server, run flows, say how it went."""
 
+import json
 import os
 from collections.abc import Sequence
 from datetime import datetime
@@ -63,6 +64,20 @@ def training_settings(recipe: str, sessions: str = "253", **settings: Any) -> Tr
     return TrainingSettings(recipe=recipe, window_sessions=None if sessions == "all" else int(sessions), **settings)
 
 
+def recipe_settings(given: Sequence[str]) -> dict[str, Any]:
+    """Settings of a recipe from NAME=VALUE, the value as JSON or else a word."""
+    found: dict[str, Any] = {}
+    for each in given:
+        name, is_there, value = each.partition("=")
+        if not is_there:
+            raise UnknownRecipe(f"--set must be NAME=VALUE, such as steps=1000; {each!r} came.")
+        try:
+            found[name.strip()] = json.loads(value)
+        except json.JSONDecodeError:
+            found[name.strip()] = value
+    return found
+
+
 def run(data: DataSettings, training: TrainingSettings, out: Path | None) -> None:
     """Ingest, retrain, forecast, report; then a summary. Raises SomeModelsFailed after the summary of the others."""
     check_out(out)
@@ -112,7 +127,7 @@ def quarantine(data: DataSettings, limit: int) -> None:
 def retrain(data: DataSettings, training: TrainingSettings) -> None:
     """Train each model of the stored tickers."""
     check(data, training)
-    parts = stored_parts(data)
+    parts = stored_parts(data, training)
     _quiet()
     with prefect_server() as server:
         scorecards = [retrain_flow(part, training) for part in parts]
@@ -125,7 +140,7 @@ def forecast(data: DataSettings, training: TrainingSettings, out: Path | None) -
     """Forecast with the champion of each model."""
     check_out(out)
     check(data, training)
-    parts = stored_parts(data)
+    parts = stored_parts(data, training)
     _quiet()
     with prefect_server() as server:
         batches = [forecast_flow(part, training) for part in parts]

@@ -18,7 +18,7 @@ from tasks.settings import DataSettings, TrainingSettings
 def pipeline(data: DataSettings, training: TrainingSettings) -> PipelineResult:
     """Bring the prices up to date, retrain, forecast and report; a model that fails stops no other."""
     snapshot = ingest(data)
-    parts = model_parts(data, snapshot)
+    parts = model_parts(data, training, snapshot)
 
     retrained = [retrain(part, training, return_state=True) for part in parts]
 

@@ -1,6 +1,6 @@
 """How a command ends: what there is now, in a few lines."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -26,7 +26,7 @@ from storage.records import (
     Snapshot,
 )
 from storage.store import open_store
-from tasks.report import score_rows
+from tasks.report import forecast_rows, score_rows
 from tasks.stored import CHAMPION, champion_version, model_version, read_scores
 
 SIMULATED = "[bold yellow]Simulated data[/] from volcast's own simulated exchange, not from a market."
@@ -118,15 +118,11 @@ def show_scorecard(console: Console, scorecard: Scorecard) -> None:
     """How good the model is, and whether it forecasts."""
     model, features = scorecard.model, scorecard.model.scaler.features
     console.print(
-        f"[bold]Model[/]     {model.artifact}: final loss {model.final_loss:.5f} on {model.device}; "
-        f"{features.train_rows} train and {features.rows - features.train_rows} test sessions, "
-        f"scalers fitted on {model.scaler.fitted_on} rows"
+        f"[bold]Model[/]     {model.artifact}: final loss {model.final_loss:.5f} on {model.device};\n"
+        f"          {features.train_rows:,} train and {features.rows - features.train_rows:,} test sessions, "
+        f"scalers fitted on {model.scaler.fitted_on} rows\n"
     )
-    rows = score_rows(scorecard)
-    table = Table(*rows[0], title=str(scorecard.artifact), title_justify="left", title_style="bold")
-    for row in rows:
-        table.add_row(*row.values())
-    console.print(table)
+    console.print(_table(score_rows(scorecard), title=str(scorecard.artifact)))
     for sentence in scorecard.words:
         console.print(f"  {sentence}")
 
@@ -137,6 +133,11 @@ def show_forecast(console: Console, batch: ForecastBatch) -> None:
         f"[bold]Forecast[/]  {batch.artifact} by {batch.model.artifact}: {batch.rows} rows, "
         f"sessions {batch.first_session} to {batch.last_session}"
     )
+    if batch.left_out:
+        console.print(f"          [yellow]no forecast of[/] {', '.join(batch.left_out)}: no price, or too few")
+    rows = forecast_rows(batch)
+    if rows:
+        console.print(_table(rows, title="Median and 80 % interval, million shares"))
 
 
 def show_result(console: Console, result: PipelineResult) -> None:
@@ -144,8 +145,8 @@ def show_result(console: Console, result: PipelineResult) -> None:
     console.print()
     show_prices(console, result.snapshot)
     for report in result.reports:
-        ticker = report.batch.snapshot.tickers[0]
-        console.print(f"\n[bold]Training[/]  {ticker}: {result.trainings[ticker]}")
+        name = report.batch.artifact.name
+        console.print(f"\n[bold]Training[/]  {name}: {result.trainings[name]}")
         show_scorecard(console, report.scorecard)
         show_forecast(console, report.batch)
         for path in report.files.values():
@@ -191,7 +192,7 @@ def show_models(console: Console, store_url: str) -> None:
         pad_edge=False,
         padding=(0, 1, 0, 0),
     )
-    for heading in ("model", "version", "trained", "cutoff", "loss", "seed", "RMSE"):
+    for heading in ("model", "version", "trained", "cutoff", "loss", "seed", "score"):
         table.add_column(heading, no_wrap=True)
     for name in artifacts.names("model"):
         champion, scores = champion_version(artifacts, name), read_scores(artifacts, name)
@@ -230,6 +231,13 @@ def nice_path(url_or_path: str) -> str:
         return url_or_path
     path = Path(unquote(parts.path))
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def _table(rows: Sequence[Mapping[str, str]], *, title: str) -> Table:
+    table = Table(*rows[0], title=title, title_justify="left", title_style="bold", **NARROW)
+    for row in rows:
+        table.add_row(*row.values())
+    return table
 
 
 def _loss_table(title: str, scores: Sequence[ForecasterScore]) -> Table:

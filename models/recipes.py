@@ -6,7 +6,7 @@ A recipe holds no data and no seed: the same recipe, prices, seed and device giv
 import hashlib
 import json
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 from models.errors import UnknownRecipe
 
@@ -17,7 +17,8 @@ NOWCAST_NOTE = (
 )
 
 MIN_TRAIN_SESSIONS = 20  # the 20-session mean, a baseline, needs them before the first test session
-COUNTS = ("train_sessions", "hidden_size", "layers", "head_size", "epochs", "log_every_epochs")
+MIN_TEST_SESSIONS = 20  # twice the longest horizon, the least that a test against chance takes
+CELLS = ("lstm", "gru", "rnn", "mlp")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,12 +56,10 @@ class TutorialRecipe:
         known = bool(self.features) and set(self.features) <= set(PRICE_COLUMNS)
         distinct = len(set(self.features)) == len(self.features)
         _require(known and distinct, self, "features", f"one or more of {list(PRICE_COLUMNS)}, each once")
-        for setting in COUNTS:
-            _require(_is_count(getattr(self, setting)), self, setting, "a whole number, 1 or more")
+        _require_counts(self, ("train_sessions", "hidden_size", "layers", "head_size", "epochs", "log_every_epochs"))
         trainable = self.train_sessions >= MIN_TRAIN_SESSIONS
         _require(trainable, self, "train_sessions", f"{MIN_TRAIN_SESSIONS} or more")
-        rate = self.learning_rate
-        _require(isinstance(rate, float) and 0 < rate < 1, self, "learning_rate", "a number between 0 and 1")
+        _require_rate(self)
         window = self.window_sessions
         enough = window is None or (_is_count(window) and window > self.train_sessions)
         _require(enough, self, "window_sessions", f"None, or more than train_sessions ({self.train_sessions})")
@@ -68,51 +67,82 @@ class TutorialRecipe:
 
 @dataclass(frozen=True, kw_only=True)
 class VolumeRecipe:
-    """Quantiles of the coming ten sessions' volume."""
+    """A forecast of the next 10 sessions, as quantiles, of every ticker by one model.
+
+    Raises UnknownRecipe for a setting that is not allowed.
+    """
 
     name: Literal["volume"] = "volume"
-    cell: Literal["lstm", "gru", "rnn", "mlp"] = "lstm"
-    use_earnings: bool = True
-    hidden_size: int = 32
-    head_size: int = 64
-    members: int = 4
-    steps: int = 300
-    batch_sequences: int = 128
-    burn_in_sessions: int = 20
-    scored_sessions: int = 64
-    score_every: int = 8
+    cell: Literal["lstm", "gru", "rnn", "mlp"] = "lstm"  # what carries the past; mlp sees only the cutoff
+    use_earnings: bool = True  # announced earnings are features; zeros where none are known
+    hidden_size: int = 32  # numbers in the cell's state
+    head_size: int = 64  # numbers between state and quantiles
+    members: int = 4  # networks from seeds of their own, averaged
+    steps: int = 300  # of the optimiser, for each member
+    batch_sequences: int = 128  # stretches of a ticker's history in a step
+    burn_in_sessions: int = 20  # at the start of a sequence, not scored: the state fills
+    scored_sessions: int = 64  # the rest of a sequence
+    score_every: int = 8  # sessions: neighbours share most of their targets
     dropout: float = 0.2
-    learning_rate: float = 8e-3
+    learning_rate: float = 8e-3  # the highest of the schedule
     weight_decay: float = 1e-3
-    gradient_clip: float = 1.0
+    gradient_clip: float = 1.0  # norm
     log_every_steps: int = 50
-    stop_sessions: int = 63
-    test_sessions: int = 63
+    stop_sessions: int = 63  # the last ones of the train span: early stopping, first calibration
+    test_sessions: int = 63  # the newest ones, held back: each is forecast from the sessions before it
+
+    def __post_init__(self) -> None:
+        _require(self.name == "volume", self, "name", "volume")
+        _require(self.cell in CELLS, self, "cell", f"one of {list(CELLS)}")
+        _require(isinstance(self.use_earnings, bool), self, "use_earnings", "true or false")
+        _require_counts(self, ("hidden_size", "head_size", "members", "steps", "batch_sequences", "burn_in_sessions"))
+        _require_counts(self, ("scored_sessions", "score_every", "log_every_steps", "stop_sessions", "test_sessions"))
+        _require_rate(self)
+        for setting in ("dropout", "weight_decay"):
+            value = getattr(self, setting)
+            _require(isinstance(value, float) and 0 <= value < 1, self, setting, "a number from 0 up to 1")
+        clip = self.gradient_clip
+        _require(isinstance(clip, float) and clip > 0, self, "gradient_clip", "a number above 0")
+        _require(self.test_sessions >= MIN_TEST_SESSIONS, self, "test_sessions", f"{MIN_TEST_SESSIONS} or more")
 
 
-RECIPES: dict[str, type[TutorialRecipe]] = {"tutorial": TutorialRecipe}
+Recipe = TutorialRecipe | VolumeRecipe
+
+DEFAULT_RECIPE = "volume"
+RECIPES: dict[str, type[TutorialRecipe] | type[VolumeRecipe]] = {"tutorial": TutorialRecipe, "volume": VolumeRecipe}
 
 
-def make_recipe(name: str, **changes: Any) -> TutorialRecipe:
+def setting_names(name: str) -> list[str]:
+    """The settings of the recipe of that name. Raises UnknownRecipe."""
+    if name not in RECIPES:
+        raise UnknownRecipe(f"There is no recipe {name!r}. Known recipes: {', '.join(sorted(RECIPES))}.")
+    return [field.name for field in fields(RECIPES[name])]
+
+
+@overload
+def make_recipe(name: Literal["tutorial"], **changes: Any) -> TutorialRecipe: ...
+@overload
+def make_recipe(name: Literal["volume"], **changes: Any) -> VolumeRecipe: ...
+@overload
+def make_recipe(name: str, **changes: Any) -> Recipe: ...
+def make_recipe(name: str, **changes: Any) -> Recipe:
     """The recipe of that name, with its defaults except for `changes`; `make_recipe(**settings(r)) == r`.
 
     Raises UnknownRecipe for a name that is not in RECIPES, a setting that the recipe lacks, or a value not allowed.
     """
-    if name not in RECIPES:
-        raise UnknownRecipe(f"There is no recipe {name!r}. Known recipes: {', '.join(sorted(RECIPES))}.")
-    known = [field.name for field in fields(RECIPES[name])]
+    known = setting_names(name)
     unknown = sorted(set(changes) - set(known))
     if unknown:
         raise UnknownRecipe(f"Recipe {name} has no setting {', '.join(unknown)}. Its settings: {', '.join(known)}.")
     return RECIPES[name](**changes)
 
 
-def settings(recipe: TutorialRecipe) -> dict[str, Any]:
+def settings(recipe: Recipe) -> dict[str, Any]:
     """Every setting of the recipe, its name included, as JSON types (features as a list)."""
-    return asdict(recipe) | {"features": list(recipe.features)}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(recipe).items()}
 
 
-def digest(recipe: TutorialRecipe) -> str:
+def digest(recipe: Recipe) -> str:
     """sha256 (64 hex digits) of the recipe's settings as JSON with sorted keys: equal recipes, equal digests."""
     return hashlib.sha256(json.dumps(settings(recipe), sort_keys=True).encode()).hexdigest()
 
@@ -121,7 +151,17 @@ def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
-def _require(holds: bool, recipe: TutorialRecipe, setting: str, expected: str) -> None:
+def _require_counts(recipe: Recipe, names: tuple[str, ...]) -> None:
+    for setting in names:
+        _require(_is_count(getattr(recipe, setting)), recipe, setting, "a whole number, 1 or more")
+
+
+def _require_rate(recipe: Recipe) -> None:
+    rate = recipe.learning_rate
+    _require(isinstance(rate, float) and 0 < rate < 1, recipe, "learning_rate", "a number between 0 and 1")
+
+
+def _require(holds: bool, recipe: Recipe, setting: str, expected: str) -> None:
     if not holds:
         came = getattr(recipe, setting)
         raise UnknownRecipe(f"Recipe {recipe.name}: {setting} must be {expected}; {came!r} came.")

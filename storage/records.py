@@ -189,6 +189,7 @@ class ForecastBatch(Record):
     rows: int
     first_session: date  # of the targets
     last_session: date
+    left_out: tuple[str, ...] = ()  # tickers of the snapshot without a forecast
 
 
 class Report(Record):

@@ -3,7 +3,7 @@
 1. kept prices versions: the newest ones, and each that a kept manifest walks back to; kept manifests: those that an
    alias points at, and the newest versions of each artifact
 2. what may go: data files of the prices that no kept version names, those of the ledger that its newest version does
-   not name, blobs that no manifest names, staged frames
+   not name, blobs that no manifest names, staged frames, checkpoints of trainings that were stopped
 3. only what is older than a day: a run that is under way may still need what is younger
 """
 
@@ -37,10 +37,11 @@ def find_garbage(store: Store, *, keep_versions: int, now: datetime | None = Non
     artifacts = ArtifactStore(store)
     manifests = [artifacts.get(*place) for place in artifacts.all_versions()]
     blobs = {blob_key(blob) for manifest in manifests for blob in manifest.files.values()}
-    staged, unnamed = _old(store, "staging", before, kept=()), _old(store, "blobs", before, kept=blobs)
+    old = _old(store, "staging", before, kept=()) | _old(store, "checkpoints", before, kept=())
+    old |= _old(store, "blobs", before, kept=blobs)
     for table in (FORECAST_TABLE, SCORE_TABLE):
-        unnamed |= _never_committed(store, table, before)
-    return staged | unnamed | _old_prices(store, before, _versions_behind(artifacts, manifests), keep_versions)
+        old |= _never_committed(store, table, before)
+    return old | _old_prices(store, before, _versions_behind(artifacts, manifests), keep_versions)
 
 
 def remove(store: Store, garbage: dict[str, int]) -> None:

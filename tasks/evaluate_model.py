@@ -2,64 +2,48 @@
 
 import json
 
-import numpy as np
-import pandas as pd
 from prefect import get_run_logger, task
 
-from models.evaluation import evaluate
-from models.features import tensors
-from models.promotion import decide
 from storage.artifacts import ArtifactStore, Draft
 from storage.records import ModelVersion, Scorecard
 from storage.store import open_store
 from tasks.find_trained import inputs_digest
+from tasks.prepared import read_prepared
 from tasks.provenance import provenance
 from tasks.settings import TrainingSettings
-from tasks.stored import FEATURES_FILE, SCORES_FILE, champion_version, read_frame, read_nowcaster
+from tasks.stored import SCORES_FILE, champion_version, read_model
 
 
 @task(task_run_name="evaluate {model.artifact}")
 def evaluate_model(model: ModelVersion, training: TrainingSettings) -> Scorecard:
     """The scorecard as a version, with the decision about promotion in it."""
-    snapshot, name = model.scaler.features.snapshot, model.artifact.name
-    artifacts = ArtifactStore(open_store(snapshot.store))
-    frame = read_frame(artifacts, model.scaler.features.artifact, FEATURES_FILE)
+    features, name, method = model.scaler.features, model.artifact.name, training.method()
+    artifacts = ArtifactStore(open_store(features.snapshot.store))
     present = champion_version(artifacts, name)
-    rival = {} if present in (None, model.artifact.version) else {"champion": predict(artifacts, name, present, frame)}
-    evaluation = evaluate(frame, predict(artifacts, name, model.artifact.version, frame), training.make(), rivals=rival)
-    decision = decide(
-        evaluation.rmse_shares,
-        evaluation.table["rmse_shares"].to_dict().get("champion"),
-        baselines=evaluation.baseline_rmse_shares,
-    )
-    scores = {str(method): errors for method, errors in evaluation.table.to_dict("index").items()}
+    champion = None if present in (None, model.artifact.version) else read_model(artifacts, name, present)[1]
+    own = read_model(artifacts, name, model.artifact.version)[1]
+    evaluated = method.evaluate(read_prepared(features, method), own, champion)
     draft = Draft(
         kind="scorecard",
         name=name,
-        files={SCORES_FILE: json.dumps(scores, indent=1).encode()},
+        files={SCORES_FILE: json.dumps(evaluated.scores, indent=1).encode(), **evaluated.files},
         parents=(model.artifact,),
         facts={
-            "inputs": inputs_digest(model.scaler.features, training),
+            "inputs": inputs_digest(features, training),
             "champion": present,
-            "words": list(evaluation.words),
-            "promote": decision.promote,
-            "verdict": decision.reason,
+            "words": list(evaluated.words),
+            "promote": evaluated.decision.promote,
+            "verdict": evaluated.decision.reason,
         },
-        provenance=provenance(source=snapshot.source, seed=training.seed),
+        provenance=provenance(source=features.snapshot.source, seed=training.seed),
     )
     ref = artifacts.put(draft).ref
-    get_run_logger().info("%s: %s", ref, evaluation.words[1])
+    get_run_logger().info("%s: %s", ref, evaluated.words[1])
     return Scorecard(
         artifact=ref,
         model=model,
-        scores=scores,
-        words=evaluation.words,
-        promote=decision.promote,
-        verdict=decision.reason,
+        scores=evaluated.scores,
+        words=evaluated.words,
+        promote=evaluated.decision.promote,
+        verdict=evaluated.decision.reason,
     )
-
-
-def predict(artifacts: ArtifactStore, name: str, version: int, frame: pd.DataFrame) -> np.ndarray:
-    """What a stored model says of each row of a features frame, in shares (N,)."""
-    nowcaster, recipe = read_nowcaster(artifacts, name, version)
-    return nowcaster.predict(tensors(frame, recipe)[0])

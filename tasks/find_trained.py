@@ -15,6 +15,8 @@ from storage.store import open_store
 from tasks.settings import TrainingSettings
 from tasks.stored import champion_version, scorecard_of
 
+RECENT = 8  # scorecards that are looked at: runs of several sets of tickers take turns under one name
+
 
 def inputs_digest(features: FeatureSet, training: TrainingSettings) -> str:
     """One word for all that the weights follow from: features, recipe, seed, kind of device."""
@@ -25,14 +27,16 @@ def inputs_digest(features: FeatureSet, training: TrainingSettings) -> str:
 
 @task(task_run_name="look for {training.recipe} trained on the same data")
 def find_trained(features: FeatureSet, training: TrainingSettings) -> Scorecard | None:
-    """The newest scorecard, when it is of the same data and settings and nothing forces a new training."""
+    """A recent scorecard of the same data and settings, unless a new training is forced."""
     artifacts = ArtifactStore(open_store(features.snapshot.store))
-    name = features.artifact.name
-    newest = artifacts.newest("scorecard", name)
-    if training.force or newest is None or champion_version(artifacts, name) is None:
+    name, inputs = features.artifact.name, inputs_digest(features, training)
+    if training.force or champion_version(artifacts, name) is None:
         return None
-    alike = newest.facts["inputs"] == inputs_digest(features, training)
-    return scorecard_of(artifacts, features.snapshot.store, newest) if alike else None
+    for version in artifacts.versions("scorecard", name)[: -RECENT - 1 : -1]:
+        manifest = artifacts.get("scorecard", name, version)
+        if manifest.facts["inputs"] == inputs:
+            return scorecard_of(artifacts, features.snapshot.store, manifest)
+    return None
 
 
 def find_scorecard(batch: ForecastBatch) -> Scorecard:

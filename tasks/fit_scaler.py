@@ -2,21 +2,21 @@
 
 from prefect import get_run_logger, task
 
-from models.scaling import fit_scaler as scaler_of
 from models.weights import to_bytes
 from storage.artifacts import ArtifactStore, Draft
 from storage.records import FeatureSet, FittedScaler
 from storage.store import open_store
+from tasks.prepared import read_prepared
 from tasks.provenance import provenance
 from tasks.settings import TrainingSettings
-from tasks.stored import FEATURES_FILE, SCALER_FILE, read_frame
+from tasks.stored import SCALER_FILE
 
 
 @task(task_run_name="fit scalers on {training.fit_scalers_on} rows")
 def fit_scaler(features: FeatureSet, training: TrainingSettings) -> FittedScaler:
-    """StandardScaler of the features and MinMaxScaler of the volume, as float64 buffers."""
-    artifacts = ArtifactStore(open_store(features.snapshot.store))
-    scaler = scaler_of(read_frame(artifacts, features.artifact, FEATURES_FILE), training.make())
+    """The recipe's scaler, as float64 buffers."""
+    artifacts, method = ArtifactStore(open_store(features.snapshot.store)), training.method()
+    scaler = method.scaler(read_prepared(features, method))
     draft = Draft(
         kind="scaler",
         name=features.artifact.name,

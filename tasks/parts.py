@@ -9,7 +9,6 @@ from models.errors import ModelError
 from storage.artifacts import ArtifactStore
 from storage.records import PipelineResult, Report, Scorecard, Snapshot
 from storage.store import open_store
-from tasks.build_features import model_name
 from tasks.settings import DataSettings, TrainingSettings
 from tasks.stored import champion_version
 
@@ -22,33 +21,35 @@ class SomeModelsFailed(ModelError):
         self.result = result
 
 
-def model_parts(data: DataSettings, snapshot: Snapshot) -> list[DataSettings]:
-    """The prices of each model: one ticker each, up to the snapshot's cutoff."""
-    return [data.model_copy(update={"tickers": (ticker,), "as_of": snapshot.cutoff}) for ticker in snapshot.tickers]
+def model_parts(data: DataSettings, training: TrainingSettings, snapshot: Snapshot) -> list[DataSettings]:
+    """The prices of each model: its tickers, up to the snapshot's cutoff."""
+    parts = training.method().parts(snapshot.tickers)
+    return [data.model_copy(update={"tickers": tickers, "as_of": snapshot.cutoff}) for tickers in parts]
 
 
 def with_champion(parts: Sequence[DataSettings], training: TrainingSettings, snapshot: Snapshot) -> list[DataSettings]:
     """The parts that have a model to forecast with: trained now, or left from an earlier run."""
-    artifacts, recipe = ArtifactStore(open_store(snapshot.store)), training.make()
-    return [part for part in parts if champion_version(artifacts, model_name(recipe, part.tickers)) is not None]
+    artifacts, method = ArtifactStore(open_store(snapshot.store)), training.method()
+    return [part for part in parts if champion_version(artifacts, method.model_name(part.tickers)) is not None]
 
 
 def outcomes(
     parts: Sequence[DataSettings], states: Sequence[State[Scorecard]], training: TrainingSettings, snapshot: Snapshot
 ) -> dict[str, str | Exception]:
-    """For each part: what its training came to, in words, or the error of one that failed.
+    """For each model, by name: what its training came to, in words, or the error of one that failed.
 
     The verdict is read from the store: a busy server may give a final state back without the data in it.
     """
-    artifacts, recipe = ArtifactStore(open_store(snapshot.store)), training.make()
+    artifacts, method = ArtifactStore(open_store(snapshot.store)), training.method()
     ended: dict[str, str | Exception] = {}
     for part, state in zip(parts, states, strict=True):
+        name = method.model_name(part.tickers)
         if not state.is_completed():
-            ended[part.label] = _error_of(state)
+            ended[name] = _error_of(state)
         elif state.name == "Skipped":
-            ended[part.label] = str(state.message)
+            ended[name] = str(state.message)
         else:
-            ended[part.label] = str(artifacts.get("scorecard", model_name(recipe, part.tickers)).facts["verdict"])
+            ended[name] = str(artifacts.get("scorecard", name).facts["verdict"])
     return ended
 
 
@@ -57,7 +58,7 @@ def finish(snapshot: Snapshot, reports: Sequence[Report], ended: Mapping[str, st
     failed = [outcome for outcome in ended.values() if isinstance(outcome, Exception)]
     if len(failed) == len(ended) == 1:
         raise failed[0]
-    words = {ticker: str(outcome) for ticker, outcome in ended.items()}
+    words = {name: str(outcome) for name, outcome in ended.items()}
     result = PipelineResult(snapshot=snapshot, reports=tuple(reports), trainings=words)
     if failed:
         why = " ".join(str(error) for error in failed)

@@ -30,6 +30,7 @@ def check(data: DataSettings, training: TrainingSettings | None = None) -> None:
 def check_backtest(data: DataSettings, request: BacktestSettings) -> None:
     """Raises what `check` does, ImpossibleTest, and ValueError for a file that cannot be written."""
     request.span()
+    request.recipe()
     check_out(request.out)
     choose_device(request.device)
     today = (data.now or datetime.now(UTC)).date()
@@ -38,10 +39,11 @@ def check_backtest(data: DataSettings, request: BacktestSettings) -> None:
     check(data)
 
 
-def stored_parts(data: DataSettings) -> list[DataSettings]:
-    """`data` for each of its models: one ticker each, of those that are asked for or stored. Raises NotStored."""
+def stored_parts(data: DataSettings, training: TrainingSettings) -> list[DataSettings]:
+    """`data` for each of its models, of the tickers that are asked for or stored. Raises NotStored."""
     table = PriceTable(open_store(root_of(data.store, data.source)))
-    return [data.model_copy(update={"tickers": (ticker,)}) for ticker in data.tickers or table.tickers()]
+    parts = training.method().parts(data.tickers or table.tickers())
+    return [data.model_copy(update={"tickers": tickers}) for tickers in parts]
 
 
 def stored_source(store_url: str) -> str:

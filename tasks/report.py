@@ -2,35 +2,41 @@
 
 import base64
 import re
+from collections.abc import Sequence
 
 import obstore
 import pandas as pd
 from prefect import get_run_logger, task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
-from models.metrics import format_shares
 from storage.artifacts import ArtifactStore
-from storage.records import ForecastBatch, ModelVersion, Report, Scorecard
+from storage.records import ForecastBatch, ModelVersion, Report, Scorecard, Snapshot
 from storage.store import open_store
-from tasks.evaluate_model import predict
-from tasks.plots import actual_against_predicted, volume_over_time
-from tasks.stored import FEATURES_FILE, FORECAST_FILE, read_frame, to_parquet
+from tasks.frames import to_parquet
+from tasks.methods.protocol import Names, Plot
+from tasks.prepared import read_prepared
+from tasks.stored import FORECAST_FILE, read_frame, read_model, reader, stored_method
+from tasks.take_snapshot import read_prices
 
 SIMULATED_NOTE = (
     "**Simulated data**: these prices and volumes come from volcast's own simulated exchange, not from a market."
 )
+MAX_PLOTS_BYTES = 200_000  # of the PNGs in a Prefect artifact; as text they grow by a third, and 300 kB is its limit
 
 
 @task(task_run_name="publish the report on {scorecard.model.artifact}")
 def publish_report(scorecard: Scorecard) -> None:
     """One markdown artifact with the plots in it, and one table artifact with the scores, on the calling flow run."""
-    name = _slug(scorecard.model.artifact.name)
     model = scorecard.model
-    plots = draw(model)
-    images = [f"![{title}](data:image/png;base64,{base64.b64encode(png).decode()})" for title, png in plots.items()]
+    name, snapshot = _slug(model.artifact.name), model.scaler.features.snapshot
+    method, predictor = read_model(_artifacts(snapshot), model.artifact.name, model.artifact.version)
+    forecasts = method.forecast(read_prepared(model.scaler.features, method), predictor)
+    plots = [*_forecast_plots(model, snapshot, forecasts), *_model_plots(scorecard)]
     verdict = scorecard.words[1]
     create_markdown_artifact(
-        key=f"volcast-report-{name}", markdown="\n\n".join([markdown(scorecard), *images]), description=verdict
+        key=f"volcast-report-{name}",
+        markdown="\n\n".join([markdown(scorecard), *map(_image, _small_enough(plots))]),
+        description=verdict,
     )
     create_table_artifact(key=f"volcast-scorecard-{name}", table=score_rows(scorecard), description=verdict)
     get_run_logger().info("report and scorecard of %s are among this run's artifacts", model.artifact)
@@ -39,15 +45,13 @@ def publish_report(scorecard: Scorecard) -> None:
 @task(task_run_name="write the report on {batch.artifact}")
 def write_report(batch: ForecastBatch, scorecard: Scorecard) -> Report:
     """Plots, scorecard and forecast as plain files under `reports/` of the store."""
-    store = open_store(batch.snapshot.store)
-    forecasts = read_frame(ArtifactStore(store), batch.artifact, FORECAST_FILE)
+    store, forecasts = open_store(batch.snapshot.store), _forecasts(batch)
     folder = f"reports/{batch.artifact.name}/v{batch.artifact.version}"
-    plots = draw(batch.model)
+    plots = [*_forecast_plots(batch.model, batch.snapshot, forecasts), *_model_plots(scorecard)]
     files = {
         "forecast.parquet": to_parquet(forecasts),
         "forecast.csv": forecasts.to_csv(index=False, date_format="%Y-%m-%d").encode(),
-        "volume.png": plots["Volume over time"],
-        "predicted.png": plots["Actual against predicted volume"],
+        **{plot.file: plot.png for plot in plots},
         "scorecard.md": markdown(scorecard).encode(),
     }
     for name, data in files.items():
@@ -55,21 +59,6 @@ def write_report(batch: ForecastBatch, scorecard: Scorecard) -> Report:
     where = {name: f"{store.folder or store.url}/{folder}/{name}" for name in files}
     get_run_logger().info("report in %s/%s", store.folder or store.url, folder)
     return Report(batch=batch, scorecard=scorecard, files=where)
-
-
-def draw(model: ModelVersion) -> dict[str, bytes]:
-    """Title -> PNG: the volume that the model was trained and tested on, and what the model says of it."""
-    snapshot = model.scaler.features.snapshot
-    artifacts = ArtifactStore(open_store(snapshot.store))
-    features = read_frame(artifacts, model.scaler.features.artifact, FEATURES_FILE)
-    predicted = predict(artifacts, model.artifact.name, model.artifact.version, features)
-    what = f"{', '.join(snapshot.tickers)}{' (simulated)' if snapshot.simulated else ''}"
-    return {
-        "Volume over time": volume_over_time(features, title=f"{what}: daily volume"),
-        "Actual against predicted volume": actual_against_predicted(
-            features, predicted, title=f"{what}: same-session nowcast by {model.artifact}"
-        ),
-    }
 
 
 def markdown(scorecard: Scorecard) -> str:
@@ -93,16 +82,60 @@ def markdown(scorecard: Scorecard) -> str:
 
 def score_rows(scorecard: Scorecard) -> list[dict[str, str]]:
     """The scores, rounded for a reader, one dictionary a method."""
-    return [
-        {
-            "method": method,
-            "RMSE, shares": format_shares(errors["rmse_shares"]),
-            "MAE, shares": format_shares(errors["mae_shares"]),
-            "MAPE": f"{errors['mape']:.1%}",
-            "sMAPE (0 to 1)": f"{errors['smape']:.3f}",
-        }
-        for method, errors in scorecard.scores.items()
-    ]
+    model = scorecard.model
+    artifacts = _artifacts(model.scaler.features.snapshot)
+    return stored_method(artifacts, model.artifact.name, model.artifact.version).score_rows(scorecard.scores)
+
+
+def forecast_rows(batch: ForecastBatch) -> list[dict[str, str]]:
+    """The coming sessions of the first tickers, rounded for a reader; none for a nowcast."""
+    model = batch.model.artifact
+    return stored_method(_artifacts(batch.snapshot), model.name, model.version).forecast_rows(_forecasts(batch))
+
+
+def _forecasts(batch: ForecastBatch) -> pd.DataFrame:
+    return read_frame(_artifacts(batch.snapshot), batch.artifact, FORECAST_FILE)
+
+
+def _artifacts(snapshot: Snapshot) -> ArtifactStore:
+    return ArtifactStore(open_store(snapshot.store))
+
+
+def _model_plots(scorecard: Scorecard) -> list[Plot]:
+    """Of the model on the data that it was trained and tested on."""
+    model, snapshot = scorecard.model, scorecard.model.scaler.features.snapshot
+    artifacts = _artifacts(snapshot)
+    method, predictor = read_model(artifacts, model.artifact.name, model.artifact.version)
+    tickers = ", ".join(snapshot.tickers[:5]) + (f" and {len(snapshot.tickers) - 5} more" * (len(snapshot.tickers) > 5))
+    names = Names(tickers=tickers, version=str(model.artifact), note=_note(snapshot))
+    return method.model_plots(
+        lambda: read_prepared(model.scaler.features, method), predictor, reader(artifacts, scorecard.artifact), names
+    )
+
+
+def _forecast_plots(model: ModelVersion, snapshot: Snapshot, forecasts: pd.DataFrame) -> list[Plot]:
+    method = stored_method(_artifacts(snapshot), model.artifact.name, model.artifact.version)
+    return method.forecast_plots(read_prices(open_store(snapshot.store), snapshot), forecasts, _note(snapshot))
+
+
+def _note(snapshot: Snapshot) -> str:
+    return " (simulated)" if snapshot.simulated else ""
+
+
+def _small_enough(plots: Sequence[Plot]) -> list[Plot]:
+    """The first ones and the last, as many as an artifact may hold."""
+    *first, last = plots
+    chosen, size = [], len(last.png)
+    for plot in first:
+        size += len(plot.png)
+        if size > MAX_PLOTS_BYTES:
+            break
+        chosen.append(plot)
+    return [*chosen, last]
+
+
+def _image(plot: Plot) -> str:
+    return f"![{plot.title}](data:image/png;base64,{base64.b64encode(plot.png).decode()})"
 
 
 def _markdown_table(table: pd.DataFrame) -> str:

@@ -32,7 +32,12 @@ def run_backtest(snapshot: Snapshot, request: BacktestSettings) -> BacktestResul
     log, span = get_run_logger(), request.span()
     panel = read_panel(snapshot)
     log.info("%d tickers, %d sessions up to %s", len(panel.tickers), panel.known, panel.cutoff)
-    taking_part = forecasters(seed=request.seed, device=choose_device(request.device))
+    taking_part = forecasters(
+        seed=request.seed,
+        device=choose_device(request.device),
+        recipe=request.recipe(),
+        on_epoch=lambda step, loss: log.info("Step: %d, loss: %.5f", step, loss),
+    )
     with _progress(log) as on_step:
         frame = backtest(panel, taking_part, span, on_step=on_step)
     write_frame(frame, request.out)

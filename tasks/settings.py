@@ -5,12 +5,15 @@ from datetime import date
 from pathlib import Path
 from typing import Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue
 
 from models.backtest import Refit, TestSpan
-from models.recipes import TutorialRecipe, make_recipe
+from models.recipes import DEFAULT_RECIPE, Recipe, VolumeRecipe, make_recipe, setting_names
+from tasks.methods.protocol import Method
+from tasks.methods.registry import method_of
 
 DEFAULT_STORE = "./data"
+RECIPE_SETTINGS = ("cell", "fit_scalers_on", "window_sessions")  # of TrainingSettings, each of one recipe
 
 
 class DataSettings(BaseModel):
@@ -68,22 +71,32 @@ class TrainingSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    recipe: str = Field(default="tutorial", description="The recipe's name")
+    recipe: str = Field(default=DEFAULT_RECIPE, description="The recipe's name: volume or tutorial")
+    cell: Literal["lstm", "gru", "rnn", "mlp"] = Field(default="lstm", description="Volume: what carries the past")
     fit_scalers_on: Literal["train", "all"] = Field(
-        default="train", description="'all' lets the test rows leak into the scalers, as the article does"
+        default="train", description="Tutorial: 'all' lets the test rows leak into the scalers, as the article does"
     )
     window_sessions: int | None = Field(
-        default=253, description="The newest sessions that the recipe looks at; none means all"
+        default=253, description="Tutorial: the newest sessions that the recipe looks at; none means all"
     )
     seed: int = Field(default=0, description="Seed of the initial weights")
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto takes a GPU when there is one")
     force: bool = Field(
         default=False, description="Train even where the same data and settings have been trained on before"
     )
+    settings: dict[str, JsonValue] = Field(default={}, description="Any other settings of the recipe, by name")
 
-    def make(self) -> TutorialRecipe:
-        """The recipe with these settings. Raises UnknownRecipe."""
-        return make_recipe(self.recipe, fit_scalers_on=self.fit_scalers_on, window_sessions=self.window_sessions)
+    def make(self) -> Recipe:
+        """The recipe with these settings; one that it lacks must stand at its default. Raises UnknownRecipe."""
+        known, chosen = setting_names(self.recipe), dict(self.settings)
+        for name in RECIPE_SETTINGS:
+            if name in known or getattr(self, name) != TrainingSettings.model_fields[name].default:
+                chosen.setdefault(name, getattr(self, name))
+        return make_recipe(self.recipe, **chosen)
+
+    def method(self) -> Method:
+        """The steps of the recipe. Raises UnknownRecipe."""
+        return method_of(self.make())
 
 
 class BacktestSettings(BaseModel):
@@ -98,6 +111,11 @@ class BacktestSettings(BaseModel):
     seed: int = Field(default=0, description="Seed of the initial weights")
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto takes a GPU when there is one")
     out: Path = Field(description="The forecasts' file, .parquet or .csv")
+    settings: dict[str, JsonValue] = Field(default={}, description="Settings of the volume recipe, by name")
+
+    def recipe(self) -> VolumeRecipe:
+        """The recipe of volcast's own forecaster. Raises UnknownRecipe."""
+        return make_recipe("volume", **self.settings)
 
     def span(self) -> TestSpan:
         """The dates, checked against each other. Raises ImpossibleTest."""

@@ -1,56 +1,48 @@
-"""Read back what the steps stored: frames, scalers, models, scorecards, and the records that lead to them."""
+"""Read back what the steps stored: frames, models, scorecards, and the records that lead to them."""
 
-import io
 import json
+from collections.abc import Callable
 from datetime import date
 from typing import Any
 
 import pandas as pd
 
 from models.evaluation import MODEL
-from models.lstm import Nowcaster, from_bytes
-from models.metrics import format_shares
-from models.recipes import TutorialRecipe, make_recipe
-from models.scaling import Scaler
-from models.weights import load_exactly
 from storage.artifacts import ArtifactStore
 from storage.errors import NotStored
 from storage.records import ArtifactRef, FeatureSet, FittedScaler, Manifest, ModelVersion, Scorecard, Snapshot
+from tasks.frames import from_parquet
+from tasks.methods.protocol import Method, Predictor
+from tasks.methods.registry import method_from
 
 CHAMPION = "champion"
-FEATURES_FILE = "features.parquet"
 SCALER_FILE = "scaler.safetensors"
 MODEL_FILE = "model.safetensors"
 SCORES_FILE = "scores.json"
 FORECAST_FILE = "forecast.parquet"
 
 
+def reader(artifacts: ArtifactStore, ref: ArtifactRef) -> Callable[[str], bytes]:
+    """What reads a file of a version, checked. Raises NotStored, Corrupt."""
+    manifest = artifacts.get(ref.kind, ref.name, ref.version)
+    return lambda file_name: artifacts.read(manifest, file_name)
+
+
 def read_frame(artifacts: ArtifactStore, ref: ArtifactRef, file_name: str) -> pd.DataFrame:
     """A Parquet file of a version, checked. Raises NotStored, Corrupt."""
-    return pd.read_parquet(io.BytesIO(artifacts.read(artifacts.get(ref.kind, ref.name, ref.version), file_name)))
+    return from_parquet(reader(artifacts, ref)(file_name))
 
 
-def to_parquet(frame: pd.DataFrame) -> bytes:
-    """A frame as Parquet bytes; the same frame gives the same bytes."""
-    buffer = io.BytesIO()
-    frame.to_parquet(buffer, index=False, compression="zstd")
-    return buffer.getvalue()
+def stored_method(artifacts: ArtifactStore, name: str, version: int | None = None) -> Method:
+    """The method of the recipe that a model was made by, by default the newest version's. Raises NotStored, Corrupt."""
+    facts: dict[str, Any] = artifacts.get("model", name, version).facts
+    return method_from(facts["recipe"])
 
 
-def read_scaler(artifacts: ArtifactStore, scaler: FittedScaler, recipe: TutorialRecipe) -> Scaler:
-    """A stored scaler, checked. Raises NotStored, Corrupt, WrongWeights."""
-    ref = scaler.artifact
-    return load_exactly(
-        Scaler(len(recipe.features)), artifacts.read(artifacts.get(ref.kind, ref.name, ref.version), SCALER_FILE)
-    )
-
-
-def read_nowcaster(artifacts: ArtifactStore, name: str, version: int) -> tuple[Nowcaster, TutorialRecipe]:
-    """A stored model, checked, and the recipe that it was made by. Raises NotStored, Corrupt, WrongWeights."""
-    manifest = artifacts.get("model", name, version)
-    facts: dict[str, Any] = manifest.facts
-    recipe = make_recipe(**facts["recipe"])
-    return from_bytes(artifacts.read(manifest, MODEL_FILE), recipe), recipe
+def read_model(artifacts: ArtifactStore, name: str, version: int | None) -> tuple[Method, Predictor]:
+    """A stored model, checked, and the method that asks it. Raises NotStored, Corrupt, WrongWeights."""
+    method = stored_method(artifacts, name, version)
+    return method, method.load(artifacts.read(artifacts.get("model", name, version), MODEL_FILE))
 
 
 def champion_version(artifacts: ArtifactStore, name: str) -> int | None:
@@ -113,12 +105,13 @@ def scorecard_of(artifacts: ArtifactStore, store_url: str, manifest: Manifest) -
 
 
 def read_scores(artifacts: ArtifactStore, name: str) -> dict[int, str]:
-    """Version of a model -> its RMSE for a reader, from the newest scorecard of each."""
+    """Version of a model -> its scores for a reader, from the newest scorecard of each."""
     found: dict[int, str] = {}
     for version in artifacts.versions("scorecard", name):
         manifest = artifacts.get("scorecard", name, version)
         scores = json.loads(artifacts.read(manifest, SCORES_FILE))
-        found[manifest.parents[0].version] = format_shares(scores[MODEL]["rmse_shares"])
+        method = stored_method(artifacts, name, manifest.parents[0].version)
+        found[manifest.parents[0].version] = f"{method.metric_name} {method.metric(scores[MODEL])}"
     return found
 
 

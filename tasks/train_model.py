@@ -4,23 +4,23 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import pandas as pd
 from prefect import get_run_logger, task
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from models.devices import choose_device, describe_device
-from models.features import rows, tensors
-from models.lstm import as_sequences, summary
-from models.recipes import TutorialRecipe, settings
-from models.training import fit
+from models.recipes import settings
 from models.weights import to_bytes
 from storage.artifacts import ArtifactStore, Draft
 from storage.records import FittedScaler, ModelVersion
 from storage.store import open_store
+from tasks.checkpoints import StoredCheckpoint
+from tasks.find_trained import inputs_digest
+from tasks.methods.protocol import Hardware, Method
+from tasks.prepared import read_prepared
 from tasks.provenance import provenance
 from tasks.settings import TrainingSettings
-from tasks.stored import FEATURES_FILE, MODEL_FILE, read_frame, read_scaler
+from tasks.stored import MODEL_FILE, SCALER_FILE, reader
 
 Log = logging.Logger | logging.LoggerAdapter[logging.Logger]
 
@@ -30,38 +30,38 @@ Log = logging.Logger | logging.LoggerAdapter[logging.Logger]
     tags=["gpu"],  # for a concurrency limit of that name on the server, where trainings share a GPU
 )
 def train_model(scaler: FittedScaler, training: TrainingSettings) -> ModelVersion:
-    """The trained network as a version. Raises DeviceUnavailable, TrainingDiverged."""
-    log, recipe, device = get_run_logger(), training.make(), choose_device(training.device)
-    artifacts = ArtifactStore(open_store(scaler.features.snapshot.store))
-    frame = read_frame(artifacts, scaler.features.artifact, FEATURES_FILE)
-    _log_shapes(frame, recipe, log)
-    with _progress(recipe, log) as on_epoch:
-        fitted = fit(
-            frame,
-            recipe,
-            scaler=read_scaler(artifacts, scaler, recipe),
-            seed=training.seed,
-            device=device,
-            on_epoch=on_epoch,
-        )
-    log.info("%s", summary(fitted.nowcaster.network))
+    """The trained network as a version; one that was stopped goes on from where it was.
+
+    Raises DeviceUnavailable, TrainingDiverged.
+    """
+    log, method, device = get_run_logger(), training.method(), choose_device(training.device)
+    features, store = scaler.features, open_store(scaler.features.snapshot.store)
+    artifacts, name = ArtifactStore(store), scaler.artifact.name
+    prepared = read_prepared(features, method)
+    for line in method.shapes(prepared):
+        log.info("%s", line)
+    with _progress(method, log) as on_epoch:
+        checkpoint = StoredCheckpoint(store=store, name=name, inputs=inputs_digest(features, training))
+        hardware = Hardware(seed=training.seed, device=device, on_epoch=on_epoch, checkpoint=checkpoint)
+        fitted = method.train(prepared, method.load_scaler(reader(artifacts, scaler.artifact)(SCALER_FILE)), hardware)
+    log.info("%s", fitted.summary)
     draft = Draft(
         kind="model",
-        name=scaler.artifact.name,
-        files={MODEL_FILE: to_bytes(fitted.nowcaster)},
+        name=name,
+        files={MODEL_FILE: to_bytes(fitted.module)},
         parents=(scaler.artifact,),
         facts={
-            "recipe": settings(recipe),
+            "recipe": settings(method.recipe),
             "seed": training.seed,
             "device": describe_device(device),
             "losses": [[epoch, loss] for epoch, loss in fitted.losses],
             "final_loss": fitted.final_loss,
         },
-        provenance=provenance(source=scaler.features.snapshot.source, seed=training.seed),
+        provenance=provenance(source=features.snapshot.source, seed=training.seed),
     )
-    known = len(artifacts.versions("model", draft.name))
+    known = len(artifacts.versions("model", name))
     ref = artifacts.put(draft).ref
-    reused = len(artifacts.versions("model", draft.name)) == known
+    reused = len(artifacts.versions("model", name)) == known
     log.info(
         "%s: final loss %.5f after %.1f s on %s%s",
         *(ref, fitted.final_loss, fitted.seconds, describe_device(device)),
@@ -70,31 +70,24 @@ def train_model(scaler: FittedScaler, training: TrainingSettings) -> ModelVersio
     return ModelVersion(
         artifact=ref,
         scaler=scaler,
-        recipe=recipe.name,
+        recipe=method.recipe.name,
         device=describe_device(device),
         final_loss=fitted.final_loss,
         reused=reused,
     )
 
 
-def _log_shapes(frame: pd.DataFrame, recipe: TutorialRecipe, log: Log) -> None:
-    """The shapes of inputs and target of both parts, as (rows, steps, features) and (rows, 1)."""
-    for role, title in (("train", "Training"), ("test", "Testing")):
-        x_NF, y_N1 = tensors(rows(frame, role), recipe)
-        log.info("%s shape: %s %s", title, tuple(as_sequences(x_NF).shape), tuple(y_N1.shape))
-
-
 @contextmanager
-def _progress(recipe: TutorialRecipe, log: Log) -> Iterator[Callable[[int, float], None]]:
+def _progress(method: Method, log: Log) -> Iterator[Callable[[int, float], None]]:
     """What to call with epoch and loss: a line each time, and on a terminal a bar below the lines."""
     columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[words]}"))
     bar = Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True), transient=True)
-    epochs = bar.add_task("", total=recipe.epochs, words="")
+    epochs = bar.add_task("", total=method.epochs, words="")
 
     def on_epoch(epoch: int, loss: float) -> None:
         bar.stop()  # or the line would be written into the bar
-        log.info("Epoch: %d, loss: %.5f", epoch, loss)
-        bar.update(epochs, completed=epoch + 1, words=f"loss {loss:.5f}")
+        log.info("%s: %d, loss: %.5f", method.epoch_name, epoch, loss)
+        bar.update(epochs, completed=min(epoch + 1, method.epochs), words=f"loss {loss:.5f}")
         if bar.console.is_terminal:
             bar.start()
 

@@ -5,12 +5,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from panels import drawn_volumes, gappy_volumes, panel_of
 from utilsforecast.evaluation import evaluate
 from utilsforecast.losses import coverage, mae, mase
 
-from models.all_forecasters import forecasters
+from models.all_forecasters import baselines
 from models.backtest import KEYS, TestSpan, backtest, train_volumes
 from models.errors import ImpossibleTest, NotEnoughSessions
 from models.forecasters import Forecaster
@@ -18,7 +17,7 @@ from models.naive import naive_forecasters
 from models.panel import Panel
 
 SPAN = TestSpan(train_through=date(2014, 12, 31), test_start=date(2015, 1, 1), test_end=date(2015, 2, 28))
-ALL = forecasters(seed=0, device=torch.device("cpu"))
+ALL = baselines()
 
 
 class Spy:

@@ -10,6 +10,8 @@ from flows.cli import main
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
 
+TUTORIAL = ("--recipe", "tutorial")
+
 
 class Said:
     """What a command printed, and how it ended."""
@@ -66,7 +68,7 @@ BAD_FILES = {
 def test_a_bad_file_is_one_clear_line_and_exit_1(case: str, volcast: Volcast, tmp_path: Path) -> None:
     make, expected = BAD_FILES[case]
     make(tmp_path / "SBUX.csv")
-    said = volcast("run", "--source", "files:SBUX.csv", "--store", "data")
+    said = volcast("run", *TUTORIAL, "--source", "files:SBUX.csv", "--store", "data")
     assert said.code == 1
     assert len(said.errors) == 1
     assert expected in said.errors[0]
@@ -75,10 +77,13 @@ def test_a_bad_file_is_one_clear_line_and_exit_1(case: str, volcast: Volcast, tm
 
 BAD_REQUESTS = [
     (["--tickers", "ZZZZ"], 1, "ZZZZ: not found: SBUX.csv holds SBUX"),
-    (["--recipe", "nonsense"], 2, "There is no recipe 'nonsense'. Known recipes: tutorial"),
+    (["--recipe", "nonsense"], 2, "There is no recipe 'nonsense'. Known recipes: tutorial, volume"),
     (["--source", "nonsense"], 2, "'nonsense' is not a source. Expected one of"),
     (["--store", "SBUX.csv/data"], 1, "expected a root that can be written"),
     (["--as-of", "2100-01-01"], 1, "--as-of 2100-01-01 is still to come"),
+    (["--set", "steps"], 2, "--set must be NAME=VALUE, such as steps=1000; 'steps' came"),
+    (["--set", "epochs=0"], 2, "epochs must be a whole number, 1 or more; 0 came"),
+    (["--cell", "gru"], 2, "Recipe tutorial has no setting cell"),
     (["--sessions", "many"], 2, "--sessions must be a whole number or 'all'"),
     (["--sessions", "200"], 2, "window_sessions must be"),
     (["--out", "forecasts.xlsx"], 1, "expected a name that ends in .parquet or .csv"),
@@ -90,7 +95,7 @@ BAD_REQUESTS = [
 def test_a_bad_request_is_one_clear_line(
     options: list[str], code: int, expected: str, volcast: Volcast, sbux_csv: Path
 ) -> None:
-    said = volcast("run", "--source", f"files:{sbux_csv.name}", "--store", "data", *options)
+    said = volcast("run", *TUTORIAL, "--source", f"files:{sbux_csv.name}", "--store", "data", *options)
     assert said.code == code
     assert len(said.errors) == 1
     assert expected in said.errors[0]
@@ -101,7 +106,7 @@ def test_cuda_where_there_is_none_is_one_clear_line(volcast: Volcast, sbux_csv: 
     torch = pytest.importorskip("torch")
     if torch.cuda.is_available():
         pytest.skip("this machine has a CUDA device")
-    said = volcast("run", "--source", f"files:{sbux_csv.name}", "--device", "cuda")
+    said = volcast("run", *TUTORIAL, "--source", f"files:{sbux_csv.name}", "--device", "cuda")
     assert said.code == 1
     assert "torch sees no CUDA device" in said.errors[0]
 
@@ -112,24 +117,28 @@ def test_an_unknown_option_is_a_usage_error(volcast: Volcast) -> None:
 
 def test_a_bad_run_loses_nothing_of_an_earlier_one(volcast: Volcast, sbux_csv: Path) -> None:
     source = f"files:{sbux_csv.name}"
-    assert volcast("run", "--source", source, "--store", "data", "--out", "first.csv").code == 0
+    assert volcast("run", *TUTORIAL, "--source", source, "--store", "data", "--out", "first.csv").code == 0
     sbux_csv.write_text(sbux_csv.read_text().replace("2020-12-09", "yesterday"))
-    said = volcast("run", "--source", source, "--store", "data")
+    said = volcast("run", *TUTORIAL, "--source", source, "--store", "data")
     assert (said.code, "'yesterday' is not a date" in said.errors[0]) == (1, True)
-    assert volcast("forecast", "--store", "data", "--out", "second.csv").code == 0
+    assert volcast("forecast", *TUTORIAL, "--store", "data", "--out", "second.csv").code == 0
     pd.testing.assert_frame_equal(pd.read_csv("first.csv"), pd.read_csv("second.csv"))
 
 
 def test_the_steps_one_by_one_give_what_run_gives(volcast: Volcast, sbux_csv: Path) -> None:
     source = f"files:{sbux_csv.name}"
-    assert volcast("run", "--source", source, "--store", "whole", "--out", "whole.parquet").code == 0
-    for command in (["ingest", "--source", source], ["retrain"], ["forecast", "--out", "steps.parquet"]):
+    assert volcast("run", *TUTORIAL, "--source", source, "--store", "whole", "--out", "whole.parquet").code == 0
+    for command in (
+        ["ingest", "--source", source],
+        ["retrain", *TUTORIAL],
+        ["forecast", *TUTORIAL, "--out", "steps.parquet"],
+    ):
         assert volcast(*command, "--store", "steps").code == 0
     pd.testing.assert_frame_equal(pd.read_parquet("whole.parquet"), pd.read_parquet("steps.parquet"))
 
 
 def test_the_summary_says_what_there_is_and_where(volcast: Volcast, sbux_csv: Path) -> None:
-    said = volcast("run", "--source", f"files:{sbux_csv.name}", "--store", "data", "--fit-scalers-on", "all")
+    said = volcast("run", *TUTORIAL, "--source", f"files:{sbux_csv.name}", "--store", "data", "--fit-scalers-on", "all")
     assert said.code == 0
     for words in (
         f"v0 of files:{sbux_csv.name}: 253 rows of SBUX",
@@ -144,7 +153,9 @@ def test_the_summary_says_what_there_is_and_where(volcast: Volcast, sbux_csv: Pa
         "UI",
     ):
         assert words in said.out
-    again = volcast("run", "--source", f"files:{sbux_csv.name}", "--store", "data", "--fit-scalers-on", "all")
+    again = volcast(
+        "run", *TUTORIAL, "--source", f"files:{sbux_csv.name}", "--store", "data", "--fit-scalers-on", "all"
+    )
     assert "Skipped: no session after 2020-12-10" in again.out
 
 
@@ -155,7 +166,7 @@ def test_simulated_data_are_called_so(volcast: Volcast) -> None:
 
 
 def test_models_are_listed_and_shown_with_their_lineage(volcast: Volcast, sbux_csv: Path) -> None:
-    assert volcast("run", "--source", f"files:{sbux_csv.name}").code == 0
+    assert volcast("run", *TUTORIAL, "--source", f"files:{sbux_csv.name}").code == 0
     listed = volcast("models", "list")
     assert "tutorial.SBUX" in listed.out
     assert "v1 champion" in listed.out

@@ -17,6 +17,7 @@ import pytest
 from conftest import yahoo_frame
 
 VOLCAST = [sys.executable, "-m", "flows.cli"]
+QUICK = [option for each in ("steps=20", "members=1", "hidden_size=8") for option in ("--set", each)]
 READY_SECONDS, RUN_SECONDS = 150, 240
 
 
@@ -46,14 +47,14 @@ def processes_of(folder: Path) -> list[str]:
 
 
 def test_run_starts_a_server_runs_the_flows_stores_their_states_and_stops_it(tmp_path: Path) -> None:
-    command = ["run", "--source", "simulated", "--tickers", "SBUX", "--as-of", "2024-06-28", "--out", "f.csv"]
+    command = ["run", "--source", "simulated", "--tickers", "SBUX", "--as-of", "2004-06-28", "--out", "f.csv", *QUICK]
     done = run_volcast(tmp_path, *command)
     assert done.returncode == 0, done.stderr
     assert "Simulated data" in done.stdout
     assert "Promoted: the first version" in done.stdout
     assert "UI" in done.stdout
     assert "Traceback" not in done.stderr
-    assert len((tmp_path / "f.csv").read_text().splitlines()) == 254
+    assert len((tmp_path / "f.csv").read_text().splitlines()) == 11  # 10 sessions ahead
     assert processes_of(tmp_path) == []
 
     with sqlite3.connect(tmp_path / "home" / "prefect.db") as database:
@@ -64,12 +65,12 @@ def test_run_starts_a_server_runs_the_flows_stores_their_states_and_stops_it(tmp
     assert set(flows.values()) == {"COMPLETED"}
     assert {name.split()[0] for name in flows} == {"pipeline", "ingest", "retrain", "forecast", "report"}
     assert states == {"COMPLETED"}
-    assert {"fetch SBUX", "train tutorial on 200 rows"} <= names
+    assert {"fetch SBUX", "evaluate model volume v1"} <= names
 
 
 def test_an_interrupt_ends_the_server_and_the_next_run_goes_on(tmp_path: Path) -> None:
     yahoo_frame().to_csv(tmp_path / "SBUX.csv", index=False)
-    command = ["run", "--source", "files:SBUX.csv"]
+    command = ["run", "--recipe", "tutorial", "--source", "files:SBUX.csv"]
     started = subprocess.Popen(
         [*VOLCAST, *command], cwd=tmp_path, env=environment(tmp_path), stderr=subprocess.PIPE, text=True
     )
@@ -135,7 +136,7 @@ def test_up_keeps_a_server_a_worker_and_scheduled_deployments_until_it_is_interr
         ).json()
         state = wait_for_end(api, made["id"])
         assert (state["type"], state["name"]) == ("COMPLETED", "Completed"), state
-        assert (tmp_path / "data" / "simulated-0" / "aliases" / "model" / "tutorial.SBUX" / "champion").is_dir()
+        assert (tmp_path / "data" / "simulated-0" / "aliases" / "model" / "volume" / "champion").is_dir()
 
         used = run_volcast(tmp_path, "forecast")
         assert used.returncode == 0, used.stderr

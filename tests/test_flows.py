@@ -38,7 +38,7 @@ from tasks.stored import CHAMPION, FORECAST_FILE, read_frame
 pytestmark = pytest.mark.usefixtures("prefect_api")
 
 Finished = tuple[DataSettings, PipelineResult]
-TRAINING = TrainingSettings(device="cpu")
+TRAINING = TrainingSettings(recipe="tutorial", device="cpu")
 
 
 def data_of(path: Path, store: Path, **settings: object) -> DataSettings:
@@ -167,7 +167,7 @@ def test_the_same_run_again_is_skipped_by_name_and_makes_no_version(sbux_csv: Pa
     first = pipeline(data, TRAINING)
     second = pipeline(data, TRAINING)
 
-    assert second.trainings["SBUX"].startswith("Skipped: no session after 2020-12-10")
+    assert second.trainings["tutorial.SBUX"].startswith("Skipped: no session after 2020-12-10")
     assert second.snapshot == first.snapshot
     assert second.reports[0].batch == first.reports[0].batch
     state = run_named("retrain tutorial SBUX").state  # the newest of them
@@ -256,7 +256,7 @@ def test_a_new_session_is_added_and_retrained_on(tmp_path: Path) -> None:
     second = pipeline(data, TRAINING)
     assert (first.snapshot.prices.version, second.snapshot.prices.version) == (0, 1)
     assert second.snapshot.rows == 254
-    assert not second.trainings["SBUX"].startswith("Skipped")
+    assert not second.trainings["tutorial.SBUX"].startswith("Skipped")
     assert second.reports[0].batch.rows == 253  # the newest sessions that the recipe looks at
 
 

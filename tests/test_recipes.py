@@ -17,7 +17,7 @@ def test_the_tutorial_recipe_is_the_articles_except_for_the_leak() -> None:
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
-    with pytest.raises(UnknownRecipe, match=r"no recipe 'volumes'. Known recipes: tutorial"):
+    with pytest.raises(UnknownRecipe, match=r"no recipe 'volumes'. Known recipes: tutorial, volume"):
         make_recipe("volumes")
 
 

@@ -1,13 +1,12 @@
 import numpy as np
 import pytest
-import torch
 from panels import gappy_volumes, panel_of, shaken_after
 
-from models.all_forecasters import forecasters
+from models.all_forecasters import baselines
 from models.forecasters import LEVELS, Forecaster, Forecasts
 from models.residual_quantiles import LEAST_ERRORS, trailing_spread
 
-FORECASTERS = {each.name: each for each in forecasters(seed=0, device=torch.device("cpu"))}
+FORECASTERS = {each.name: each for each in baselines()}
 CUTOFFS = np.arange(700, 723)
 
 

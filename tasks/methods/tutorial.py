@@ -1,0 +1,149 @@
+"""The tutorial recipe: one ticker a model, a nowcast of the same session's volume."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from torch import nn
+
+from models.evaluation import evaluate
+from models.features import build_features, rows, tensors
+from models.forecasting import nowcast_frame
+from models.lstm import as_sequences, from_bytes, summary
+from models.metrics import format_shares
+from models.promotion import decide
+from models.recipes import TutorialRecipe
+from models.scaling import Scaler, fit_scaler
+from models.training import fit
+from models.weights import load_exactly
+from tasks.frames import from_parquet, to_parquet
+from tasks.methods.protocol import Described, Evaluated, Hardware, Names, Plot, Scores, Trained
+from tasks.plots import actual_against_predicted, volume_over_time
+
+FEATURES_FILE = "features.parquet"
+
+Nowcast = Callable[[pd.DataFrame], np.ndarray]  # a features frame -> shares, one a row
+
+
+class TutorialMethod:
+    """Prepared is the features frame; a predictor says the volume of each of its rows."""
+
+    horizon = 0
+    epoch_name = "Epoch"
+    metric_name = "RMSE"
+
+    def __init__(self, recipe: TutorialRecipe) -> None:
+        self.recipe = recipe
+        self.epochs = recipe.epochs
+
+    def parts(self, tickers: Sequence[str]) -> list[tuple[str, ...]]:
+        return [(ticker,) for ticker in tickers]
+
+    def model_name(self, tickers: Sequence[str]) -> str:
+        """For example `tutorial.SBUX`."""
+        if len(tickers) != 1:
+            raise ValueError(
+                f"The tutorial recipe trains one ticker a model; {', '.join(tickers)} came. Start one run for each."
+            )
+        return f"tutorial.{tickers[0]}"
+
+    def prepare(self, prices: pd.DataFrame, announcements: pd.DataFrame) -> pd.DataFrame:  # noqa: ARG002 (not used)
+        return build_features(prices, self.recipe)
+
+    def describe(self, prepared: pd.DataFrame) -> Described:
+        return Described(
+            files={FEATURES_FILE: to_parquet(prepared)},
+            facts={"rows": len(prepared), "train_rows": len(rows(prepared, "train"))},
+        )
+
+    def restore(self, read: Callable[[str], bytes], prices: Callable[[], pd.DataFrame]) -> pd.DataFrame:  # noqa: ARG002
+        return from_parquet(read(FEATURES_FILE))
+
+    def scaler(self, prepared: pd.DataFrame) -> Scaler:
+        return fit_scaler(prepared, self.recipe)
+
+    def load_scaler(self, data: bytes) -> Scaler:
+        return load_exactly(Scaler(len(self.recipe.features)), data)
+
+    def shapes(self, prepared: pd.DataFrame) -> list[str]:
+        """Of inputs and target of both parts, as (rows, steps, features) and (rows, 1)."""
+        lines = []
+        for role, title in (("train", "Training"), ("test", "Testing")):
+            x_NF, y_N1 = tensors(rows(prepared, role), self.recipe)
+            lines.append(f"{title} shape: {tuple(as_sequences(x_NF).shape)} {tuple(y_N1.shape)}")
+        return lines
+
+    def train(self, prepared: pd.DataFrame, scaler: nn.Module, hardware: Hardware) -> Trained:
+        assert isinstance(scaler, Scaler)
+        fitted = fit(
+            prepared,
+            self.recipe,
+            scaler=scaler,
+            seed=hardware.seed,
+            device=hardware.device,
+            on_epoch=hardware.on_epoch,
+        )
+        return Trained(
+            module=fitted.nowcaster,
+            losses=fitted.losses,
+            final_loss=fitted.final_loss,
+            seconds=fitted.seconds,
+            summary=summary(fitted.nowcaster.network),
+        )
+
+    def load(self, data: bytes) -> Nowcast:
+        nowcaster = from_bytes(data, self.recipe)
+        return lambda frame: nowcaster.predict(tensors(frame, self.recipe)[0])
+
+    def evaluate(self, prepared: pd.DataFrame, model: Nowcast, champion: Nowcast | None) -> Evaluated:
+        rivals = {} if champion is None else {"champion": champion(prepared)}
+        evaluation = evaluate(prepared, model(prepared), self.recipe, rivals=rivals)
+        decision = decide(
+            evaluation.rmse_shares,
+            evaluation.table["rmse_shares"].to_dict().get("champion"),
+            baselines=evaluation.baseline_rmse_shares,
+        )
+        scores = {str(method): errors for method, errors in evaluation.table.to_dict("index").items()}
+        return Evaluated(scores=scores, words=evaluation.words, decision=decision)
+
+    def forecast(self, prepared: pd.DataFrame, model: Nowcast) -> pd.DataFrame:
+        return nowcast_frame(prepared, model(prepared), self.recipe)
+
+    def model_plots(
+        self,
+        prepared: Callable[[], pd.DataFrame],
+        model: Nowcast,
+        read: Callable[[str], bytes],  # noqa: ARG002 (nothing but scores is kept)
+        names: Names,
+    ) -> list[Plot]:
+        """The volume that it was trained and tested on, and what the model says of it."""
+        what, frame = names.tickers + names.note, prepared()
+        over_time = volume_over_time(frame, title=f"{what}: daily volume")
+        against = actual_against_predicted(
+            frame, model(frame), title=f"{what}: same-session nowcast by {names.version}"
+        )
+        return [
+            Plot(file="volume.png", title="Volume over time", png=over_time),
+            Plot(file="predicted.png", title="Actual against predicted volume", png=against),
+        ]
+
+    def forecast_plots(self, prices: pd.DataFrame, forecasts: pd.DataFrame, note: str) -> list[Plot]:  # noqa: ARG002
+        return []
+
+    def metric(self, own: Mapping[str, float]) -> str:
+        return format_shares(own["rmse_shares"])
+
+    def score_rows(self, scores: Scores) -> list[dict[str, str]]:
+        return [
+            {
+                "method": method,
+                "RMSE, shares": format_shares(errors["rmse_shares"]),
+                "MAE, shares": format_shares(errors["mae_shares"]),
+                "MAPE": f"{errors['mape']:.1%}",
+                "sMAPE (0 to 1)": f"{errors['smape']:.3f}",
+            }
+            for method, errors in scores.items()
+        ]
+
+    def forecast_rows(self, forecasts: pd.DataFrame) -> list[dict[str, str]]:  # noqa: ARG002 (it looks back only)
+        return []

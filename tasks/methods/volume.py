@@ -1,0 +1,190 @@
+"""The volume recipe: the next 10 sessions of every ticker, as quantiles, by one model of all tickers."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+
+import pandas as pd
+from torch import nn
+
+from models.evaluation import MODEL
+from models.forecasters import LEVELS
+from models.panel import HORIZONS
+from models.recipes import VolumeRecipe
+from models.scores import FIRST_TICKER
+from models.volume_data import VolumeData, profile, volume_data
+from models.volume_evaluation import VolumePredictor, evaluate_volume, volume_frame
+from models.volume_model import VolumeScaler, fit_volume_scaler, volume_from_bytes
+from models.volume_training import TrainingRun, fit_volume
+from models.weights import load_exactly
+from storage.errors import Corrupt
+from tasks.frames import from_parquet, to_parquet
+from tasks.methods.protocol import Described, Evaluated, Hardware, Names, Plot, Scores, Trained
+from tasks.plots import SHOWN_SESSIONS, calibration_plot, fan_chart
+
+PROFILE_FILE, ANNOUNCEMENTS_FILE, CALIBRATION_FILE = "profile.json", "announcements.parquet", "calibration.json"
+DRAWN_TICKERS = 12
+TABLE_TICKERS = 3  # side by side in 80 columns
+QUANTILE_COLUMNS = [f"{MODEL}-q-{level}" for level in LEVELS]
+HEADINGS = {
+    "mase_1": ("MASE h 1", ".3f"),
+    "mase_1_5": ("h 1-5", ".3f"),
+    "mase_1_10": ("h 1-10", ".3f"),
+    "pinball": ("pinball", ".3f"),
+    "coverage_80": ("in 80%", ".1%"),
+    "coverage_95": ("in 95%", ".1%"),
+}  # metric -> heading and format
+
+
+class VolumeMethod:
+    """Prepared is VolumeData; a predictor is a VolumePredictor."""
+
+    horizon = HORIZONS
+    epoch_name = "Step"
+    metric_name = "MASE 1-5"
+
+    def __init__(self, recipe: VolumeRecipe) -> None:
+        self.recipe = recipe
+        self.epochs = recipe.steps
+
+    def parts(self, tickers: Sequence[str]) -> list[tuple[str, ...]]:
+        return [tuple(tickers)]
+
+    def model_name(self, tickers: Sequence[str]) -> str:  # noqa: ARG002 (whichever they are)
+        return self.recipe.name
+
+    def prepare(self, prices: pd.DataFrame, announcements: pd.DataFrame) -> VolumeData:
+        return volume_data(prices, announcements, self.recipe)
+
+    def describe(self, prepared: VolumeData) -> Described:
+        panel, known, found = prepared.inputs.panel, prepared.announcements, profile(prepared)
+        return Described(
+            files={
+                PROFILE_FILE: json.dumps(found, indent=1).encode(),
+                ANNOUNCEMENTS_FILE: to_parquet(known),
+            },
+            facts={
+                "rows": int(panel.traded_NT.sum()),
+                "train_rows": int(panel.traded_NT[:, : prepared.through + 1].sum()),
+                "train_through": str(prepared.span.train_through),
+                "test_start": str(prepared.span.test_start),
+                "earnings_sources": sorted(set(known["source"])) if self.recipe.use_earnings else [],
+                "first_seen_assumed": bool(known["first_seen_assumed"].any()),
+            },
+        )
+
+    def restore(self, read: Callable[[str], bytes], prices: Callable[[], pd.DataFrame]) -> VolumeData:
+        """Built again, for the arrays are large. Raises Corrupt where that does not give the same."""
+        data = self.prepare(prices(), from_parquet(read(ANNOUNCEMENTS_FILE)))
+        expected, found = json.loads(read(PROFILE_FILE))["sha256"], profile(data)["sha256"]
+        if found != expected:
+            raise Corrupt(
+                f"The features, built again from the prices, have sha256 {found}; {expected} was recorded. They were "
+                "made by another release, or on another machine: retrain here."
+            )
+        return data
+
+    def scaler(self, prepared: VolumeData) -> VolumeScaler:
+        through = (
+            prepared.through - self.recipe.stop_sessions
+        )  # those that the training stops by are held back here, too
+        return fit_volume_scaler(prepared.inputs, through=through)
+
+    def load_scaler(self, data: bytes) -> VolumeScaler:
+        return load_exactly(VolumeScaler(), data)
+
+    def shapes(self, prepared: VolumeData) -> list[str]:
+        """How much there is to train on."""
+        panel, span = prepared.inputs.panel, prepared.span
+        return [
+            f"Training: {len(panel.tickers)} tickers, {prepared.through + 1} sessions to {span.train_through}, "
+            f"the last {self.recipe.stop_sessions} to stop by; {self.recipe.members} networks of {self.recipe.cell}",
+            f"Testing: {self.recipe.test_sessions} sessions {span.test_start} to {span.test_end}",
+        ]
+
+    def train(self, prepared: VolumeData, scaler: nn.Module, hardware: Hardware) -> Trained:
+        assert isinstance(scaler, VolumeScaler)
+        run = TrainingRun(scaler=scaler, through=prepared.through, seed=hardware.seed, device=hardware.device)
+        fitted = fit_volume(
+            prepared.inputs,
+            self.recipe,
+            run,
+            on_epoch=hardware.on_epoch,
+            checkpoint=hardware.checkpoint,
+        )
+        weights = sum(parameter.numel() for parameter in fitted.model.parameters())
+        return Trained(
+            module=fitted.model,
+            losses=fitted.losses,
+            final_loss=fitted.final_loss,
+            seconds=fitted.seconds,
+            summary=f"{self.recipe.members} networks of {self.recipe.cell}, {weights:,} weights in all",
+        )
+
+    def load(self, data: bytes) -> VolumePredictor:
+        return VolumePredictor(model=volume_from_bytes(data, self.recipe), recipe=self.recipe)
+
+    def evaluate(self, prepared: VolumeData, model: VolumePredictor, champion: VolumePredictor | None) -> Evaluated:
+        found = evaluate_volume(prepared, model, champion)
+        return Evaluated(
+            scores=found.scores,
+            words=found.words,
+            decision=found.decision,
+            files={CALIBRATION_FILE: json.dumps(found.calibration.to_dict(), indent=1).encode()},
+        )
+
+    def forecast(self, prepared: VolumeData, model: VolumePredictor) -> pd.DataFrame:
+        return volume_frame(prepared, model)
+
+    def model_plots(
+        self,
+        prepared: Callable[[], VolumeData],  # noqa: ARG002 (the scorecard has what is drawn)
+        model: VolumePredictor,  # noqa: ARG002
+        read: Callable[[str], bytes],
+        names: Names,
+    ) -> list[Plot]:
+        """How often volumes fell below their quantiles."""
+        observed = pd.DataFrame(json.loads(read(CALIBRATION_FILE)))
+        observed.index = pd.Index([float(level) for level in observed.index])
+        png = calibration_plot(observed, title=f"{names.version}{names.note}: calibration on the test sessions")
+        return [Plot(file="calibration.png", title="Calibration on the test sessions", png=png)]
+
+    def forecast_plots(self, prices: pd.DataFrame, forecasts: pd.DataFrame, note: str) -> list[Plot]:
+        """A fan chart of each of the first tickers."""
+        plots = []
+        for ticker in _in_order(forecasts)[:DRAWN_TICKERS]:
+            history = prices.loc[prices["ticker"] == ticker, ["session", "volume"]].tail(SHOWN_SESSIONS)
+            own = forecasts.loc[forecasts["unique_id"] == ticker]
+            title = f"{ticker}{note}: volume of the next {len(own)} sessions"
+            png = fan_chart(history, pd.DatetimeIndex(own["ds"]), own[QUANTILE_COLUMNS].to_numpy(), title=title)
+            plots.append(Plot(file=f"forecast-{ticker}.png", title=f"{ticker}, the next sessions", png=png))
+        return plots
+
+    def metric(self, own: Mapping[str, float]) -> str:
+        return f"{own['mase_1_5']:.3f}"
+
+    def score_rows(self, scores: Scores) -> list[dict[str, str]]:
+        rows = []
+        for name, own in scores.items():
+            shown = {heading: f"{own[metric]:{form}}" for metric, (heading, form) in HEADINGS.items()}
+            rows.append({"method": name, **shown})
+        return rows
+
+    def forecast_rows(self, forecasts: pd.DataFrame) -> list[dict[str, str]]:
+        """Median and 80 % interval in million shares, a column each of the first tickers."""
+        shown = _in_order(forecasts)[:TABLE_TICKERS]
+        rows: dict[str, dict[str, str]] = {}
+        for row in forecasts.loc[forecasts["unique_id"].isin(shown)].to_dict("records"):
+            said, low, high = (row[name] / 1e6 for name in (MODEL, f"{MODEL}-lo-80", f"{MODEL}-hi-80"))
+            cells = rows.setdefault(f"{row['ds']:%a %Y-%m-%d}", dict.fromkeys(shown, ""))
+            cells[row["unique_id"]] = f"{_short(said)} ({_short(low)}-{_short(high)})"
+        return [{"session": session, **cells} for session, cells in rows.items()]
+
+
+def _short(millions: float) -> str:
+    """Three digits or so."""
+    return f"{millions:.{3 if millions < 1 else 2 if millions < 10 else 1}f}"
+
+
+def _in_order(forecasts: pd.DataFrame) -> list[str]:
+    """The tickers, the leading one first."""
+    return sorted(set(forecasts["unique_id"]), key=lambda ticker: (ticker != FIRST_TICKER, ticker))

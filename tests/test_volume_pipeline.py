@@ -1,0 +1,234 @@
+"""The volume recipe through the same flow, store and registry: one model of all tickers, 10 sessions ahead."""
+
+import json
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import yahoo_frame
+from test_flows import forecasts_of, log_lines, run_named
+
+import tasks.methods.volume
+from flows.forecast import forecast
+from flows.ingest import ingest
+from flows.pipeline import pipeline
+from flows.retrain import retrain
+from flows.server import Server
+from models.errors import NotEnoughSessions
+from models.sessions import sessions_between
+from models.volume_training import fit_volume
+from storage.artifacts import ArtifactStore
+from storage.errors import Corrupt
+from storage.records import PipelineResult
+from storage.store import Store, open_store
+from tasks.checkpoints import StoredCheckpoint
+from tasks.report import forecast_rows, score_rows
+from tasks.settings import DataSettings, TrainingSettings
+from tasks.stored import read_scores
+
+pytestmark = pytest.mark.usefixtures("prefect_api")
+
+QUICK = {
+    "steps": 20,
+    "members": 1,
+    "hidden_size": 8,
+    "head_size": 8,
+    "batch_sequences": 8,
+    "log_every_steps": 10,
+    "stop_sessions": 40,
+}
+TRAINING = TrainingSettings.model_validate({"device": "cpu", "settings": QUICK})
+METHODS = {"volcast", "har", "naive", "seasonal_naive", "adv20"}
+Finished = tuple[DataSettings, PipelineResult]
+
+
+def data_in(folder: Path, as_of: date | None = date(2002, 6, 28), **settings: object) -> DataSettings:
+    return DataSettings.model_validate(
+        {"source": "simulated", "tickers": ("SBUX", "T1"), "store": str(folder), "as_of": as_of, **settings}
+    )
+
+
+def artifacts_of(result: PipelineResult) -> ArtifactStore:
+    return ArtifactStore(open_store(result.snapshot.store))
+
+
+@pytest.fixture(scope="module")
+def finished(prefect_api: Server, tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """One run of the pipeline over two tickers of the simulated exchange."""
+    assert prefect_api.own
+    data = data_in(tmp_path_factory.mktemp("finished"))
+    return data, pipeline(data, TRAINING)
+
+
+def test_one_model_forecasts_the_next_ten_sessions_of_every_ticker(finished: Finished) -> None:
+    (report,) = finished[1].reports
+    frame = forecasts_of(report.batch)
+    assert report.batch.artifact.name == "volume"
+    assert frame["unique_id"].value_counts().to_dict() == {"SBUX": 10, "T1": 10}
+    coming = sessions_between(date(2002, 7, 1), date(2002, 7, 31))[:10]
+    for _, own in frame.groupby("unique_id"):
+        assert list(own["ds"]) == list(coming)
+        assert list(own["h"]) == list(range(1, 11))
+    assert set(frame["cutoff"].dt.date) == {date(2002, 6, 28)}
+    quantiles = frame[[name for name in frame.columns if "-q-" in name]]
+    assert quantiles.shape == (20, 9)
+    assert (np.diff(quantiles.to_numpy(), axis=1) >= 0).all()
+    assert (frame["volcast"] == frame["volcast-q-0.5"]).all()
+    assert (frame["volcast-lo-80"] == frame["volcast-q-0.1"]).all()
+    assert set(frame.drop(columns=["unique_id", "cutoff", "ds", "h"]).dtypes.astype(str)) == {"float64"}
+
+
+def test_the_scorecard_has_the_baselines_of_the_same_sessions_and_says_what_took_part(finished: Finished) -> None:
+    (report,) = finished[1].reports
+    scorecard = report.scorecard
+    assert set(scorecard.scores) == METHODS
+    assert scorecard.promote
+    words = " ".join(scorecard.words)
+    assert "of 2 tickers; the targets, 63 sessions" in words
+    assert "horizons 1-5: " in scorecard.words[1]
+    assert "har by" in scorecard.words[1]
+    assert "dates of simulated:0" in words
+    assert "63 test sessions are less than a year" in words
+    assert [row["method"] for row in score_rows(scorecard)] == list(scorecard.scores)
+    assert forecast_rows(report.batch)[0]["session"] == "Mon 2002-07-01"
+    assert read_scores(artifacts_of(finished[1]), "volume")[1].startswith("MASE 1-5 ")
+
+
+def test_the_report_has_a_fan_chart_a_ticker_and_the_calibration_and_is_called_simulated(finished: Finished) -> None:
+    files = finished[1].reports[0].files
+    assert {"forecast-SBUX.png", "forecast-T1.png", "calibration.png", "forecast.csv", "scorecard.md"} < set(files)
+    assert all(Path(path).read_bytes().startswith(b"\x89PNG") for name, path in files.items() if name.endswith(".png"))
+    assert "Simulated data" in Path(files["scorecard.md"]).read_text()
+
+
+def test_a_forecast_walks_back_to_the_prices_and_the_features_are_known_by_their_profile(finished: Finished) -> None:
+    artifacts = artifacts_of(finished[1])
+    chain = artifacts.walk(artifacts.get("forecast", "volume", 1))
+    assert {step.kind for step in chain} == {"forecast", "model", "scaler", "features", "prices"}
+    features = artifacts.get("features", "volume", 1)
+    profile = json.loads(artifacts.read(features, "profile.json"))
+    assert set(profile["traded_sessions"]) == {"SBUX", "T1"}
+    assert all(len(own["deciles"]) == 9 and own["std"] >= 0 for own in profile["features"].values())
+    assert features.facts["earnings_sources"] == ["simulated:0"]
+    assert features.facts["rows"] - features.facts["train_rows"] == 2 * 63  # pyright: ignore[reportOperatorIssue]
+
+
+def test_the_same_run_again_is_skipped_and_other_tickers_between_change_nothing(tmp_path: Path) -> None:
+    data, other = data_in(tmp_path), data_in(tmp_path, tickers=("SBUX",))
+    first = pipeline(data, TRAINING)
+    again = pipeline(data, TRAINING)
+    assert again.trainings["volume"].startswith("Skipped: no session after 2002-06-28")
+    assert again.reports[0].batch == first.reports[0].batch
+    alone = pipeline(other, TRAINING)
+    assert not alone.trainings["volume"].startswith("Skipped")
+    assert pipeline(data, TRAINING).trainings["volume"].startswith("Skipped")
+    assert artifacts_of(first).versions("model", "volume") == [1, 2]
+
+
+def test_new_sessions_retrain_and_the_champion_is_scored_on_the_same_rows(tmp_path: Path) -> None:
+    pipeline(data_in(tmp_path), TRAINING)
+    later = pipeline(data_in(tmp_path, date(2002, 7, 31)), TRAINING)
+    (report,) = later.reports
+    scorecard = retrain(data_in(tmp_path, date(2002, 7, 31)), TRAINING)
+    assert set(scorecard.scores) == METHODS | {"champion"}
+    better = scorecard.scores["volcast"]["mase_1_5"] <= scorecard.scores["champion"]["mase_1_5"]
+    assert scorecard.promote is better
+    assert report.batch.model.artifact.version == (2 if better else 1)
+    assert report.batch.first_session == date(2002, 8, 1)
+    assert "MASE" in scorecard.verdict
+
+
+def test_sessions_after_the_cutoff_cannot_change_a_bit_of_model_or_forecast(tmp_path: Path) -> None:
+    frame = yahoo_frame(500)
+    cutoff = date.fromisoformat(frame["Date"].iloc[440])
+    digests = []
+    for name, factor in (("as_it_was", 1.0), ("another_future", 7.0)):
+        changed = frame.copy()
+        changed.loc[441:, "Volume"] = (changed.loc[441:, "Volume"] * factor).astype("int64")
+        (tmp_path / name).mkdir()
+        changed.to_csv(tmp_path / name / "SBUX.csv", index=False)
+        source = {"source": f"files:{tmp_path / name}", "tickers": ("SBUX",)}
+        ingest(data_in(tmp_path / name / "data", **source, as_of=None))
+        data = data_in(tmp_path / name / "data", **source, as_of=cutoff)
+        scorecard, batch = retrain(data, TRAINING), forecast(data, TRAINING)
+        digests.append((scorecard.model.artifact.digest, batch.artifact.digest, scorecard.scores))
+    assert digests[0] == digests[1]
+
+
+def test_without_announcements_the_scorecard_says_so_and_a_short_history_is_left_out(tmp_path: Path) -> None:
+    (tmp_path / "csv").mkdir()
+    yahoo_frame(500).to_csv(tmp_path / "csv" / "SBUX.csv", index=False)
+    yahoo_frame(5, seed=2).to_csv(tmp_path / "csv" / "NEW.csv", index=False)
+    source = {"source": f"files:{tmp_path / 'csv'}", "tickers": (), "as_of": None}
+    (report,) = pipeline(data_in(tmp_path / "data", **source), TRAINING).reports
+    assert "No announced earnings were known: their features are zeros." in report.scorecard.words
+    assert "Not forecast, too short a history: NEW." in report.scorecard.words
+    assert set(forecasts_of(report.batch)["unique_id"]) == {"SBUX"}
+    assert report.batch.left_out == ("NEW",)
+
+
+def test_too_few_sessions_are_one_clear_error(tmp_path: Path) -> None:
+    yahoo_frame(190).to_csv(tmp_path / "SBUX.csv", index=False)
+    data = data_in(tmp_path / "data", source=f"files:{tmp_path / 'SBUX.csv'}", as_of=None)
+    with pytest.raises(NotEnoughSessions, match=r"SBUX: 190 sessions came, .* recipe volume needs 197"):
+        pipeline(data.model_copy(update={"tickers": ("SBUX",)}), TRAINING)
+
+
+class Killed(BaseException):
+    """A process that ends in the middle of a training."""
+
+
+def test_a_training_that_was_killed_goes_on_and_gives_the_same_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = pipeline(data_in(tmp_path / "whole"), TRAINING).reports[0].scorecard.model
+    data = data_in(tmp_path / "killed")
+
+    def killed_after_a_checkpoint(*arguments: object, **settings: object) -> None:
+        def kill(_step: int, _loss: float) -> None:
+            raise Killed
+
+        fit_volume(*arguments, **{**settings, "on_epoch": kill})  # pyright: ignore[reportArgumentType]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tasks.methods.volume, "fit_volume", killed_after_a_checkpoint)
+        with pytest.raises(Killed):
+            pipeline(data, TRAINING)
+    folder = tmp_path / "killed" / "simulated-0" / "checkpoints" / "volume"
+    assert len(list(folder.iterdir())) == 1
+
+    resumed = pipeline(data, TRAINING).reports[0].scorecard.model
+    assert resumed.artifact.digest == whole.artifact.digest
+    assert list(folder.iterdir()) == []
+    steps = [
+        line.split(",")[0] for line in log_lines(run_named("retrain volume SBUX, T1")) if line.startswith("Step: ")
+    ]
+    assert steps == ["Step: 20"]  # the first ten had been done
+
+
+def test_a_checkpoint_is_replaced_checked_and_cleared(tmp_path: Path) -> None:
+    store: Store = open_store(str(tmp_path))
+    checkpoint = StoredCheckpoint(store=store, name="volume", inputs="ab")
+    assert checkpoint.load() is None
+    checkpoint.save(b"one")
+    checkpoint.save(b"two")
+    assert checkpoint.load() == b"two"
+    path = tmp_path / checkpoint.key
+    path.write_bytes(path.read_bytes() + b"x")
+    with pytest.raises(Corrupt, match="Delete it"):
+        checkpoint.load()
+    checkpoint.clear()
+    checkpoint.clear()
+    assert checkpoint.load() is None
+
+
+def test_a_champion_without_earnings_is_scored_on_inputs_of_its_own(tmp_path: Path) -> None:
+    data = data_in(tmp_path)
+    without = TRAINING.model_copy(update={"settings": {**QUICK, "use_earnings": False}})
+    first = pipeline(data, without).reports[0].scorecard
+    assert "Announced earnings were not used: use_earnings is false." in first.words
+    second = retrain(data, TRAINING)
+    assert second.scores["champion"] == pytest.approx(first.scores["volcast"])
+    assert isinstance(forecasts_of(forecast(data, TRAINING)), pd.DataFrame)

@@ -5,9 +5,11 @@ train rows' deciles (Siddiqi 2006, "Credit Risk Scorecards", p. 136):
 
     PSI = sum over bins of (p - q) ln(p / q)
 
-Below 0.1 nothing has changed, from 0.25 on much has. Where nothing drifts it is about chi2(bins - 1) / n for n
-independent rows (Yurdakul and Naranjo 2020, "Statistical properties of the population stability index"); the sessions
-of a panel count as such rows and the tickers do not, for the market moves them together.
+Below 0.1 nothing has changed, from 0.25 on much has. But where nothing drifts it is still about chi2(bins - 1) / n for
+n independent rows (Yurdakul and Naranjo 2020, "Statistical properties of the population stability index"): a mean of
+252 sessions hardly moves within 63, and would always be far from the law of all the years. So that is added to the
+0.25, with n = S (1 - r) / (1 + r) of S sessions whose neighbours have the correlation r (the variance of the mean of an
+autoregression of first order). Tickers do not count as rows: the market moves them together.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,15 +20,25 @@ import pandas as pd
 from scipy.stats import chi2
 from scipy.stats import t as student_t
 
-# R rows, E edges of bins
+# N tickers, S sessions, R rows, E edges of bins, P points in time (target sessions)
 
-WATCH, DRIFTED = 0.1, 0.25  # of the PSI
+DRIFTED = 0.25  # of the PSI
+DECILES = tuple(round(0.1 * tenth, 1) for tenth in range(1, 10))
+MOST_ALIKE = 0.99  # correlation of neighbouring sessions
 LEAST_SHARE = 1e-3  # of a bin, or an empty one would be infinitely far from what it was
 SURE = 0.01  # of false alarms a look
 RECENT = 20  # target sessions of the errors that are looked at
 LEAST_SESSIONS = 10  # with fewer nothing is said about errors
 MUCH_WORSE = 1.1  # times the test's error: the test's own mean is no more certain than that
 BAND = (1, 5)  # horizons, those that decide at the gate
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureDrift:
+    """How far a feature is from what it was, and from where on that is drift."""
+
+    index: float  # PSI
+    limit: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,16 +72,28 @@ def psi(recent_R: np.ndarray, edges: Sequence[float], levels: Sequence[float]) -
     return float(((now - before) * np.log(now / before)).sum())
 
 
-def feature_drift(recent: pd.DataFrame, deciles: Mapping[str, Sequence[float]]) -> dict[str, float]:
-    """Feature -> its index, the largest first, of each that has one. `recent`: a column a feature, a row a session."""
-    levels = [round(0.1 * tenth, 1) for tenth in range(1, 10)]
-    found = {name: psi(recent[name].to_numpy(), edges, levels) for name, edges in deciles.items() if name in recent}
-    return dict(sorted(((n, value) for n, value in found.items() if np.isfinite(value)), key=lambda pair: -pair[1]))
+def feature_drift(recent: Mapping[str, np.ndarray], deciles: Mapping[str, Sequence[float]]) -> dict[str, FeatureDrift]:
+    """The drift of each feature that can be measured, those nearest to or farthest beyond their limit first.
+
+    `recent`: feature -> (N, S) float64 of N tickers and the newest S sessions, NaN where there is none.
+    """
+    found = {
+        name: FeatureDrift(index=psi(values_NS[np.isfinite(values_NS)], deciles[name], DECILES), limit=limit(values_NS))
+        for name, values_NS in recent.items()
+    }
+    measured = [(name, own) for name, own in found.items() if np.isfinite(own.index)]
+    return dict(sorted(measured, key=lambda pair: pair[1].index / pair[1].limit, reverse=True))
 
 
-def drift_limit(sessions: int, bins: int = 10) -> float:
-    """The index from which a feature has drifted: DRIFTED, and what chance gives `sessions` independent rows."""
-    return DRIFTED + float(chi2.isf(SURE, bins - 1)) / sessions
+def limit(values_NS: np.ndarray, bins: int = 10) -> float:
+    """The index from which a feature has drifted: DRIFTED, and what chance alone exceeds with probability SURE."""
+    there_NS = np.isfinite(values_NS)
+    mean_N1 = np.nansum(values_NS, axis=1, keepdims=True) / np.maximum(there_NS.sum(axis=1, keepdims=True), 1)
+    centred_NS = np.where(there_NS, values_NS - mean_N1, 0.0)
+    squares, products = (centred_NS**2).sum(), (centred_NS[:, 1:] * centred_NS[:, :-1]).sum()
+    correlation = float(np.clip(products / squares, 0.0, MOST_ALIKE)) if squares > 0 else 0.0
+    independent = values_NS.shape[1] * (1 - correlation) / (1 + correlation)
+    return DRIFTED + float(chi2.isf(SURE, bins - 1)) / independent
 
 
 def error_drift(scores: pd.DataFrame, *, expected: float, model: str, sessions: int = RECENT) -> ErrorDrift | None:

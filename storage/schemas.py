@@ -71,6 +71,7 @@ FORECAST_KEYS = [
     pa.field("published", pa.bool_(), nullable=False),  # what users were given; the others are there to be compared
     pa.field("name", pa.string(), nullable=False),  # of the forecast's artifact
     pa.field("version", pa.int64(), nullable=False),
+    pa.field("model_version", pa.int64()),  # of the champion; null for har and naive, which are fitted at each cutoff
     pa.field("prices_version", pa.int64(), nullable=False),
     pa.field("why", pa.string(), nullable=False),  # why a fallback was published; empty for the champion
     pa.field("scale", pa.float64()),  # shares: the mean of |y(t) - y(t - 5)| up to the cutoff; null where there is none

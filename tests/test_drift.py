@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from models.drift import drift_limit, error_drift, feature_drift, psi
+from models.drift import error_drift, feature_drift, limit, psi
 from models.sessions import sessions_between
 
 LEVELS = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
@@ -40,10 +40,31 @@ def test_a_shifted_feature_stands_first_and_chance_stays_below_the_limit() -> No
     draws = np.random.default_rng(0)
     edges = {name: np.quantile(draws.normal(size=5000), LEVELS).tolist() for name in ("still", "moved", "constant")}
     edges["constant"] = [1.0] * 9
-    recent = pd.DataFrame({"still": draws.normal(size=63), "moved": draws.normal(1.5, size=63), "constant": 1.0})
+    recent = {
+        "constant": np.ones((1, 63)),
+        "still": draws.normal(size=(1, 63)),
+        "moved": draws.normal(1.5, size=(1, 63)),
+    }
     found = feature_drift(recent, edges)
     assert list(found) == ["moved", "still"]
-    assert found["still"] < drift_limit(63) < found["moved"]
+    assert found["still"].index < found["still"].limit
+    assert found["moved"].index > found["moved"].limit
+
+
+def test_a_feature_that_hardly_moves_needs_a_larger_index() -> None:
+    draws = np.random.default_rng(0)
+    fast, slow = draws.normal(size=(5, 63)), np.cumsum(draws.normal(size=(5, 63)), axis=1)
+    # chi2 of 9 degrees of freedom exceeds 21.67 once in a hundred times
+    assert limit(np.tile([1.0, -1.0], (1, 50))) == pytest.approx(0.25 + 21.666 / 100, abs=1e-4)
+    assert 0.59 <= limit(fast) < 0.8
+    assert limit(slow) > 2
+
+
+def test_gaps_of_a_ticker_do_not_matter() -> None:
+    values = np.random.default_rng(0).normal(size=(2, 63))
+    values[0, :20] = np.nan
+    assert np.isfinite(limit(values))
+    assert np.isfinite(feature_drift({"a": values}, {"a": DECILES})["a"].index)
 
 
 def test_errors_as_in_the_test_are_no_drift_and_larger_ones_are() -> None:

@@ -199,7 +199,9 @@ def test_another_seed_is_scored_beside_the_champion_on_the_same_rows(sbux_csv: P
     entry = artifacts.alias("model", "tutorial.SBUX", CHAMPION)
     assert entry is not None
     assert entry.version == (2 if better else 1)
-    assert forecast(data, TRAINING).model.artifact.version == entry.version
+    model = forecast(data, TRAINING).model
+    assert model is not None
+    assert model.artifact.version == entry.version
 
 
 def test_rows_after_the_cutoff_cannot_change_a_bit_of_model_or_forecast(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ def forecasts(version: int = 1, **changes: object) -> pd.DataFrame:
         "cutoff": CUTOFF,
         "name": "volume",
         "version": version,
+        "model_version": 4,
         "prices_version": 7,
         "why": "",
         "scale": 50.0,

@@ -135,6 +135,7 @@ def test_new_sessions_retrain_and_the_champion_is_scored_on_the_same_rows(tmp_pa
     assert set(scorecard.scores) == METHODS | {"champion"}
     better = scorecard.scores["volcast"]["mase_1_5"] <= scorecard.scores["champion"]["mase_1_5"]
     assert scorecard.promote is better
+    assert report.batch.model is not None
     assert report.batch.model.artifact.version == (2 if better else 1)
     assert report.batch.first_session == date(2002, 8, 1)
     assert "MASE" in scorecard.verdict

@@ -125,7 +125,7 @@ def earnings_words(data: VolumeData, recipe: VolumeRecipe) -> str:
     if known.empty:
         return "No announced earnings were known: their features are zeros."
     words = f"Announced earnings took part: {len(known):,} dates of {', '.join(sorted(set(known['source'])))}."
-    assumed = int(known["first_seen_assumed"].sum())
+    assumed = int(np.count_nonzero(known["first_seen_assumed"]))
     if assumed:
         words += (
             f" When {assumed:,} of them became known was not recorded; they count as known {HORIZONS} sessions ahead."

@@ -116,9 +116,8 @@ def _skill(ledger: Ledger, name: str, first: date) -> tuple[Skill, ...]:
     rows = live_skill(ledger.scores(name, first=first))
     if rows.empty:
         return ()
-    whole, each = (
-        rows.loc[rows["ticker"] == ALL],
-        rows.loc[(rows["ticker"] != ALL) & (rows["sessions"] == max(WINDOWS))],
-    )
-    chosen = pd.concat([whole, each.sort_values("mase_har", ascending=False).head(SHOWN)]).to_dict("records")
-    return tuple(Skill(**{str(key): None if pd.isna(value) else value for key, value in row.items()}) for row in chosen)
+    is_whole = rows["ticker"] == ALL
+    worst = rows.loc[~is_whole & (rows["sessions"] == max(WINDOWS))].sort_values("mase_har", ascending=False)
+    chosen = pd.concat([rows.loc[is_whole], worst.head(SHOWN)]).astype(object)
+    records = chosen.where(chosen.notna(), None).to_dict("records")
+    return tuple(Skill.model_validate(record) for record in records)

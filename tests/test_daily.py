@@ -1,8 +1,10 @@
 """A service over some sessions of the simulated exchange: no forecast is missing, and each is scored in its time."""
 
+import shutil
 from datetime import date
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from test_flows import run_named
@@ -69,9 +71,9 @@ def test_every_session_has_a_forecast_of_every_ticker_by_the_champion(served: Se
     assert set(rows.loc[rows["published"], "model"]) == {"volcast"}
     assert set(rows.loc[~rows["published"], "model"]) == {"har", "naive"}
     assert set(rows.loc[rows["published"], "model_version"]) == {1}
-    assert rows.loc[~rows["published"], "model_version"].isna().all()
-    assert (rows["scale"] > 0).all()
-    assert ((rows["lo_95"] <= rows["lo_80"]) & (rows["hi_80"] <= rows["hi_95"])).all()
+    assert set(rows.loc[~rows["published"], "model_version"].isna()) == {True}
+    assert rows["scale"].to_numpy().min() > 0
+    assert (np.diff(rows[["lo_95", "lo_80", "hi_80", "hi_95"]].to_numpy(), axis=1) >= 0).all()
 
 
 def test_a_holiday_is_a_named_no_op(served: Served) -> None:
@@ -125,10 +127,8 @@ def test_the_same_day_again_adds_nothing(served: Served) -> None:
     assert list(verify(store_in(folder))) == []
 
 
-def test_missed_days_are_caught_up_then_a_source_that_is_down_lets_har_forecast(
-    served: Served,
-) -> None:
-    folder = served[0]
+def test_missed_days_are_caught_up_then_a_source_that_is_down_lets_har_forecast(served: Served, tmp_path: Path) -> None:
+    folder = shutil.copytree(served[0], tmp_path / "later")
     caught_up = daily(data_in(folder, date(2002, 7, 12)), TRAINING)
     assert caught_up.batch is not None
     assert caught_up.batch.by == "volcast"

@@ -87,6 +87,7 @@ def test_the_pipeline_ends_in_a_promoted_model_and_a_forecast_of_each_session(fi
     assert (result.snapshot.prices.version, result.snapshot.rows) == (0, 253)
     assert result.snapshot.cutoff == date(2020, 12, 10)
     assert report.scorecard.promote
+    assert report.batch.model is not None
     assert report.batch.model.artifact == report.scorecard.model.artifact
     forecasts = forecasts_of(report.batch)
     assert list(forecasts.columns) == ["unique_id", "cutoff", "ds", "h", "volcast"]

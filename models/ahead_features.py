@@ -7,7 +7,7 @@ it; announced earnings, which may be seen later, are in models/earnings_features
 import numpy as np
 import pandas as pd
 
-from models.earnings_features import AFTER_COLUMNS, EarningsCalendar
+from models.earnings_features import EarningsCalendar
 from models.market_calendar import CALENDAR_COLUMNS
 from models.neighbours import mean_of_neighbours
 from models.panel import HORIZONS
@@ -68,12 +68,9 @@ def earnings_season(earnings: EarningsCalendar, surprise_NT: np.ndarray) -> np.n
     The neighbours' weighted share, and of all tickers with a calendar five times the share that announces on the
     session and the one before it.
     """
-    place_S = np.arange(earnings.after_seen_NS.shape[1])
-    known_NS = earnings.after_seen_NS <= place_S - HORIZONS
-    today_NS, after_NS = (
-        earnings.after_NSC[:, :, AFTER_COLUMNS.index(name)] * known_NS
-        for name in ("earnings_today", "earnings_after_1")
-    )
+    place_S = np.arange(earnings.newest_NS.shape[1])
+    since_NS = earnings.sessions_since(np.arange(len(surprise_NT))[:, None], place_S - HORIZONS, place_S)
+    today_NS, after_NS = (since_NS == offset for offset in (0, 1))
     covered_S = np.maximum(earnings.covered_NS[:, np.maximum(place_S - HORIZONS, 0)].sum(axis=0), 1)
     shares = [np.broadcast_to(5 * flags.sum(axis=0) / covered_S, flags.shape) for flags in (today_NS, after_NS)]
     neighbours_NS = mean_of_neighbours(today_NS + 0.5 * after_NS, surprise_NT)

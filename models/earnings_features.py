@@ -3,7 +3,8 @@
 An announcement enters at the close of the session at which it was first seen, and never more than HORIZONS sessions
 before its date: a history without `first_seen` is taken so, and a better informed present must look the same to a
 network that learnt from it. Its date is the session on or after the announced one; a company that reports after the
-close moves the session after it, which its own usual reactions tell.
+close moves the session after it, which its own usual reactions tell. A date less than HORIZONS sessions from one that
+is seen later was moved: it is gone once the later one has entered.
 """
 
 from dataclasses import dataclass
@@ -13,11 +14,12 @@ import pandas as pd
 
 from models.panel import HORIZONS, Panel
 
-# N tickers, S sessions of the grid, R rows
+# N tickers, S sessions of the grid, R rows, A announcements of all tickers and one that is none
 
 AFTER = 6  # sessions over which the wake of an announcement fades
 REACTIONS = 8  # earlier announcements that a usual reaction is the mean of: two years
 COVERED = 100  # sessions: a ticker without an announcement for so long has no calendar
+NEVER = 2**30  # a place beyond every grid
 
 BEFORE_COLUMNS = ("earnings_next", "earnings_ramp_before")  # the session before it; 1 to 0 over HORIZONS before
 AFTER_COLUMNS = (
@@ -30,26 +32,48 @@ EARNINGS_COLUMNS = (*BEFORE_COLUMNS, *AFTER_COLUMNS, "earnings_covered")
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class EarningsCalendar:
-    """For every ticker and session, the nearest announcement on each side, and since when it was known."""
+    """Announcements by ticker and place, and where among them every ticker and session stands."""
 
-    before_NSC: np.ndarray  # float32, BEFORE_COLUMNS, of the next announcement
-    before_seen_NS: np.ndarray  # int32, the place of the session at whose close it was known
-    after_NSC: np.ndarray  # float32, AFTER_COLUMNS, of the announcement on the session or before it
-    after_seen_NS: np.ndarray  # int32
+    place_A: np.ndarray  # int64, of the session; the last announcement is none, at NEVER
+    seen_A: np.ndarray  # int64, the place of the session at whose close it was known
+    gone_A: np.ndarray  # int64, of that at whose close it was known to have moved; NEVER for most
+    usual_A2: np.ndarray  # float32, the ticker's usual reactions before it
+    begins: np.ndarray  # (N + 1,) int64: where the announcements of each ticker begin, and where the last ones end
+    newest_NS: (
+        np.ndarray
+    )  # int32, the ticker's last announcement on the session or before it; before its first: one less
     covered_NS: np.ndarray  # float32: 1 where, at that close, the ticker has a calendar
 
     def columns(self, ticker_R: np.ndarray, cutoff_R: np.ndarray, target_R: np.ndarray) -> np.ndarray:
         """(R, 9) float32, of EARNINGS_COLUMNS: of the target session, as known at the close of the cutoff."""
-        before_R1 = (self.before_seen_NS[ticker_R, target_R] <= cutoff_R)[:, None]
-        after_R1 = (self.after_seen_NS[ticker_R, target_R] <= cutoff_R)[:, None]
-        return np.concatenate(
-            [
-                self.before_NSC[ticker_R, target_R] * before_R1,
-                self.after_NSC[ticker_R, target_R] * after_R1,
-                self.covered_NS[ticker_R, cutoff_R][:, None],
-            ],
-            axis=1,
+        to_R = self.place_A[self._nearest(ticker_R, cutoff_R, target_R, step=1)] - target_R
+        last_R = self._nearest(ticker_R, cutoff_R, target_R, step=-1)
+        since_R = target_R - self.place_A[last_R]
+        columns = (
+            to_R == 1,
+            np.where(to_R <= HORIZONS, 1 - to_R / (HORIZONS + 1), 0),
+            *(since_R == offset for offset in range(3)),
+            *(np.where(since_R == offset, self.usual_A2[last_R, offset], 0) for offset in range(2)),
+            np.where((since_R > 0) & (since_R <= AFTER), 1 - since_R / (AFTER + 1), 0),
+            self.covered_NS[ticker_R, cutoff_R],
         )
+        return np.stack([np.asarray(column, dtype=np.float32) for column in columns], axis=1)
+
+    def sessions_since(self, ticker: np.ndarray, cutoff: np.ndarray, target: np.ndarray) -> np.ndarray:
+        """From the last announcement known at the cutoff to the target (arrays that broadcast); below 0 for none."""
+        return target - self.place_A[self._nearest(*np.broadcast_arrays(ticker, cutoff, target), step=-1)]
+
+    def _nearest(self, ticker: np.ndarray, cutoff: np.ndarray, target: np.ndarray, *, step: int) -> np.ndarray:
+        """Which announcement (after the target: step 1; on it or before: -1) is the nearest that the cutoff knows."""
+        at = self.newest_NS[ticker, target].astype(np.int64) + (step > 0)
+        while True:
+            is_own = (self.begins[ticker] <= at) & (at < self.begins[ticker + 1])
+            at = np.where(is_own, at, -1)
+            is_known = (self.seen_A[at] <= cutoff) & (cutoff < self.gone_A[at])
+            goes_on = is_own & ~is_known & (np.abs(self.place_A[at] - target) <= HORIZONS)
+            if not goes_on.any():
+                return np.where(is_known, at, -1)
+            at = at + step * goes_on
 
 
 def earnings_calendar(panel: Panel, surprise_NS: np.ndarray, *, use: bool) -> EarningsCalendar:
@@ -57,64 +81,59 @@ def earnings_calendar(panel: Panel, surprise_NS: np.ndarray, *, use: bool) -> Ea
 
     `surprise_NS`: own less market log volume, 0 where not known.
     """
-    shape = surprise_NS.shape
-    calendar = EarningsCalendar(
-        before_NSC=np.zeros((*shape, len(BEFORE_COLUMNS)), dtype=np.float32),
-        before_seen_NS=np.zeros(shape, dtype=np.int32),
-        after_NSC=np.zeros((*shape, len(AFTER_COLUMNS)), dtype=np.float32),
-        after_seen_NS=np.zeros(shape, dtype=np.int32),
-        covered_NS=np.zeros(shape, dtype=np.float32),
+    announced = dict(list(panel.announcements.groupby("ticker"))) if use else {}
+    newest_NS = np.empty(surprise_NS.shape, dtype=np.int32)
+    covered_NS = np.zeros(surprise_NS.shape, dtype=np.float32)
+    parts, begins = [], [0]
+    for row, ticker in enumerate(panel.tickers):
+        newest_NS[row] = begins[-1] - 1
+        if ticker in announced:
+            place_A, seen_A, gone_A = _places(panel.sessions, announced[ticker])
+            newest_NS[row] += np.searchsorted(place_A, np.arange(surprise_NS.shape[1]), side="right")
+            for place, seen in zip(place_A, seen_A, strict=True):
+                covered_NS[row, seen : place + COVERED] = 1
+            parts.append((place_A, seen_A, gone_A, _usual_reactions(surprise_NS[row], place_A, seen_A, gone_A)))
+        begins.append(begins[-1] + (len(parts[-1][0]) if ticker in announced else 0))
+    none = (np.array([NEVER]), np.array([NEVER]), np.array([NEVER]), np.zeros((1, 2)))
+    place_A, seen_A, gone_A, usual_A2 = (np.concatenate(each) for each in zip(*parts, none, strict=True))
+    return EarningsCalendar(
+        place_A=place_A,
+        seen_A=seen_A,
+        gone_A=gone_A,
+        usual_A2=usual_A2.astype(np.float32),
+        begins=np.array(begins),
+        newest_NS=newest_NS,
+        covered_NS=covered_NS,
     )
-    rows = {ticker: place for place, ticker in enumerate(panel.tickers)}
-    for ticker, announced in panel.announcements.groupby("ticker") if use else ():
-        place_A, seen_A = _places(panel.sessions, announced)
-        _fill(calendar, rows[str(ticker)], place_A, seen_A, surprise_NS=surprise_NS)
-    return calendar
 
 
-def _places(sessions: pd.DatetimeIndex, announced: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """Where in the grid each announcement (A) falls, ascending and once each, and at whose close it was known."""
-    place_A = sessions.searchsorted(announced["announced_for"].to_numpy().astype("datetime64[s]"))
-    seen_A = sessions.searchsorted(announced["first_seen"].to_numpy().astype("datetime64[s]"))
-    seen_A = np.maximum(seen_A, place_A - HORIZONS)
-    inside_A = (place_A < len(sessions)) & (announced["announced_for"] >= sessions[0]).to_numpy()
-    place_A, first_A = np.unique(place_A[inside_A], return_index=True)
-    return place_A, seen_A[inside_A][first_A]
+def _places(sessions: pd.DatetimeIndex, announced: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Where in the grid each announcement (A) falls, ascending and once each; when it was known, and known to be gone.
+
+    Only those that fall into the grid count, as if no other had been seen yet: a shorter panel must say the same.
+    """
+    place_R = sessions.searchsorted(announced["announced_for"].to_numpy().astype("datetime64[s]"))
+    first_seen_R = sessions.searchsorted(announced["first_seen"].to_numpy().astype("datetime64[s]"))
+    is_inside_R = (place_R < len(sessions)) & (announced["announced_for"] >= sessions[0]).to_numpy()
+    place_A, which_R = np.unique(place_R[is_inside_R], return_inverse=True)
+    first_seen_A = np.full(len(place_A), NEVER)
+    np.minimum.at(first_seen_A, which_R, first_seen_R[is_inside_R])
+    seen_A = np.maximum(first_seen_A, place_A - HORIZONS)
+    is_moved_AA = (np.abs(place_A[:, None] - place_A) < HORIZONS) & (first_seen_A[:, None] < first_seen_A)
+    gone_A = np.where(is_moved_AA, seen_A, NEVER).min(axis=1, initial=NEVER)
+    return place_A, seen_A, gone_A
 
 
-def _fill(
-    calendar: EarningsCalendar, row: int, place_A: np.ndarray, seen_A: np.ndarray, *, surprise_NS: np.ndarray
-) -> None:
-    """Write a ticker's announcements, the later over the earlier after it, the earlier over the later before it."""
-    last = surprise_NS.shape[1]
-    usual_A2 = _usual_reactions(surprise_NS[row], place_A)
-    for place, seen, usual in zip(place_A, seen_A, usual_A2, strict=True):
-        after = np.arange(place, min(place + AFTER + 1, last))
-        fade = 1 - (after - place) / (AFTER + 1)
-        calendar.after_NSC[row, after] = 0
-        calendar.after_NSC[row, after, 5] = np.where(after > place, fade, 0)
-        calendar.after_seen_NS[row, after] = seen
-        for offset in range(min(3, len(after))):
-            calendar.after_NSC[row, place + offset, offset] = 1
-        for offset in range(min(2, len(after))):
-            calendar.after_NSC[row, place + offset, 3 + offset] = usual[offset]
-        calendar.covered_NS[row, seen : place + COVERED] = 1
-    for place, seen in zip(place_A[::-1], seen_A[::-1], strict=True):
-        before = np.arange(max(place - HORIZONS, 0), place)
-        calendar.before_NSC[row, before, 0] = before == place - 1
-        calendar.before_NSC[row, before, 1] = 1 - (place - before) / (HORIZONS + 1)
-        calendar.before_seen_NS[row, before] = seen
-
-
-def _usual_reactions(surprise_S: np.ndarray, place_A: np.ndarray) -> np.ndarray:
+def _usual_reactions(surprise_S: np.ndarray, place_A: np.ndarray, seen_A: np.ndarray, gone_A: np.ndarray) -> np.ndarray:
     """(A, 2): the mean surprise on the date and the session after, of the REACTIONS announcements before each.
 
-    Only those whose sessions had closed when this one could first be forecast count; with n of them the mean is
-    shrunk by n / (n + 1), so that the first is not taken for a habit.
+    Only those that were known, and whose sessions had closed, when this one could first be forecast count; with n of
+    them the mean is shrunk by n / (n + 1), so that the first is not taken for a habit.
     """
     at_A2 = np.stack([surprise_S[np.minimum(place_A + offset, len(surprise_S) - 1)] for offset in (0, 1)], axis=1)
     usual_A2 = np.zeros((len(place_A), 2))
-    for number, place in enumerate(place_A):
-        closed = np.flatnonzero(place_A[:number] + 1 <= place - HORIZONS)[-REACTIONS:]
+    for number, (place, seen) in enumerate(zip(place_A, seen_A, strict=True)):
+        is_known_A = (seen_A <= seen) & (seen < gone_A)
+        closed = np.flatnonzero(is_known_A & (place_A + 1 <= place - HORIZONS))[-REACTIONS:]
         usual_A2[number] = at_A2[closed].sum(axis=0) / (len(closed) + 1)
     return usual_A2

@@ -15,7 +15,7 @@ from models.sessions import market_calendar
 CALENDAR_COLUMNS = (
     *("monday", "tuesday", "wednesday", "thursday"),  # Friday is none of them
     "half_day",
-    "before_holiday",  # a weekday without trading follows
+    "before_holiday",  # a weekday without trading follows, as was known ahead: not a hurricane
     "after_holiday",
     "month_start",  # the first session of a month
     "month_end",
@@ -86,9 +86,10 @@ def _table_of(_count: int) -> np.ndarray:
 
 
 def _before_closing(sessions: pd.DatetimeIndex) -> np.ndarray:
-    """(S,) bool: at least one weekday lies between a session and the next one."""
+    """(S,) bool: a weekday lies between a session and the next one; unplanned closings do not count."""
     days = sessions.to_numpy().astype("datetime64[D]")
-    return np.r_[np.busday_count(days[:-1], days[1:]) > 1, False]
+    unplanned = np.array(market_calendar().adhoc_holidays, dtype="datetime64[D]")
+    return np.r_[np.busday_count(days[:-1], days[1:], holidays=unplanned) > 1, False]
 
 
 def _is_near_third_friday(sessions: pd.DatetimeIndex) -> np.ndarray:

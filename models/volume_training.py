@@ -140,7 +140,8 @@ def fit_volume(
     saved = checkpoint.load() if checkpoint else None
     losses = _restore(members, saved) if saved else []
     epochs = math.ceil(recipe.steps / recipe.log_every_steps)
-    with one_thread(), ThreadPoolExecutor(_threads(device), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    threads = _threads(device)  # before one_thread makes it 1
+    with one_thread(), ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         while len(losses) < epochs and any(member.worse < PATIENCE for member in members):
             epoch = len(losses)
             list(pool.map(lambda number: _run_epoch(members[number], data, number, epoch), range(len(members))))  # noqa: B023
@@ -179,6 +180,7 @@ class VolumeForecaster:
     def fit(self, panel: Panel, *, through: int) -> Self:
         """Scaler, networks and calibration from the sessions up to place `through`."""
         inputs = self.inputs(panel)
+        check_enough_sessions(inputs, self._recipe, through=through)
         scaler = fit_volume_scaler(inputs, through=through - self._recipe.stop_sessions)
         run = TrainingRun(scaler=scaler, through=through, seed=self._seed, device=self._device)
         self._model = fit_volume(inputs, self._recipe, run, on_epoch=self._on_epoch).model
@@ -205,8 +207,8 @@ def one_cycle(share: float) -> tuple[float, float]:
     return low + (1 - low) * height, MOMENTUM[0] + (MOMENTUM[1] - MOMENTUM[0]) * height
 
 
-def _prepare(inputs: Inputs, recipe: VolumeRecipe, run: TrainingRun) -> _Data:
-    through = run.through
+def check_enough_sessions(inputs: Inputs, recipe: VolumeRecipe, *, through: int) -> None:
+    """Raises NotEnoughSessions where the sessions up to place `through` hold no sequence to train on."""
     train_end, length = through - recipe.stop_sessions, recipe.burn_in_sessions + recipe.scored_sessions
     if train_end < length or not inputs.usable_NT[:, :train_end].any():
         first, last = inputs.panel.sessions[0], inputs.panel.sessions[through]
@@ -214,10 +216,22 @@ def _prepare(inputs: Inputs, recipe: VolumeRecipe, run: TrainingRun) -> _Data:
             f"The sessions {first:%Y-%m-%d} to {last:%Y-%m-%d} are too few to train on: sequences take {length} of "
             f"them and {recipe.stop_sessions} are held back for early stopping. Bring in an earlier start."
         )
+
+
+def _prepare(inputs: Inputs, recipe: VolumeRecipe, run: TrainingRun) -> _Data:
+    through = run.through
+    check_enough_sessions(inputs, recipe, through=through)
     tickers, places = np.arange(len(inputs.panel.tickers))[:, None], np.arange(through + 1)[None, :]
     x_NTX, _ = scaled_sessions(inputs, run.scaler, tickers, places)
     calendar_TK = torch.from_numpy(inputs.calendar_SK[: through + 1])
-    return _Data(inputs=inputs, recipe=recipe, x_NTX=x_NTX, calendar_TK=calendar_TK, train_end=train_end, run=run)
+    return _Data(
+        inputs=inputs,
+        recipe=recipe,
+        x_NTX=x_NTX,
+        calendar_TK=calendar_TK,
+        train_end=through - recipe.stop_sessions,
+        run=run,
+    )
 
 
 def _new_member(data: _Data, number: int) -> _Member:
@@ -242,21 +256,26 @@ def _run_epoch(member: _Member, data: _Data, number: int, epoch: int) -> None:
         for group in member.optimizer.param_groups:
             group["lr"], group["betas"] = recipe.learning_rate * rate, (beta, 0.999)
         loss = _loss(member.network, data, _sample(data, rng), generator)
-        if not math.isfinite(loss.item()):
-            raise TrainingDiverged(
-                f"The loss is {loss.item()} at step {step} of {recipe.steps}; it must be finite. Lower the learning "
-                f"rate ({recipe.learning_rate}), and look for extreme values in the train rows."
-            )
+        _check_finite(loss.item(), step, recipe)
         member.optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(member.network.parameters(), recipe.gradient_clip)
         member.optimizer.step()
     with torch.no_grad():
         member.last_loss = float(_loss(member.network, data, _held_back(data)))
+    _check_finite(member.last_loss, _steps_done(recipe, epoch), recipe)
     member.worse += 1
     if member.last_loss < member.best_loss:
         member.best_loss, member.worse = member.last_loss, 0
         member.best = {name: tensor.detach().clone() for name, tensor in member.network.state_dict().items()}
+
+
+def _check_finite(loss: float, step: int, recipe: VolumeRecipe) -> None:
+    if not math.isfinite(loss):
+        raise TrainingDiverged(
+            f"The loss is {loss} at step {step} of {recipe.steps}; it must be finite. Lower the learning "
+            f"rate ({recipe.learning_rate}), and look for extreme values in the train rows."
+        )
 
 
 def _sample(data: _Data, rng: np.random.Generator) -> _Sequences:

@@ -1,12 +1,16 @@
 """Panels of volumes for the tests of forecasters: written out by hand, or drawn."""
 
 import string
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import date
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from models.panel import FIELDS, Panel, make_panel
+from models.recipes import VolumeRecipe
 from models.sessions import sessions_between
 
 FIRST = date(2012, 1, 3)
@@ -52,3 +56,45 @@ def shaken_after(panel: Panel, cutoff: int) -> Panel:
         fields=fields,
         announcements=panel.announcements,
     )
+
+
+def priced_panel(volume_NT: np.ndarray, *, seed: int = 1) -> Panel:
+    """These volumes under prices that walk at random, the same ones in every field but for the session's range."""
+    panel, draws = panel_of(volume_NT), np.random.default_rng(seed)
+    close_NT = 50 * np.exp(np.cumsum(draws.normal(0, 0.02, volume_NT.shape), axis=1))
+    open_NT = close_NT * np.exp(draws.normal(0, 0.01, volume_NT.shape))
+    prices = {
+        "open": open_NT,
+        "high": np.maximum(open_NT, close_NT) * np.exp(draws.uniform(0, 0.01, volume_NT.shape)),
+        "low": np.minimum(open_NT, close_NT) * np.exp(-draws.uniform(0, 0.01, volume_NT.shape)),
+        "close": close_NT,
+        "adj_close": close_NT,
+        "volume": volume_NT,
+    }
+    return replace(panel, fields={name: np.where(panel.traded_NT, each, np.nan) for name, each in prices.items()})
+
+
+def announced(panel: Panel, rows: Sequence[tuple[int, int, int]]) -> pd.DataFrame:
+    """Announcements of (row of the ticker, place of its date, place of the session at which it was first seen)."""
+    tickers, dates, seen = zip(*rows, strict=True)
+    return pd.DataFrame(
+        {
+            "ticker": np.array(panel.tickers)[list(tickers)],
+            "announced_for": panel.sessions[list(dates)],
+            "first_seen": panel.sessions[list(seen)],
+        }
+    )
+
+
+def tiny_recipe(**changes: Any) -> VolumeRecipe:
+    """A volume recipe that trains in a second."""
+    small = {
+        "members": 2,
+        "steps": 40,
+        "log_every_steps": 10,
+        "hidden_size": 8,
+        "head_size": 16,
+        "batch_sequences": 16,
+        "stop_sessions": 42,
+    }
+    return VolumeRecipe(**{**small, **changes})

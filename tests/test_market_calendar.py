@@ -1,0 +1,65 @@
+from datetime import date
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from models.market_calendar import CALENDAR_COLUMNS, calendar_columns
+from models.sessions import sessions_between
+
+FLAGS = set(CALENDAR_COLUMNS) - {"monday", "tuesday", "wednesday", "thursday", "month_phase"}
+
+
+def flags(day: str) -> set[str]:
+    """The names of the columns that are 1 on a date, but for weekdays and phases."""
+    row_K = calendar_columns(pd.DatetimeIndex([day]))[0]
+    return {name for name, value in zip(CALENDAR_COLUMNS, row_K, strict=True) if value == 1 and name in FLAGS}
+
+
+@pytest.mark.parametrize(
+    ("day", "expected"),
+    [
+        ("2021-06-25", {"russell"}),
+        ("2021-06-18", {"expiry", "triple_witching", "week_of_expiry"}),
+        ("2021-07-16", {"expiry", "week_of_expiry"}),
+        ("2021-07-14", {"week_of_expiry"}),
+        ("2021-11-26", {"half_day", "black_friday", "after_holiday"}),
+        ("2021-11-24", {"before_holiday"}),
+        ("2019-04-18", {"expiry", "week_of_expiry", "before_holiday"}),  # the third Friday was Good Friday
+        ("2019-04-22", {"after_holiday"}),
+        ("2012-10-26", set()),  # nobody knew of the hurricane's two sessions
+        ("2012-10-31", {"month_end"}),
+        ("2021-08-31", {"month_end", "msci"}),
+        ("2021-09-30", {"month_end", "quarter_end"}),
+        ("2022-01-03", {"month_start", "first_week"}),
+        ("2021-12-31", {"month_end", "quarter_end", "year_end"}),
+        ("2020-12-24", {"half_day", "before_holiday", "year_end"}),
+    ],
+)
+def test_known_dates(day: str, expected: set[str]) -> None:
+    assert flags(day) == expected
+
+
+def test_friday_is_no_other_weekday() -> None:
+    week_SK = calendar_columns(sessions_between(date(2021, 6, 7), date(2021, 6, 11)))
+    assert week_SK[:, :4].tolist() == [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1], [0, 0, 0, 0]]
+
+
+def test_a_month_has_one_expiry_and_a_year_four_triple_witchings() -> None:
+    sessions = sessions_between(date(2010, 1, 1), date(2024, 12, 31))
+    flags_SK, months, years = calendar_columns(sessions), sessions.month.to_numpy(), sessions.year.to_numpy()
+
+    def counted(name: str, group_S: np.ndarray) -> set[int]:
+        return set(np.bincount(group_S, weights=flags_SK[:, CALENDAR_COLUMNS.index(name)]).astype(int).tolist())
+
+    for name in ("expiry", "month_start", "month_end"):
+        assert counted(name, (years - 2010) * 12 + months - 1) == {1}
+    for name, count in {"triple_witching": 4, "msci": 4, "quarter_end": 4, "russell": 1, "black_friday": 1}.items():
+        assert counted(name, years - 2010) == {count}
+
+
+def test_the_sessions_of_a_month_count_up_from_its_first() -> None:
+    phase_S = calendar_columns(sessions_between(date(2021, 6, 30), date(2021, 7, 7)))[
+        :, CALENDAR_COLUMNS.index("month_phase")
+    ]
+    assert (phase_S * 22).round(4).tolist() == [21, 0, 1, 2, 3]

@@ -39,6 +39,12 @@ StoredSource = Annotated[
 ]
 Tickers = Annotated[str, typer.Option(help="Comma-separated  [default: SBUX; for files: all that they hold]")]
 StoredTickers = Annotated[str, typer.Option("--tickers", help="Comma-separated  [default: all that are stored]")]
+DailyTickers = Annotated[
+    str, typer.Option("--tickers", help="Comma-separated  [default: all that are stored; before any are: as ingest]")
+]
+MaxModelAge = Annotated[
+    int, typer.Option(min=1, help="Sessions since the newest one that the champion was trained on; beyond: har")
+]
 StoreRoot = Annotated[
     str,
     typer.Option("--store", envvar="VOLCAST_STORE", help="Where everything is kept: a folder, or s3://, gs://, az://"),
@@ -151,10 +157,11 @@ def ingest(
 
 @app.command()
 def status(source: StoredSource = None, tickers: StoredTickers = "", store: StoreRoot = DEFAULT_STORE) -> None:
-    """What is stored, how far it is behind the market, and what is wrong with it; the worst tickers first."""
+    """What is stored, how far it is behind the market, and how the forecasts fare; exit 1 if it needs a person."""
     from flows import commands
 
-    commands.status(commands.stored_data_settings(source, tickers, store, None))
+    if not commands.status(commands.stored_data_settings(source, tickers, store, None)):
+        sys.exit(1)
 
 
 @app.command()
@@ -215,6 +222,41 @@ def forecast(
 
     training = commands.training_settings(recipe)
     commands.forecast(commands.stored_data_settings(source, tickers, store, as_of), training, out)
+
+
+@app.command()
+def daily(
+    source: Source = "simulated",
+    tickers: DailyTickers = "",
+    recipe: Recipe = "volume",
+    store: StoreRoot = DEFAULT_STORE,
+    as_of: AsOf = None,
+    events: Events = None,
+    max_model_age: MaxModelAge = 63,
+) -> None:
+    """The day's work after the close: ingest, forecast, monitor; har forecasts where the champion cannot be trusted."""
+    from flows import commands
+    from tasks.settings import WatchSettings
+
+    data = commands.data_settings(source, tickers, store, as_of, events)
+    commands.daily(data, commands.training_settings(recipe), WatchSettings(max_model_age=max_model_age))
+
+
+@app.command()
+def monitor(
+    source: StoredSource = None,
+    tickers: StoredTickers = "",
+    recipe: Recipe = "volume",
+    store: StoreRoot = DEFAULT_STORE,
+    as_of: AsOf = None,
+    max_model_age: MaxModelAge = 63,
+) -> None:
+    """Score what came true, and say how prices, champion and forecasts stand."""
+    from flows import commands
+    from tasks.settings import WatchSettings
+
+    data = commands.stored_data_settings(source, tickers, store, as_of)
+    commands.monitor(data, commands.training_settings(recipe), WatchSettings(max_model_age=max_model_age))
 
 
 @app.command()

@@ -12,8 +12,10 @@ from rich.console import Console
 
 from flows import summary
 from flows.backtest import backtest as backtest_flow
+from flows.daily import daily as daily_flow
 from flows.forecast import forecast as forecast_flow
 from flows.ingest import ingest as ingest_flow
+from flows.monitor import monitor as monitor_flow
 from flows.pipeline import pipeline
 from flows.quiet import quiet_console
 from flows.retrain import retrain as retrain_flow
@@ -24,13 +26,15 @@ from storage.artifacts import ArtifactStore
 from storage.errors import StoreError
 from storage.records import ForecastBatch, PipelineResult
 from storage.store import open_store
+from tasks.check_health import present_health
+from tasks.choose_forecaster import require_ahead
 from tasks.count_prices import quarantined_rows, status_of
 from tasks.export import check_out, write_forecasts
 from tasks.fetch_prices import FetchFailed
 from tasks.parts import SomeModelsFailed
 from tasks.plan_ingest import last_session, root_of
 from tasks.preflight import STORED, check, check_backtest, stored_parts, stored_source
-from tasks.settings import BacktestSettings, DataSettings, TrainingSettings
+from tasks.settings import BacktestSettings, DataSettings, TrainingSettings, WatchSettings
 from tasks.sources.protocol import SourceError, UnknownSource
 from tasks.upkeep import collect_garbage, find_faults
 
@@ -111,11 +115,36 @@ def ingest(data: DataSettings) -> None:
     summary.show_server(console, server)
 
 
-def status(data: DataSettings) -> None:
-    """Print what is stored, without a server."""
+def daily(data: DataSettings, training: TrainingSettings, watch: WatchSettings) -> None:
+    """Ingest, forecast, monitor; then what was published, and what is to be known."""
+    check(data, training)
+    require_ahead(training)
+    _quiet()
+    with prefect_server() as server:
+        result = daily_flow(data, training, watch)
+    summary.show_daily(console, result)
+    summary.show_server(console, server)
+
+
+def monitor(data: DataSettings, training: TrainingSettings, watch: WatchSettings) -> None:
+    """Score what came true and look at everything; then what is to be known."""
+    check(data, training)
+    require_ahead(training)
+    _quiet()
+    with prefect_server() as server:
+        health = monitor_flow(data, training, watch)
+    summary.show_health(console, health)
+    summary.show_server(console, server)
+
+
+def status(data: DataSettings) -> bool:
+    """Print what is stored and how it stands, without a server; whether nobody has to do anything."""
     root = root_of(data.store, data.source)
     counts = status_of(root, data.tickers, last_session(None, data.now))
     summary.show_status(console, root, counts)
+    health = present_health(data)
+    summary.show_health(console, health)
+    return health is None or not health.needs_person
 
 
 def quarantine(data: DataSettings, limit: int) -> None:

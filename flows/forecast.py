@@ -1,18 +1,23 @@
-"""Forecast with the champion of a recipe from the stored prices.
+"""Forecast from the stored prices with the champion of a recipe, or with har where it is watched and not trusted.
 
-prices -> champion -> forecast
+prices -> choice -> forecast -> ledger
 """
 
 from prefect import flow
 
 from storage.records import ForecastBatch
+from tasks.choose_forecaster import choose_forecaster
 from tasks.forecast_volume import forecast_volume
-from tasks.settings import DataSettings, TrainingSettings
+from tasks.publish_forecast import publish_forecast
+from tasks.settings import DataSettings, TrainingSettings, WatchSettings
 from tasks.take_snapshot import take_snapshot
 
 
 @flow(flow_run_name="forecast {data.label} by {training.recipe}")
-def forecast(data: DataSettings, training: TrainingSettings) -> ForecastBatch:
+def forecast(data: DataSettings, training: TrainingSettings, watch: WatchSettings | None = None) -> ForecastBatch:
     """A new version of the forecast, or the present one when neither champion nor prices have changed."""
     snapshot = take_snapshot(data)
-    return forecast_volume(snapshot, training)
+
+    choice = choose_forecaster(snapshot, data, training, watch)
+    batch = forecast_volume(snapshot, training, choice)
+    return publish_forecast(batch, training, choice)

@@ -13,6 +13,7 @@ from rich.tree import Tree
 
 from flows.server import Server
 from storage.artifacts import ArtifactStore
+from storage.health import Daily, Health
 from storage.records import (
     Announcements,
     ArtifactRef,
@@ -26,6 +27,7 @@ from storage.records import (
     Snapshot,
 )
 from storage.store import open_store
+from tasks.publish_status import lines, skill_rows
 from tasks.report import forecast_rows, score_rows
 from tasks.stored import CHAMPION, champion_version, model_version, read_scores
 
@@ -130,7 +132,7 @@ def show_scorecard(console: Console, scorecard: Scorecard) -> None:
 def show_forecast(console: Console, batch: ForecastBatch) -> None:
     """What was forecast, and by which model."""
     console.print(
-        f"[bold]Forecast[/]  {batch.artifact} by {batch.model.artifact}: {batch.rows} rows, "
+        f"[bold]Forecast[/]  {batch.artifact} by {batch.author}: {batch.rows} rows, "
         f"sessions {batch.first_session} to {batch.last_session}"
     )
     if batch.left_out:
@@ -138,6 +140,32 @@ def show_forecast(console: Console, batch: ForecastBatch) -> None:
     rows = forecast_rows(batch)
     if rows:
         console.print(_table(rows, title="Median and 80 % interval, million shares"))
+
+
+def show_daily(console: Console, result: Daily) -> None:
+    """What a day's work came to."""
+    console.print()
+    if result.skipped:
+        console.print(f"[bold]Skipped[/]   {result.skipped}")
+    if result.batch is not None:
+        show_prices(console, result.batch.snapshot)
+        show_forecast(console, result.batch)
+    show_health(console, result.health)
+
+
+def show_health(console: Console, health: Health | None) -> None:
+    """How things stand, what an operator must do, and the live skill."""
+    if health is None:
+        return
+    state = "[bold red]needs a person[/]" if health.needs_person else "[bold green]runs by itself[/]"
+    console.print(f"\n[bold]Health[/]    {health.name}, session {health.session}: {state}")
+    for line in lines(health):
+        console.print(f"          {escape(line)}")
+    for finding in health.findings:
+        colour = "red" if finding.needs_person else "yellow"
+        console.print(f"[{colour}]{finding.code}[/] {escape(finding.words)} {escape(finding.remedy)}")
+    if health.skill:
+        console.print(_table(skill_rows(health), title="Live skill: below 1, better than the rival"))
 
 
 def show_result(console: Console, result: PipelineResult) -> None:

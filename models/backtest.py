@@ -111,8 +111,12 @@ def backtest(
 
 
 def train_volumes(panel: Panel, span: TestSpan) -> pd.DataFrame:
-    """The volumes up to `train_through`, as utilsforecast takes a train_df: unique_id, ds, y (shares), traded only."""
-    known = _places(panel, span).train_through + 1
+    """`volumes` up to `train_through`."""
+    return volumes(panel, known=_places(panel, span).train_through + 1)
+
+
+def volumes(panel: Panel, *, known: int) -> pd.DataFrame:
+    """The volumes of the first `known` sessions as utilsforecast takes a train_df: unique_id, ds, y; traded only."""
     row_R, column_R = np.nonzero(panel.traded_NT[:, :known])
     return pd.DataFrame(
         {

@@ -62,6 +62,20 @@ def next_session(session: date, calendar: str = "XNYS") -> date:
     return market_calendar(calendar).next_session(label).date()
 
 
+def sessions_after(session: date, through: date, calendar: str = "XNYS") -> int:
+    """How many sessions come after `session`, up to `through`; 0 when `through` is earlier. Raises NotASession."""
+    later = sessions_between(session, through, calendar)
+    return len(later) - int(_within(session, calendar) in later)
+
+
+def session_before(session: date, sessions: int, calendar: str = "XNYS") -> date:
+    """The session so many before `session`. Raises NotASession when the market is closed on `session`."""
+    label = _within(session, calendar)
+    if not market_calendar(calendar).is_session(label):
+        raise NotASession(f"{calendar} is closed on {label:%A}, {label:%Y-%m-%d}. Expected a session.")
+    return market_calendar(calendar).session_offset(label, -sessions).date()
+
+
 def _within(day: date, calendar: str) -> pd.Timestamp:
     """`day` at midnight; NotASession where the calendar does not reach it."""
     first, last = market_calendar(calendar).first_session, market_calendar(calendar).last_session

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from models.backtest import TestSpan
+from models.drift import DECILES
 from models.errors import NotEnoughSessions
 from models.panel import HORIZONS, make_panel
 from models.past_features import PAST_COLUMNS
@@ -18,8 +19,6 @@ from models.recipes import VolumeRecipe
 from models.volume_features import AHEAD_COLUMNS, AT_COLUMNS, Inputs, build_inputs
 
 # N tickers, T sessions with prices, R rows, F past features
-
-DECILES = tuple(round(0.1 * tenth, 1) for tenth in range(1, 10))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -100,6 +99,13 @@ def profile(data: VolumeData) -> dict[str, Any]:
         "train_rows": len(train_RF),
         "features": features,
     }
+
+
+def recent_features(data: VolumeData, sessions: int) -> dict[str, np.ndarray]:
+    """Of PAST_COLUMNS: feature -> (N, sessions) float64 of the newest sessions, NaN where none can be forecast from."""
+    inputs, first = data.inputs, data.inputs.panel.known - sessions
+    recent_NSF = np.where(inputs.usable_NT[:, first:, None], inputs.past_NTF[:, first:].astype(np.float64), np.nan)
+    return dict(zip(PAST_COLUMNS, np.moveaxis(recent_NSF, 2, 0), strict=True))
 
 
 def _sha256(inputs: Inputs) -> str:

@@ -11,10 +11,11 @@ import numpy as np
 import pandas as pd
 
 from models.all_forecasters import baselines
-from models.backtest import INTERVALS, backtest, train_volumes
+from models.backtest import backtest, train_volumes
 from models.duels import duels, verdict
 from models.evaluation import MODEL, SMALL_TEST_SESSIONS
-from models.forecasters import LEVELS, Forecaster, Forecasts
+from models.forecasters import Forecaster, Forecasts
+from models.live_forecasts import forecast_frame
 from models.panel import HORIZONS, Panel
 from models.promotion import MASE, Decision, decide
 from models.recipes import VolumeRecipe
@@ -112,31 +113,8 @@ def evaluate_volume(data: VolumeData, model: VolumePredictor, champion: VolumePr
 
 
 def volume_frame(data: VolumeData, model: VolumePredictor) -> pd.DataFrame:
-    """The forecasts of the coming sessions at the newest cutoff, of every ticker that has one.
-
-    Returns unique_id (str), cutoff, ds (datetime64[s]), h (int64, 1 to HORIZONS), and as float64 shares: volcast (the
-    median), volcast-mean, volcast-lo-80, volcast-hi-80, volcast-lo-95, volcast-hi-95, and volcast-q-0.025 …
-    volcast-q-0.975, one of each of LEVELS. By unique_id and h.
-    """
-    panel, cutoff = data.inputs.panel, int(data.newest[0])
-    said = model.forecasts(data, data.newest)
-    quantiles_NHQ, mean_NH = said.quantiles_NCHQ[:, 0], said.mean_NCH[:, 0]
-    ticker_R, ahead_R = np.nonzero(np.isfinite(quantiles_NHQ).all(axis=2))
-    quantiles = {level: quantiles_NHQ[ticker_R, ahead_R, place] for place, level in enumerate(LEVELS)}
-    columns = {
-        MODEL: quantiles[0.5],
-        f"{MODEL}-mean": mean_NH[ticker_R, ahead_R],
-        **{f"{MODEL}-{end}": quantiles[level] for end, level in INTERVALS.items()},
-        **{f"{MODEL}-q-{level}": values_R for level, values_R in quantiles.items()},
-    }
-    keys = {
-        "unique_id": np.array(panel.tickers, dtype=object)[ticker_R],
-        "cutoff": panel.sessions[np.full(len(ticker_R), cutoff)],
-        "ds": panel.sessions[cutoff + 1 + ahead_R],
-        "h": ahead_R.astype(np.int64) + 1,
-    }
-    values = {name: np.asarray(values_R, dtype=np.float64) for name, values_R in columns.items()}
-    return pd.DataFrame(keys | values).astype({"unique_id": str})
+    """The forecasts of the coming sessions at the newest cutoff, as `forecast_frame` has them."""
+    return forecast_frame(data.inputs.panel, model.forecasts(data, data.newest))
 
 
 def earnings_words(data: VolumeData, recipe: VolumeRecipe) -> str:

@@ -1,11 +1,14 @@
-"""Delta tables to which rows are only ever added, and that are read as a whole: quarantine and restatements."""
+"""Delta tables to which rows are only ever added: quarantine, restatements, forecasts and scores."""
+
+from collections.abc import Sequence
 
 import pandas as pd
 import pyarrow as pa
 from deltalake import DeltaTable, QueryBuilder, write_deltalake
-from deltalake.exceptions import TableNotFoundError
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
-from storage.prices import CONFIGURATION
+from storage.errors import VersionConflict
+from storage.prices import CONFIGURATION, MAX_LOST_RACES, NO_REBASE
 from storage.schemas import conform
 from storage.store import Store
 
@@ -28,14 +31,56 @@ class Additions:
                 configuration=CONFIGURATION,
             )
 
-    def query(self, columns: str) -> pa.Table:
-        """The columns, as SQL has them, of every row; the schema without rows where there is no table."""
-        try:
-            table = DeltaTable(self._url, storage_options=self._options)
-        except TableNotFoundError:
-            return self._schema.empty_table()
-        return pa.table(QueryBuilder().register(self._name, table).execute(f"SELECT {columns} FROM {self._name}"))
+    def add_new(self, rows: pd.DataFrame, key: Sequence[str], *, among: str) -> int:
+        """Add the rows whose `key` is not among the stored ones (SQL) yet; returns how many, in one commit or none.
 
-    def rows(self) -> pd.DataFrame:
-        """Every row, in no order; sessions as datetime64."""
-        return self.query("*").cast(self._schema).to_pandas(date_as_object=False)
+        The commit is on top of the version that was looked at, so that of two writers of the same rows one adds them.
+        Raises ValueError, VersionConflict.
+        """
+        source = conform(rows.drop_duplicates(list(key)), self._schema)
+        for _ in range(MAX_LOST_RACES):
+            table = self.open()
+            known = self.query(", ".join(key), among, table=table).select(list(key))
+            fresh = source.join(known.cast(source.select(list(key)).schema), list(key), join_type="left anti")
+            if not fresh.num_rows:
+                return 0
+            try:
+                self._append(table, fresh.select(self._schema.names).cast(self._schema))
+            except CommitFailedError:
+                continue
+            return fresh.num_rows
+        raise VersionConflict(f"{self._url}: lost the next version {MAX_LOST_RACES} times. See what else writes there.")
+
+    def open(self) -> DeltaTable | None:
+        """The newest version, or None where there is no table."""
+        try:
+            return DeltaTable(self._url, storage_options=self._options)
+        except TableNotFoundError:
+            return None
+
+    def query(self, columns: str, condition: str = "true", *, table: DeltaTable | None = None) -> pa.Table:
+        """The columns, as SQL has them, of the rows that meet the condition; none where there is no table."""
+        table = table or self.open()
+        if table is None:
+            return self._schema.empty_table()
+        sql = f"SELECT {columns} FROM {self._name} WHERE {condition}"
+        return pa.table(QueryBuilder().register(self._name, table).execute(sql))
+
+    def rows(self, condition: str = "true") -> pd.DataFrame:
+        """The rows that meet the condition (SQL; by default every row), in no order; sessions as datetime64."""
+        return self.query("*", condition).cast(self._schema).to_pandas(date_as_object=False)
+
+    def _append(self, table: DeltaTable | None, rows: pa.Table) -> None:
+        try:
+            write_deltalake(
+                table or self._url,
+                rows,
+                mode="error" if table is None else "append",
+                storage_options=self._options,
+                configuration=CONFIGURATION if table is None else None,
+                commit_properties=NO_REBASE,
+            )
+        except DeltaError as error:
+            if table is None and self.open():
+                raise CommitFailedError("another writer made the table first") from error
+            raise

@@ -180,16 +180,31 @@ class Scorecard(Record):
     verdict: str  # why, or why not
 
 
+class Choice(Record):
+    """Who forecasts: the champion, or a fallback, with the reason; a champion that is not trusted is still compared."""
+
+    name: Name  # of the model and of its forecasts
+    champion: ModelVersion | None
+    why: str = ""  # why not the champion; empty when it forecasts
+
+
 class ForecastBatch(Record):
-    """Forecasts of one model from one snapshot."""
+    """Forecasts from one snapshot, by one model or, where it could not be trusted, by a fallback."""
 
     artifact: ArtifactRef
-    model: ModelVersion
+    model: ModelVersion | None  # None: a fallback's
     snapshot: Snapshot
     rows: int
     first_session: date  # of the targets
     last_session: date
     left_out: tuple[str, ...] = ()  # tickers of the snapshot without a forecast
+    by: str = "volcast"  # or the name of the fallback
+    why: str = ""  # why a fallback; empty for the champion
+
+    @property
+    def author(self) -> str:
+        """The model, or the fallback and why."""
+        return str(self.model.artifact) if self.model else f"{self.by}, a fallback: {self.why}"
 
 
 class Report(Record):

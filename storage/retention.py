@@ -2,8 +2,8 @@
 
 1. kept prices versions: the newest ones, and each that a kept manifest walks back to; kept manifests: those that an
    alias points at, and the newest versions of each artifact
-2. what may go: data files of the prices that no kept version names, blobs that no manifest names, staged frames,
-   checkpoints of trainings that were stopped
+2. what may go: data files of the prices that no kept version names, those of the ledger that its newest version does
+   not name, blobs that no manifest names, staged frames, checkpoints of trainings that were stopped
 3. only what is older than a day: a run that is under way may still need what is younger
 """
 
@@ -11,10 +11,13 @@ from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 
 import obstore
+import pyarrow as pa
+from deltalake import DeltaTable
 
 from storage.artifacts import ArtifactStore
 from storage.errors import Corrupt
 from storage.keys import blob_key
+from storage.ledger import FORECAST_TABLE, SCORE_TABLE
 from storage.prices import TABLE, PriceTable
 from storage.records import ArtifactRef, Manifest
 from storage.store import Store
@@ -34,11 +37,11 @@ def find_garbage(store: Store, *, keep_versions: int, now: datetime | None = Non
     artifacts = ArtifactStore(store)
     manifests = [artifacts.get(*place) for place in artifacts.all_versions()]
     blobs = {blob_key(blob) for manifest in manifests for blob in manifest.files.values()}
-    staged, unnamed = _old(store, "staging", before, kept=()), _old(store, "blobs", before, kept=blobs)
-    stopped = _old(store, "checkpoints", before, kept=())
-    return (
-        staged | stopped | unnamed | _old_prices(store, before, _versions_behind(artifacts, manifests), keep_versions)
-    )
+    old = _old(store, "staging", before, kept=()) | _old(store, "checkpoints", before, kept=())
+    old |= _old(store, "blobs", before, kept=blobs)
+    for table in (FORECAST_TABLE, SCORE_TABLE):
+        old |= _never_committed(store, table, before)
+    return old | _old_prices(store, before, _versions_behind(artifacts, manifests), keep_versions)
 
 
 def remove(store: Store, garbage: dict[str, int]) -> None:
@@ -69,6 +72,16 @@ def _old_prices(store: Store, before: datetime, named: set[int], keep_versions: 
         )
     old = _old(store, TABLE, before, kept=needed)
     return {key: size for key, size in old.items() if key.startswith(f"{TABLE}/bucket=")}  # never the log
+
+
+def _never_committed(store: Store, table: str, before: datetime) -> dict[str, int]:
+    """Files of a table that only grows which its newest version does not name: of writers that lost or died."""
+    url = store.table_url(table)
+    if not DeltaTable.is_deltatable(url, storage_options=store.table_options):
+        return {}
+    named = pa.table(DeltaTable(url, storage_options=store.table_options).get_add_actions())["path"].to_pylist()
+    old = _old(store, table, before, kept={f"{table}/{path}" for path in named})
+    return {key: size for key, size in old.items() if key.endswith(".parquet") and "/_delta_log/" not in key}
 
 
 def _old(store: Store, folder: str, before: datetime, *, kept: Collection[str]) -> dict[str, int]:

@@ -62,6 +62,45 @@ RESTATEMENTS = pa.schema(
     ]
 )
 
+FORECAST_KEYS = [
+    pa.field("ticker", pa.string(), nullable=False),
+    pa.field("cutoff", pa.date32(), nullable=False),
+    pa.field("ds", pa.date32(), nullable=False),  # the target session
+    pa.field("h", pa.int32(), nullable=False),  # sessions from cutoff to target, 1 or more
+    pa.field("model", pa.string(), nullable=False),  # volcast, har or naive
+    pa.field("published", pa.bool_(), nullable=False),  # what users were given; the others are there to be compared
+    pa.field("name", pa.string(), nullable=False),  # of the forecast's artifact
+    pa.field("version", pa.int64(), nullable=False),
+    pa.field("model_version", pa.int64()),  # of the champion; null for har and naive, which are fitted at each cutoff
+    pa.field("prices_version", pa.int64(), nullable=False),
+    pa.field("why", pa.string(), nullable=False),  # why a fallback was published; empty for the champion
+    pa.field("scale", pa.float64()),  # shares: the mean of |y(t) - y(t - 5)| up to the cutoff; null where there is none
+]
+FORECASTS = pa.schema(  # values in shares as they were at the cutoff
+    [
+        *FORECAST_KEYS,
+        pa.field("median", pa.float64(), nullable=False),
+        pa.field("mean", pa.float64(), nullable=False),
+        pa.field("lo_80", pa.float64(), nullable=False),
+        pa.field("hi_80", pa.float64(), nullable=False),
+        pa.field("lo_95", pa.float64(), nullable=False),
+        pa.field("hi_95", pa.float64(), nullable=False),
+        pa.field("published_at", pa.timestamp("us", tz="UTC"), nullable=False),
+    ]
+)
+SCORES = pa.schema(
+    [
+        *FORECAST_KEYS,  # prices_version is the one that the actual is of
+        pa.field("actual", pa.int64(), nullable=False),  # shares as they were at the cutoff
+        pa.field("absolute_error", pa.float64(), nullable=False),  # of the median, shares
+        pa.field("pinball", pa.float64(), nullable=False),  # shares, the mean of five levels
+        pa.field("in_80", pa.bool_(), nullable=False),
+        pa.field("in_95", pa.bool_(), nullable=False),
+        pa.field("over", pa.bool_(), nullable=False),  # the median lies above the actual
+        pa.field("scored_at", pa.timestamp("us", tz="UTC"), nullable=False),
+    ]
+)
+
 
 def conform(frame: pd.DataFrame, schema: pa.Schema) -> pa.Table:
     """Cast the frame to the schema without changing any value; columns come out in the schema's order.
@@ -133,7 +172,9 @@ def _first_refused(column: pd.Series, kind: pa.DataType) -> int:
 
 
 def _refusal(frame: pd.DataFrame, row: int, fact: str) -> ValueError:
-    key = [str(frame[name].iloc[row]) for name in ("ticker", "session", "announced_for") if name in frame.columns]
+    key = [
+        str(frame[name].iloc[row]) for name in ("ticker", "session", "announced_for", "cutoff") if name in frame.columns
+    ]
     return ValueError(
         f"{' '.join(key)}: {fact} (row {row} of {len(frame)}). Nothing was stored; correct the row first."
     )

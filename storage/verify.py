@@ -22,7 +22,7 @@ from storage.errors import NotStored, StoreError, first_line
 from storage.keys import Keys, sha256
 from storage.store import Store
 
-TABLES = ("prices", "quarantine", "restatements", "events")
+TABLES = ("prices", "quarantine", "restatements", "events", "forecasts", "scores")
 RESTORE = "Restore it from a backup, or ingest into a new store."
 
 

@@ -10,7 +10,7 @@ from models.devices import choose_device
 from models.recipes import digest
 from storage.artifacts import ArtifactStore
 from storage.errors import NotStored
-from storage.records import FeatureSet, ForecastBatch, Scorecard
+from storage.records import ArtifactRef, FeatureSet, ForecastBatch, Scorecard
 from storage.store import open_store
 from tasks.settings import TrainingSettings
 from tasks.stored import champion_version, scorecard_of
@@ -41,7 +41,12 @@ def find_trained(features: FeatureSet, training: TrainingSettings) -> Scorecard 
 
 def find_scorecard(batch: ForecastBatch) -> Scorecard:
     """The newest scorecard of the model that made the forecast. Raises NotStored when it was never scored."""
-    url, model = batch.snapshot.store, batch.model.artifact
+    assert batch.model is not None, f"{batch.artifact} is a fallback's, which has no scorecard"
+    return scorecard_of_model(batch.snapshot.store, batch.model.artifact)
+
+
+def scorecard_of_model(url: str, model: ArtifactRef) -> Scorecard:
+    """The newest scorecard of a version of a model. Raises NotStored when it was never scored."""
     artifacts = ArtifactStore(open_store(url))
     for version in reversed(artifacts.versions("scorecard", model.name)):
         manifest = artifacts.get("scorecard", model.name, version)

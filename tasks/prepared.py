@@ -1,5 +1,6 @@
 """What a recipe works on, made from the rows of a snapshot; the newest is kept in the process, for it takes a while."""
 
+from models.panel import Panel, make_panel
 from storage.artifacts import ArtifactStore
 from storage.events import EventTable
 from storage.records import ArtifactRef, FeatureSet, Snapshot
@@ -16,6 +17,13 @@ def prepare(snapshot: Snapshot, method: Method) -> Prepared:
     store = open_store(snapshot.store)
     announcements = EventTable(store).known(snapshot.tickers, as_of=snapshot.cutoff)
     return method.prepare(read_prices(store, snapshot), announcements)
+
+
+def read_panel(snapshot: Snapshot) -> Panel:
+    """The snapshot's prices, and the announcements that were known at its cutoff, as the forecasters take them."""
+    store = open_store(snapshot.store)
+    announcements = EventTable(store).known(snapshot.tickers, as_of=snapshot.cutoff)
+    return make_panel(read_prices(store, snapshot), announcements)
 
 
 def keep(ref: ArtifactRef, prepared: Prepared) -> None:

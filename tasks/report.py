@@ -9,11 +9,13 @@ import pandas as pd
 from prefect import get_run_logger, task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
+from models.recipes import DEFAULT_RECIPE
 from storage.artifacts import ArtifactStore
 from storage.records import ForecastBatch, ModelVersion, Report, Scorecard, Snapshot
 from storage.store import open_store
 from tasks.frames import to_parquet
 from tasks.methods.protocol import Names, Plot
+from tasks.methods.registry import method_from
 from tasks.prepared import read_prepared
 from tasks.stored import FORECAST_FILE, read_frame, read_model, reader, stored_method
 from tasks.take_snapshot import read_prices
@@ -47,7 +49,7 @@ def write_report(batch: ForecastBatch, scorecard: Scorecard) -> Report:
     """Plots, scorecard and forecast as plain files under `reports/` of the store."""
     store, forecasts = open_store(batch.snapshot.store), _forecasts(batch)
     folder = f"reports/{batch.artifact.name}/v{batch.artifact.version}"
-    plots = [*_forecast_plots(batch.model, batch.snapshot, forecasts), *_model_plots(scorecard)]
+    plots = [*_forecast_plots(scorecard.model, batch.snapshot, forecasts), *_model_plots(scorecard)]
     files = {
         "forecast.parquet": to_parquet(forecasts),
         "forecast.csv": forecasts.to_csv(index=False, date_format="%Y-%m-%d").encode(),
@@ -89,6 +91,8 @@ def score_rows(scorecard: Scorecard) -> list[dict[str, str]]:
 
 def forecast_rows(batch: ForecastBatch) -> list[dict[str, str]]:
     """The coming sessions of the first tickers, rounded for a reader; none for a nowcast."""
+    if batch.model is None:  # a fallback's has the form of the volume recipe's
+        return method_from({"name": DEFAULT_RECIPE}).forecast_rows(_forecasts(batch))
     model = batch.model.artifact
     return stored_method(_artifacts(batch.snapshot), model.name, model.version).forecast_rows(_forecasts(batch))
 

@@ -14,14 +14,11 @@ from models.all_forecasters import forecasters
 from models.backtest import OnStep, backtest, train_volumes
 from models.devices import choose_device
 from models.duels import Duel, duels, verdict
-from models.panel import Panel, make_panel
 from models.scores import models_of, score
-from storage.events import EventTable
 from storage.records import BacktestResult, DuelScore, ForecasterScore, Snapshot
-from storage.store import open_store
 from tasks.export import write_frame
+from tasks.prepared import read_panel
 from tasks.settings import BacktestSettings
-from tasks.take_snapshot import read_prices
 
 Log = logging.Logger | logging.LoggerAdapter[logging.Logger]
 
@@ -45,13 +42,6 @@ def run_backtest(snapshot: Snapshot, request: BacktestSettings) -> BacktestResul
     result = _result(snapshot, request, frame, train_volumes(panel, span))
     log.info("%s", result.verdict)
     return result
-
-
-def read_panel(snapshot: Snapshot) -> Panel:
-    """The snapshot's prices, and the announcements that were known at its cutoff, as the forecasters take them."""
-    store = open_store(snapshot.store)
-    announcements = EventTable(store).known(snapshot.tickers, as_of=snapshot.cutoff)
-    return make_panel(read_prices(store, snapshot), announcements)
 
 
 def _result(snapshot: Snapshot, request: BacktestSettings, frame: pd.DataFrame, train: pd.DataFrame) -> BacktestResult:

@@ -1,7 +1,7 @@
 """What a person may ask of a run: which prices, and which model of them."""
 
 import os
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Literal
 
@@ -9,6 +9,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue
 
 from models.backtest import Refit, TestSpan
 from models.recipes import DEFAULT_RECIPE, Recipe, VolumeRecipe, make_recipe, setting_names
+from models.sessions import last_closed_session
 from tasks.methods.protocol import Method
 from tasks.methods.registry import method_of
 
@@ -58,6 +59,11 @@ class DataSettings(BaseModel):
         return own if self.events is None else self.events
 
     @property
+    def day(self) -> date:
+        """The date that a run is about: as_of, else the last closed session."""
+        return self.as_of or last_closed_session(self.now or datetime.now(UTC))
+
+    @property
     def label(self) -> str:
         """The tickers, short enough for the name of a run."""
         shown = ", ".join(self.tickers[:3])
@@ -97,6 +103,20 @@ class TrainingSettings(BaseModel):
     def method(self) -> Method:
         """The steps of the recipe. Raises UnknownRecipe."""
         return method_of(self.make())
+
+
+class WatchSettings(BaseModel):
+    """When a champion is no longer trusted, and har publishes in its place."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_model_age: int = Field(
+        default=63, ge=1, description="Sessions since the newest one that the champion was trained on; a quarter"
+    )
+    max_behind: int = Field(
+        default=1, ge=0, description="Sessions that the prices may be behind; a bar that is an evening late is common"
+    )
+    drift_sessions: int = Field(default=63, ge=20, description="The newest sessions whose features are looked at")
 
 
 class BacktestSettings(BaseModel):

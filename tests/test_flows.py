@@ -87,6 +87,7 @@ def test_the_pipeline_ends_in_a_promoted_model_and_a_forecast_of_each_session(fi
     assert (result.snapshot.prices.version, result.snapshot.rows) == (0, 253)
     assert result.snapshot.cutoff == date(2020, 12, 10)
     assert report.scorecard.promote
+    assert report.batch.model is not None
     assert report.batch.model.artifact == report.scorecard.model.artifact
     forecasts = forecasts_of(report.batch)
     assert list(forecasts.columns) == ["unique_id", "cutoff", "ds", "h", "volcast"]
@@ -199,7 +200,9 @@ def test_another_seed_is_scored_beside_the_champion_on_the_same_rows(sbux_csv: P
     entry = artifacts.alias("model", "tutorial.SBUX", CHAMPION)
     assert entry is not None
     assert entry.version == (2 if better else 1)
-    assert forecast(data, TRAINING).model.artifact.version == entry.version
+    model = forecast(data, TRAINING).model
+    assert model is not None
+    assert model.artifact.version == entry.version
 
 
 def test_rows_after_the_cutoff_cannot_change_a_bit_of_model_or_forecast(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import torch
 from pydantic import JsonValue
 from torch import nn
 
+from models.drift import FeatureDrift
 from models.promotion import Decision
 from models.recipes import Recipe
 
@@ -151,6 +152,13 @@ class Method(Protocol):
 
     def evaluate(self, prepared: Prepared, model: Predictor, champion: Predictor | None) -> Evaluated:
         """Both and the baselines on the same held-back rows; `champion` may be of other settings."""
+        ...
+
+    def drift(self, prepared: Prepared, read: Callable[[str], bytes], sessions: int) -> dict[str, FeatureDrift]:
+        """The drift of each feature of the newest sessions from what was trained on, those beyond their limit first.
+
+        `read`: the files of the features that a model was trained on. Empty where the recipe keeps no profile of them.
+        """
         ...
 
     def forecast(self, prepared: Prepared, model: Predictor) -> pd.DataFrame:

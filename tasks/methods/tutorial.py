@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from torch import nn
 
+from models.drift import FeatureDrift
 from models.evaluation import evaluate
 from models.features import build_features, rows, tensors
 from models.forecasting import nowcast_frame
@@ -105,6 +106,10 @@ class TutorialMethod:
         )
         scores = {str(method): errors for method, errors in evaluation.table.to_dict("index").items()}
         return Evaluated(scores=scores, words=evaluation.words, decision=decision)
+
+    def drift(self, prepared: pd.DataFrame, read: Callable[[str], bytes], sessions: int) -> dict[str, FeatureDrift]:  # noqa: ARG002
+        """Nothing: it is no service."""
+        return {}
 
     def forecast(self, prepared: pd.DataFrame, model: Nowcast) -> pd.DataFrame:
         return nowcast_frame(prepared, model(prepared), self.recipe)

@@ -6,12 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 import pandas as pd
 from torch import nn
 
+from models.drift import FeatureDrift, feature_drift
 from models.evaluation import MODEL
 from models.forecasters import LEVELS
 from models.panel import HORIZONS
 from models.recipes import VolumeRecipe
 from models.scores import FIRST_TICKER
-from models.volume_data import VolumeData, profile, volume_data
+from models.volume_data import VolumeData, profile, recent_features, volume_data
 from models.volume_evaluation import VolumePredictor, evaluate_volume, volume_frame
 from models.volume_model import VolumeScaler, fit_volume_scaler, volume_from_bytes
 from models.volume_training import TrainingRun, fit_volume
@@ -131,6 +132,11 @@ class VolumeMethod:
             decision=found.decision,
             files={CALIBRATION_FILE: json.dumps(found.calibration.to_dict(), indent=1).encode()},
         )
+
+    def drift(self, prepared: VolumeData, read: Callable[[str], bytes], sessions: int) -> dict[str, FeatureDrift]:
+        trained = json.loads(read(PROFILE_FILE))["features"]
+        deciles = {name: own["deciles"] for name, own in trained.items()}
+        return feature_drift(recent_features(prepared, sessions), deciles)
 
     def forecast(self, prepared: VolumeData, model: VolumePredictor) -> pd.DataFrame:
         return volume_frame(prepared, model)

@@ -1,0 +1,30 @@
+"""The day's work, after the close.
+
+ingest -> forecast -> monitor
+"""
+
+from prefect import flow
+
+from flows.forecast import forecast
+from flows.ingest import ingest
+from flows.monitor import WATCH, monitor
+from storage.health import Daily
+from tasks.daily_run import ended_day, find_nothing_new, skipped_day, stored_part, with_stored_tickers
+from tasks.settings import DataSettings, TrainingSettings, WatchSettings
+
+
+@flow(flow_run_name="daily {training.recipe} {data.day}")
+def daily(data: DataSettings, training: TrainingSettings, watch: WatchSettings = WATCH) -> Daily:
+    """Catch up on prices, forecast from the newest session, score and watch; a day without news is skipped.
+
+    A forecast is published whatever happens to source and champion: har stands in where they cannot be trusted.
+    """
+    ingested = ingest(with_stored_tickers(data), return_state=True)
+    stored = stored_part(data, ingested)
+
+    if nothing_new := find_nothing_new(stored, training):
+        return skipped_day(nothing_new)
+
+    batch = forecast(stored, training, watch)
+    health = monitor(stored, training, watch)
+    return ended_day(batch, health)

@@ -1,0 +1,123 @@
+"""Say how prices, champion and forecasts stand; keep it, a version a day, and show it."""
+
+from datetime import date
+from typing import Any
+
+import pandas as pd
+from prefect import get_run_logger, task
+
+from models.sessions import session_before
+from models.skill import ALL, WINDOWS, live_skill
+from storage.artifacts import ArtifactStore, Draft
+from storage.health import Health, InputDrift, Skill
+from storage.ledger import Ledger
+from storage.prices import PriceTable
+from storage.quarantine import QuarantineTable
+from storage.restatements import RestatementTable
+from storage.store import Store, open_store
+from tasks.choose_forecaster import trust_in
+from tasks.findings import findings_of
+from tasks.plan_ingest import last_session, root_of
+from tasks.provenance import provenance
+from tasks.settings import DataSettings, TrainingSettings, WatchSettings
+
+RECENT = 20  # sessions whose quarantined and restated rows are counted
+SHOWN = 20  # tickers
+SKILL_SPAN = 2 * max(WINDOWS)  # sessions in which the largest window is looked for
+
+
+@task(task_run_name="check health on {data.day}")
+def check_health(
+    data: DataSettings, training: TrainingSettings, watch: WatchSettings, drift: InputDrift | None
+) -> Health:
+    """How things stand, as a version of the artifact `health`."""
+    store = open_store(root_of(data.store, data.source))
+    health = health_of(store, data, training, watch, drift)
+    draft = Draft(
+        kind="health",
+        name=health.name,
+        files={},
+        facts=health.model_dump(mode="json"),
+        provenance=provenance(source=data.source),
+    )
+    ArtifactStore(store).put(draft)
+    log = get_run_logger()
+    log.info("%s", health.words)
+    for finding in health.findings:
+        (log.warning if finding.needs_person else log.info)("%s: %s %s", finding.code, finding.words, finding.remedy)
+    return health
+
+
+def present_health(data: DataSettings) -> Health | None:
+    """How things stand now, from the store alone; None before anything was forecast ahead.
+
+    The drift is the one that was measured last: measuring takes a while. Raises NotStored.
+    """
+    store, training = open_store(root_of(data.store, data.source)), TrainingSettings()
+    if Ledger(store).newest_cutoff(training.recipe) is None:
+        return None
+    newest = ArtifactStore(store).newest("health", training.recipe)
+    facts: Any = newest.facts["drift"] if newest else None
+    drift = None if facts is None else InputDrift.model_validate(facts)
+    return health_of(store, data, training, WatchSettings(), drift)
+
+
+def health_of(
+    store: Store, data: DataSettings, training: TrainingSettings, watch: WatchSettings, drift: InputDrift | None
+) -> Health:
+    """How things stand, from the store alone. Raises NotStored before any prices are."""
+    last = PriceTable(store).coverage()["last"]
+    ends = {str(t): end.date() for t, end in last.items() if not data.tickers or t in data.tickers}
+    session, tickers = last_session(data.as_of, data.now), list(ends)
+    cutoff, name = min(max(ends.values()), session), training.method().model_name(tickers)
+    first = session_before(cutoff, RECENT)
+    trust, ledger = trust_in(store, name, cutoff, session), Ledger(store)
+    published = _newest_published(ledger, name)
+    quarantined, restated = QuarantineTable(store).read(), RestatementTable(store).read()
+    health = Health(
+        name=name,
+        simulated=data.source.startswith("simulated"),
+        session=session,
+        cutoff=cutoff,
+        behind=trust.behind,
+        tickers=len(tickers),
+        late=tuple(ticker for ticker, end in ends.items() if end < cutoff),
+        quarantined=_recent(quarantined, tickers, first),
+        restated=_recent(restated, tickers, first),
+        champion=str(trust.champion.artifact) if trust.champion else "",
+        model_age=trust.model_age,
+        **published,
+        errors=trust.errors,
+        drift=drift,
+        skill=_skill(ledger, name, session_before(cutoff, SKILL_SPAN)),
+        findings=(),
+    )
+    return health.model_copy(update={"findings": findings_of(health, watch)})
+
+
+def _newest_published(ledger: Ledger, name: str) -> dict[str, Any]:
+    """forecast_cutoff, by and why of the newest forecast."""
+    cutoff = ledger.newest_cutoff(name)
+    if cutoff is None:
+        return {"forecast_cutoff": None, "by": "", "why": ""}
+    rows = ledger.forecasts(name, first=cutoff)
+    newest = rows.loc[rows["published"]].iloc[-1]
+    return {"forecast_cutoff": cutoff, "by": newest["model"], "why": newest["why"]}
+
+
+def _recent(rows: pd.DataFrame, tickers: list[str], first: date) -> int:
+    """How many sessions of the tickers are in the rows, from `first` on."""
+    own = rows.loc[rows["ticker"].isin(tickers) & (rows["session"] >= pd.Timestamp(first))]
+    return len(own[["ticker", "session"]].drop_duplicates())
+
+
+def _skill(ledger: Ledger, name: str, first: date) -> tuple[Skill, ...]:
+    """Of all tickers over each window, and of those over the longest that fare worst against har."""
+    rows = live_skill(ledger.scores(name, first=first))
+    if rows.empty:
+        return ()
+    is_whole = rows["ticker"] == ALL
+    worst = rows.loc[~is_whole & (rows["sessions"] == max(WINDOWS))].sort_values("mase_har", ascending=False)
+    chosen = pd.concat([rows.loc[is_whole], worst.head(SHOWN)]).astype(object)
+    records = chosen.where(chosen.notna(), None).to_dict("records")
+    return tuple(Skill.model_validate(record) for record in records)

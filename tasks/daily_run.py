@@ -1,0 +1,88 @@
+"""What a daily run works on, whether there is anything for it to do, and how it ended."""
+
+from typing import Any, cast
+
+from prefect import get_run_logger, task
+from prefect.client.schemas.objects import State
+from prefect.states import Completed
+
+from storage.artifacts import ArtifactStore
+from storage.errors import NotStored
+from storage.health import Daily, Health
+from storage.ledger import Ledger
+from storage.prices import PriceTable
+from storage.records import ForecastBatch
+from storage.store import Store, open_store
+from tasks.choose_forecaster import require_ahead
+from tasks.plan_ingest import last_session, root_of
+from tasks.settings import DataSettings, TrainingSettings
+from tasks.stored import champion_version
+
+
+def with_stored_tickers(data: DataSettings) -> DataSettings:
+    """Where no tickers are asked for, those that are stored; before any are, those that the source holds."""
+    table = PriceTable(open_store(root_of(data.store, data.source)))
+    if data.tickers or table.version() is None:
+        return data
+    return data.model_copy(update={"tickers": tuple(table.tickers())})
+
+
+def stored_part(data: DataSettings, ingested: State[Any]) -> DataSettings:
+    """The tickers that have prices, whether or not the ingest could bring new ones. Raises its error for none."""
+    table = PriceTable(open_store(root_of(data.store, data.source)))
+    if table.version() is None:
+        ingested.result()  # raises what went wrong
+        raise NotStored(f"{data.store} holds no prices after an ingest of {data.source}.")
+    stored = set(table.tickers())
+    if not ingested.is_completed():
+        get_run_logger().warning("the ingest failed, and the run goes on with what is stored: %s", ingested.message)
+    return data.model_copy(update={"tickers": tuple(t for t in data.tickers or sorted(stored) if t in stored)})
+
+
+@task(task_run_name="look for anything new on {data.day}")
+def find_nothing_new(data: DataSettings, training: TrainingSettings) -> str:
+    """Why there is nothing to do, or an empty text.
+
+    That is so when the prices are up to date, and its newest forecast was made from this version of them, by the
+    present champion or in its place.
+    """
+    require_ahead(training)
+    store = open_store(root_of(data.store, data.source))
+    session, name = last_session(data.as_of, data.now), training.method().model_name(data.tickers)
+    last = PriceTable(store).coverage()["last"].reindex(list(data.tickers)).max().date()
+    if last < session or not _is_forecast(store, data, name):
+        return ""
+    closed = "" if data.day == session else f"{data.day} is no session. "
+    return f"{closed}No session or price is new since {session}, which has been forecast from."
+
+
+def _is_forecast(store: Store, data: DataSettings, name: str) -> bool:
+    ledger = Ledger(store)
+    cutoff = ledger.newest_cutoff(name)
+    if cutoff is None or cutoff < last_session(data.as_of, data.now):
+        return False
+    rows = ledger.forecasts(name, first=cutoff)
+    newest = rows.loc[rows["version"] == rows["version"].max()]
+    present, used = champion_version(ArtifactStore(store), name), newest["model_version"].max()
+    same_champion = present is None if used != used else present == int(used)  # NaN: there was none
+    return same_champion and newest["prices_version"].iloc[0] == PriceTable(store).version()
+
+
+def skipped_day(why: str) -> Daily:
+    """The early return of a day on which nothing is new: a state of its own in the UI."""
+    get_run_logger().info("Skipped: %s", why)
+    ended = Completed(name="Skipped", message=f"Skipped: {why}", data=Daily(batch=None, health=None, skipped=why))
+    return cast(Daily, ended)  # Prefect unpacks a state
+
+
+def ended_day(batch: ForecastBatch, health: Health) -> Daily:
+    """The final state, with what was published and what is to be known."""
+    message = f"{batch.artifact} by {batch.author}; {health.words}"
+    ended = Completed(message=message, data=Daily(batch=batch, health=health))
+    return cast(Daily, ended)
+
+
+def ended_look(health: Health) -> Health:
+    """The final state of a look at how things stand."""
+    name = "NeedsPerson" if health.needs_person else "Healthy"
+    return cast(Health, Completed(name=name, message=health.words, data=health))

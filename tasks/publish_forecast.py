@@ -1,0 +1,67 @@
+"""Put a forecast into the ledger, beside har, naive and a champion that was stood in for, of the same cutoff.
+
+A forecast of the past is not a live one, and stays out: once a later session is stored, its volumes may have been
+looked at.
+"""
+
+from datetime import UTC, datetime
+
+import pandas as pd
+from prefect import get_run_logger, task
+
+from models.backtest import INTERVALS
+from models.evaluation import MODEL
+from models.live_forecasts import FALLBACK, fallback_frame, naive_frame, scales_now
+from storage.artifacts import ArtifactStore
+from storage.ledger import Ledger
+from storage.prices import PriceTable
+from storage.records import Choice, ForecastBatch
+from storage.schemas import FORECASTS
+from storage.store import open_store
+from tasks.forecast_volume import model_frame
+from tasks.prepared import read_panel
+from tasks.settings import TrainingSettings
+from tasks.stored import FORECAST_FILE, read_frame
+
+VALUES = {MODEL: "median", f"{MODEL}-mean": "mean"} | {f"{MODEL}-{end}": end.replace("-", "_") for end in INTERVALS}
+
+
+@task(task_run_name="publish {batch.artifact}")
+def publish_forecast(batch: ForecastBatch, training: TrainingSettings, choice: Choice) -> ForecastBatch:
+    """The batch as it was, in the ledger once; a nowcast has no place in it."""
+    log, store = get_run_logger(), open_store(batch.snapshot.store)
+    newest = PriceTable(store).coverage()["last"].reindex(list(batch.snapshot.tickers)).max().date()
+    if not training.method().horizon:
+        log.info("%s is a nowcast: not in the ledger", batch.artifact)
+    elif newest > batch.snapshot.cutoff:
+        log.info("%s is of the past, prices are stored up to %s: not in the ledger", batch.artifact, newest)
+    else:
+        added = Ledger(store).record_forecasts(ledger_rows(batch, choice))
+        log.info("%s: %d rows new in the ledger", batch.artifact, added)
+    return batch
+
+
+def ledger_rows(batch: ForecastBatch, choice: Choice) -> pd.DataFrame:
+    """The columns of FORECASTS: what is published, and its rivals of the same tickers."""
+    artifacts, panel = ArtifactStore(open_store(batch.snapshot.store)), read_panel(batch.snapshot)
+    frames = {batch.by: read_frame(artifacts, batch.artifact, FORECAST_FILE), "naive": naive_frame(panel)}
+    if batch.by != FALLBACK:
+        frames[FALLBACK] = fallback_frame(panel)
+    elif choice.champion is not None:
+        frames[MODEL] = model_frame(batch.snapshot, choice.champion)[1]
+    rows = pd.concat([frame.assign(model=model) for model, frame in frames.items()], ignore_index=True)
+    rows = rows.loc[rows["unique_id"].isin(frames[batch.by]["unique_id"])]
+    is_published, is_model = rows["model"] == batch.by, rows["model"] == MODEL
+    version = choice.champion.artifact.version if choice.champion else None
+    facts = {
+        "published": is_published,
+        "name": batch.artifact.name,
+        "version": batch.artifact.version,
+        "model_version": pd.Series(version, index=rows.index, dtype="Int64").where(is_model),
+        "prices_version": batch.snapshot.prices.version,
+        "why": pd.Series(batch.why, index=rows.index).where(is_published, ""),
+        "scale": rows["unique_id"].map(scales_now(panel)).astype("float64"),
+        "published_at": pd.Timestamp(datetime.now(UTC)),
+    }
+    named = rows.rename(columns={"unique_id": "ticker", **VALUES}).assign(**facts)
+    return named.loc[:, FORECASTS.names]

@@ -1,0 +1,184 @@
+"""A service over some sessions of the simulated exchange: no forecast is missing, and each is scored in its time."""
+
+import shutil
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from test_flows import run_named
+
+from flows.daily import daily
+from flows.forecast import forecast
+from flows.ingest import ingest
+from flows.monitor import monitor
+from flows.retrain import retrain
+from flows.server import Server
+from models.errors import UnknownRecipe
+from models.sessions import sessions_between
+from storage.artifacts import ArtifactStore
+from storage.health import Daily
+from storage.ledger import Ledger
+from storage.store import Store, open_store
+from storage.verify import verify
+from tasks.check_health import present_health
+from tasks.publish_status import markdown
+from tasks.settings import DataSettings, TrainingSettings, WatchSettings
+
+pytestmark = pytest.mark.usefixtures("prefect_api")
+
+QUICK = {"steps": 20, "members": 1, "hidden_size": 8, "batch_sequences": 8, "log_every_steps": 10, "stop_sessions": 40}
+TRAINING = TrainingSettings.model_validate({"device": "cpu", "settings": QUICK})
+TICKERS = ("SBUX", "T1", "T2")
+TRAINED = date(2002, 6, 28)
+DAYS = [session.date() for session in sessions_between(date(2002, 7, 1), date(2002, 7, 9))]  # six, and a holiday
+HOLIDAY = date(2002, 7, 4)
+AT_ONCE = 1e-9  # hours; a source that is asked for nothing any more stands for one that is down
+
+
+Served = tuple[Path, dict[date, Daily]]
+
+
+def data_in(folder: Path, as_of: date, **settings: object) -> DataSettings:
+    return DataSettings.model_validate({"source": "simulated", "store": str(folder), "as_of": as_of, **settings})
+
+
+def store_in(folder: Path) -> Store:
+    return open_store(str(folder / "simulated-0"))
+
+
+def codes(result: Daily) -> list[str]:
+    assert result.health is not None
+    return [finding.code for finding in result.health.findings]
+
+
+@pytest.fixture(scope="module")
+def served(prefect_api: Server, tmp_path_factory: pytest.TempPathFactory) -> Served:
+    """Six sessions of `daily`, and the Fourth of July between them, by a champion trained the week before."""
+    assert prefect_api.own
+    folder = tmp_path_factory.mktemp("served")
+    ingest(data_in(folder, TRAINED, tickers=TICKERS))
+    retrain(data_in(folder, TRAINED), TRAINING)
+    return folder, {day: daily(data_in(folder, day), TRAINING) for day in sorted([*DAYS, HOLIDAY])}
+
+
+def test_every_session_has_a_forecast_of_every_ticker_by_the_champion(served: Served) -> None:
+    rows = Ledger(store_in(served[0])).forecasts("volume", first=TRAINED)
+    assert sorted(rows["cutoff"].dt.date.unique()) == DAYS
+    assert set(rows.groupby(["cutoff", "ticker", "model"]).size()) == {10}
+    assert set(rows["ticker"]) == set(TICKERS)
+    assert set(rows.loc[rows["published"], "model"]) == {"volcast"}
+    assert set(rows.loc[~rows["published"], "model"]) == {"har", "naive"}
+    assert set(rows.loc[rows["published"], "model_version"]) == {1}
+    assert set(rows.loc[~rows["published"], "model_version"].isna()) == {True}
+    assert rows["scale"].to_numpy().min() > 0
+    assert (np.diff(rows[["lo_95", "lo_80", "hi_80", "hi_95"]].to_numpy(), axis=1) >= 0).all()
+
+
+def test_a_holiday_is_a_named_no_op(served: Served) -> None:
+    result = served[1][HOLIDAY]
+    assert result.skipped.startswith("2002-07-04 is no session. No session or price is new since 2002-07-03")
+    assert (result.batch, result.health) == (None, None)
+    assert run_named("daily volume 2002-07-04").state_name == "Skipped"
+
+
+def test_every_forecast_whose_day_has_come_is_scored_beside_har_and_naive(
+    served: Served,
+) -> None:
+    scores = Ledger(store_in(served[0])).scores("volume", first=TRAINED)
+    # of six cutoffs 5 + 4 + 3 + 2 + 1 targets have come, of 3 tickers and by 3 models
+    assert len(scores) == 15 * 3 * 3
+    assert scores["ds"].max().date() == DAYS[-1]
+    own = scores.loc[(scores["ticker"] == "SBUX") & (scores["h"] == 1) & (scores["model"] == "naive")]
+    volumes = own.set_index("cutoff")["actual"]
+    # naive one session ahead says the volume before
+    error = (own["actual"].iloc[1] - volumes.iloc[0], own["absolute_error"].iloc[1])
+    assert abs(error[0]) == error[1]
+
+
+def test_health_has_live_skill_and_the_status_shows_it(served: Served) -> None:
+    result = served[1][DAYS[-1]]
+    assert result.health is not None
+    assert (result.health.behind, result.health.model_age, result.health.by) == (0, 6, "volcast")
+    assert not result.health.needs_person
+    whole = result.health.skill[0]
+    assert (whole.ticker, whole.rows) == ("all", 45)
+    assert whole.mase_har is not None
+    assert 0.3 < whole.mase_har < 3
+    assert result.health.drift is not None
+    assert len(result.health.drift.features) > 15
+    words = markdown(result.health)
+    assert "Simulated data" in words
+    assert "| 5 | all tickers | 45 |" in words
+    assert result.health.model_dump(mode="json") == ArtifactStore(store_in(served[0])).get("health", "volume").facts
+    assert run_named("monitor volume 2002-07-09").state_name == "Healthy"
+
+
+def test_the_same_day_again_adds_nothing(served: Served) -> None:
+    folder, last = served[0], DAYS[-1]
+    ledger = Ledger(store_in(folder))
+    before = ledger.forecasts("volume", first=TRAINED), ledger.scores("volume", first=TRAINED)
+    assert daily(data_in(folder, last), TRAINING).skipped
+    assert monitor(data_in(folder, last), TRAINING).skill
+    after = ledger.forecasts("volume", first=TRAINED), ledger.scores("volume", first=TRAINED)
+    for old, new in zip(before, after, strict=True):
+        pd.testing.assert_frame_equal(old, new)
+    assert list(verify(store_in(folder))) == []
+
+
+def test_missed_days_are_caught_up_then_a_source_that_is_down_lets_har_forecast(served: Served, tmp_path: Path) -> None:
+    folder = shutil.copytree(served[0], tmp_path / "later")
+    caught_up = daily(data_in(folder, date(2002, 7, 12)), TRAINING)
+    assert caught_up.batch is not None
+    assert caught_up.batch.by == "volcast"
+    scores = Ledger(store_in(folder)).scores("volume", first=date(2002, 7, 10))
+    assert sorted(scores["ds"].dt.day.unique()) == [10, 11, 12]
+
+    stale = daily(data_in(folder, date(2002, 7, 17), deadline_hours=AT_ONCE), TRAINING)
+    assert stale.batch is not None
+    assert (stale.batch.by, stale.batch.model) == ("har", None)
+    assert stale.batch.why == "its input is stale: the prices end on 2002-07-12, 3 sessions behind the market"
+    assert codes(stale)[:2] == ["STALE_PRICES", "FALLBACK_IN_USE"]
+    assert stale.batch.why in str(run_named("daily volume 2002-07-17").state)
+    rows = Ledger(store_in(folder)).forecasts("volume", first=date(2002, 7, 12))
+    first, second = (rows.loc[rows["version"] == version] for version in sorted(rows["version"].unique()))
+    assert set(first.loc[first["published"], "model"]) == {"volcast"}
+    assert set(second.loc[second["published"], "model"]) == {"har"}
+    assert set(second["model"]) == {"har", "naive", "volcast"}  # the champion is still compared
+
+    health = present_health(data_in(folder, date(2002, 7, 17)))
+    assert health is not None
+    assert health.needs_person
+    assert health.drift is not None
+
+    back = daily(data_in(folder, date(2002, 7, 17)), TRAINING)
+    assert back.batch is not None
+    assert back.batch.by == "volcast"
+    assert not back.health or not back.health.needs_person
+    pending = Ledger(store_in(folder)).scores("volume", first=date(2002, 7, 15))
+    assert set(pending.loc[pending["published"], "model"]) == {"volcast"}  # what was published first was scored
+
+
+def test_without_a_champion_har_forecasts_and_an_old_one_is_replaced(tmp_path: Path) -> None:
+    first = daily(data_in(tmp_path, TRAINED, tickers=("SBUX", "T1")), TRAINING)
+    assert first.batch is not None
+    assert first.batch.author == "har, a fallback: no version of volume has passed the gate yet"
+    assert codes(first) == ["FALLBACK_IN_USE", "NO_CHAMPION"]
+    retrain(data_in(tmp_path, TRAINED), TRAINING)
+    trained = daily(data_in(tmp_path, TRAINED), TRAINING)  # nothing is new but the champion
+    assert trained.batch is not None
+    assert trained.batch.by == "volcast"
+    old = daily(data_in(tmp_path, date(2002, 7, 3)), TRAINING, WatchSettings(max_model_age=2))
+    assert old.batch is not None
+    assert old.batch.why == "model volume v1 is 3 sessions old, more than 2"
+    assert codes(old) == ["FALLBACK_IN_USE", "MODEL_TOO_OLD"]
+
+
+def test_a_forecast_of_the_past_and_a_nowcast_stay_out_of_the_ledger(served: Served) -> None:
+    folder = served[0]
+    before = len(Ledger(store_in(folder)).forecasts("volume", first=date(2002, 1, 2)))
+    forecast(data_in(folder, date(2002, 6, 26)), TRAINING)
+    assert len(Ledger(store_in(folder)).forecasts("volume", first=date(2002, 1, 2))) == before
+    with pytest.raises(UnknownRecipe, match="is a nowcast"):
+        daily(data_in(folder, DAYS[-1]), TrainingSettings(recipe="tutorial"))

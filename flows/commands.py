@@ -21,8 +21,9 @@ from flows.up import stay_up
 from models.errors import ImpossibleTest, ModelError, UnknownRecipe
 from storage.artifacts import ArtifactStore
 from storage.errors import StoreError
-from storage.records import ForecastBatch, PipelineResult
+from storage.records import AliasEntry, ForecastBatch, PipelineResult
 from storage.store import open_store
+from tasks import move_champion
 from tasks.count_prices import quarantined_rows, status_of
 from tasks.export import check_out, write_forecasts
 from tasks.fetch_prices import FetchFailed
@@ -167,6 +168,16 @@ def show_models(data: DataSettings, name: str) -> None:
         summary.show_models(console, root)
 
 
+def promote(data: DataSettings, name: str, version: int, reason: str) -> None:
+    """Let a version forecast; without a server, so that it works when Prefect is down."""
+    _say_moved(move_champion.promote(root_of(data.store, data.source), name, version, reason))
+
+
+def roll_back(data: DataSettings, name: str, reason: str) -> None:
+    """Go back one version; without a server, so that it works when Prefect is down."""
+    _say_moved(move_champion.roll_back(root_of(data.store, data.source), name, reason))
+
+
 def verify(store: str) -> bool:
     """Print what is wrong in a store, a line each; whether nothing is damaged."""
     findings = list(find_faults(store))
@@ -184,6 +195,10 @@ def gc(store: str, keep_versions: int, dry_run: bool) -> None:
         console.print(url, markup=False)
     done = "Would remove" if dry_run else "Removed"
     console.print(f"{done} {len(garbage):,} files, {sum(garbage.values()) / 1e6:,.1f} MB.")
+
+
+def _say_moved(entry: AliasEntry) -> None:
+    console.print(move_champion.move_words(entry), markup=False)
 
 
 def _export(batches: Sequence[ForecastBatch], out: Path | None) -> None:

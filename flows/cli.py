@@ -235,6 +235,19 @@ def up(source: Source = "simulated", store: StoreRoot = DEFAULT_STORE, port: Por
 
 
 @app.command()
+def deploy(
+    source: Source = "simulated",
+    store: StoreRoot = DEFAULT_STORE,
+    pool: Annotated[str, typer.Option(help="The work pool; another than volcast must be there already")] = "volcast",
+    image: Annotated[str | None, typer.Option(help="The container image, for a pool that runs containers")] = None,
+) -> None:
+    """Apply prefect.yaml to the server that is up, with what it no longer has removed; twice changes nothing."""
+    from flows import commands
+
+    commands.deploy(commands.data_settings(source, "", store, None), pool, image)
+
+
+@app.command()
 def verify(store: StoreRoot = DEFAULT_STORE) -> None:
     """Read everything that is stored, and name what is not as it was written; exit 1 if anything is."""
     from flows import commands

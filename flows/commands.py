@@ -17,7 +17,7 @@ from flows.pipeline import pipeline
 from flows.quiet import quiet_console
 from flows.retrain import retrain as retrain_flow
 from flows.server import ServerError, prefect_server
-from flows.up import stay_up
+from flows.up import deploy_to, stay_up
 from models.errors import ImpossibleTest, ModelError, UnknownRecipe
 from storage.artifacts import ArtifactStore
 from storage.errors import StoreError
@@ -151,6 +151,12 @@ def up(data: DataSettings, port: int) -> None:
     check(data)
     _quiet()
     stay_up(console, data, port=port)
+
+
+def deploy(data: DataSettings, pool: str, image: str | None) -> None:
+    """prefect.yaml and the alerts, onto a server that is up."""
+    _quiet()
+    deploy_to(console, data, pool=pool, image=image)
 
 
 def list_models(data: DataSettings) -> None:

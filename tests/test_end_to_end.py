@@ -118,7 +118,7 @@ def wait_for_end(api: httpx.Client, flow_run_id: str) -> dict[str, str]:
 def test_up_keeps_a_server_a_worker_and_scheduled_deployments_until_it_is_interrupted(tmp_path: Path) -> None:
     with kept_up(tmp_path) as api_url, httpx.Client(base_url=api_url, trust_env=False, timeout=30) as api:
         deployments = {item["name"]: item for item in api.post("/deployments/filter", json={}).json()}
-        assert set(deployments) == {"pipeline", "ingest", "retrain", "forecast"}
+        assert set(deployments) == {"daily", "ingest", "retrain", "forecast", "verify", "rollback", "promote"}
 
         scheduled: list[str] = []
         while not scheduled:  # the scheduler looks once a minute; the test's time-out is the deadline
@@ -131,7 +131,7 @@ def test_up_keeps_a_server_a_worker_and_scheduled_deployments_until_it_is_interr
 
         made = api.post(
             f"/deployments/{deployments['pipeline']['id']}/create_flow_run",
-            json={"state": {"type": "SCHEDULED"}, "parameters": deployments["pipeline"]["parameters"]},
+            json={"state": {"type": "SCHEDULED"}, "parameters": deployments["daily"]["parameters"]},
         ).json()
         state = wait_for_end(api, made["id"])
         assert (state["type"], state["name"]) == ("COMPLETED", "Completed"), state

@@ -125,12 +125,13 @@ def test_up_keeps_a_server_a_worker_and_scheduled_deployments_until_it_is_interr
             runs = api.post(
                 "/flow_runs/filter", json={"flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}}
             ).json()
-            scheduled = [run["expected_start_time"] for run in runs]
+            daily = [run for run in runs if run["deployment_id"] == deployments["daily"]["id"]]
+            scheduled = [run["expected_start_time"] for run in daily]
             time.sleep(1)
         assert all(re.search(r"T(21|22):30:00", start) for start in scheduled)  # 17:30 in New York
 
         made = api.post(
-            f"/deployments/{deployments['pipeline']['id']}/create_flow_run",
+            f"/deployments/{deployments['daily']['id']}/create_flow_run",
             json={"state": {"type": "SCHEDULED"}, "parameters": deployments["daily"]["parameters"]},
         ).json()
         state = wait_for_end(api, made["id"])

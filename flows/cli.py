@@ -91,6 +91,8 @@ MaxFailedShare = Annotated[
     float, typer.Option(min=0, max=1, help="Of the tickers; when more of them fail, the ingest fails")
 ]
 Port = Annotated[int, typer.Option(help="The UI's port, if it is free; else a free one is taken")]
+ModelNamed = Annotated[str, typer.Argument(help="A model's name, such as volume or tutorial.SBUX")]
+Reason = Annotated[str, typer.Option(help="Why; it stays on record beside the move")]
 
 DEFAULT_STORE = "./data"
 INTERRUPTED = 130  # 128 and SIGINT's number, as shells have it
@@ -304,6 +306,19 @@ def up(source: Source = "simulated", store: StoreRoot = DEFAULT_STORE, port: Por
 
 
 @app.command()
+def deploy(
+    source: Source = "simulated",
+    store: StoreRoot = DEFAULT_STORE,
+    pool: Annotated[str, typer.Option(help="The work pool; another than volcast must be there already")] = "volcast",
+    image: Annotated[str | None, typer.Option(help="The container image, for a pool that runs containers")] = None,
+) -> None:
+    """Apply prefect.yaml to the server that is up, with what it no longer has removed; twice changes nothing."""
+    from flows import commands
+
+    commands.deploy(commands.data_settings(source, "", store, None), pool, image)
+
+
+@app.command()
 def verify(store: StoreRoot = DEFAULT_STORE) -> None:
     """Read everything that is stored, and name what is not as it was written; exit 1 if anything is."""
     from flows import commands
@@ -342,6 +357,30 @@ def show_model(
     from flows import commands
 
     commands.show_models(commands.stored_data_settings(source, "", store, None), name)
+
+
+@models.command("promote")
+def promote_model(
+    name: ModelNamed,
+    version: Annotated[int, typer.Option(min=1, help="The version that is to forecast")],
+    reason: Reason,
+    source: StoredSource = None,
+    store: StoreRoot = DEFAULT_STORE,
+) -> None:
+    """Let a version forecast from now on, whatever its scorecard says."""
+    from flows import commands
+
+    commands.promote(commands.stored_data_settings(source, "", store, None), name, version, reason)
+
+
+@models.command("rollback")
+def roll_model_back(
+    name: ModelNamed, reason: Reason, source: StoredSource = None, store: StoreRoot = DEFAULT_STORE
+) -> None:
+    """Go back to the version that forecast before the present one came; twice goes back two."""
+    from flows import commands
+
+    commands.roll_back(commands.stored_data_settings(source, "", store, None), name, reason)
 
 
 def main() -> None:

@@ -20,12 +20,13 @@ from flows.pipeline import pipeline
 from flows.quiet import quiet_console
 from flows.retrain import retrain as retrain_flow
 from flows.server import ServerError, prefect_server
-from flows.up import stay_up
+from flows.up import deploy_to, stay_up
 from models.errors import ImpossibleTest, ModelError, UnknownRecipe
 from storage.artifacts import ArtifactStore
 from storage.errors import StoreError
-from storage.records import ForecastBatch, PipelineResult
+from storage.records import AliasEntry, ForecastBatch, PipelineResult
 from storage.store import open_store
+from tasks import move_champion
 from tasks.check_health import present_health
 from tasks.choose_forecaster import require_ahead
 from tasks.count_prices import quarantined_rows, status_of
@@ -196,6 +197,12 @@ def up(data: DataSettings, port: int) -> None:
     stay_up(console, data, port=port)
 
 
+def deploy(data: DataSettings, pool: str, image: str | None) -> None:
+    """prefect.yaml and the alerts, onto a server that is up."""
+    _quiet()
+    deploy_to(console, data, pool=pool, image=image)
+
+
 def list_models(data: DataSettings) -> None:
     """Print every version of every model."""
     summary.show_models(console, root_of(data.store, data.source))
@@ -209,6 +216,16 @@ def show_models(data: DataSettings, name: str) -> None:
         summary.show_lineage(console, root, each)
     if not names:
         summary.show_models(console, root)
+
+
+def promote(data: DataSettings, name: str, version: int, reason: str) -> None:
+    """Let a version forecast; without a server, so that it works when Prefect is down."""
+    _say_moved(move_champion.promote(root_of(data.store, data.source), name, version, reason))
+
+
+def roll_back(data: DataSettings, name: str, reason: str) -> None:
+    """Go back one version; without a server, so that it works when Prefect is down."""
+    _say_moved(move_champion.roll_back(root_of(data.store, data.source), name, reason))
 
 
 def verify(store: str) -> bool:
@@ -228,6 +245,10 @@ def gc(store: str, keep_versions: int, dry_run: bool) -> None:
         console.print(url, markup=False)
     done = "Would remove" if dry_run else "Removed"
     console.print(f"{done} {len(garbage):,} files, {sum(garbage.values()) / 1e6:,.1f} MB.")
+
+
+def _say_moved(entry: AliasEntry) -> None:
+    console.print(move_champion.move_words(entry), markup=False)
 
 
 def _export(batches: Sequence[ForecastBatch], out: Path | None) -> None:

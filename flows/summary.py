@@ -237,6 +237,8 @@ def show_models(console: Console, store_url: str) -> None:
             )
     nothing = f"No model has been trained in {nice_path(store_url)}. Train one with: volcast run"
     console.print(table if table.row_count else nothing)
+    for name in artifacts.names("model"):
+        _show_history(console, artifacts, name)
 
 
 def show_lineage(console: Console, store_url: str, name: str) -> None:
@@ -248,8 +250,7 @@ def show_lineage(console: Console, store_url: str, name: str) -> None:
     for step in chain[1:]:
         branch = branch.add(_line(step))
     console.print(tree)
-    for entry in artifacts.history("model", name, CHAMPION):
-        console.print(f"{CHAMPION} since {entry.set_at:%Y-%m-%d %H:%M} UTC: v{entry.version}. {entry.reason}")
+    _show_history(console, artifacts, name)
 
 
 def nice_path(url_or_path: str) -> str:
@@ -266,6 +267,13 @@ def _table(rows: Sequence[Mapping[str, str]], *, title: str) -> Table:
     for row in rows:
         table.add_row(*row.values())
     return table
+
+
+def _show_history(console: Console, artifacts: ArtifactStore, name: str) -> None:
+    """Every move of a model's champion, oldest first, with its reason."""
+    for entry in artifacts.history("model", name, CHAMPION):
+        since = f"{entry.set_at:%Y-%m-%d %H:%M}"
+        console.print(f"{name}: {CHAMPION} since {since} UTC: v{entry.version}. {escape(entry.reason)}")
 
 
 def _loss_table(title: str, scores: Sequence[ForecasterScore]) -> Table:

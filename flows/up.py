@@ -12,18 +12,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.exceptions import ObjectAlreadyExists
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from rich.console import Console
 
-from flows.server import Server, ServerError, announce, end, home, own_server, withdraw
+from flows.deploy import PROJECT_FILE, deploy
+from flows.server import Server, ServerError, announce, end, home, own_server, prefect_server, withdraw
 from tasks.settings import DataSettings
 
-PROJECT_FILE = Path(__file__).parents[1] / "prefect.yaml"
 POOL = "volcast"
 
 
@@ -32,7 +33,7 @@ def stay_up(console: Console, data: DataSettings, *, port: int) -> None:
     with _server(port) as server, temporary_settings({PREFECT_API_URL: server.api_url}):
         environment = _environment(server, data)
         _make_pool()
-        _deploy(environment)
+        console.print(f"Deployments: {deploy(environment).words}", markup=False)
         worker = _start_worker(environment)
         try:
             console.print(f"Prefect's UI: {server.ui_url}   (deployments: {server.ui_url}/deployments)")
@@ -64,6 +65,7 @@ def _environment(server: Server, data: DataSettings) -> dict[str, str]:
         "PREFECT_API_URL": server.api_url,
         "PREFECT_HOME": str(home()),
         "DO_NOT_TRACK": "1",
+        "VOLCAST_POOL": POOL,
         "VOLCAST_STORE": _from_anywhere(data.store),
         "VOLCAST_SOURCE": re.sub("^files:(.*)$", lambda found: f"files:{_from_anywhere(found[1])}", data.source),
     }
@@ -76,19 +78,20 @@ def _from_anywhere(path_or_url: str) -> str:
 
 
 def _make_pool() -> None:
-    with get_client(sync_client=True) as client:
-        client.create_work_pool(WorkPoolCreate(name=POOL, type="process"), overwrite=True)
+    """The process pool, if it is not there; one that was changed by hand is left."""
+    with suppress(ObjectAlreadyExists), get_client(sync_client=True) as client:
+        client.create_work_pool(WorkPoolCreate(name=POOL, type="process"))
 
 
-def _deploy(environment: Mapping[str, str]) -> None:
-    if not PROJECT_FILE.is_file():
-        raise ServerError(f"{PROJECT_FILE} is not there. volcast up needs a checkout of the project; run it from one.")
-    command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(PROJECT_FILE)]
-    done = subprocess.run(
-        command, env=environment, cwd=PROJECT_FILE.parent, capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        raise ServerError(f"{PROJECT_FILE} was not deployed: {(done.stderr or done.stdout).strip().splitlines()[-1]}")
+def deploy_to(console: Console, data: DataSettings, *, pool: str, image: str | None) -> None:
+    """Apply prefect.yaml to the configured server, or the one that `volcast up` keeps. Raises ServerError."""
+    with prefect_server() as server:
+        if server.own:
+            raise ServerError("No Prefect server is up. Start one with: volcast up, or set PREFECT_API_URL.")
+        if pool == POOL:
+            _make_pool()
+        chosen = {"VOLCAST_POOL": pool} | ({"VOLCAST_IMAGE": image} if image else {})
+        console.print(deploy(_environment(server, data) | chosen).words, markup=False)
 
 
 def _start_worker(environment: Mapping[str, str]) -> subprocess.Popen[bytes]:

@@ -2,12 +2,15 @@
 
 from collections.abc import Iterator
 
-from storage.errors import NotStored
+from prefect import get_run_logger, task
+
+from storage.errors import Corrupt, NotStored
 from storage.retention import find_garbage, remove
 from storage.store import Store, open_store
 from storage.verify import TABLES, Finding, verify
 from tasks.plan_ingest import SIMULATED_FOLDER
 
+SHOWN = 5  # findings in the message of a failed run; the log has them all
 KEPT = {*TABLES, "artifacts", "blobs", "aliases", "staging"}
 
 
@@ -15,6 +18,22 @@ def find_faults(store_url: str) -> Iterator[Finding]:
     """What is wrong in the store and in the simulated exchanges inside it. Raises NotStored where nothing is kept."""
     for root in _roots(store_url):
         yield from verify(root)
+
+
+@task(task_run_name="verify what is stored")
+def require_undamaged(store_url: str) -> int:
+    """Logs each finding; gives how many are only left over. Raises NotStored, Corrupt (something is damaged)."""
+    damaged: list[str] = []
+    left_over = 0
+    for finding in find_faults(store_url):
+        get_run_logger().warning(finding.words)
+        left_over += not finding.damage
+        damaged += [finding.words] if finding.damage else []
+    if damaged:
+        shown = " ".join(damaged[:SHOWN])
+        raise Corrupt(f"{len(damaged)} faults found in {store_url}. {shown}{' …' * (len(damaged) > SHOWN)}")
+    get_run_logger().info("everything in %s is as it was written", store_url)
+    return left_over
 
 
 def collect_garbage(store_url: str, *, keep_versions: int, dry_run: bool) -> dict[str, int]:

@@ -5,7 +5,15 @@ import pytest
 import yaml
 from prefect import Flow
 from prefect.cli.deploy._models import DeploymentConfig, PrefectYamlModel, RawScheduleConfig
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.client.schemas.schedules import CronSchedule
 from prefect.flows import load_flow_from_entrypoint
+from prefect.utilities.callables import parameter_schema
+from prefect.utilities.schema_tools import validate
+
+from flows.deploy import PROJECT_FILE, deploy
+from flows.server import Server
 
 ROOT = Path(__file__).parents[1]
 ALLOWED_AT_TOP = {name.replace("_", "-") for name in PrefectYamlModel.model_fields} | {"definitions"}
@@ -41,11 +49,41 @@ def test_each_entry_point_is_a_module_path_of_a_flow_that_takes_the_parameters(d
     assert "/" not in deployment["entrypoint"]
     loaded = load_flow_from_entrypoint(deployment["entrypoint"])
     assert isinstance(loaded, Flow)
-    parameters = loaded.validate_parameters(deployment["parameters"])
-    assert set(deployment["parameters"]) <= set(parameters)  # the others have defaults
+    schema = parameter_schema(loaded).model_dump_for_openapi()
+    validate(deployment["parameters"], schema, raise_on_error=True, ignore_required=True)
+    assert set(deployment["parameters"]) <= set(schema["properties"])
     assert deployment["description"]
 
 
-def test_the_pipeline_runs_on_weekdays_after_the_close_in_new_york() -> None:
-    (pipeline,) = (item for item in project()["deployments"] if item["name"] == "pipeline")
-    assert pipeline["schedules"] == [{"cron": "30 17 * * 1-5", "timezone": "America/New_York", "active": True}]
+def test_each_schedule_is_a_cron_with_a_time_zone_and_a_name_of_its_own() -> None:
+    found = {item["name"]: item["schedules"] for item in project()["deployments"] if "schedules" in item}
+    for schedules in found.values():
+        for schedule in schedules:
+            CronSchedule(cron=schedule["cron"], timezone=schedule["timezone"])
+            assert schedule["slug"]
+    assert set(found) == {"daily", "retrain", "verify"}
+    assert found["daily"][0]["cron"] == "30 17 * * 1-5"
+
+
+def test_deploying_twice_changes_nothing_and_what_the_file_drops_goes(prefect_api: Server, tmp_path: Path) -> None:
+    assert prefect_api.api_url
+    environment = {"VOLCAST_POOL": "volcast", "VOLCAST_SOURCE": "simulated", "VOLCAST_STORE": str(tmp_path)}
+    with get_client(sync_client=True) as client:
+        client.create_work_pool(WorkPoolCreate(name="volcast", type="process"), overwrite=True)
+        first = deploy(environment)
+        assert set(first.applied) == {item["name"] for item in project()["deployments"]}
+        assert len(first.automations) == 3
+        before = {item.id: (item.updated, item.schedules) for item in client.read_deployments()}
+        again = deploy(environment)
+        assert again.words == "nothing to change"
+        assert {item.id: (item.updated, item.schedules) for item in client.read_deployments()} == before
+
+        shorter = yaml.safe_load(PROJECT_FILE.read_text())
+        shorter["deployments"] = [item for item in shorter["deployments"] if item["name"] != "forecast"]
+        del shorter["deployments"][0]["schedules"]
+        file = tmp_path / "prefect.yaml"
+        file.write_text(yaml.safe_dump(shorter))
+        changed = deploy(environment, file=file)
+        assert (changed.applied, changed.removed) == (("daily",), ("forecast",))
+        (daily,) = (item for item in client.read_deployments() if item.name == "daily")
+        assert daily.schedules == []

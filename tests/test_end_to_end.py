@@ -119,20 +119,21 @@ def wait_for_end(api: httpx.Client, flow_run_id: str) -> dict[str, str]:
 def test_up_keeps_a_server_a_worker_and_scheduled_deployments_until_it_is_interrupted(tmp_path: Path) -> None:
     with kept_up(tmp_path) as api_url, httpx.Client(base_url=api_url, trust_env=False, timeout=30) as api:
         deployments = {item["name"]: item for item in api.post("/deployments/filter", json={}).json()}
-        assert set(deployments) == {"pipeline", "ingest", "retrain", "forecast"}
+        assert set(deployments) == {"daily", "ingest", "retrain", "forecast", "verify", "rollback", "promote"}
 
         scheduled: list[str] = []
         while not scheduled:  # the scheduler looks once a minute; the test's time-out is the deadline
             runs = api.post(
                 "/flow_runs/filter", json={"flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}}
             ).json()
-            scheduled = [run["expected_start_time"] for run in runs]
+            daily = [run for run in runs if run["deployment_id"] == deployments["daily"]["id"]]
+            scheduled = [run["expected_start_time"] for run in daily]
             time.sleep(1)
         assert all(re.search(r"T(21|22):30:00", start) for start in scheduled)  # 17:30 in New York
 
         made = api.post(
-            f"/deployments/{deployments['pipeline']['id']}/create_flow_run",
-            json={"state": {"type": "SCHEDULED"}, "parameters": deployments["pipeline"]["parameters"]},
+            f"/deployments/{deployments['daily']['id']}/create_flow_run",
+            json={"state": {"type": "SCHEDULED"}, "parameters": deployments["daily"]["parameters"]},
         ).json()
         state = wait_for_end(api, made["id"])
         assert (state["type"], state["name"]) == ("COMPLETED", "Completed"), state

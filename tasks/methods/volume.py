@@ -151,7 +151,7 @@ class VolumeMethod:
         """How often volumes fell below their quantiles."""
         observed = pd.DataFrame(json.loads(read(CALIBRATION_FILE)))
         observed.index = pd.Index([float(level) for level in observed.index])
-        png = calibration_plot(observed, title=f"{names.version}{names.note}: calibration on the test sessions")
+        png = calibration_plot(observed, title=f"{names.version}{names.note}: calibration")
         return [Plot(file="calibration.png", title="Calibration on the test sessions", png=png)]
 
     def forecast_plots(self, prices: pd.DataFrame, forecasts: pd.DataFrame, note: str) -> list[Plot]:

@@ -1,0 +1,125 @@
+"""Bring a Prefect server to what prefect.yaml says.
+
+1. each deployment of the file that differs from the server's: created or replaced, its schedules with it
+2. deployments with the tag volcast that the file has no more (a renamed one is such a one): deleted
+3. automations, by name (flows/automations.py)
+
+Twice in a row changes nothing.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from prefect.cli.deploy._models import DeploymentConfig
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import DeploymentScheduleCreate
+from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterTags
+from prefect.client.schemas.objects import ConcurrencyOptions
+from prefect.client.schemas.responses import DeploymentResponse
+from prefect.client.schemas.schedules import CronSchedule
+from prefect.flows import Flow, load_flow_from_entrypoint
+from prefect.utilities.callables import parameter_schema
+
+from flows.automations import sync_automations
+from flows.server import ServerError
+
+PROJECT_FILE = Path(__file__).parents[1] / "prefect.yaml"
+TAG = "volcast"
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """What a deploy changed, by name."""
+
+    applied: tuple[str, ...]
+    removed: tuple[str, ...]
+    automations: tuple[str, ...]  # made, changed or deleted
+
+    @property
+    def words(self) -> str:
+        """One line for people."""
+        parts = {"applied": self.applied, "removed": self.removed, "automations": self.automations}
+        changed = [f"{what} {', '.join(names)}" for what, names in parts.items() if names]
+        return "; ".join(changed) or "nothing to change"
+
+
+def deploy(environment: Mapping[str, str], *, file: Path = PROJECT_FILE) -> Deployed:
+    """Apply the file, with {{ $NAME }} from `environment`, to the configured server. Raises ServerError."""
+    if not file.is_file():
+        raise ServerError(f"{file} is not there. Deployments need a checkout of the project.")
+    entries = _filled(yaml.safe_load(file.read_text()), environment)["deployments"]
+    configs = [DeploymentConfig.model_validate(entry) for entry in entries]
+    with get_client(sync_client=True) as client:
+        tagged = DeploymentFilter(tags=DeploymentFilterTags(all_=[TAG]))
+        present = client.read_deployments(deployment_filter=tagged, limit=200)
+        done = {str(config.name): _apply(client, config, present) for config in configs}
+        kept = {identity for identity, _ in done.values()}
+        removed = [deployment for deployment in present if deployment.id not in kept]
+        for deployment in removed:
+            client.delete_deployment(deployment.id)
+        automations = sync_automations(client, environment.get("VOLCAST_ALERT_WEBHOOK"))
+    applied = tuple(name for name, (_, changed) in done.items() if changed)
+    return Deployed(applied, tuple(deployment.name for deployment in removed), automations)
+
+
+def _apply(client: SyncPrefectClient, config: DeploymentConfig, present: list[DeploymentResponse]) -> tuple[Any, bool]:
+    """The deployment's id, and whether it had to be changed."""
+    loaded: Flow[Any, Any] = load_flow_from_entrypoint(str(config.entrypoint))
+    flow_id = client.create_flow_from_name(loaded.name)
+    wanted = _wanted(config, loaded)
+    for deployment in present:
+        if (deployment.flow_id, deployment.name) == (flow_id, config.name) and _is_as(deployment, wanted):
+            return deployment.id, False
+    return client.create_deployment(flow_id=flow_id, **wanted), True
+
+
+def _wanted(config: DeploymentConfig, loaded: Flow[Any, Any]) -> dict[str, Any]:
+    limit: Any = config.concurrency_limit
+    schedules: list[Any] = config.schedules or []
+    return {
+        "name": config.name,
+        "description": config.description,
+        "entrypoint": config.entrypoint,
+        "tags": sorted(config.tags or []),
+        "parameters": config.parameters,
+        "parameter_openapi_schema": parameter_schema(loaded).model_dump_for_openapi(),
+        "enforce_parameter_schema": True,
+        "work_pool_name": config.work_pool.name if config.work_pool else None,
+        "job_variables": config.work_pool.job_variables if config.work_pool else {},
+        "concurrency_limit": limit.limit if limit else None,
+        "concurrency_options": ConcurrencyOptions(collision_strategy=limit.collision_strategy) if limit else None,
+        "schedules": [
+            DeploymentScheduleCreate(schedule=CronSchedule(cron=each.cron, timezone=each.timezone), slug=each.slug)
+            for each in schedules
+        ],
+    }
+
+
+def _is_as(deployment: DeploymentResponse, wanted: Mapping[str, Any]) -> bool:
+    """Whether the server has what is wanted; a schedule that a person paused there stays paused."""
+    limit = deployment.global_concurrency_limit
+    special = {
+        "tags": sorted(deployment.tags),
+        "concurrency_limit": limit.limit if limit else None,
+        "schedules": [(each.schedule, each.slug) for each in deployment.schedules],
+    }
+    for name, value in wanted.items():
+        shaped = [(each.schedule, each.slug) for each in value] if name == "schedules" else value
+        if (special[name] if name in special else getattr(deployment, name)) != shaped:
+            return False
+    return True
+
+
+def _filled(value: Any, environment: Mapping[str, str]) -> Any:
+    """The document with each `{{ $NAME }}` replaced; an entry whose variable is not set goes."""
+    if isinstance(value, dict):
+        filled = {key: _filled(each, environment) for key, each in value.items()}
+        return {key: each for key, each in filled.items() if each is not None}
+    if isinstance(value, list):
+        return [_filled(each, environment) for each in value]
+    found = re.fullmatch(r"\{\{ \$(\w+) \}\}", value) if isinstance(value, str) else None
+    return environment.get(found[1]) if found else value

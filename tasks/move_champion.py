@@ -1,0 +1,88 @@
+"""Put another version of a model in the champion's place, by hand: forward to a chosen one, or back to the one before.
+
+The alias is only ever appended to, so that every move stays on record with its reason.
+"""
+
+from typing import Annotated
+
+from prefect import get_run_logger, task
+from pydantic import Field, StringConstraints
+
+from storage.artifacts import ArtifactStore
+from storage.errors import NotStored
+from storage.records import AliasEntry
+from storage.store import open_store
+from tasks.plan_ingest import root_of
+from tasks.stored import CHAMPION, champion_version
+
+ModelName = Annotated[
+    str, Field(description="The model's name, such as volume or tutorial.SBUX; volcast models list shows them")
+]
+VersionNumber = Annotated[int, Field(ge=1, description="The version that is to forecast")]
+Reason = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=500),
+    Field(description="Why; it stays on record beside the move"),
+]
+SourceSpec = Annotated[
+    str, Field(description="Whose prices the model was trained on: simulated[:SEED], or anything else")
+]
+StoreUrl = Annotated[str, Field(description="The root of everything that is kept: a folder, or s3://, gs://, az://")]
+
+
+class AlreadyChampion(ValueError):
+    """The version that was to be promoted forecasts already; nothing was changed."""
+
+
+def promote(root: str, model: str, version: int, reason: str) -> AliasEntry:
+    """Let a stored version forecast. Raises NotStored, AlreadyChampion, ValueError (no reason)."""
+    artifacts = _artifacts(root, model)
+    if champion_version(artifacts, model) == version:
+        raise AlreadyChampion(f"{model} v{version} is the {CHAMPION} already; nothing was changed.")
+    return artifacts.set_alias("model", model, CHAMPION, version, _stated(reason))
+
+
+def roll_back(root: str, model: str, reason: str) -> AliasEntry:
+    """Let the version forecast that did so before the present one came. Raises NotStored, ValueError (no reason)."""
+    return _artifacts(root, model).roll_back("model", model, CHAMPION, _stated(reason))
+
+
+@task(task_run_name="promote {model} v{version}")
+def promote_version(root: str, model: str, version: int, reason: str) -> AliasEntry:
+    """`promote`, with a line in the run's log."""
+    return _logged(promote(root, model, version, reason))
+
+
+@task(task_run_name="roll {model} back")
+def roll_back_version(root: str, model: str, reason: str) -> AliasEntry:
+    """`roll_back`, with a line in the run's log."""
+    return _logged(roll_back(root, model, reason))
+
+
+def root_for(source: str, store: str) -> str:
+    """The root that holds the models of a source's prices."""
+    return root_of(store, source)
+
+
+def move_words(entry: AliasEntry) -> str:
+    """One line for logs and people."""
+    return f"{entry.name} v{entry.version} forecasts since {entry.set_at:%Y-%m-%d %H:%M} UTC. {entry.reason}"
+
+
+def _artifacts(root: str, model: str) -> ArtifactStore:
+    artifacts = ArtifactStore(open_store(root))
+    known = artifacts.names("model")
+    if model not in known:
+        raise NotStored(f"No model {model} in {root}. It holds: {', '.join(known) or 'none'}.")
+    return artifacts
+
+
+def _stated(reason: str) -> str:
+    if not reason.strip():
+        raise ValueError("A move of the champion needs a reason; it stays on record. Give one with: --reason")
+    return reason.strip()
+
+
+def _logged(entry: AliasEntry) -> AliasEntry:
+    get_run_logger().info(move_words(entry))
+    return entry

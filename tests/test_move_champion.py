@@ -1,0 +1,104 @@
+from datetime import date
+from pathlib import Path
+
+import pytest
+from conftest import yahoo_frame
+
+from flows import commands
+from flows.forecast import forecast
+from flows.ingest import ingest
+from flows.promote import promote
+from flows.retrain import retrain
+from flows.rollback import rollback
+from flows.verify import verify
+from storage.artifacts import ArtifactStore
+from storage.errors import Corrupt, NotStored
+from storage.records import ForecastBatch
+from storage.store import open_store
+from tasks.move_champion import AlreadyChampion
+from tasks.settings import DataSettings, TrainingSettings
+from tasks.stored import CHAMPION, FORECAST_FILE
+
+pytestmark = pytest.mark.usefixtures("prefect_api")
+NAME = "tutorial.SBUX"
+
+
+def forecast_bytes(batch: ForecastBatch) -> bytes:
+    artifacts = ArtifactStore(open_store(batch.snapshot.store))
+    return artifacts.read(artifacts.get("forecast", batch.artifact.name, batch.artifact.version), FORECAST_FILE)
+
+
+@pytest.fixture(scope="module")
+def two_versions(prefect_api: object, tmp_path_factory: pytest.TempPathFactory) -> tuple[DataSettings, ForecastBatch]:
+    """A store with v1 and v2 of one model, v2 the champion, and the forecast that v1 made before v2 came."""
+    assert prefect_api
+    folder = tmp_path_factory.mktemp("moves")
+    yahoo_frame().to_csv(folder / "SBUX.csv", index=False)
+    store = str(folder / "data")
+    data = DataSettings(source=f"files:{folder / 'SBUX.csv'}", store=store, tickers=("SBUX",), as_of=date(2020, 12, 10))
+    ingest(data)
+    training = TrainingSettings(recipe="tutorial", device="cpu")
+    retrain(data, training)
+    before = forecast(data, training)
+    retrain(data, training.model_copy(update={"seed": 1}))
+    if len(ArtifactStore(open_store(store)).history("model", NAME, CHAMPION)) == 1:
+        promote(NAME, 2, "for the test", store=store)
+    return data, before
+
+
+def test_forecasts_after_a_rollback_are_the_earlier_ones_bit_for_bit(
+    two_versions: tuple[DataSettings, ForecastBatch],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    data, before = two_versions
+    training = TrainingSettings(recipe="tutorial", device="cpu")
+    by_second = forecast(data, training)
+    assert by_second.model.artifact.version == 2
+    assert forecast_bytes(by_second) != forecast_bytes(before)
+
+    moved = rollback(NAME, " MASE rose [twice] ", store=data.store)
+    again = forecast(data, training)
+    assert (moved.version, moved.reason) == (1, "MASE rose [twice]")
+    assert again.model.artifact == before.model.artifact
+    assert again.artifact.digest == before.artifact.digest
+    assert forecast_bytes(again) == forecast_bytes(before)
+
+    commands.promote(data, NAME, 2, "forward again")
+    assert forecast_bytes(forecast(data, training)) == forecast_bytes(by_second)
+    history = ArtifactStore(open_store(data.store)).history("model", NAME, CHAMPION)
+    assert [entry.version for entry in history] == [1, 2, 1, 2]
+    capsys.readouterr()
+    commands.list_models(data)
+    shown = capsys.readouterr().out
+    assert "v1. MASE rose [twice]" in shown
+    assert "v2. forward again" in shown
+
+
+def test_a_move_that_cannot_be_is_refused_and_changes_nothing(two_versions: tuple[DataSettings, ForecastBatch]) -> None:
+    data, _ = two_versions
+    artifacts = ArtifactStore(open_store(data.store))
+    before = artifacts.history("model", NAME, CHAMPION)
+    with pytest.raises(NotStored, match=r"has no version 9; stored versions: \[1, 2\]"):
+        commands.promote(data, NAME, 9, "a typing error")
+    with pytest.raises(NotStored, match=r"No model tutorial\.AAPL .* It holds: tutorial\.SBUX"):
+        commands.roll_back(data, "tutorial.AAPL", "a typing error")
+    with pytest.raises(ValueError, match="needs a reason"):
+        commands.roll_back(data, NAME, "  ")
+    with pytest.raises(AlreadyChampion):
+        commands.promote(data, NAME, before[-1].version, "again")
+    assert artifacts.history("model", NAME, CHAMPION) == before
+
+
+def test_verify_fails_where_something_is_damaged_and_says_what(
+    two_versions: tuple[DataSettings, ForecastBatch],
+) -> None:
+    data, _ = two_versions
+    assert verify(data.store) == 0
+    blob = next(path for path in Path(data.store, "blobs").rglob("*") if path.is_file())
+    whole = blob.read_bytes()
+    blob.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(Corrupt, match="faults found in"):
+        verify(data.store)
+    blob.write_bytes(whole)

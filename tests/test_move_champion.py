@@ -55,12 +55,15 @@ def test_forecasts_after_a_rollback_are_the_earlier_ones_bit_for_bit(
     data, before = two_versions
     training = TrainingSettings(recipe="tutorial", device="cpu")
     by_second = forecast(data, training)
+    assert by_second.model
+    assert before.model
     assert by_second.model.artifact.version == 2
     assert forecast_bytes(by_second) != forecast_bytes(before)
 
     moved = rollback(NAME, " MASE rose [twice] ", store=data.store)
     again = forecast(data, training)
     assert (moved.version, moved.reason) == (1, "MASE rose [twice]")
+    assert again.model
     assert again.model.artifact == before.model.artifact
     assert again.artifact.digest == before.artifact.digest
     assert forecast_bytes(again) == forecast_bytes(before)

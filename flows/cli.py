@@ -385,7 +385,8 @@ def roll_model_back(
 
 def main() -> None:
     """Run the command; an error is one line on stderr and exit 1, or 2 for a request that cannot be right."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that a server of ours is ended then, too
+    for ending in (signal.SIGTERM, signal.SIGINT):  # a shell's background job would ignore the second
+        signal.signal(ending, signal.default_int_handler)  # so that a server of ours is ended then, too
     try:
         app()
     except SystemExit as end:

@@ -293,12 +293,12 @@ def _loss_table(title: str, scores: Sequence[ForecasterScore]) -> Table:
 def _duel_table(result: BacktestResult) -> Table:
     leading = result.scores[0].forecaster
     table = Table(title=f"{leading} against the others", title_justify="left", title_style="bold", **NARROW)
-    for heading in ("h", "against", "MASE ratio", "pinball ratio", "better on", "p"):
+    for heading in ("h", "against", "MASE ratio", "pinball ratio", "tickers won", "p"):
         table.add_column(heading, no_wrap=True)
     for duel in result.duels:
         p_value = "too few sessions" if duel.p_value is None else f"{duel.p_value:.3f}"
         ratios = (f"{duel.mase_ratio:.3f}", f"{duel.pinball_ratio:.3f}")
-        table.add_row(duel.band, duel.rival, *ratios, f"{duel.ticker_share:.0%} of tickers", p_value)
+        table.add_row(duel.band, duel.rival, *ratios, f"{duel.ticker_share:.0%}", p_value)
     return table
 
 

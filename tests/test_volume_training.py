@@ -1,4 +1,4 @@
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -54,9 +54,12 @@ def fit(
     seed: int = 3,
     on_epoch: Callable[[int, float], None] = silent,
     checkpoint: Checkpoint | None = None,
+    beyond_its_limits: Mapping[str, Any] | None = None,
     **changes: Any,
 ) -> FittedVolume:
     recipe, through = tiny_recipe(**changes), inputs.panel.known - 1
+    for setting, value in (beyond_its_limits or {}).items():
+        object.__setattr__(recipe, setting, value)  # a recipe would not take it
     scaler = fit_volume_scaler(inputs, through=through - recipe.stop_sessions)
     run = TrainingRun(scaler=scaler, through=through, seed=seed, device=CPU)
     return fit_volume(inputs, recipe, run, on_epoch=on_epoch, checkpoint=checkpoint)
@@ -143,7 +146,7 @@ def test_too_few_sessions_are_told_so() -> None:
 @pytest.mark.parametrize("steps", [1, 40])
 def test_a_training_that_diverges_is_told_so(steps: int) -> None:
     with pytest.raises(TrainingDiverged, match=r"must be finite\. Lower the learning rate"):
-        fit(some_inputs(), learning_rate=1e30, steps=steps)
+        fit(some_inputs(), steps=steps, beyond_its_limits={"learning_rate": 1e30})
 
 
 def test_the_golden_loss() -> None:

@@ -195,7 +195,8 @@ def show_backtest(console: Console, result: BacktestResult) -> None:
     if others:
         console.print(_loss_table(first, result.ticker_scores[first]))
     own = {score.mean_of: None for score in result.scores if score.mean_of != score.forecaster}
-    console.print(f"RMSSE and QLIKE: of the mean forecast ({', '.join(own) or 'none has one'}), else of the point.")
+    console.print(f"RMSSE and QLIKE: of the mean forecast ({', '.join(own) or 'none has one'})")
+    console.print("where there is one, else of the point.")
     console.print("MASE, RMSSE and pinball: in units of the seasonal naive's train errors.\n")
     console.print(_duel_table(result))
     console.print(f"[bold]{result.verdict}[/]\n")

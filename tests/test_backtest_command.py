@@ -18,10 +18,8 @@ __all__ = ["volcast"]  # the fixture
 DATES = ["--train-through", "2020-03-31", "--test-start", "2020-04-01", "--test-end", "2020-06-30"]
 
 
-def test_a_backtest_of_the_simulated_exchange_ends_in_a_file_and_in_words(
-    volcast: Volcast, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("COLUMNS", "80")
+def test_a_backtest_of_the_simulated_exchange_ends_in_a_file_and_in_words(volcast: Volcast) -> None:
+    volcast.columns(80)
     command = ["backtest", "--source", "simulated", "--tickers", "SBUX,T1", "--store", "data", *DATES]
     quick = [option for each in ("steps=20", "members=1", "hidden_size=8") for option in ("--set", each)]
     said = volcast(*command, *quick, "--refit", "quarterly", "--out", "f.parquet")

@@ -7,6 +7,7 @@ import pytest
 from conftest import yahoo_frame
 
 from flows.cli import main
+from flows.commands import console
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
 
@@ -27,6 +28,11 @@ class Volcast:
 
     def __init__(self, patch: pytest.MonkeyPatch, capture: pytest.CaptureFixture[str]) -> None:
         self._patch, self._capture = patch, capture
+        self.columns(200)
+
+    def columns(self, width: int) -> None:
+        """How wide the terminal is; the console looks only once, when it is made."""
+        self._patch.setattr(console, "_width", width)
 
     def __call__(self, *arguments: object) -> Said:
         self._patch.setattr(sys, "argv", ["volcast", *map(str, arguments)])
@@ -40,7 +46,6 @@ class Volcast:
 @pytest.fixture
 def volcast(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Volcast:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
     return Volcast(monkeypatch, capsys)
 
 

@@ -51,7 +51,7 @@ def test_forecasts_after_a_rollback_are_the_earlier_ones_bit_for_bit(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(commands.console, "_width", 200)
     data, before = two_versions
     training = TrainingSettings(recipe="tutorial", device="cpu")
     by_second = forecast(data, training)

@@ -57,6 +57,9 @@ def show_prices(console: Console, snapshot: Snapshot) -> None:
     console.print(
         f"          sessions {snapshot.first_session} to {snapshot.cutoff}, kept in {nice_path(snapshot.store)}"
     )
+    for row in snapshot.counts.worst if snapshot.counts else ():
+        if row.ticker not in snapshot.tickers:
+            console.print(f"          [bold yellow]left out[/] {escape(row.ticker)}: {escape(row.outcome)}")
     show_announcements(console, snapshot.announcements)
 
 

@@ -41,6 +41,7 @@ class Fetched(BaseModel):
 
     bars: StagedFrame
     failed: dict[str, str]  # ticker -> why
+    unknown: tuple[str, ...] = ()  # those of them that the source does not have
 
 
 def may_pass(_task: Task[Any, Any], _run: TaskRun, state: State) -> bool:
@@ -77,7 +78,8 @@ def fetch_prices(plan: IngestPlan, batch: Batch) -> Fetched:
     log.info("%s: %d rows of %d tickers", source.spec, len(bars), len(good))
     for why in failed.values():
         log.warning(why)
-    return Fetched(bars=stage(store, bars), failed=failed)
+    unknown = tuple(answer.ticker for answer in answers.values() if answer.outcome == Outcome.NOT_FOUND)
+    return Fetched(bars=stage(store, bars), failed=failed, unknown=unknown)
 
 
 def _why(answer: Fetch) -> str:

@@ -16,7 +16,7 @@ from tasks.settings import TrainingSettings
 from tasks.stored import FORECAST_FILE, read_model
 
 
-@task(task_run_name="forecast {snapshot.tickers[0]}")
+@task(task_run_name="forecast by {training.recipe}")
 def forecast_volume(snapshot: Snapshot, training: TrainingSettings, choice: Choice) -> ForecastBatch:
     """A row a ticker and target session: the champion's, by the settings that it was trained with, or the fallback's.
 

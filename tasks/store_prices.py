@@ -82,12 +82,17 @@ def store_prices(plan: IngestPlan, checked: list[Checked]) -> Ingested:
 
 @task(task_run_name="check what {plan.source} gave")
 def require_fetched(plan: IngestPlan, fetched: list[Fetched], ingested: Ingested, counts: PriceCounts | None) -> None:
-    """Raises FetchFailed, naming tickers, when too large a share of them failed, or nothing but bad rows came."""
+    """Raises FetchFailed, naming tickers, when too large a share of them failed, or nothing but bad rows came.
+
+    A ticker that a file does not hold is left out, and named: it is not the file that failed, unless it holds none.
+    """
     failed = {ticker: why for batch in fetched for ticker, why in batch.failed.items()}
     if not failed and ingested.newest_session is None and ingested.quarantined:
         known = f"{plan.source}: every row that came is in quarantine; nothing was stored."
         raise FetchFailed(f"{known} Look at the source's values.", counts)
-    if not failed or len(failed) <= plan.max_failed_share * len(plan.tickers):
+    is_left_out = plan.source.startswith("files:") and len(failed) < len(plan.tickers)
+    left_out = sum(len(batch.unknown) for batch in fetched) if is_left_out else 0
+    if len(failed) - left_out <= plan.max_failed_share * len(plan.tickers):
         return
     kept = (
         f" What came of the other {len(plan.tickers) - len(failed)} is stored."

@@ -250,6 +250,13 @@ def test_an_unknown_ticker_is_named_and_changes_nothing(sbux_csv: Path, tmp_path
     assert ingest(data) == before
 
 
+def test_a_ticker_that_a_file_lacks_is_left_out_while_the_others_go_on(sbux_csv: Path, tmp_path: Path) -> None:
+    snapshot = ingest(data_of(sbux_csv, tmp_path / "data").model_copy(update={"tickers": ("SBUX", "ZZZZ")}))
+    assert snapshot.tickers == ("SBUX",)
+    assert snapshot.counts is not None
+    assert "not found" in {row.ticker: row.outcome for row in snapshot.counts.worst}["ZZZZ"]
+
+
 def test_a_new_session_is_added_and_retrained_on(tmp_path: Path) -> None:
     frame, path = yahoo_frame(254), tmp_path / "SBUX.csv"
     frame.iloc[:253].to_csv(path, index=False)

@@ -41,7 +41,7 @@ def test_a_backtest_of_the_simulated_exchange_ends_in_a_file_and_in_words(volcas
     later = frame.loc[frame["cutoff"] >= "2020-04-01"]
     expected = last.reindex(pd.MultiIndex.from_frame(later[["unique_id", "cutoff"]])).to_numpy()
     np.testing.assert_array_equal(later["naive"], expected)
-    assert np.isfinite(evaluate(frame, [mae])[["volcast", "har"]]).all()
+    assert np.isfinite(evaluate(frame, [mae])[["volcast", "har"]].to_numpy()).all()
 
 
 BAD_REQUESTS = [

@@ -18,7 +18,7 @@ from benchmarks.kept import SECONDS, forecasts_of
 from benchmarks.markets import simulated_panel
 from benchmarks.methods import make_method, own_methods
 from models.backtest import KEYS, TestSpan, train_volumes
-from models.scores import QUANTILES, score
+from models.scores import QUANTILES, quantile_columns, score
 from tasks.sources.exchange import Exchange
 from tasks.sources.exchange_oracle import oracle_quantiles
 from tasks.sources.simulated import SimulatedSource
@@ -26,7 +26,6 @@ from tasks.sources.simulated import SimulatedSource
 LAST = date(2023, 12, 29)  # the exchange's clock
 HORIZONS = range(1, 6)
 BAND = "1-5"
-ENDINGS = {0.025: "-lo-95", 0.1: "-lo-80", 0.5: "", 0.9: "-hi-80", 0.975: "-hi-95"}  # as `backtest` names its columns
 
 
 def main() -> None:
@@ -60,7 +59,7 @@ def with_oracle(frame: pd.DataFrame, exchange: Exchange) -> pd.DataFrame:
         cutoffs = pd.DatetimeIndex(rows["cutoff"].unique())
         true_CHQ = oracle_quantiles(exchange, str(ticker), cutoffs, horizons=HORIZONS, levels=QUANTILES)
         true_RQ = true_CHQ[cutoffs.get_indexer(pd.DatetimeIndex(rows["cutoff"])), rows["h"].to_numpy() - HORIZONS[0]]
-        columns = {f"oracle{ENDINGS[level]}": true_RQ[:, place] for place, level in enumerate(QUANTILES)}
+        columns = dict(zip(quantile_columns("oracle"), true_RQ.T, strict=True))
         parts.append(rows.assign(**columns))
     return pd.concat(parts, ignore_index=True)
 

@@ -6,7 +6,8 @@ version -> a new entry of the alias
 from prefect import flow
 
 from storage.records import AliasEntry
-from tasks.move_champion import ModelName, Reason, SourceSpec, StoreUrl, VersionNumber, promote_version, root_for
+from tasks.move_champion import ModelName, Reason, SourceSpec, StoreUrl, VersionNumber, promote_version
+from tasks.plan_ingest import root_of
 from tasks.settings import DEFAULT_STORE
 
 
@@ -19,4 +20,4 @@ def promote(
     store: StoreUrl = DEFAULT_STORE,
 ) -> AliasEntry:
     """Let this version forecast, from the next forecast on."""
-    return promote_version(root_for(source, store), model, version, reason)
+    return promote_version(root_of(store, source), model, version, reason)

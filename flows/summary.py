@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.tree import Tree
 
 from flows.server import Server
+from models.words import listed
 from storage.artifacts import ArtifactStore
 from storage.health import Daily, Health
 from storage.records import (
@@ -50,9 +51,9 @@ def show_prices(console: Console, snapshot: Snapshot) -> None:
     """Which rows there are."""
     if snapshot.simulated:
         console.print(SIMULATED)
-    shown = ", ".join(snapshot.tickers[:8]) + (f" and {len(snapshot.tickers) - 8} more" * (len(snapshot.tickers) > 8))
     console.print(
-        f"[bold]Prices[/]    v{snapshot.prices.version} of {snapshot.source}: {snapshot.rows:,} rows of {shown}"
+        f"[bold]Prices[/]    v{snapshot.prices.version} of {snapshot.source}: {snapshot.rows:,} rows of "
+        f"{listed(snapshot.tickers)}"
     )
     console.print(
         f"          sessions {snapshot.first_session} to {snapshot.cutoff}, kept in {nice_path(snapshot.store)}"

@@ -20,6 +20,8 @@ import pandas as pd
 from scipy.stats import chi2
 from scipy.stats import t as student_t
 
+from models.newey_west import long_run_variance
+
 # N tickers, S sessions, R rows, E edges of bins, P points in time (target sessions)
 
 DRIFTED = 0.25  # of the PSI
@@ -127,9 +129,7 @@ def error_drift(scores: pd.DataFrame, *, expected: float, model: str, sessions: 
 
 def _above(excess_P: np.ndarray, *, lags: int) -> float:
     """The p-value of a mean above 0, of values in order of time; Student's t."""
-    count, centred_P = len(excess_P), excess_P - excess_P.mean()
-    covariances = [centred_P[lag:] @ centred_P[: count - lag] / count for lag in range(lags + 1)]
-    variance = covariances[0] + 2 * sum((1 - lag / (lags + 1)) * covariances[lag] for lag in range(1, lags + 1))
+    count, variance = len(excess_P), long_run_variance(excess_P, lags=lags)
     if variance <= 0:
         return 0.0 if excess_P.mean() > 0 else 1.0
     return float(student_t.sf(excess_P.mean() / np.sqrt(variance / count), count - 1))

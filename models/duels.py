@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t as student_t
 
+from models.newey_west import long_run_variance
 from models.scores import BANDS, Bands, Scores, models_of, scales, scored_rows
 
 # P points in time (cutoffs)
@@ -48,9 +49,7 @@ def diebold_mariano(difference_P: np.ndarray, *, h: int) -> float:
     count = len(difference_P)
     if count < 2 * h or np.ptp(difference_P) == 0:
         return float("nan")
-    centred_P = difference_P - difference_P.mean()
-    covariances = [centred_P[lag:] @ centred_P[: count - lag] / count for lag in range(h)]
-    variance = covariances[0] + 2 * sum((1 - lag / h) * covariances[lag] for lag in range(1, h))
+    variance = long_run_variance(difference_P, lags=h - 1)
     correction = (count + 1 - 2 * h + h * (h - 1) / count) / count
     statistic = difference_P.mean() / np.sqrt(variance / count) * np.sqrt(correction)
     return float(2 * student_t.sf(abs(statistic), count - 1))

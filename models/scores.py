@@ -27,7 +27,6 @@ from models.errors import NotEnoughSessions
 
 SEASON = 5  # sessions
 BANDS = {"1": (1, 1), "1-5": (1, 5), "1-10": (1, 10)}  # horizons, first and last
-EACH_HORIZON = {str(h): (h, h) for h in range(1, 11)}
 QUANTILES = (0.025, 0.1, 0.5, 0.9, 0.975)
 POINT_LEVEL = 0.5  # the level that the point stands for in the pinball loss and in the calibration
 FIRST_TICKER = "SBUX"  # leads the tickers' own rows
@@ -79,7 +78,7 @@ def score(frame: pd.DataFrame, train: pd.DataFrame, *, bands: Bands = BANDS) -> 
 
 def calibration(frame: pd.DataFrame, model: str, *, bands: Bands = BANDS) -> pd.DataFrame:
     """The share of volumes at or below each quantile: index nominal level, a column a band; the mean over tickers."""
-    columns = dict(zip(QUANTILES, _quantile_columns(model), strict=True))
+    columns = dict(zip(QUANTILES, quantile_columns(model), strict=True))
     observed = {}
     for band, between in bands.items():
         rows = frame.loc[frame["h"].between(*between)]
@@ -115,7 +114,7 @@ def _point_losses(rows: pd.DataFrame, train: pd.DataFrame, models: list[str]) ->
     """Loss -> a row a ticker, a column a forecaster."""
     scale: dict[str, Any] = {"seasonality": SEASON, "train_df": train}
     logs = rows[["unique_id"]].assign(**{name: np.log(rows[name]) for name in ("y", *models)})
-    quantiles = {model: _quantile_columns(model) for model in models}
+    quantiles = {model: quantile_columns(model) for model in models}
     above = rows[["unique_id"]].assign(**{model: rows[model] > rows["y"] for model in models})
     return {
         "mase": _indexed(losses.mase(rows, models, **scale)),
@@ -137,7 +136,7 @@ def _square_losses(rows: pd.DataFrame, train: pd.DataFrame, columns: list[str]) 
     return {"rmsse": _indexed(losses.rmsse(rows, columns, seasonality=SEASON, train_df=train)), "qlike": qlike}
 
 
-def _quantile_columns(model: str) -> list[str]:
+def quantile_columns(model: str) -> list[str]:
     """The columns of the levels QUANTILES; the point stands for the median."""
     ends = {level: f"{model}-{end}" for end, level in INTERVALS.items()} | {POINT_LEVEL: model}
     return [ends[level] for level in QUANTILES]

@@ -93,7 +93,7 @@ def profile(data: VolumeData) -> dict[str, Any]:
         for name, values_R in zip(PAST_COLUMNS, train_RF.T, strict=True)
     }
     return {
-        "sha256": _sha256(inputs),
+        "sha256": sha256_of(inputs),
         "columns": [*AT_COLUMNS, *AHEAD_COLUMNS],
         "traded_sessions": dict(zip(panel.tickers, panel.traded_NT.sum(axis=1).tolist(), strict=True)),
         "train_rows": len(train_RF),
@@ -108,7 +108,8 @@ def recent_features(data: VolumeData, sessions: int) -> dict[str, np.ndarray]:
     return dict(zip(PAST_COLUMNS, np.moveaxis(recent_NSF, 2, 0), strict=True))
 
 
-def _sha256(inputs: Inputs) -> str:
+def sha256_of(inputs: Inputs) -> str:
+    """Of all arrays of the features: by it they are known again."""
     digest = hashlib.sha256()
     members = [getattr(each, field.name) for each in (inputs, inputs.earnings) for field in fields(each)]
     for values in (member for member in members if isinstance(member, np.ndarray)):

@@ -22,6 +22,7 @@ from models.recipes import VolumeRecipe
 from models.scores import FIRST_TICKER, calibration, score
 from models.volume_data import VolumeData
 from models.volume_features import Inputs
+from models.words import listed
 
 # N tickers, C cutoffs, H horizons
 
@@ -106,7 +107,7 @@ def evaluate_volume(data: VolumeData, model: VolumePredictor, champion: VolumePr
         verdict(fought),
         *_first_ticker(found.by_ticker),
         earnings_words(data, model.recipe),
-        *_left_out(data, model, frame),
+        *_left_out(data, frame),
         *_small(data),
     )
     return VolumeEvaluation(scores=scores, words=words, decision=decision, calibration=calibration(frame, MODEL))
@@ -151,19 +152,19 @@ def _first_ticker(by_ticker: pd.DataFrame) -> list[str]:
     return [f"{FIRST_TICKER} alone, MASE of horizons {GATE}: {listed}."]
 
 
-def _left_out(data: VolumeData, model: VolumePredictor, frame: pd.DataFrame) -> list[str]:
+def _left_out(data: VolumeData, frame: pd.DataFrame) -> list[str]:
     """The tickers that are not scored, or get no forecast, each with the reason."""
     panel, words = data.inputs.panel, []
     unscored = sorted(set(panel.tickers) - set(frame["unique_id"]))
     if unscored:
-        words.append(f"Not scored, no or too short a history in the test: {_listed(unscored)}.")
+        words.append(f"Not scored, no or too short a history in the test: {listed(unscored)}.")
     stale = [panel.tickers[place] for place in np.flatnonzero(~panel.traded_NT[:, -1])]
-    answers_NR = np.isfinite(model.forecasts(data, data.newest).quantiles_NCHQ).reshape(len(panel.tickers), -1)
-    silent = sorted({panel.tickers[place] for place in np.flatnonzero(~answers_NR.all(axis=1))} - set(stale))
+    is_silent_N = panel.traded_NT[:, -1] & ~data.inputs.usable_NT[:, -1]
+    silent = [panel.tickers[place] for place in np.flatnonzero(is_silent_N)]
     if stale:
-        words.append(f"Not forecast, no price on {panel.cutoff}: {_listed(stale)}.")
+        words.append(f"Not forecast, no price on {panel.cutoff}: {listed(stale)}.")
     if silent:
-        words.append(f"Not forecast, too short a history: {_listed(silent)}.")
+        words.append(f"Not forecast, too short a history: {listed(silent)}.")
     return words
 
 
@@ -172,7 +173,3 @@ def _small(data: VolumeData) -> list[str]:
     if count >= SMALL_TEST_SESSIONS:
         return []
     return [f"{count} test sessions are less than a year: a small difference may be chance."]
-
-
-def _listed(tickers: Sequence[str]) -> str:
-    return ", ".join(tickers[:8]) + (f" and {len(tickers) - 8} more" if len(tickers) > 8 else "")

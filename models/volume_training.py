@@ -108,6 +108,8 @@ class _Data:
     x_NTX: Tensor  # float32, scaled
     calendar_TK: Tensor
     train_end: int  # place of the last session that may be a target of training; then the held-back ones
+    first_N: np.ndarray  # the first place at which a sequence of each ticker may begin
+    choices_N: np.ndarray  # how many places there are; 0 for a ticker that cannot be trained on
     run: TrainingRun
 
 
@@ -219,8 +221,11 @@ def check_enough_sessions(inputs: Inputs, recipe: VolumeRecipe, *, through: int)
 
 
 def _prepare(inputs: Inputs, recipe: VolumeRecipe, run: TrainingRun) -> _Data:
-    through = run.through
+    through, train_end = run.through, run.through - recipe.stop_sessions
     check_enough_sessions(inputs, recipe, through=through)
+    newest = train_end - recipe.burn_in_sessions - recipe.scored_sessions  # the last cutoff has a target
+    usable_NT = inputs.usable_NT[:, :train_end]
+    first_N = np.clip(usable_NT.argmax(axis=1) - recipe.burn_in_sessions, 0, newest)
     tickers, places = np.arange(len(inputs.panel.tickers))[:, None], np.arange(through + 1)[None, :]
     x_NTX, _ = scaled_sessions(inputs, run.scaler, tickers, places)
     calendar_TK = torch.from_numpy(inputs.calendar_SK[: through + 1])
@@ -229,7 +234,9 @@ def _prepare(inputs: Inputs, recipe: VolumeRecipe, run: TrainingRun) -> _Data:
         recipe=recipe,
         x_NTX=x_NTX,
         calendar_TK=calendar_TK,
-        train_end=through - recipe.stop_sessions,
+        train_end=train_end,
+        first_N=first_N,
+        choices_N=(newest + 1 - first_N) * usable_NT.any(axis=1),
         run=run,
     )
 
@@ -282,10 +289,7 @@ def _sample(data: _Data, rng: np.random.Generator) -> _Sequences:
     """Random stretches of the tickers' histories."""
     recipe = data.recipe
     length = recipe.burn_in_sessions + recipe.scored_sessions
-    newest = data.train_end - length  # the last cutoff has a target
-    usable_NT = data.inputs.usable_NT[:, : data.train_end]
-    first_N = np.clip(usable_NT.argmax(axis=1) - recipe.burn_in_sessions, 0, newest)
-    choices_N = (newest + 1 - first_N) * usable_NT.any(axis=1)
+    first_N, choices_N = data.first_N, data.choices_N
     ticker_B = rng.choice(len(choices_N), recipe.batch_sequences, p=choices_N / choices_N.sum())
     start_B = first_N[ticker_B] + (rng.random(recipe.batch_sequences) * choices_N[ticker_B]).astype(int)
     scored_P = np.arange(recipe.burn_in_sessions + rng.integers(recipe.score_every), length, recipe.score_every)

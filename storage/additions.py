@@ -1,4 +1,4 @@
-"""Delta tables to which rows are only ever added: quarantine, restatements, forecasts and scores."""
+"""Delta tables to which rows are only ever added: quarantine, restatements, events, forecasts and scores."""
 
 from collections.abc import Sequence
 
@@ -17,14 +17,14 @@ class Additions:
     """One such table of a store."""
 
     def __init__(self, store: Store, name: str, schema: pa.Schema) -> None:
-        self._url, self._options = store.table_url(name), store.table_options
+        self.url, self._options = store.table_url(name), store.table_options
         self._name, self._schema = name, schema
 
     def add(self, rows: pd.DataFrame) -> None:
         """Add the rows (the schema's columns) in one commit; none are no commit. Raises ValueError."""
         if len(rows):
             write_deltalake(
-                self._url,
+                self.url,
                 conform(rows, self._schema),
                 mode="append",
                 storage_options=self._options,
@@ -45,16 +45,16 @@ class Additions:
             if not fresh.num_rows:
                 return 0
             try:
-                self._append(table, fresh.select(self._schema.names).cast(self._schema))
+                self.commit(table, fresh.select(self._schema.names).cast(self._schema))
             except CommitFailedError:
                 continue
             return fresh.num_rows
-        raise VersionConflict(f"{self._url}: lost the next version {MAX_LOST_RACES} times. See what else writes there.")
+        raise VersionConflict(f"{self.url}: lost the next version {MAX_LOST_RACES} times. See what else writes there.")
 
     def open(self) -> DeltaTable | None:
         """The newest version, or None where there is no table."""
         try:
-            return DeltaTable(self._url, storage_options=self._options)
+            return DeltaTable(self.url, storage_options=self._options)
         except TableNotFoundError:
             return None
 
@@ -66,16 +66,26 @@ class Additions:
         sql = f"SELECT {columns} FROM {self._name} WHERE {condition}"
         return pa.table(QueryBuilder().register(self._name, table).execute(sql))
 
-    def rows(self, condition: str = "true") -> pd.DataFrame:
+    def rows(self, condition: str = "true", *, table: DeltaTable | None = None) -> pd.DataFrame:
         """The rows that meet the condition (SQL; by default every row), in no order; sessions as datetime64."""
-        return self.query("*", condition).cast(self._schema).to_pandas(date_as_object=False)
+        return (
+            self.query("*", condition, table=table)
+            .select(self._schema.names)
+            .cast(self._schema)
+            .to_pandas(date_as_object=False)
+        )
 
-    def _append(self, table: DeltaTable | None, rows: pa.Table) -> None:
+    def commit(self, table: DeltaTable | None, rows: pa.Table, *, instead: bool = False) -> None:
+        """Add the rows on top of the version that was read, or put them instead of all that it holds.
+
+        Raises CommitFailedError where another writer was faster.
+        """
+        mode = "error" if table is None else "overwrite" if instead else "append"
         try:
             write_deltalake(
-                table or self._url,
+                table or self.url,
                 rows,
-                mode="error" if table is None else "append",
+                mode=mode,
                 storage_options=self._options,
                 configuration=CONFIGURATION if table is None else None,
                 commit_properties=NO_REBASE,

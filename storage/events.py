@@ -15,12 +15,12 @@ from datetime import UTC, date, datetime
 from typing import NamedTuple, cast
 
 import pandas as pd
-import pyarrow as pa
-from deltalake import DeltaTable, QueryBuilder, write_deltalake
-from deltalake.exceptions import CommitFailedError, DeltaError
+from deltalake import DeltaTable
+from deltalake.exceptions import CommitFailedError
 
+from storage.additions import Additions
 from storage.errors import VersionConflict
-from storage.prices import CONFIGURATION, MAX_LOST_RACES, NO_REBASE
+from storage.prices import MAX_LOST_RACES
 from storage.schemas import EVENTS, conform
 from storage.store import Store
 
@@ -67,7 +67,7 @@ class EventTable:
     """The table `events` of a store."""
 
     def __init__(self, store: Store) -> None:
-        self._url, self._options = store.table_url("events"), store.table_options
+        self._table = Additions(store, "events", EVENTS)
 
     def record(
         self, announcements: pd.DataFrame, *, as_of: date, source: str, asked: Iterable[str] | None = None
@@ -82,7 +82,7 @@ class EventTable:
         said = _said(announcements, as_of)
         tickers = {ticker for ticker, _ in said} | set(asked or ())
         for _ in range(MAX_LOST_RACES):
-            table = self._open()
+            table = self._table.open()
             stored = self._rows(table)
             added = _added(said, stored.loc[stored["source"] == source], tickers, as_of)
             if not added:
@@ -93,7 +93,9 @@ class EventTable:
             except CommitFailedError:
                 continue
             return _count(added)
-        raise VersionConflict(f"{self._url}: lost the next version {MAX_LOST_RACES} times. See what else writes there.")
+        raise VersionConflict(
+            f"{self._table.url}: lost the next version {MAX_LOST_RACES} times. See what else writes there."
+        )
 
     def known(self, tickers: Iterable[str] | None = None, *, as_of: date) -> pd.DataFrame:
         """The dates that stood at the close of `as_of`, past ones included; all tickers by default.
@@ -102,7 +104,7 @@ class EventTable:
         first_seen_assumed bool, source str; one row a ticker and date, in that order (of several sources the first to
         know it). No row where nothing is known, or there is no table.
         """
-        rows = self._rows(self._open())
+        rows = self._rows()
         rows = rows.loc[rows["seen"] <= _midnight(as_of)]
         if tickers is not None:
             rows = rows.loc[rows["ticker"].isin(list(tickers))]
@@ -112,46 +114,26 @@ class EventTable:
 
     def history(self, tickers: Iterable[str] | None = None) -> pd.DataFrame:
         """Every change, as `storage.schemas.EVENTS` has it, by ticker, date and when it was seen."""
-        rows = self._rows(self._open())
+        rows = self._rows()
         chosen = rows if tickers is None else rows.loc[rows["ticker"].isin(list(tickers))]
         return chosen.sort_values([*KEY, "seen", "recorded_at"]).reset_index(drop=True)
 
     def version(self) -> int | None:
         """The newest version, or None where there is no table."""
-        table = self._open()
+        table = self._table.open()
         return table.version() if table else None
 
-    def _open(self) -> DeltaTable | None:
-        if not DeltaTable.is_deltatable(self._url, storage_options=self._options):
-            return None
-        return DeltaTable(self._url, storage_options=self._options)
-
-    def _rows(self, table: DeltaTable | None) -> pd.DataFrame:
-        if table is None:
-            arrow = EVENTS.empty_table()
-        else:
-            found = QueryBuilder().register("events", table).execute("SELECT * FROM events")
-            arrow = pa.table(found).select(EVENTS.names).cast(EVENTS)
-        rows = arrow.to_pandas(date_as_object=False)
+    def _rows(self, table: DeltaTable | None = None) -> pd.DataFrame:
+        """Of the version that is open, or of the newest."""
+        rows = self._table.rows(table=table)
         return rows.astype({"announced_for": "datetime64[s]", "seen": "datetime64[s]"})
 
     def _commit(self, table: DeltaTable | None, stored: pd.DataFrame, added: pd.DataFrame) -> None:
         """On top of the version that was read, or not at all; many small files are joined on the way."""
         joins = table is not None and len(table.file_uris()) >= MAX_FILES
         rows = pd.concat([stored, added]) if joins else added
-        try:
-            write_deltalake(
-                table or self._url,
-                conform(pd.DataFrame(rows.sort_values([*KEY, "seen"])[EVENTS.names]), EVENTS),
-                mode="error" if table is None else "overwrite" if joins else "append",
-                configuration=CONFIGURATION if table is None else None,
-                storage_options=self._options,
-                commit_properties=NO_REBASE,
-            )
-        except DeltaError as error:
-            if table is None and self._open():
-                raise CommitFailedError("another writer made the table first") from error
-            raise
+        ordered = pd.DataFrame(rows.sort_values([*KEY, "seen"])[EVENTS.names])
+        self._table.commit(table, conform(ordered, EVENTS), instead=joins)
 
 
 def _midnight(day: date) -> pd.Timestamp:

@@ -12,7 +12,6 @@ from storage.artifacts import ArtifactStore
 from storage.errors import NotStored
 from storage.records import AliasEntry
 from storage.store import open_store
-from tasks.plan_ingest import root_of
 from tasks.stored import CHAMPION, champion_version
 
 ModelName = Annotated[
@@ -57,11 +56,6 @@ def promote_version(root: str, model: str, version: int, reason: str) -> AliasEn
 def roll_back_version(root: str, model: str, reason: str) -> AliasEntry:
     """`roll_back`, with a line in the run's log."""
     return _logged(roll_back(root, model, reason))
-
-
-def root_for(source: str, store: str) -> str:
-    """The root that holds the models of a source's prices."""
-    return root_of(store, source)
 
 
 def move_words(entry: AliasEntry) -> str:

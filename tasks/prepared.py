@@ -1,5 +1,7 @@
 """What a recipe works on, made from the rows of a snapshot; the newest is kept in the process, for it takes a while."""
 
+import pandas as pd
+
 from models.panel import Panel, make_panel
 from storage.artifacts import ArtifactStore
 from storage.events import EventTable
@@ -14,16 +16,12 @@ _newest: dict[str, Prepared] = {}  # digest of the features -> what they are of
 
 def prepare(snapshot: Snapshot, method: Method) -> Prepared:
     """From the snapshot's prices, and the announcements that were known at its cutoff. Raises ModelError."""
-    store = open_store(snapshot.store)
-    announcements = EventTable(store).known(snapshot.tickers, as_of=snapshot.cutoff)
-    return method.prepare(read_prices(store, snapshot), announcements)
+    return method.prepare(*_read(snapshot))
 
 
 def read_panel(snapshot: Snapshot) -> Panel:
     """The snapshot's prices, and the announcements that were known at its cutoff, as the forecasters take them."""
-    store = open_store(snapshot.store)
-    announcements = EventTable(store).known(snapshot.tickers, as_of=snapshot.cutoff)
-    return make_panel(read_prices(store, snapshot), announcements)
+    return make_panel(*_read(snapshot))
 
 
 def keep(ref: ArtifactRef, prepared: Prepared) -> None:
@@ -40,3 +38,9 @@ def read_prepared(features: FeatureSet, method: Method) -> Prepared:
         read = reader(ArtifactStore(store), ref)
         keep(ref, method.restore(read, lambda: read_prices(store, snapshot)))
     return _newest[ref.digest]
+
+
+def _read(snapshot: Snapshot) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Its prices, and the announcements that were known at its cutoff."""
+    store = open_store(snapshot.store)
+    return read_prices(store, snapshot), EventTable(store).known(snapshot.tickers, as_of=snapshot.cutoff)

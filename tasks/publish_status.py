@@ -1,13 +1,11 @@
 """Show an operator how things stand: the artifact `volcast-status`, with its history, on the run."""
 
-from collections.abc import Mapping, Sequence
-
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
 
 from models.skill import ALL
 from storage.health import Health
-from tasks.report import SIMULATED_NOTE
+from tasks.report import SIMULATED_NOTE, markdown_table
 
 RATIOS = {"mase": ".3f", "mase_har": ".3f", "mase_naive": ".3f", "pinball_har": ".3f", "pinball_naive": ".3f"}
 SHARES = {"coverage_80": ".1%", "coverage_95": ".1%", "over_share": ".1%", "bias": "+.1%"}
@@ -39,8 +37,12 @@ def markdown(health: Health) -> str:
         *([SIMULATED_NOTE] if health.simulated else []),
         "\n".join(findings) or "Nothing to report.",
         "\n".join(f"* {line}" for line in lines(health)),
-        *(["## Live skill", _table(skill)] if skill else []),
-        *(["## Drift of the inputs", _table(drift_rows(health))] if health.drift and health.drift.features else []),
+        *(["## Live skill", markdown_table(skill)] if skill else []),
+        *(
+            ["## Drift of the inputs", markdown_table(drift_rows(health))]
+            if health.drift and health.drift.features
+            else []
+        ),
     ]
     return "\n\n".join(parts)
 
@@ -76,8 +78,3 @@ def drift_rows(health: Health) -> list[dict[str, str]]:
         return []
     found = health.drift.features[:8]
     return [{"feature": own.name, "PSI": f"{own.index:.2f}", "limit": f"{own.limit:.2f}"} for own in found]
-
-
-def _table(rows: Sequence[Mapping[str, str]]) -> str:
-    whole = [list(rows[0]), ["---"] * len(rows[0]), *(list(row.values()) for row in rows)]
-    return "\n".join(f"| {' | '.join(row)} |" for row in whole)

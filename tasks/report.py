@@ -2,7 +2,7 @@
 
 import base64
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import obstore
 import pandas as pd
@@ -10,6 +10,7 @@ from prefect import get_run_logger, task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from models.recipes import DEFAULT_RECIPE
+from models.words import listed
 from storage.artifacts import ArtifactStore
 from storage.records import ForecastBatch, ModelVersion, Report, Scorecard, Snapshot
 from storage.store import open_store
@@ -73,7 +74,7 @@ def markdown(scorecard: Scorecard) -> str:
         *([SIMULATED_NOTE] if snapshot.simulated else []),
         scorecard.words[0],
         f"**{scorecard.verdict}**",
-        pd.DataFrame(score_rows(scorecard)).pipe(_markdown_table),
+        markdown_table(score_rows(scorecard)),
         *scorecard.words[1:],
         f"Final training loss {model.final_loss:.5f} on {model.device}; scalers fitted on: {model.scaler.fitted_on}.",
         f"Lineage: {scorecard.artifact} ← {model.artifact} ← {model.scaler.artifact} ← {features.artifact} "
@@ -110,8 +111,7 @@ def _model_plots(scorecard: Scorecard) -> list[Plot]:
     model, snapshot = scorecard.model, scorecard.model.scaler.features.snapshot
     artifacts = _artifacts(snapshot)
     method, predictor = read_model(artifacts, model.artifact.name, model.artifact.version)
-    tickers = ", ".join(snapshot.tickers[:5]) + (f" and {len(snapshot.tickers) - 5} more" * (len(snapshot.tickers) > 5))
-    names = Names(tickers=tickers, version=str(model.artifact), note=_note(snapshot))
+    names = Names(tickers=listed(snapshot.tickers, 5), version=str(model.artifact), note=_note(snapshot))
     return method.model_plots(
         lambda: read_prepared(model.scaler.features, method), predictor, reader(artifacts, scorecard.artifact), names
     )
@@ -142,9 +142,10 @@ def _image(plot: Plot) -> str:
     return f"![{plot.title}](data:image/png;base64,{base64.b64encode(plot.png).decode()})"
 
 
-def _markdown_table(table: pd.DataFrame) -> str:
-    rows = [list(table.columns), ["---"] * table.shape[1], *table.to_numpy().tolist()]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+def markdown_table(rows: Sequence[Mapping[str, str]]) -> str:
+    """The rows, which have the same keys, under these as headings."""
+    whole = [list(rows[0]), ["---"] * len(rows[0]), *(list(row.values()) for row in rows)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in whole)
 
 
 def _slug(name: str) -> str:

@@ -1,26 +1,19 @@
 """Test the forecasters of volume on the stored prices: forecast each session of the past with what was known then."""
 
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import numpy as np
 import pandas as pd
 from prefect import get_run_logger, task
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from models.all_forecasters import forecasters
-from models.backtest import OnStep, backtest, train_volumes
+from models.backtest import backtest, train_volumes
 from models.devices import choose_device
 from models.duels import Duel, duels, verdict
 from models.scores import models_of, score
 from storage.records import BacktestResult, DuelScore, ForecasterScore, Snapshot
 from tasks.export import write_frame
 from tasks.prepared import read_panel
+from tasks.progress import progress
 from tasks.settings import BacktestSettings
-
-Log = logging.Logger | logging.LoggerAdapter[logging.Logger]
 
 
 @task(task_run_name="backtest {request.test_start} to {request.test_end}, refit {request.refit}", tags=["gpu"])
@@ -35,7 +28,11 @@ def run_backtest(snapshot: Snapshot, request: BacktestSettings) -> BacktestResul
         recipe=request.recipe(),
         on_epoch=lambda step, loss: log.info("Step: %d, loss: %.5f", step, loss),
     )
-    with _progress(log) as on_step:
+    with progress("backtest", log) as advance:
+
+        def on_step(done: int, steps: int, words: str) -> None:
+            advance(f"{done} of {steps}: {words}", completed=done, total=steps)
+
         frame = backtest(panel, taking_part, span, on_step=on_step)
     write_frame(frame, request.out)
     log.info("%s forecasts in %s", f"{len(frame):,}", request.out)
@@ -82,23 +79,3 @@ def _duel_score(duel: Duel) -> DuelScore:
         ticker_share=duel.ticker_share,
         p_value=None if np.isnan(duel.p_value) else duel.p_value,
     )
-
-
-@contextmanager
-def _progress(log: Log) -> Iterator[OnStep]:
-    """What to call after each step: a line each time, and on a terminal a bar below the lines."""
-    columns = (TextColumn("backtest"), BarColumn(), MofNCompleteColumn())
-    bar = Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True), transient=True)
-    steps_done = bar.add_task("", total=None)
-
-    def on_step(done: int, steps: int, words: str) -> None:
-        bar.stop()  # or the line would be written into the bar
-        log.info("%d of %d: %s", done, steps, words)
-        bar.update(steps_done, completed=done, total=steps)
-        if bar.console.is_terminal:
-            bar.start()
-
-    try:
-        yield on_step
-    finally:
-        bar.stop()

@@ -10,6 +10,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue
 from models.backtest import Refit, TestSpan
 from models.recipes import DEFAULT_RECIPE, Recipe, VolumeRecipe, make_recipe, setting_names
 from models.sessions import last_closed_session
+from models.words import listed
 from tasks.methods.protocol import Method
 from tasks.methods.registry import method_of
 
@@ -66,10 +67,7 @@ class DataSettings(BaseModel):
     @property
     def label(self) -> str:
         """The tickers, short enough for the name of a run."""
-        shown = ", ".join(self.tickers[:3])
-        return (
-            f"{shown} and {len(self.tickers) - 3} more" if len(self.tickers) > 3 else shown or f"all of {self.source}"
-        )
+        return listed(self.tickers, 3) or f"all of {self.source}"
 
 
 class TrainingSettings(BaseModel):
@@ -117,6 +115,22 @@ class WatchSettings(BaseModel):
         default=1, ge=0, description="Sessions that the prices may be behind; a bar that is an evening late is common"
     )
     drift_sessions: int = Field(default=63, ge=20, description="The newest sessions whose features are looked at")
+
+
+class RetrainSettings(BaseModel):
+    """Why a retraining runs, and who lets its result forecast."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    cause: Literal["person", "schedule", "sessions", "drift", "quality"] = Field(
+        default="person", description="What started it: a person, the schedule, or an event"
+    )
+    cool_down_sessions: int = Field(
+        default=5, ge=0, description="After the newest training; an event starts no other one before they have passed"
+    )
+    require_approval: bool = Field(
+        default=False, description="A version that passed the gate waits for a person's yes before it forecasts"
+    )
 
 
 class BacktestSettings(BaseModel):

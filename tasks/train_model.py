@@ -1,12 +1,6 @@
 """Train the recipe's network, as a version that carries its scaler."""
 
-import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-
 from prefect import get_run_logger, task
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from models.devices import choose_device, describe_device
 from models.recipes import settings
@@ -16,13 +10,12 @@ from storage.records import FittedScaler, ModelVersion
 from storage.store import open_store
 from tasks.checkpoints import StoredCheckpoint
 from tasks.find_trained import inputs_digest
-from tasks.methods.protocol import Hardware, Method
+from tasks.methods.protocol import Hardware
 from tasks.prepared import read_prepared
+from tasks.progress import progress
 from tasks.provenance import provenance
 from tasks.settings import TrainingSettings
 from tasks.stored import MODEL_FILE, SCALER_FILE, reader
-
-Log = logging.Logger | logging.LoggerAdapter[logging.Logger]
 
 
 @task(
@@ -40,7 +33,12 @@ def train_model(scaler: FittedScaler, training: TrainingSettings) -> ModelVersio
     prepared = read_prepared(features, method)
     for line in method.shapes(prepared):
         log.info("%s", line)
-    with _progress(method, log) as on_epoch:
+    with progress("training", log) as advance:
+
+        def on_epoch(epoch: int, loss: float) -> None:
+            done, line = min(epoch + 1, method.epochs), f"{method.epoch_name}: {epoch}, loss: {loss:.5f}"
+            advance(line, completed=done, total=method.epochs, words=f"loss {loss:.5f}")
+
         checkpoint = StoredCheckpoint(store=store, name=name, inputs=inputs_digest(features, training))
         hardware = Hardware(seed=training.seed, device=device, on_epoch=on_epoch, checkpoint=checkpoint)
         fitted = method.train(prepared, method.load_scaler(reader(artifacts, scaler.artifact)(SCALER_FILE)), hardware)
@@ -75,23 +73,3 @@ def train_model(scaler: FittedScaler, training: TrainingSettings) -> ModelVersio
         final_loss=fitted.final_loss,
         reused=reused,
     )
-
-
-@contextmanager
-def _progress(method: Method, log: Log) -> Iterator[Callable[[int, float], None]]:
-    """What to call with epoch and loss: a line each time, and on a terminal a bar below the lines."""
-    columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[words]}"))
-    bar = Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True), transient=True)
-    epochs = bar.add_task("", total=method.epochs, words="")
-
-    def on_epoch(epoch: int, loss: float) -> None:
-        bar.stop()  # or the line would be written into the bar
-        log.info("%s: %d, loss: %.5f", method.epoch_name, epoch, loss)
-        bar.update(epochs, completed=min(epoch + 1, method.epochs), words=f"loss {loss:.5f}")
-        if bar.console.is_terminal:
-            bar.start()
-
-    try:
-        yield on_epoch
-    finally:
-        bar.stop()

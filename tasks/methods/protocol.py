@@ -18,26 +18,11 @@ from torch import nn
 from models.drift import FeatureDrift
 from models.promotion import Decision
 from models.recipes import Recipe
+from models.volume_training import Checkpoint
 
 Prepared = Any  # what a method makes of prices; only the method itself looks inside
 Predictor = Any  # a loaded model; only its method calls it
 Scores = dict[str, dict[str, float]]  # forecaster -> metric -> value
-
-
-class Checkpoint(Protocol):
-    """Where a training lays down how far it is, so that one that was killed goes on from there."""
-
-    def load(self) -> bytes | None:
-        """What was saved last, or None."""
-        ...
-
-    def save(self, data: bytes) -> None:
-        """Keep this instead of what was saved before."""
-        ...
-
-    def clear(self) -> None:
-        """The training has ended."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from models.forecasters import LEVELS
 from models.panel import HORIZONS
 from models.recipes import VolumeRecipe
 from models.scores import FIRST_TICKER
-from models.volume_data import VolumeData, profile, recent_features, volume_data
+from models.volume_data import VolumeData, profile, recent_features, sha256_of, volume_data
 from models.volume_evaluation import VolumePredictor, evaluate_volume, volume_frame
 from models.volume_model import VolumeScaler, fit_volume_scaler, volume_from_bytes
 from models.volume_training import TrainingRun, fit_volume
@@ -76,7 +76,7 @@ class VolumeMethod:
     def restore(self, read: Callable[[str], bytes], prices: Callable[[], pd.DataFrame]) -> VolumeData:
         """Built again, for the arrays are large. Raises Corrupt where that does not give the same."""
         data = self.prepare(prices(), from_parquet(read(ANNOUNCEMENTS_FILE)))
-        expected, found = json.loads(read(PROFILE_FILE))["sha256"], profile(data)["sha256"]
+        expected, found = json.loads(read(PROFILE_FILE))["sha256"], sha256_of(data.inputs)
         if found != expected:
             raise Corrupt(
                 f"The features, built again from the prices, have sha256 {found}; {expected} was recorded. They were "

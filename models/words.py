@@ -1,0 +1,8 @@
+"""Words for a reader."""
+
+from collections.abc import Sequence
+
+
+def listed(names: Sequence[str], limit: int = 8) -> str:
+    """The first names, and how many more there are: "AAPL, SBUX and 3 more"."""
+    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")

@@ -7,12 +7,13 @@ from prefect import flow
 
 from flows.ingest import ingest
 from storage.records import BacktestResult
-from tasks.run_backtest import run_backtest
+from tasks.run_backtest import ended_backtest, run_backtest
 from tasks.settings import BacktestSettings, DataSettings
 
 
-@flow(flow_run_name="backtest {data.label} {request.test_start} to {request.test_end}")
+@flow(flow_run_name="backtest {data.label} {data.day}")
 def backtest(data: DataSettings, request: BacktestSettings) -> BacktestResult:
-    """Bring the prices up to `data.as_of`, then test every forecaster on them."""
+    """Bring the prices up to date, then test every forecaster on them, each session with what was known before it."""
     snapshot = ingest(data)
-    return run_backtest(snapshot, request)
+    result = run_backtest(snapshot, request)
+    return ended_backtest(result)

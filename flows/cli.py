@@ -83,6 +83,9 @@ Sessions = Annotated[str, typer.Option(help="The newest sessions that the tutori
 Force = Annotated[
     bool, typer.Option("--force", help="Train even where the same data and settings were trained on before")
 ]
+RequireApproval = Annotated[
+    bool, typer.Option("--require-approval", help="A version that passed the gate waits for volcast models promote")
+]
 Out = Annotated[Path | None, typer.Option(help="Write the forecasts to this .parquet or .csv file")]
 AllowShrink = Annotated[
     bool, typer.Option("--allow-shrink", help="Accept a source that has lost sessions which are stored; those stay")
@@ -193,9 +196,11 @@ def retrain(
     force: Force = False,
     cell: Cell = "lstm",
     setting: Settings = None,
+    require_approval: RequireApproval = False,
 ) -> None:
-    """Train on the stored prices; the new version forecasts if it is not worse than the present one."""
+    """Train on the stored prices; a version that beats har, and the present one but for noise, forecasts then."""
     from flows import commands
+    from tasks.settings import RetrainSettings
 
     training = commands.training_settings(
         recipe,
@@ -207,7 +212,8 @@ def retrain(
         force=force,
         settings=commands.recipe_settings(setting or ()),
     )
-    commands.retrain(commands.stored_data_settings(source, tickers, store, as_of), training)
+    why = RetrainSettings(require_approval=require_approval)
+    commands.retrain(commands.stored_data_settings(source, tickers, store, as_of), training, why)
 
 
 @app.command()

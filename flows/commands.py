@@ -35,7 +35,7 @@ from tasks.fetch_prices import FetchFailed
 from tasks.parts import SomeModelsFailed
 from tasks.plan_ingest import last_session, root_of
 from tasks.preflight import STORED, check, check_backtest, stored_parts, stored_source
-from tasks.settings import BacktestSettings, DataSettings, TrainingSettings, WatchSettings
+from tasks.settings import BacktestSettings, DataSettings, RetrainSettings, TrainingSettings, WatchSettings
 from tasks.sources.protocol import SourceError, UnknownSource
 from tasks.upkeep import collect_garbage, find_faults
 
@@ -154,15 +154,17 @@ def quarantine(data: DataSettings, limit: int) -> None:
     summary.show_quarantine(console, root, *quarantined_rows(root, data.tickers, limit))
 
 
-def retrain(data: DataSettings, training: TrainingSettings) -> None:
-    """Train each model of the stored tickers."""
+def retrain(data: DataSettings, training: TrainingSettings, why: RetrainSettings) -> None:
+    """Train each model of the stored tickers; then its scorecard, and what became of it."""
     check(data, training)
     parts = stored_parts(data, training)
     _quiet()
     with prefect_server() as server:
-        scorecards = [retrain_flow(part, training) for part in parts]
-    for scorecard in scorecards:
+        states = [retrain_flow(part, training, why, return_state=True) for part in parts]
+        scorecards = [state.result() for state in states]
+    for scorecard, state in zip(scorecards, states, strict=True):
         summary.show_scorecard(console, scorecard)
+        console.print(f"\n[bold]{state.name}[/]    {state.message}", highlight=False)
     summary.show_server(console, server)
 
 

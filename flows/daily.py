@@ -15,16 +15,17 @@ from tasks.settings import DataSettings, TrainingSettings, WatchSettings
 
 @flow(flow_run_name="daily {training.recipe} {data.day}")
 def daily(data: DataSettings, training: TrainingSettings, watch: WatchSettings = WATCH) -> Daily:
-    """Catch up on prices, forecast from the newest session, score and watch; a day without news is skipped.
+    """Catch up on prices, forecast from the newest session, score and watch; weekdays at 17:30 New York time.
 
+    A day without news is skipped, by name; what missed days left out is caught up.
     A forecast is published whatever happens to source and champion: har stands in where they cannot be trusted.
     """
     ingested = ingest(with_stored_tickers(data), return_state=True)
     stored = stored_part(data, ingested)
 
     if nothing_new := find_nothing_new(stored, training):
-        return skipped_day(nothing_new)
+        return skipped_day(stored, nothing_new)
 
     batch = forecast(stored, training, watch)
     health = monitor(stored, training, watch)
-    return ended_day(batch, health)
+    return ended_day(stored, batch, health)

@@ -2,16 +2,18 @@
 
 1. each deployment of the file that differs from the server's: created or replaced, its schedules with it
 2. deployments with the tag volcast that the file has no more (a renamed one is such a one): deleted
-3. automations, by name (flows/automations.py)
+3. the triggers of the file and the alerts, as automations, by name (flows/automations.py)
 
 Twice in a row changes nothing.
 """
 
+import inspect
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import yaml
 from prefect.cli.deploy._models import DeploymentConfig
@@ -21,14 +23,20 @@ from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterTag
 from prefect.client.schemas.objects import ConcurrencyOptions
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.schedules import CronSchedule
+from prefect.events.schemas.automations import AutomationCore
+from prefect.events.schemas.deployment_triggers import DeploymentTriggerTypes
 from prefect.flows import Flow, load_flow_from_entrypoint
 from prefect.utilities.callables import parameter_schema
+from pydantic import TypeAdapter
 
-from flows.automations import sync_automations
+from flows.automations import alerts, sync_automations
 from flows.server import ServerError
+from storage.store import open_store
+from tasks.plan_ingest import root_of
 
 PROJECT_FILE = Path(__file__).parents[1] / "prefect.yaml"
 TAG = "volcast"
+TRIGGER: TypeAdapter[Any] = TypeAdapter(DeploymentTriggerTypes)
 
 
 @dataclass(frozen=True)
@@ -51,7 +59,9 @@ def deploy(environment: Mapping[str, str], *, file: Path = PROJECT_FILE) -> Depl
     """Apply the file, with {{ $NAME }} from `environment`, to the configured server. Raises ServerError."""
     if not file.is_file():
         raise ServerError(f"{file} is not there. Deployments need a checkout of the project.")
-    entries = _filled(yaml.safe_load(file.read_text()), environment)["deployments"]
+    root = open_store(root_of(environment["VOLCAST_STORE"], environment["VOLCAST_SOURCE"])).url
+    known = {**environment, "VOLCAST_ROOT": root}
+    entries = _filled(yaml.safe_load(file.read_text()), known)["deployments"]
     configs = [DeploymentConfig.model_validate(entry) for entry in entries]
     with get_client(sync_client=True) as client:
         tagged = DeploymentFilter(tags=DeploymentFilterTags(all_=[TAG]))
@@ -61,12 +71,14 @@ def deploy(environment: Mapping[str, str], *, file: Path = PROJECT_FILE) -> Depl
         removed = [deployment for deployment in present if deployment.id not in kept]
         for deployment in removed:
             client.delete_deployment(deployment.id)
-        automations = sync_automations(client, environment.get("VOLCAST_ALERT_WEBHOOK"))
+        starts = [automation for config in configs for automation in _starts(config, done[str(config.name)][0])]
+        told = alerts(client, environment.get("VOLCAST_ALERT_WEBHOOK"), root)
+        automations = sync_automations(client, [*starts, *told])
     applied = tuple(name for name, (_, changed) in done.items() if changed)
     return Deployed(applied, tuple(deployment.name for deployment in removed), automations)
 
 
-def _apply(client: SyncPrefectClient, config: DeploymentConfig, present: list[DeploymentResponse]) -> tuple[Any, bool]:
+def _apply(client: SyncPrefectClient, config: DeploymentConfig, present: list[DeploymentResponse]) -> tuple[UUID, bool]:
     """The deployment's id, and whether it had to be changed."""
     loaded: Flow[Any, Any] = load_flow_from_entrypoint(str(config.entrypoint))
     flow_id = client.create_flow_from_name(loaded.name)
@@ -77,12 +89,22 @@ def _apply(client: SyncPrefectClient, config: DeploymentConfig, present: list[De
     return client.create_deployment(flow_id=flow_id, **wanted), True
 
 
+def _starts(config: DeploymentConfig, deployment_id: UUID) -> list[AutomationCore]:
+    """The triggers of a deployment, which start it, as automations."""
+    automations = []
+    for entry in config.triggers or []:
+        trigger = TRIGGER.validate_python(entry)
+        trigger.set_deployment_id(deployment_id)
+        automations.append(trigger.as_automation().model_copy(update={"tags": [TAG]}))
+    return automations
+
+
 def _wanted(config: DeploymentConfig, loaded: Flow[Any, Any]) -> dict[str, Any]:
     limit: Any = config.concurrency_limit
     schedules: list[Any] = config.schedules or []
     return {
         "name": config.name,
-        "description": config.description,
+        "description": inspect.cleandoc(loaded.description or "").split("\n\nArgs:")[0],
         "entrypoint": config.entrypoint,
         "tags": sorted(config.tags or []),
         "parameters": config.parameters,
@@ -122,4 +144,5 @@ def _filled(value: Any, environment: Mapping[str, str]) -> Any:
     if isinstance(value, list):
         return [_filled(each, environment) for each in value]
     found = re.fullmatch(r"\{\{ \$(\w+) \}\}", value) if isinstance(value, str) else None
-    return environment.get(found[1]) if found else value
+    given = environment.get(found[1]) if found else value
+    return {"true": True, "false": False}.get(given, given) if isinstance(given, str) else given

@@ -1,6 +1,6 @@
 """Bring the stored prices up to the last closed session.
 
-source -> fetch -> validate -> store -> count -> announcements -> snapshot
+source -> fetch -> validate -> store -> count -> announcements -> snapshot -> event
                       └-> quarantine └-> restatements
 """
 
@@ -10,6 +10,7 @@ from prefect import flow, unmapped
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from storage.records import Snapshot
+from tasks.announce_prices import announce_prices
 from tasks.count_prices import count_prices
 from tasks.fetch_prices import fetch_prices
 from tasks.plan_ingest import plan_ingest
@@ -38,4 +39,5 @@ def ingest(data: DataSettings) -> Snapshot:
     announced = record_events(plan)
 
     snapshot = take_snapshot(ingested_part(data, plan, fetched, ingested), counts)
+    announce_prices(snapshot, ingested)
     return with_announcements(snapshot, announced)

@@ -10,11 +10,11 @@ from flows.ingest import ingest
 from flows.report import report
 from flows.retrain import retrain
 from storage.records import PipelineResult
-from tasks.parts import finish, model_parts, outcomes, with_champion
+from tasks.parts import finish, model_parts, outcomes, with_forecaster
 from tasks.settings import DataSettings, TrainingSettings
 
 
-@flow(flow_run_name="pipeline {training.recipe} {data.label}")
+@flow(flow_run_name="pipeline {training.recipe} {data.label} {data.day}")
 def pipeline(data: DataSettings, training: TrainingSettings) -> PipelineResult:
     """Bring the prices up to date, retrain, forecast and report; a model that fails stops no other."""
     snapshot = ingest(data)
@@ -22,6 +22,6 @@ def pipeline(data: DataSettings, training: TrainingSettings) -> PipelineResult:
 
     retrained = [retrain(part, training, return_state=True) for part in parts]
 
-    batches = [forecast(part, training) for part in with_champion(parts, training, snapshot)]
+    batches = [forecast(part, training) for part in with_forecaster(parts, training, snapshot)]
     reports = [report(batch) for batch in batches]
-    return finish(snapshot, reports, outcomes(parts, retrained, training, snapshot))
+    return finish(snapshot, reports, outcomes(parts, retrained, training))

@@ -6,18 +6,26 @@ version -> a new entry of the alias
 from prefect import flow
 
 from storage.records import AliasEntry
-from tasks.move_champion import ModelName, Reason, SourceSpec, StoreUrl, VersionNumber, promote_version
+from tasks.move_champion import Reason, VersionNumber, promote_version
 from tasks.plan_ingest import root_of
 from tasks.settings import DEFAULT_STORE
 
 
 @flow(flow_run_name="promote {model} v{version}")
 def promote(
-    model: ModelName,
+    model: str,
     version: VersionNumber,
     reason: Reason,
-    source: SourceSpec = "stored",
-    store: StoreUrl = DEFAULT_STORE,
+    source: str = "stored",
+    store: str = DEFAULT_STORE,
 ) -> AliasEntry:
-    """Let this version forecast, from the next forecast on."""
+    """Let a chosen version of a model forecast, from the next forecast on, whatever its scorecard says.
+
+    Args:
+        model: The model's name, such as volume or tutorial.SBUX; `volcast models list` shows them
+        version: The version that is to forecast
+        reason: Why; it stays on record beside the move
+        source: Whose prices the model was trained on: simulated[:SEED], or anything else
+        store: The root of everything that is kept: a folder, or s3://, gs://, az://
+    """
     return promote_version(root_of(store, source), model, version, reason)

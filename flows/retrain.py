@@ -1,35 +1,51 @@
 """Retrain the model of one recipe; the new version forecasts only if it earned the place.
 
-prices -> features -> scaler -> train -> evaluate -> promote -> report
+prices -> features -> scaler -> train -> evaluate -> report -> approval -> promote
 """
 
 from prefect import flow
 
-from storage.records import Scorecard
+from storage.records import FeatureSet, Scorecard
+from tasks.ask_approval import ask_approval
 from tasks.build_features import build_features
 from tasks.evaluate_model import evaluate_model
 from tasks.find_trained import find_trained, skipped
 from tasks.fit_scaler import fit_scaler
-from tasks.promote_model import promote_model
+from tasks.promote_model import ended_training, promote_model
 from tasks.report import publish_report
-from tasks.settings import DataSettings, TrainingSettings
+from tasks.settings import DataSettings, RetrainSettings, TrainingSettings
 from tasks.take_snapshot import take_snapshot
 from tasks.train_model import train_model
 
+BY_HAND = RetrainSettings()
 
-@flow(flow_run_name="retrain {training.recipe} {data.label}")
-def retrain(data: DataSettings, training: TrainingSettings) -> Scorecard:
-    """Train on the stored prices that `data` names, score against champion and baselines, promote if not worse."""
+
+@flow(flow_run_name="retrain {training.recipe} {data.label} {data.day}")
+def retrain(data: DataSettings, training: TrainingSettings, why: RetrainSettings = BY_HAND) -> Scorecard:
+    """Train on the stored prices; a version that beats har, and the champion but for noise, forecasts from then on.
+
+    Trained on before, or too soon after another training: Skipped, by name. With `require_approval` a version that
+    passed waits for a person's yes.
+    """
     snapshot = take_snapshot(data)
     features = build_features(snapshot, training)
 
-    if known := find_trained(features, training):
-        return skipped(known)
+    found = find_trained(features, training, why)
+    if found.settled:
+        return skipped(found)
 
+    scorecard = found.scorecard or train_challenger(features, training)
+
+    answer = ask_approval(scorecard, why)
+    outcome = promote_model(scorecard, answer)
+    return ended_training(scorecard, outcome)
+
+
+def train_challenger(features: FeatureSet, training: TrainingSettings) -> Scorecard:
+    """A new version, scored beside the champion and the baselines on the same sessions, with its report."""
     scaler = fit_scaler(features, training)
     model = train_model(scaler, training)
 
     scorecard = evaluate_model(model, training)
-    promote_model(scorecard)
     publish_report(scorecard)
     return scorecard

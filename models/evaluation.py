@@ -37,11 +37,6 @@ class Evaluation:
         """The model's own root mean squared error."""
         return self.table["rmse_shares"].to_dict()[MODEL]
 
-    @property
-    def baseline_rmse_shares(self) -> dict[str, float]:
-        """Baseline to its root mean squared error on the same sessions."""
-        return self.table["rmse_shares"].loc[list(BASELINES)].to_dict()
-
 
 def evaluate(
     frame: pd.DataFrame,

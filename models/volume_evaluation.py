@@ -3,6 +3,7 @@
 Rolling origin: each test session is forecast from each of the 10 before it, by models that were fitted before the test.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, Self
@@ -15,9 +16,9 @@ from models.backtest import backtest, train_volumes
 from models.duels import duels, verdict
 from models.evaluation import MODEL, SMALL_TEST_SESSIONS
 from models.forecasters import Forecaster, Forecasts
-from models.live_forecasts import forecast_frame
+from models.live_forecasts import FALLBACK, forecast_frame
 from models.panel import HORIZONS, Panel
-from models.promotion import MASE, Decision, decide
+from models.promotion import MASE, Decision, Rivals, decide
 from models.recipes import VolumeRecipe
 from models.scores import FIRST_TICKER, calibration, score
 from models.volume_data import VolumeData
@@ -98,10 +99,13 @@ def evaluate_volume(data: VolumeData, model: VolumePredictor, champion: VolumePr
         for each in taking_part
     }
     gate = {name: own["mase_1_5"] for name, own in scores.items()}
-    decision = decide(
-        gate[MODEL], gate.get(CHAMPION), baselines={each.name: gate[each.name] for each in rivals}, measure=MASE
-    )
     fought = [duel for duel in duels(frame, train, found, model=MODEL) if duel.band == GATE]
+    beside = Rivals(
+        champion=gate.get(CHAMPION),
+        gate=(FALLBACK, gate[FALLBACK]),
+        champion_p=next((duel.p_value / 2 for duel in fought if duel.rival == CHAMPION), math.nan),
+    )
+    decision = decide(gate[MODEL], beside, measure=MASE)
     words = (
         _what(frame),
         verdict(fought),

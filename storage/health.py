@@ -87,6 +87,7 @@ class Health(Record):
     restated: int  # the same
     champion: str  # `model volume v3`; empty without one
     model_age: int | None  # sessions
+    untrained: int | None = None  # sessions since those that the newest version was trained on, promoted or not
     forecast_cutoff: date | None  # of the newest published forecast
     by: str  # who made it; empty without one
     why: str  # why a fallback

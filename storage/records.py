@@ -7,7 +7,7 @@ Each holds the one before it, so that any forecast walks back to the rows that i
 """
 
 from datetime import date
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, JsonValue, StringConstraints
 
@@ -178,6 +178,21 @@ class Scorecard(Record):
     words: tuple[str, ...]  # what the numbers mean, a sentence each
     promote: bool
     verdict: str  # why, or why not
+
+
+class Answer(Record):
+    """A person's answer about a version that passed the gate."""
+
+    approved: bool | None = None  # None: nobody was asked
+    reason: str = ""
+    waits: str = ""  # how to give the answer, where the run cannot wait for it
+
+
+class Outcome(Record):
+    """What became of a version: Promoted, Kept (it did not pass), Refused (by a person) or Held (for a person)."""
+
+    name: Literal["Promoted", "Kept", "Refused", "Held"]
+    words: str
 
 
 class Choice(Record):

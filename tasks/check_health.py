@@ -6,22 +6,32 @@ from typing import Any
 import pandas as pd
 from prefect import get_run_logger, task
 
-from models.sessions import session_before
+from models.sessions import session_before, sessions_after
 from models.skill import ALL, WINDOWS, live_skill
 from storage.artifacts import ArtifactStore, Draft
 from storage.health import Health, InputDrift, Skill
 from storage.ledger import Ledger
 from storage.prices import PriceTable
 from storage.quarantine import QuarantineTable
+from storage.records import Manifest
 from storage.restatements import RestatementTable
 from storage.store import Store, open_store
 from tasks.choose_forecaster import trust_in
-from tasks.findings import findings_of
+from tasks.events import Event, emit
+from tasks.findings import RECENT, findings_of
 from tasks.plan_ingest import last_session, root_of
 from tasks.provenance import provenance
 from tasks.settings import DataSettings, TrainingSettings, WatchSettings
+from tasks.stored import scorecard_of
 
-RECENT = 20  # sessions whose quarantined and restated rows are counted
+EVENTS: dict[str, Event] = {
+    "STALE_PRICES": "volcast.prices.stale",
+    "BAD_PRICES": "volcast.prices.broken",
+    "NO_FORECAST": "volcast.forecast.missing",
+    "FALLBACK_IN_USE": "volcast.fallback.used",
+    "ERROR_BREACH": "volcast.quality.breached",
+    "DRIFT": "volcast.drift.detected",
+}  # code of a finding -> what is told to the automations
 SHOWN = 20  # tickers
 SKILL_SPAN = 2 * max(WINDOWS)  # sessions in which the largest window is looked for
 
@@ -40,12 +50,28 @@ def check_health(
         facts=health.model_dump(mode="json"),
         provenance=provenance(source=data.source),
     )
-    ArtifactStore(store).put(draft)
+    artifacts = ArtifactStore(store)
+    before = artifacts.newest("health", health.name)
+    artifacts.put(draft)
     log = get_run_logger()
     log.info("%s", health.words)
     for finding in health.findings:
         (log.warning if finding.needs_person else log.info)("%s: %s %s", finding.code, finding.words, finding.remedy)
+    _tell(store, health, before, watch)
     return health
+
+
+def _tell(store: Store, health: Health, before: Manifest | None, watch: WatchSettings) -> None:
+    """Events of what was found, each once a session."""
+    facts: Any = before.facts if before is not None else {}
+    known = {each["code"] for each in facts["findings"]} if facts.get("session") == str(health.session) else set()
+    for finding in health.findings:
+        if finding.code in EVENTS and finding.code not in known:
+            words = f"{finding.words} {finding.remedy}"
+            emit(EVENTS[finding.code], store.url, words=words, code=finding.code, session=str(health.session))
+    if health.untrained is None or health.untrained >= watch.retrain_sessions:
+        words = "No version was trained yet." if health.untrained is None else f"{health.untrained} new sessions."
+        emit("volcast.sessions.enough", store.url, words=words, session=str(health.session))
 
 
 def present_health(data: DataSettings) -> Health | None:
@@ -86,6 +112,7 @@ def health_of(
         restated=_recent(restated, tickers, first),
         champion=str(trust.champion.artifact) if trust.champion else "",
         model_age=trust.model_age,
+        untrained=_sessions_since_training(store, name, cutoff),
         **published,
         errors=trust.errors,
         drift=drift,
@@ -93,6 +120,16 @@ def health_of(
         findings=(),
     )
     return health.model_copy(update={"findings": findings_of(health, watch)})
+
+
+def _sessions_since_training(store: Store, name: str, cutoff: date) -> int | None:
+    """From the newest session that the newest scored version was trained on; None before the first."""
+    artifacts = ArtifactStore(store)
+    newest = artifacts.newest("scorecard", name)
+    if newest is None:
+        return None
+    trained = scorecard_of(artifacts, store.url, newest).model.scaler.features.snapshot.cutoff
+    return sessions_after(trained, cutoff)
 
 
 def _newest_published(ledger: Ledger, name: str) -> dict[str, Any]:

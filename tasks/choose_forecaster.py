@@ -1,6 +1,7 @@
 """Decide who forecasts: the champion, or har in its place.
 
 1. no champion: no version has passed the gate yet
+   and, where a run is told to watch:
 2. its input is stale: the prices end more than `max_behind` sessions before the last closed one
 3. it is too old: the newest session that it was trained on is more than `max_model_age` sessions ago
 4. its errors breach: they have grown beyond noise since its test, and har would have been better (models/drift.py)
@@ -35,13 +36,17 @@ LOOK_BACK = 3 * RECENT  # sessions of scores, among which RECENT ones with a sco
 def choose_forecaster(
     snapshot: Snapshot, data: DataSettings, training: TrainingSettings, watch: WatchSettings | None
 ) -> Choice:
-    """The champion; with `watch`, har where it cannot be trusted. Raises NotStored for no champion without `watch`."""
-    name = training.method().model_name(snapshot.tickers)
-    if watch is None:
-        return Choice(name=name, champion=champion(ArtifactStore(open_store(snapshot.store)), snapshot.store, name))
+    """The champion, or har where there is none, or where with `watch` it cannot be trusted.
+
+    Raises NotStored for a nowcast without a champion: har forecasts ahead and cannot stand in for it.
+    """
+    method, store = training.method(), open_store(snapshot.store)
+    name, artifacts = method.model_name(snapshot.tickers), ArtifactStore(store)
+    if watch is None and (champion_version(artifacts, name) is not None or not method.horizon):
+        return Choice(name=name, champion=champion(artifacts, store.url, name))
     require_ahead(training)
-    trust = trust_in(open_store(snapshot.store), name, snapshot.cutoff, last_session(data.as_of, data.now))
-    choice = Choice(name=name, champion=trust.champion, why=trust.why_not(watch))
+    trust = trust_in(store, name, snapshot.cutoff, last_session(data.as_of, data.now))
+    choice = Choice(name=name, champion=trust.champion, why=trust.why_not(watch or WatchSettings()))
     if choice.why:
         get_run_logger().warning("%s forecasts in place of %s: %s", FALLBACK, name, choice.why)
     return choice

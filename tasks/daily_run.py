@@ -14,6 +14,7 @@ from storage.prices import PriceTable
 from storage.records import ForecastBatch
 from storage.store import Store, open_store
 from tasks.choose_forecaster import require_ahead
+from tasks.events import emit
 from tasks.plan_ingest import last_session, root_of
 from tasks.settings import DataSettings, TrainingSettings
 from tasks.stored import champion_version
@@ -68,16 +69,18 @@ def _is_forecast(store: Store, data: DataSettings, name: str) -> bool:
     return same_champion and newest["prices_version"].iloc[0] == PriceTable(store).version()
 
 
-def skipped_day(why: str) -> Daily:
+def skipped_day(data: DataSettings, why: str) -> Daily:
     """The early return of a day on which nothing is new: a state of its own in the UI."""
     get_run_logger().info("Skipped: %s", why)
+    _tell_end(data, f"Skipped: {why}")
     ended = Completed(name="Skipped", message=f"Skipped: {why}", data=Daily(batch=None, health=None, skipped=why))
     return cast(Daily, ended)  # Prefect unpacks a state
 
 
-def ended_day(batch: ForecastBatch, health: Health) -> Daily:
+def ended_day(data: DataSettings, batch: ForecastBatch, health: Health) -> Daily:
     """The final state, with what was published and what is to be known."""
     message = f"{batch.artifact} by {batch.author}; {health.words}"
+    _tell_end(data, message)
     ended = Completed(message=message, data=Daily(batch=batch, health=health))
     return cast(Daily, ended)
 
@@ -86,3 +89,8 @@ def ended_look(health: Health) -> Health:
     """The final state of a look at how things stand."""
     name = "NeedsPerson" if health.needs_person else "Healthy"
     return cast(Health, Completed(name=name, message=health.words, data=health))
+
+
+def _tell_end(data: DataSettings, words: str) -> None:
+    """The sign of life that an alert waits for."""
+    emit("volcast.day.ended", open_store(root_of(data.store, data.source)).url, words=words)

@@ -1,21 +1,36 @@
-"""Find out whether a training has been done before."""
+"""Find out whether a training has been done before, or has to wait.
+
+1. a version that this very run holds for a person's answer: the run goes on with it (it was suspended meanwhile)
+2. the same data and settings were trained on before: nothing to do, unless the version passed and was never decided on
+3. an event asks for a training too soon after the newest one: nothing to do
+"""
 
 import hashlib
 from typing import cast
 
 from prefect import get_run_logger, task
+from prefect.runtime import flow_run
 from prefect.states import Completed
 
 from models.devices import choose_device
 from models.recipes import digest
+from models.sessions import sessions_after
 from storage.artifacts import ArtifactStore
 from storage.errors import NotStored
-from storage.records import ArtifactRef, FeatureSet, ForecastBatch, Scorecard
+from storage.records import ArtifactRef, FeatureSet, ForecastBatch, Record, Scorecard
 from storage.store import open_store
-from tasks.settings import TrainingSettings
-from tasks.stored import champion_version, scorecard_of
+from tasks.settings import RetrainSettings, TrainingSettings
+from tasks.stored import HELD, decided_versions, scorecard_of
 
 RECENT = 8  # scorecards that are looked at: runs of several sets of tickers take turns under one name
+BY_EVENT = ("sessions", "drift", "quality")  # causes that a cool-down holds back
+
+
+class Found(Record):
+    """What is known of a training before it begins."""
+
+    scorecard: Scorecard | None = None
+    settled: str = ""  # why there is nothing to do; empty where there is
 
 
 def inputs_digest(features: FeatureSet, training: TrainingSettings) -> str:
@@ -26,17 +41,26 @@ def inputs_digest(features: FeatureSet, training: TrainingSettings) -> str:
 
 
 @task(task_run_name="look for {training.recipe} trained on the same data")
-def find_trained(features: FeatureSet, training: TrainingSettings) -> Scorecard | None:
-    """A recent scorecard of the same data and settings, unless a new training is forced."""
-    artifacts = ArtifactStore(open_store(features.snapshot.store))
-    name, inputs = features.artifact.name, inputs_digest(features, training)
-    if training.force or champion_version(artifacts, name) is None:
-        return None
-    for version in artifacts.versions("scorecard", name)[: -RECENT - 1 : -1]:
-        manifest = artifacts.get("scorecard", name, version)
-        if manifest.facts["inputs"] == inputs:
-            return scorecard_of(artifacts, features.snapshot.store, manifest)
-    return None
+def find_trained(features: FeatureSet, training: TrainingSettings, why: RetrainSettings) -> Found:
+    """A scorecard to go on with, or one that leaves nothing to do; neither where a training is due."""
+    url, name = features.snapshot.store, features.artifact.name
+    artifacts = ArtifactStore(open_store(url))
+    if held := _held_by_this_run(artifacts, url, name):
+        return Found(scorecard=held)
+    if training.force:
+        return Found()
+    if same := _same_inputs(artifacts, url, name, inputs_digest(features, training)):
+        model = same.model.artifact
+        if same.promote and model.version not in decided_versions(artifacts, name):
+            return Found(scorecard=same)
+        cutoff = features.snapshot.cutoff
+        why_not = f"no session after {cutoff}, and {model} was trained on the same data and settings."
+        return Found(scorecard=same, settled=why_not)
+    newest = artifacts.newest("scorecard", name)
+    if newest is None or why.cause not in BY_EVENT:
+        return Found()
+    last = scorecard_of(artifacts, url, newest)
+    return Found(scorecard=last, settled=_cooling(last, features, why))
 
 
 def find_scorecard(batch: ForecastBatch) -> Scorecard:
@@ -55,9 +79,34 @@ def scorecard_of_model(url: str, model: ArtifactRef) -> Scorecard:
     raise NotStored(f"{model} has no scorecard in {url}. Score it with: volcast retrain --force")
 
 
-def skipped(scorecard: Scorecard) -> Scorecard:
+def skipped(found: Found) -> Scorecard:
     """The early return of a retraining with nothing to do: a state of its own in the UI, with the scorecard in it."""
-    cutoff, model = scorecard.model.scaler.features.snapshot.cutoff, scorecard.model.artifact
-    message = f"Skipped: no session after {cutoff}, and {model} was trained on the same data and settings."
+    message = f"Skipped: {found.settled}"
     get_run_logger().info(message)
-    return cast(Scorecard, Completed(name="Skipped", message=message, data=scorecard))  # Prefect unpacks a state
+    return cast(Scorecard, Completed(name="Skipped", message=message, data=found.scorecard))  # Prefect unpacks a state
+
+
+def _same_inputs(artifacts: ArtifactStore, url: str, name: str, inputs: str) -> Scorecard | None:
+    for version in artifacts.versions("scorecard", name)[: -RECENT - 1 : -1]:
+        manifest = artifacts.get("scorecard", name, version)
+        if manifest.facts["inputs"] == inputs:
+            return scorecard_of(artifacts, url, manifest)
+    return None
+
+
+def _held_by_this_run(artifacts: ArtifactStore, url: str, name: str) -> Scorecard | None:
+    """The version that waits for an answer to this flow run, whatever prices have come since."""
+    mine = [entry for entry in artifacts.history("model", name, HELD) if str(flow_run.id) in entry.reason]
+    return scorecard_of_model(url, artifacts.get("model", name, mine[-1].version).ref) if mine else None
+
+
+def _cooling(last: Scorecard, features: FeatureSet, why: RetrainSettings) -> str:
+    """Why an event has to wait; empty when it need not."""
+    trained, now = last.model.scaler.features.snapshot.cutoff, features.snapshot.cutoff
+    passed = sessions_after(trained, now)
+    if passed >= why.cool_down_sessions:
+        return ""
+    return (
+        f"{last.model.artifact} was trained on the prices up to {trained}, {passed} sessions ago; an event "
+        f"({why.cause}) starts another training after {why.cool_down_sessions}."
+    )

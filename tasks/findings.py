@@ -4,6 +4,8 @@ from models.live_forecasts import FALLBACK
 from storage.health import Finding, Health
 from tasks.settings import WatchSettings
 
+RECENT = 20  # sessions whose quarantined and restated rows are counted
+BROKEN_SHARE = 0.05  # of the rows of these sessions; a source that breaks more of them is broken itself
 DRIFTED_SHARE = 0.1  # of the features, more than that: one look in a hundred finds any single one by chance
 
 
@@ -27,8 +29,13 @@ def _of_prices(health: Health, watch: WatchSettings) -> list[Finding]:
             _notice("GAPS", f"{words}, and get no forecast: {shown}.", "See: volcast status, volcast quarantine.")
         )
     if health.quarantined:
-        words = f"{health.quarantined:,} rows of the last sessions broke a rule."
-        found.append(_notice("QUARANTINE", words, "Look at them: volcast quarantine. They heal when the source does."))
+        words = f"{health.quarantined:,} rows of the last {RECENT} sessions broke a rule."
+        if health.quarantined > BROKEN_SHARE * RECENT * health.tickers:
+            remedy = "See which rule: volcast quarantine. Mend the source, or use another; then: volcast daily"
+            found.append(_alarm("BAD_PRICES", words, remedy))
+        else:
+            remedy = "Look at them: volcast quarantine. They heal when the source does."
+            found.append(_notice("QUARANTINE", words, remedy))
     return found
 
 

@@ -14,19 +14,8 @@ from storage.records import AliasEntry
 from storage.store import open_store
 from tasks.stored import CHAMPION, champion_version
 
-ModelName = Annotated[
-    str, Field(description="The model's name, such as volume or tutorial.SBUX; volcast models list shows them")
-]
-VersionNumber = Annotated[int, Field(ge=1, description="The version that is to forecast")]
-Reason = Annotated[
-    str,
-    StringConstraints(strip_whitespace=True, min_length=1, max_length=500),
-    Field(description="Why; it stays on record beside the move"),
-]
-SourceSpec = Annotated[
-    str, Field(description="Whose prices the model was trained on: simulated[:SEED], or anything else")
-]
-StoreUrl = Annotated[str, Field(description="The root of everything that is kept: a folder, or s3://, gs://, az://")]
+Reason = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500, pattern=r"\S")]
+VersionNumber = Annotated[int, Field(ge=1)]
 
 
 class AlreadyChampion(ValueError):

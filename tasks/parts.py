@@ -1,9 +1,11 @@
 """Divide a run into its models, and put the outcomes together again."""
 
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 from prefect.client.schemas.objects import State
 from prefect.exceptions import MissingResult
+from prefect.states import Completed
 
 from models.errors import ModelError
 from storage.artifacts import ArtifactStore
@@ -27,29 +29,34 @@ def model_parts(data: DataSettings, training: TrainingSettings, snapshot: Snapsh
     return [data.model_copy(update={"tickers": tickers, "as_of": snapshot.cutoff}) for tickers in parts]
 
 
-def with_champion(parts: Sequence[DataSettings], training: TrainingSettings, snapshot: Snapshot) -> list[DataSettings]:
-    """The parts that have a model to forecast with: trained now, or left from an earlier run."""
+def with_forecaster(
+    parts: Sequence[DataSettings], training: TrainingSettings, snapshot: Snapshot
+) -> list[DataSettings]:
+    """The parts that can be forecast: by a model, trained now or left from an earlier run, or ahead, by har."""
     artifacts, method = ArtifactStore(open_store(snapshot.store)), training.method()
-    return [part for part in parts if champion_version(artifacts, method.model_name(part.tickers)) is not None]
+
+    def can_forecast(name: str) -> bool:
+        har_stands_in = bool(method.horizon and artifacts.versions("scorecard", name))
+        return har_stands_in or champion_version(artifacts, name) is not None
+
+    return [part for part in parts if can_forecast(method.model_name(part.tickers))]
 
 
 def outcomes(
-    parts: Sequence[DataSettings], states: Sequence[State[Scorecard]], training: TrainingSettings, snapshot: Snapshot
+    parts: Sequence[DataSettings], states: Sequence[State[Scorecard]], training: TrainingSettings
 ) -> dict[str, str | Exception]:
     """For each model, by name: what its training came to, in words, or the error of one that failed.
 
-    The verdict is read from the store: a busy server may give a final state back without the data in it.
+    The words are the state's own: a busy server may give a final state back without the data in it.
     """
-    artifacts, method = ArtifactStore(open_store(snapshot.store)), training.method()
+    method = training.method()
     ended: dict[str, str | Exception] = {}
     for part, state in zip(parts, states, strict=True):
         name = method.model_name(part.tickers)
         if not state.is_completed():
             ended[name] = _error_of(state)
-        elif state.name == "Skipped":
-            ended[name] = str(state.message)
         else:
-            ended[name] = str(artifacts.get("scorecard", name).facts["verdict"])
+            ended[name] = str(state.message)
     return ended
 
 
@@ -63,7 +70,10 @@ def finish(snapshot: Snapshot, reports: Sequence[Report], ended: Mapping[str, st
     if failed:
         why = " ".join(str(error) for error in failed)
         raise SomeModelsFailed(f"{len(failed)} of {len(ended)} models were not trained. {why}", result)
-    return result
+    forecasts = [f"{report.batch.artifact} by {report.batch.author}" for report in reports[:3]]
+    prices = f"prices v{snapshot.prices.version} to {snapshot.cutoff}"
+    message = "; ".join([prices, *list(words.values())[:3], *forecasts])
+    return cast(PipelineResult, Completed(message=message, data=result))  # Prefect unpacks a state
 
 
 def _error_of(state: State[Scorecard]) -> Exception:

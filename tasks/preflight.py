@@ -29,12 +29,12 @@ def check(data: DataSettings, training: TrainingSettings | None = None) -> None:
 
 def check_backtest(data: DataSettings, request: BacktestSettings) -> None:
     """Raises what `check` does, ImpossibleTest, and ValueError for a file that cannot be written."""
-    request.span()
+    request.span(data.day)
     request.recipe()
     check_out(request.out)
     choose_device(request.device)
     today = (data.now or datetime.now(UTC)).date()
-    if request.test_end > today:
+    if request.test_end is not None and request.test_end > today:
         raise ImpossibleTest(f"--test-end {request.test_end} is still to come: what is not known cannot be scored.")
     check(data)
 

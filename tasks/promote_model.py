@@ -1,19 +1,45 @@
-"""Let the new model forecast, if it earned the place."""
+"""Let the new model forecast, if it earned the place and nobody says no."""
+
+from typing import cast
 
 from prefect import get_run_logger, task
+from prefect.states import Completed
 
 from storage.artifacts import ArtifactStore
-from storage.records import Scorecard
+from storage.records import Answer, Outcome, Scorecard
 from storage.store import open_store
-from tasks.stored import CHAMPION, champion_version
+from tasks.events import emit
+from tasks.stored import CHAMPION, REFUSED, champion_version
 
 
 @task(task_run_name="decide on {scorecard.model.artifact}")
-def promote_model(scorecard: Scorecard) -> Scorecard:
-    """Moves the champion's alias when the scorecard says so; a present champion stays without a new entry."""
-    model = scorecard.model.artifact
-    artifacts = ArtifactStore(open_store(scorecard.model.scaler.features.snapshot.store))
-    if scorecard.promote and champion_version(artifacts, model.name) != model.version:
-        artifacts.set_alias("model", model.name, CHAMPION, model.version, scorecard.verdict)
-    get_run_logger().info("%s: %s", model, scorecard.verdict)
-    return scorecard
+def promote_model(scorecard: Scorecard, answer: Answer) -> Outcome:
+    """Moves the champion's alias when scorecard and answer say so; a present champion stays without a new entry."""
+    model, root = scorecard.model.artifact, scorecard.model.scaler.features.snapshot.store
+    artifacts = ArtifactStore(open_store(root))
+    outcome = _outcome(scorecard, answer)
+    if outcome.name == "Promoted" and champion_version(artifacts, model.name) != model.version:
+        artifacts.set_alias("model", model.name, CHAMPION, model.version, outcome.words)
+        emit("volcast.champion.moved", root, words=f"{model}: {outcome.words}", model=model.name, version=model.version)
+    if outcome.name == "Refused":
+        artifacts.set_alias("model", model.name, REFUSED, model.version, outcome.words)
+    get_run_logger().info("%s: %s", model, outcome.words)
+    return outcome
+
+
+def ended_training(scorecard: Scorecard, outcome: Outcome) -> Scorecard:
+    """The final state of a retraining: Promoted, Kept, Refused or Held, with the numbers, and the scorecard in it."""
+    message = f"{scorecard.model.artifact.name} v{scorecard.model.artifact.version}. {outcome.words}"
+    return cast(Scorecard, Completed(name=outcome.name, message=message, data=scorecard))  # Prefect unpacks a state
+
+
+def _outcome(scorecard: Scorecard, answer: Answer) -> Outcome:
+    if not scorecard.promote:
+        return Outcome(name="Kept", words=scorecard.verdict)
+    if answer.waits:
+        return Outcome(name="Held", words=f"{answer.waits} {scorecard.verdict}")
+    if answer.approved is None:
+        return Outcome(name="Promoted", words=scorecard.verdict)
+    if answer.approved:
+        return Outcome(name="Promoted", words=f"{scorecard.verdict} Approved: {answer.reason}")
+    return Outcome(name="Refused", words=f"Refused: {answer.reason} The gate had said: {scorecard.verdict}")

@@ -1,25 +1,41 @@
 """Test the forecasters of volume on the stored prices: forecast each session of the past with what was known then."""
 
+from typing import cast
+
 import numpy as np
 import pandas as pd
 from prefect import get_run_logger, task
+from prefect.artifacts import create_markdown_artifact
+from prefect.states import Completed
 
 from models.all_forecasters import forecasters
-from models.backtest import backtest, train_volumes
+from models.backtest import TestSpan, backtest, train_volumes
 from models.devices import choose_device
 from models.duels import Duel, duels, verdict
+from models.recipes import settings
 from models.scores import models_of, score
-from storage.records import BacktestResult, DuelScore, ForecasterScore, Snapshot
+from storage.artifacts import ArtifactStore, Draft
+from storage.records import ArtifactRef, BacktestResult, DuelScore, ForecasterScore, Snapshot
+from storage.store import open_store
 from tasks.export import write_frame
+from tasks.frames import to_parquet
 from tasks.prepared import read_panel
 from tasks.progress import progress
+from tasks.provenance import provenance
+from tasks.report import markdown_table
 from tasks.settings import BacktestSettings
+from tasks.stored import FORECAST_FILE
+
+SHOWN = ("mase", "pinball", "coverage_80", "coverage_95", "bias")  # losses
 
 
-@task(task_run_name="backtest {request.test_start} to {request.test_end}, refit {request.refit}", tags=["gpu"])
+@task(task_run_name="backtest up to {snapshot.cutoff}, refit {request.refit}", tags=["gpu"])
 def run_backtest(snapshot: Snapshot, request: BacktestSettings) -> BacktestResult:
-    """The forecasts as a file, and their scores. Raises ImpossibleTest, NotEnoughSessions, DeviceUnavailable."""
-    log, span = get_run_logger(), request.span()
+    """The forecasts as a version, and as a file where one is named, and their scores.
+
+    Raises ImpossibleTest, NotEnoughSessions, DeviceUnavailable.
+    """
+    log, span = get_run_logger(), request.span(snapshot.cutoff)
     panel = read_panel(snapshot)
     log.info("%d tickers, %d sessions up to %s", len(panel.tickers), panel.known, panel.cutoff)
     taking_part = forecasters(
@@ -34,21 +50,54 @@ def run_backtest(snapshot: Snapshot, request: BacktestSettings) -> BacktestResul
             advance(f"{done} of {steps}: {words}", completed=done, total=steps)
 
         frame = backtest(panel, taking_part, span, on_step=on_step)
-    write_frame(frame, request.out)
-    log.info("%s forecasts in %s", f"{len(frame):,}", request.out)
-    result = _result(snapshot, request, frame, train_volumes(panel, span))
+    ref = _keep(snapshot, request, span, frame)
+    if request.out is not None:
+        write_frame(frame, request.out)
+    path = str(request.out or ref)
+    log.info("%s forecasts in %s", f"{len(frame):,}", path)
+    result = _result(snapshot, path, frame, train_volumes(panel, span))
     log.info("%s", result.verdict)
     return result
 
 
-def _result(snapshot: Snapshot, request: BacktestSettings, frame: pd.DataFrame, train: pd.DataFrame) -> BacktestResult:
+def ended_backtest(result: BacktestResult) -> BacktestResult:
+    """The final state, with the verdict, and the scores as an artifact of the run."""
+    rows = [
+        {"h": score.band, "forecaster": score.forecaster, **{name: f"{score.losses[name]:.3f}" for name in SHOWN}}
+        for score in result.scores
+    ]
+    create_markdown_artifact(
+        key="volcast-backtest", markdown=f"{result.verdict}\n\n{markdown_table(rows)}", description=result.verdict
+    )
+    return cast(BacktestResult, Completed(message=result.verdict, data=result))  # Prefect unpacks a state
+
+
+def _keep(snapshot: Snapshot, request: BacktestSettings, span: TestSpan, frame: pd.DataFrame) -> ArtifactRef:
+    draft = Draft(
+        kind="backtest",
+        name="volume",
+        files={FORECAST_FILE: to_parquet(frame)},
+        parents=(snapshot.prices,),
+        facts={
+            "recipe": settings(request.recipe()),
+            "train_through": str(span.train_through),
+            "test_start": str(span.test_start),
+            "test_end": str(span.test_end),
+            "refit": span.refit,
+        },
+        provenance=provenance(source=snapshot.source, seed=request.seed),
+    )
+    return ArtifactStore(open_store(snapshot.store)).put(draft).ref
+
+
+def _result(snapshot: Snapshot, path: str, frame: pd.DataFrame, train: pd.DataFrame) -> BacktestResult:
     """The scores of a frame; the leading forecaster, the first one, stands against each other."""
     scores = score(frame, train)
     fought = duels(frame, train, scores, model=models_of(frame)[0])
     own = {str(ticker): _scores(table) for ticker, table in scores.by_ticker.groupby("unique_id", sort=False)}
     return BacktestResult(
         snapshot=snapshot,
-        path=str(request.out),
+        path=path,
         rows=len(frame),
         cutoffs=len(frame["cutoff"].unique()),
         tickers=len(own),

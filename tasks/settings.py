@@ -1,7 +1,7 @@
 """What a person may ask of a run: which prices, and which model of them."""
 
 import os
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Literal
 
@@ -9,12 +9,13 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue
 
 from models.backtest import Refit, TestSpan
 from models.recipes import DEFAULT_RECIPE, Recipe, VolumeRecipe, make_recipe, setting_names
-from models.sessions import last_closed_session
+from models.sessions import last_closed_session, last_session_on_or_before, session_before
 from models.words import listed
 from tasks.methods.protocol import Method
 from tasks.methods.registry import method_of
 
 DEFAULT_STORE = "./data"
+TESTED_SESSIONS = 63  # of a backtest that names no dates; a quarter
 RECIPE_SETTINGS = ("cell", "fit_scalers_on", "window_sessions")  # of TrainingSettings, each of one recipe
 
 
@@ -75,7 +76,11 @@ class TrainingSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    recipe: str = Field(default=DEFAULT_RECIPE, description="The recipe's name: volume or tutorial")
+    recipe: str = Field(
+        default=DEFAULT_RECIPE,
+        description="The recipe's name: volume or tutorial",
+        json_schema_extra={"enum": ["volume", "tutorial"]},  # a list to choose from in the UI's form
+    )
     cell: Literal["lstm", "gru", "rnn", "mlp"] = Field(default="lstm", description="Volume: what carries the past")
     fit_scalers_on: Literal["train", "all"] = Field(
         default="train", description="Tutorial: 'all' lets the test rows leak into the scalers, as the article does"
@@ -115,6 +120,9 @@ class WatchSettings(BaseModel):
         default=1, ge=0, description="Sessions that the prices may be behind; a bar that is an evening late is common"
     )
     drift_sessions: int = Field(default=63, ge=20, description="The newest sessions whose features are looked at")
+    retrain_sessions: int = Field(
+        default=5, ge=1, description="New sessions since the newest training that are enough for another one"
+    )
 
 
 class RetrainSettings(BaseModel):
@@ -126,7 +134,7 @@ class RetrainSettings(BaseModel):
         default="person", description="What started it: a person, the schedule, or an event"
     )
     cool_down_sessions: int = Field(
-        default=5, ge=0, description="After the newest training; an event starts no other one before they have passed"
+        default=5, ge=0, description="Since the newest training; an event starts no other one before they have passed"
     )
     require_approval: bool = Field(
         default=False, description="A version that passed the gate waits for a person's yes before it forecasts"
@@ -138,21 +146,30 @@ class BacktestSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    train_through: date = Field(description="The last session that the first fit sees")
-    test_start: date = Field(description="The first session that is forecast")
-    test_end: date = Field(description="The last session that is forecast; nothing after it is used")
+    train_through: date | None = Field(
+        default=None, description="The last session that the first fit sees; none means the one before the test"
+    )
+    test_start: date | None = Field(
+        default=None, description="The first session that is forecast; none means 63 sessions before the end"
+    )
+    test_end: date | None = Field(
+        default=None, description="The last session that is forecast; nothing after it is used; none means the newest"
+    )
     refit: Refit = Field(default="never", description="When the forecasters are fitted again during the test")
     seed: int = Field(default=0, description="Seed of the initial weights")
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto takes a GPU when there is one")
-    out: Path = Field(description="The forecasts' file, .parquet or .csv")
+    out: Path | None = Field(
+        default=None, description="The forecasts' file, .parquet or .csv; none means only the artifact in the store"
+    )
     settings: dict[str, JsonValue] = Field(default={}, description="Settings of the volume recipe, by name")
 
     def recipe(self) -> VolumeRecipe:
         """The recipe of volcast's own forecaster. Raises UnknownRecipe."""
         return make_recipe("volume", **self.settings)
 
-    def span(self) -> TestSpan:
-        """The dates, checked against each other. Raises ImpossibleTest."""
-        return TestSpan(
-            train_through=self.train_through, test_start=self.test_start, test_end=self.test_end, refit=self.refit
-        )
+    def span(self, newest: date) -> TestSpan:
+        """The dates, checked against each other, where `newest` is the last known session. Raises ImpossibleTest."""
+        end = self.test_end or newest
+        start = self.test_start or session_before(last_session_on_or_before(end), TESTED_SESSIONS - 1)
+        before = last_session_on_or_before(start - timedelta(days=1))
+        return TestSpan(train_through=self.train_through or before, test_start=start, test_end=end, refit=self.refit)

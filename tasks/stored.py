@@ -15,7 +15,7 @@ from tasks.frames import from_parquet
 from tasks.methods.protocol import Method, Predictor
 from tasks.methods.registry import method_from
 
-CHAMPION = "champion"
+CHAMPION, HELD, REFUSED = "champion", "held", "refused"  # aliases of models: forecasts; waits for a person's answer
 SCALER_FILE = "scaler.safetensors"
 MODEL_FILE = "model.safetensors"
 SCORES_FILE = "scores.json"
@@ -51,12 +51,17 @@ def champion_version(artifacts: ArtifactStore, name: str) -> int | None:
     return entry.version if entry else None
 
 
+def decided_versions(artifacts: ArtifactStore, name: str) -> set[int]:
+    """The versions that were promoted, are held for an answer, or were refused."""
+    return {entry.version for alias in (CHAMPION, HELD, REFUSED) for entry in artifacts.history("model", name, alias)}
+
+
 def champion(artifacts: ArtifactStore, store_url: str, name: str) -> ModelVersion:
     """The model that forecasts under this name. Raises NotStored when there is none."""
     version = champion_version(artifacts, name)
     if version is None:
         raise NotStored(
-            f"No model {name} has been trained in {store_url}. Train one with: volcast run, or volcast retrain"
+            f"No version of the model {name} forecasts in {store_url}. Train one with: volcast run, or volcast retrain"
         )
     return model_version(artifacts, store_url, artifacts.get("model", name, version))
 

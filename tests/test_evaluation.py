@@ -46,7 +46,7 @@ def test_an_evaluation_scores_the_test_rows_beside_every_baseline() -> None:
     assert evaluation.test_sessions == 53
     assert (evaluation.first_session, evaluation.last_session) == (date(2020, 9, 16), date(2020, 11, 27))
     by_hand = np.sqrt(np.mean((actual[200:] - actual[199:-1]) ** 2))
-    assert evaluation.baseline_rmse_shares["last_value"] == pytest.approx(by_hand)
+    assert evaluation.table.loc["last_value", "rmse_shares"] == pytest.approx(by_hand)
 
 
 def test_the_words_say_nowcast_what_is_beaten_and_that_the_sample_is_small() -> None:

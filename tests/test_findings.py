@@ -47,7 +47,8 @@ CASES = [
     ({"behind": 1}, ["LATE_PRICES"], False),
     ({"behind": 2}, ["STALE_PRICES"], True),
     ({"late": ("AAPL",)}, ["GAPS"], False),
-    ({"quarantined": 3}, ["QUARANTINE"], False),
+    ({"quarantined": 2}, ["QUARANTINE"], False),
+    ({"quarantined": 3}, ["BAD_PRICES"], True),  # more than 5 % of 2 tickers x 20 sessions
     ({"forecast_cutoff": date(2024, 3, 7)}, ["NO_FORECAST"], True),
     ({"forecast_cutoff": None, "by": ""}, ["NO_FORECAST"], True),
     ({"by": "har", "why": "its input is stale"}, ["FALLBACK_IN_USE"], True),

@@ -2,56 +2,70 @@ import math
 
 import pytest
 
-from models.promotion import decide
+from models.promotion import MASE, NOISE, Rivals, decide
 
-BASELINES = {"last_value": 2.80e6, "mean_20": 2.50e6}
+HAR = ("har", 0.574)
 
 
-def test_the_first_version_is_promoted_even_when_a_baseline_beats_it() -> None:
-    decision = decide(2.53e6, None, baselines=BASELINES)
+def ahead(champion: float | None = None, p: float = math.nan) -> Rivals:
+    return Rivals(champion=champion, champion_p=p, gate=HAR)
+
+
+def test_a_nowcast_has_no_baseline_to_beat_and_its_first_version_is_promoted() -> None:
+    decision = decide(2.53e6, Rivals(champion=None))
     assert decision.promote
-    assert decision.reason == (
-        "Promoted: the first version, RMSE 2.53 M shares. "
-        "It beats last_value (2.80 M), and does not beat mean_20 (2.50 M)."
-    )
+    assert decision.reason == "Promoted: RMSE 2.53 M shares, with no champion beside it."
 
 
-def test_a_better_challenger_is_promoted() -> None:
-    decision = decide(2.40e6, 2.60e6, baselines=BASELINES)
+@pytest.mark.parametrize("champion", [2.60e6, 2.40e6])
+def test_a_better_or_equal_challenger_is_promoted(champion: float) -> None:
+    decision = decide(2.40e6, Rivals(champion=champion))
     assert decision.promote
-    assert "not worse than the champion on the same sessions, RMSE 2.40 M shares against 2.60 M." in decision.reason
+    sign = "<" if champion > 2.40e6 else "="
+    assert decision.reason == f"Promoted: RMSE 2.40 M shares {sign} champion {champion / 1e6:.2f} M."
 
 
-def test_an_equal_challenger_is_promoted() -> None:
-    decision = decide(2.40e6, 2.40e6, baselines=BASELINES)
-    assert decision.promote
-    assert "RMSE 2.40 M shares against 2.40 M" in decision.reason
-
-
-def test_a_worse_challenger_is_not_promoted_and_the_baselines_are_still_named() -> None:
-    decision = decide(2.70e6, 2.60e6, baselines=BASELINES)
+def test_without_a_paired_test_any_larger_error_is_worse() -> None:
+    decision = decide(2.70e6, Rivals(champion=2.60e6))
     assert not decision.promote
+    assert decision.reason == "Not promoted: RMSE 2.70 M shares, worse than the champion 2.60 M on the same sessions."
+
+
+def test_a_challenger_ahead_of_champion_and_har_is_promoted_with_the_numbers_in_order() -> None:
+    decision = decide(0.546, ahead(0.551, p=0.2), measure=MASE)
+    assert decision.promote
+    assert decision.reason == "Promoted: MASE 0.546 < champion 0.551 < har 0.574."
+
+
+@pytest.mark.parametrize("champion", [None, 0.590])
+def test_whoever_does_not_beat_har_is_not_promoted_be_the_champion_worse_or_absent(champion: float | None) -> None:
+    decision = decide(0.574, ahead(champion), measure=MASE)
+    assert not decision.promote
+    assert decision.reason == "Not promoted: MASE 0.574, does not beat har 0.574."
+
+
+def test_the_first_version_that_beats_har_is_promoted() -> None:
+    decision = decide(0.550, ahead(), measure=MASE)
+    assert decision.promote
+    assert decision.reason == "Promoted: MASE 0.550 < har 0.574, with no champion beside it."
+
+
+def test_a_challenger_that_is_worse_than_the_champion_by_no_more_than_noise_is_promoted() -> None:
+    decision = decide(0.553, ahead(0.551, p=0.31), measure=MASE)
+    assert decision.promote
     assert decision.reason == (
-        "Not promoted: worse than the champion on the same sessions, RMSE 2.70 M shares against 2.60 M. "
-        "It beats last_value (2.80 M), and does not beat mean_20 (2.50 M)."
+        "Promoted: MASE 0.553 < har 0.574, not worse than the champion 0.551 beyond noise (paired test, p 0.31)."
     )
 
 
-def test_the_reason_says_so_when_every_baseline_or_none_is_beaten() -> None:
-    assert decide(2.0e6, None, baselines=BASELINES).reason.endswith(
-        "It beats every baseline: last_value (2.80 M), mean_20 (2.50 M)."
-    )
-    assert decide(3.0e6, None, baselines=BASELINES).reason.endswith(
-        "It beats no baseline: last_value (2.80 M), mean_20 (2.50 M)."
-    )
+@pytest.mark.parametrize(("p", "tested"), [(NOISE, " beyond noise (paired test, p 0.050)"), (math.nan, "")])
+def test_a_challenger_that_is_worse_beyond_noise_or_untested_is_not_promoted(p: float, tested: str) -> None:
+    decision = decide(0.560, ahead(0.551, p=p), measure=MASE)
+    assert not decision.promote
+    assert decision.reason == (f"Not promoted: MASE 0.560, worse than the champion 0.551 on the same sessions{tested}.")
 
 
 @pytest.mark.parametrize(("challenger", "champion"), [(math.nan, 1.0), (1.0, math.nan), (math.inf, None)])
 def test_a_score_that_is_not_finite_decides_nothing(challenger: float, champion: float | None) -> None:
     with pytest.raises(ValueError, match="needs finite RMSEs"):
-        decide(challenger, champion, baselines=BASELINES)
-
-
-def test_a_decision_without_baselines_is_refused() -> None:
-    with pytest.raises(ValueError, match="at least one baseline"):
-        decide(1.0, None, baselines={})
+        decide(challenger, Rivals(champion=champion))

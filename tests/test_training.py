@@ -152,5 +152,5 @@ def test_the_articles_year_gives_the_articles_loss_and_baselines() -> None:
         assert 0.0102 <= fitted.final_loss <= 0.0117
         evaluation = evaluate(frame, fitted.nowcaster.predict(tensors(frame, recipe)[0]), recipe)
         assert 2.0e6 < evaluation.rmse_shares < 2.8e6
-        assert evaluation.baseline_rmse_shares["last_value"] == pytest.approx(2.80e6, rel=0.002)
-        assert evaluation.baseline_rmse_shares["mean_20"] == pytest.approx(2.92e6, rel=0.002)
+        assert evaluation.table.loc["last_value", "rmse_shares"] == pytest.approx(2.80e6, rel=0.002)
+        assert evaluation.table.loc["mean_20", "rmse_shares"] == pytest.approx(2.92e6, rel=0.002)

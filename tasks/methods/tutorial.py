@@ -12,7 +12,7 @@ from models.features import build_features, rows, tensors
 from models.forecasting import nowcast_frame
 from models.lstm import as_sequences, from_bytes, summary
 from models.metrics import format_shares
-from models.promotion import decide
+from models.promotion import Rivals, decide
 from models.recipes import TutorialRecipe
 from models.scaling import Scaler, fit_scaler
 from models.training import fit
@@ -99,11 +99,8 @@ class TutorialMethod:
     def evaluate(self, prepared: pd.DataFrame, model: Nowcast, champion: Nowcast | None) -> Evaluated:
         rivals = {} if champion is None else {"champion": champion(prepared)}
         evaluation = evaluate(prepared, model(prepared), self.recipe, rivals=rivals)
-        decision = decide(
-            evaluation.rmse_shares,
-            evaluation.table["rmse_shares"].to_dict().get("champion"),
-            baselines=evaluation.baseline_rmse_shares,
-        )
+        champion_rmse = evaluation.table["rmse_shares"].to_dict().get("champion")
+        decision = decide(evaluation.rmse_shares, Rivals(champion=champion_rmse))
         scores = {str(method): errors for method, errors in evaluation.table.to_dict("index").items()}
         return Evaluated(scores=scores, words=evaluation.words, decision=decision)
 

@@ -1,5 +1,6 @@
 """What a daily run works on, whether there is anything for it to do, and how it ended."""
 
+from datetime import date
 from typing import Any, cast
 
 from prefect import get_run_logger, task
@@ -44,14 +45,14 @@ def stored_part(data: DataSettings, ingested: State[Any]) -> DataSettings:
 def find_nothing_new(data: DataSettings, training: TrainingSettings) -> str:
     """Why there is nothing to do, or an empty text.
 
-    That is so when the prices are up to date, and its newest forecast was made from this version of them, by the
-    present champion or in its place.
+    That is so when the prices are up to date, the newest forecast was made from this version of them, by the present
+    champion or in its place, and somebody has looked at how things stand since this session.
     """
     require_ahead(training)
     store = open_store(root_of(data.store, data.source))
     session, name = last_session(data.as_of, data.now), training.method().model_name(data.tickers)
     last = PriceTable(store).coverage()["last"].reindex(list(data.tickers)).max().date()
-    if last < session or not _is_forecast(store, data, name):
+    if last < session or not _is_forecast(store, data, name) or not _is_looked_at(store, name, session):
         return ""
     closed = "" if data.day == session else f"{data.day} is no session. "
     return f"{closed}No session or price is new since {session}, which has been forecast from."
@@ -67,6 +68,11 @@ def _is_forecast(store: Store, data: DataSettings, name: str) -> bool:
     present, used = champion_version(ArtifactStore(store), name), newest["model_version"].max()
     same_champion = present is None if used != used else present == int(used)  # NaN: there was none
     return same_champion and newest["prices_version"].iloc[0] == PriceTable(store).version()
+
+
+def _is_looked_at(store: Store, name: str, session: date) -> bool:
+    newest = ArtifactStore(store).newest("health", name)
+    return newest is not None and newest.facts["session"] == str(session)
 
 
 def skipped_day(data: DataSettings, why: str) -> Daily:

@@ -12,6 +12,7 @@ from storage.artifacts import ArtifactStore
 from storage.errors import NotStored
 from storage.records import AliasEntry
 from storage.store import open_store
+from tasks.events import emit
 from tasks.stored import CHAMPION, champion_version
 
 Reason = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500, pattern=r"\S")]
@@ -37,14 +38,14 @@ def roll_back(root: str, model: str, reason: str) -> AliasEntry:
 
 @task(task_run_name="promote {model} v{version}")
 def promote_version(root: str, model: str, version: int, reason: str) -> AliasEntry:
-    """`promote`, with a line in the run's log."""
-    return _logged(promote(root, model, version, reason))
+    """`promote`, with a line in the run's log, and the event that lets it forecast at once."""
+    return _told(root, promote(root, model, version, reason))
 
 
 @task(task_run_name="roll {model} back")
 def roll_back_version(root: str, model: str, reason: str) -> AliasEntry:
-    """`roll_back`, with a line in the run's log."""
-    return _logged(roll_back(root, model, reason))
+    """`roll_back`, with a line in the run's log, and the event that lets it forecast at once."""
+    return _told(root, roll_back(root, model, reason))
 
 
 def move_words(entry: AliasEntry) -> str:
@@ -66,6 +67,8 @@ def _stated(reason: str) -> str:
     return reason.strip()
 
 
-def _logged(entry: AliasEntry) -> AliasEntry:
-    get_run_logger().info(move_words(entry))
+def _told(root: str, entry: AliasEntry) -> AliasEntry:
+    words = move_words(entry)
+    get_run_logger().info(words)
+    emit("volcast.champion.moved", open_store(root).url, words=words, model=entry.name, version=entry.version)
     return entry

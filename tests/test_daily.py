@@ -28,12 +28,12 @@ from tasks.settings import DataSettings, TrainingSettings, WatchSettings
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
 
-QUICK = {"steps": 20, "members": 1, "hidden_size": 8, "batch_sequences": 8, "log_every_steps": 10, "stop_sessions": 40}
+QUICK = {"steps": 60, "members": 1, "hidden_size": 8, "batch_sequences": 8, "log_every_steps": 10, "stop_sessions": 40}
 TRAINING = TrainingSettings.model_validate({"device": "cpu", "settings": QUICK})
 TICKERS = ("SBUX", "T1", "T2")
-TRAINED = date(2002, 6, 28)
-DAYS = [session.date() for session in sessions_between(date(2002, 7, 1), date(2002, 7, 9))]  # six, and a holiday
-HOLIDAY = date(2002, 7, 4)
+TRAINED = date(2004, 6, 28)
+DAYS = [session.date() for session in sessions_between(date(2004, 6, 29), date(2004, 7, 7))]  # six, and a holiday
+HOLIDAY = date(2004, 7, 5)
 AT_ONCE = 1e-9  # hours; a source that is asked for nothing any more stands for one that is down
 
 
@@ -55,7 +55,7 @@ def codes(result: Daily) -> list[str]:
 
 @pytest.fixture(scope="module")
 def served(prefect_api: Server, tmp_path_factory: pytest.TempPathFactory) -> Served:
-    """Six sessions of `daily`, and the Fourth of July between them, by a champion trained the week before."""
+    """Six sessions of `daily`, and Independence Day, observed, between them, by a champion trained the week before."""
     assert prefect_api.own
     folder = tmp_path_factory.mktemp("served")
     ingest(data_in(folder, TRAINED, tickers=TICKERS))
@@ -78,9 +78,9 @@ def test_every_session_has_a_forecast_of_every_ticker_by_the_champion(served: Se
 
 def test_a_holiday_is_a_named_no_op(served: Served) -> None:
     result = served[1][HOLIDAY]
-    assert result.skipped.startswith("2002-07-04 is no session. No session or price is new since 2002-07-03")
+    assert result.skipped.startswith("2004-07-05 is no session. No session or price is new since 2004-07-02")
     assert (result.batch, result.health) == (None, None)
-    assert run_named("daily volume 2002-07-04").state_name == "Skipped"
+    assert run_named("daily volume 2004-07-05").state_name == "Skipped"
 
 
 def test_every_forecast_whose_day_has_come_is_scored_beside_har_and_naive(
@@ -112,7 +112,7 @@ def test_health_has_live_skill_and_the_status_shows_it(served: Served) -> None:
     assert "Simulated data" in words
     assert "| 5 | all tickers | 45 |" in words
     assert result.health.model_dump(mode="json") == ArtifactStore(store_in(served[0])).get("health", "volume").facts
-    assert run_named("monitor volume 2002-07-09").state_name == "Healthy"
+    assert run_named("monitor volume 2004-07-07").state_name == "Healthy"
 
 
 def test_the_same_day_again_adds_nothing(served: Served) -> None:
@@ -129,39 +129,39 @@ def test_the_same_day_again_adds_nothing(served: Served) -> None:
 
 def test_missed_days_are_caught_up_then_a_source_that_is_down_lets_har_forecast(served: Served, tmp_path: Path) -> None:
     folder = shutil.copytree(served[0], tmp_path / "later")
-    caught_up = daily(data_in(folder, date(2002, 7, 12)), TRAINING)
+    caught_up = daily(data_in(folder, date(2004, 7, 12)), TRAINING)
     assert caught_up.batch is not None
     assert caught_up.batch.by == "volcast"
-    scores = Ledger(store_in(folder)).scores("volume", first=date(2002, 7, 10))
-    assert sorted(scores["ds"].dt.day.unique()) == [10, 11, 12]
+    scores = Ledger(store_in(folder)).scores("volume", first=date(2004, 7, 8))
+    assert sorted(scores["ds"].dt.day.unique()) == [8, 9, 12]
 
-    stale = daily(data_in(folder, date(2002, 7, 17), deadline_hours=AT_ONCE), TRAINING)
+    stale = daily(data_in(folder, date(2004, 7, 15), deadline_hours=AT_ONCE), TRAINING)
     assert stale.batch is not None
     assert (stale.batch.by, stale.batch.model) == ("har", None)
-    assert stale.batch.why == "its input is stale: the prices end on 2002-07-12, 3 sessions behind the market"
+    assert stale.batch.why == "its input is stale: the prices end on 2004-07-12, 3 sessions behind the market"
     assert codes(stale)[:2] == ["STALE_PRICES", "FALLBACK_IN_USE"]
-    assert stale.batch.why in str(run_named("daily volume 2002-07-17").state)
-    rows = Ledger(store_in(folder)).forecasts("volume", first=date(2002, 7, 12))
+    assert stale.batch.why in str(run_named("daily volume 2004-07-15").state)
+    rows = Ledger(store_in(folder)).forecasts("volume", first=date(2004, 7, 12))
     first, second = (rows.loc[rows["version"] == version] for version in sorted(rows["version"].unique()))
     assert set(first.loc[first["published"], "model"]) == {"volcast"}
     assert set(second.loc[second["published"], "model"]) == {"har"}
     assert set(second["model"]) == {"har", "naive", "volcast"}  # the champion is still compared
 
-    health = present_health(data_in(folder, date(2002, 7, 17)))
+    health = present_health(data_in(folder, date(2004, 7, 15)))
     assert health is not None
     assert health.needs_person
     assert health.drift is not None
 
-    back = daily(data_in(folder, date(2002, 7, 17)), TRAINING)
+    back = daily(data_in(folder, date(2004, 7, 15)), TRAINING)
     assert back.batch is not None
     assert back.batch.by == "volcast"
     assert not back.health or not back.health.needs_person
-    pending = Ledger(store_in(folder)).scores("volume", first=date(2002, 7, 15))
+    pending = Ledger(store_in(folder)).scores("volume", first=date(2004, 7, 13))
     assert set(pending.loc[pending["published"], "model"]) == {"volcast"}  # what was published first was scored
 
 
 def test_without_a_champion_har_forecasts_and_an_old_one_is_replaced(tmp_path: Path) -> None:
-    first = daily(data_in(tmp_path, TRAINED, tickers=("SBUX", "T1")), TRAINING)
+    first = daily(data_in(tmp_path, TRAINED, tickers=("SBUX", "T2")), TRAINING)
     assert first.batch is not None
     assert first.batch.author == "har, a fallback: no version of volume has passed the gate yet"
     assert codes(first) == ["FALLBACK_IN_USE", "NO_CHAMPION"]
@@ -169,7 +169,7 @@ def test_without_a_champion_har_forecasts_and_an_old_one_is_replaced(tmp_path: P
     trained = daily(data_in(tmp_path, TRAINED), TRAINING)  # nothing is new but the champion
     assert trained.batch is not None
     assert trained.batch.by == "volcast"
-    old = daily(data_in(tmp_path, date(2002, 7, 3)), TRAINING, WatchSettings(max_model_age=2))
+    old = daily(data_in(tmp_path, date(2004, 7, 1)), TRAINING, WatchSettings(max_model_age=2))
     assert old.batch is not None
     assert old.batch.why == "model volume v1 is 3 sessions old, more than 2"
     assert codes(old) == ["FALLBACK_IN_USE", "MODEL_TOO_OLD"]
@@ -177,8 +177,8 @@ def test_without_a_champion_har_forecasts_and_an_old_one_is_replaced(tmp_path: P
 
 def test_a_forecast_of_the_past_and_a_nowcast_stay_out_of_the_ledger(served: Served) -> None:
     folder = served[0]
-    before = len(Ledger(store_in(folder)).forecasts("volume", first=date(2002, 1, 2)))
-    forecast(data_in(folder, date(2002, 6, 26)), TRAINING)
-    assert len(Ledger(store_in(folder)).forecasts("volume", first=date(2002, 1, 2))) == before
+    before = len(Ledger(store_in(folder)).forecasts("volume", first=date(2004, 1, 2)))
+    forecast(data_in(folder, date(2004, 6, 24)), TRAINING)
+    assert len(Ledger(store_in(folder)).forecasts("volume", first=date(2004, 1, 2))) == before
     with pytest.raises(UnknownRecipe, match="is a nowcast"):
         daily(data_in(folder, DAYS[-1]), TrainingSettings(recipe="tutorial"))

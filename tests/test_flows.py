@@ -32,6 +32,7 @@ from storage.store import open_store
 from tasks.export import write_forecasts
 from tasks.fetch_prices import FetchFailed
 from tasks.parts import SomeModelsFailed
+from tasks.plan_ingest import last_session
 from tasks.settings import DataSettings, TrainingSettings
 from tasks.stored import CHAMPION, FORECAST_FILE, read_frame
 
@@ -101,7 +102,7 @@ def test_the_pipeline_ends_in_a_promoted_model_and_a_forecast_of_each_session(fi
 
 def test_each_step_is_a_task_run_named_for_what_it_does(finished: Finished) -> None:
     source = finished[0].source
-    assert task_run_names(run_named("retrain tutorial SBUX")) == [
+    assert task_run_names(run_named("retrain tutorial SBUX 2020-12-10")) == [
         "build tutorial features",
         "decide on model tutorial.SBUX v1",
         "evaluate model tutorial.SBUX v1",
@@ -126,7 +127,7 @@ def test_each_step_is_a_task_run_named_for_what_it_does(finished: Finished) -> N
 
 
 def test_the_log_of_a_training_has_the_shapes_the_layers_and_each_hundredth_loss(finished: Finished) -> None:
-    lines = log_lines(run_named("retrain tutorial SBUX"))
+    lines = log_lines(run_named("retrain tutorial SBUX 2020-12-10"))
     assert "Training shape: (200, 1, 5) (200, 1)" in lines
     assert "Testing shape: (53, 1, 5) (53, 1)" in lines
     epochs = [int(line.split()[1].rstrip(",")) for line in lines if line.startswith("Epoch: ")]
@@ -138,7 +139,7 @@ def test_the_log_of_a_training_has_the_shapes_the_layers_and_each_hundredth_loss
 
 def test_a_retraining_carries_one_report_with_its_plots_and_one_table(finished: Finished) -> None:
     assert finished[1].reports
-    run = run_named("retrain tutorial SBUX")
+    run = run_named("retrain tutorial SBUX 2020-12-10")
     with get_client(sync_client=True) as client:
         mine = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run.id]))
         artifacts = {artifact.key: artifact for artifact in client.read_artifacts(artifact_filter=mine)}
@@ -171,7 +172,7 @@ def test_the_same_run_again_is_skipped_by_name_and_makes_no_version(sbux_csv: Pa
     assert second.trainings["tutorial.SBUX"].startswith("Skipped: no session after 2020-12-10")
     assert second.snapshot == first.snapshot
     assert second.reports[0].batch == first.reports[0].batch
-    state = run_named("retrain tutorial SBUX").state  # the newest of them
+    state = run_named("retrain tutorial SBUX 2020-12-10").state  # the newest of them
     assert state is not None
     assert (state.name, state.is_completed()) == ("Skipped", True)
     artifacts = ArtifactStore(open_store(first.snapshot.store))
@@ -232,7 +233,7 @@ def test_a_model_that_fails_is_named_and_stops_no_other(tmp_path: Path) -> None:
         pipeline(data_of(tmp_path / "csv", tmp_path / "data"), TRAINING)
     (report,) = caught.value.result.reports
     assert report.batch.snapshot.tickers == ("SBUX",)
-    assert run_named(f"pipeline tutorial all of files:{tmp_path / 'csv'}").state_name == "Failed"
+    assert run_named(f"pipeline tutorial all of files:{tmp_path / 'csv'} {last_session(None)}").state_name == "Failed"
 
 
 def test_too_few_sessions_are_one_clear_error_and_the_prices_stay(tmp_path: Path) -> None:

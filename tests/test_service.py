@@ -1,0 +1,249 @@
+"""The service as it runs: events start flows, a person approves, alerts reach a webhook once, and a rollback undoes."""
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, date, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import pandas as pd
+import pytest
+from test_end_to_end import RUN_SECONDS, kept_up, run_volcast
+
+from storage.artifacts import ArtifactStore
+from storage.ledger import Ledger
+from storage.store import open_store
+from tasks.stored import CHAMPION, HELD
+
+QUICK = {"steps": 60, "members": 1, "hidden_size": 8, "batch_sequences": 8, "stop_sessions": 40}
+TRAINING = {"recipe": "volume", "device": "cpu", "settings": QUICK}
+FIRST, LATER = "2004-06-28", "2004-07-13"  # ten sessions later
+
+
+class Webhook:
+    """A Slack-compatible receiver on a free port; `texts` are what came."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+        texts = self.texts
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                texts.append(json.loads(self.rfile.read(int(self.headers["Content-Length"])))["text"])
+                self.send_response(200)
+                self.end_headers()
+
+            def log_message(self, format: str, *args: object) -> None:
+                """Silent."""
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/hook"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def codes(self) -> list[str]:
+        """The codes of the alerts, in order."""
+        return [text.removeprefix("volcast alert ").split(":")[0] for text in self.texts]
+
+
+class Service:
+    """A server with a worker: runs of its deployments, by API."""
+
+    def __init__(self, folder: Path, api: httpx.Client, webhook: Webhook) -> None:
+        self.folder, self.api, self.webhook = folder, api, webhook
+        self.deployments = {item["name"]: item for item in api.post("/deployments/filter", json={}).json()}
+
+    @property
+    def root(self) -> str:
+        return str(self.folder / "data" / "simulated-0")
+
+    def use(self, as_of: str) -> None:
+        """Let every deployment train quickly, on few tickers, as of a date."""
+        data = {"source": "simulated", "store": str(self.folder / "data"), "as_of": as_of, "tickers": ["SBUX", "T1"]}
+        for name in ("ingest", "daily", "retrain", "forecast"):
+            item = self.deployments[name]
+            parameters = item["parameters"] | {"data": data} | ({} if name == "ingest" else {"training": TRAINING})
+            self.api.patch(f"/deployments/{item['id']}", json={"parameters": parameters}).raise_for_status()
+
+    @property
+    def root_url(self) -> str:
+        return open_store(self.root).url
+
+    def send(self, event: str, root: str) -> None:
+        """An event, as a run of a store would send it."""
+        resource = {"prefect.resource.id": f"{event}.{root}", "volcast.root": root}
+        sent = {"id": str(uuid4()), "occurred": datetime.now(UTC).isoformat(), "event": event, "resource": resource}
+        self.api.post("/events", json=[{**sent, "payload": {"words": "Sent by a test."}}]).raise_for_status()
+
+    def runs(self, name: str) -> list[dict[str, Any]]:
+        """The runs of a deployment that are not only scheduled for later, oldest first."""
+        wanted = {"deployments": {"name": {"any_": [name]}}, "sort": "EXPECTED_START_TIME_ASC"}
+        runs = self.api.post("/flow_runs/filter", json=wanted).json()
+        return [run for run in runs if run["auto_scheduled"] is False]
+
+    def start(self, name: str, **parameters: object) -> str:
+        """Start a run by hand; gives its id."""
+        path = f"/deployments/{self.deployments[name]['id']}/create_flow_run"
+        made = self.api.post(path, json={"state": {"type": "SCHEDULED"}, "parameters": parameters})
+        return made.raise_for_status().json()["id"]
+
+    def state(self, run_id: str) -> dict[str, Any]:
+        return self.api.get(f"/flow_runs/{run_id}").json()["state"]
+
+    def ended(self, run_id: str) -> dict[str, Any]:
+        """The run's final state."""
+        wait_for(lambda: self.state(run_id)["type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED"), "its end")
+        return self.state(run_id)
+
+    def ended_runs(self, name: str, count: int) -> list[dict[str, Any]]:
+        """All runs of a deployment, once there are so many and all have ended."""
+        wait_for(lambda: len(self.runs(name)) >= count, f"{count} runs of {name}")
+        return [run | {"state": self.ended(run["id"])} for run in self.runs(name)]
+
+
+def wait_for(condition: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + RUN_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, f"waited in vain for {what}"
+        time.sleep(0.5)
+
+
+@contextmanager
+def serving(folder: Path, environment: dict[str, str], webhook: Webhook) -> Iterator[Service]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        with (
+            kept_up(folder, **environment) as api_url,
+            httpx.Client(base_url=api_url, trust_env=False, timeout=30) as api,
+        ):
+            yield Service(folder, api, webhook)
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """`volcast up` with a webhook and approvals, and its deployments on a small exchange."""
+    webhook = Webhook()
+    environment = {"VOLCAST_ALERT_WEBHOOK": webhook.url, "VOLCAST_REQUIRE_APPROVAL": "true"}
+    with serving(tmp_path_factory.mktemp("service"), environment, webhook) as service:
+        service.use(FIRST)
+        yield service
+    webhook.server.shutdown()
+    webhook.server.server_close()
+
+
+def test_the_whole_loop_from_new_prices_to_an_approved_model_and_back(service: Service) -> None:
+    """One story, for each of its steps is what the next one starts from."""
+    # prices are published: a forecast starts by itself, by har as long as there is no model
+    assert service.ended(service.start("ingest"))["type"] == "COMPLETED"
+    (by_har,) = service.ended_runs("forecast", 1)
+    assert by_har["state"]["type"] == "COMPLETED"
+    assert set(published(service)["model"]) == {"har"}
+    assert service.webhook.texts == []
+
+    # a daily finds that har stands in and that nothing was ever trained: an alert, and a retraining that is held
+    assert service.ended(service.start("daily"))["type"] == "COMPLETED"
+    wait_for(lambda: len(service.runs("retrain")) == 1, "the retraining")
+    (held,) = service.runs("retrain")
+    assert held["parameters"]["why"] == {"cause": "sessions", "require_approval": True}
+    wait_for(lambda: service.state(held["id"])["name"] == "Suspended", "the question")
+    wait_for(lambda: "approval-wanted" in service.webhook.codes(), "the alert")
+    assert sorted(service.webhook.codes()) == ["approval-wanted", "fallback-used"]
+    assert "no version of volume has passed the gate yet" in " ".join(service.webhook.texts)
+    artifacts = ArtifactStore(open_store(service.root))
+    assert artifacts.alias("model", "volume", CHAMPION) is None
+    assert artifacts.alias("model", "volume", HELD) is not None
+    asked = service.api.post(f"/flow_runs/{held['id']}/input/filter", json={"prefix": "suspend"}).json()
+    assert "Promoted: MASE" in next(json.loads(each["value"]) for each in asked if "description" in each["key"])
+
+    # the answer starts the same run again, which promotes the version that it held, and a forecast by it
+    answer = {"run_input": {"answer": "yes", "reason": "the scorecard is good"}}
+    assert service.api.post(f"/flow_runs/{held['id']}/resume", json=answer).json()["status"] == "ACCEPT"
+    wait_for(lambda: service.state(held["id"])["type"] == "COMPLETED", "the promotion")
+    promoted = service.state(held["id"])
+    assert promoted["name"] == "Promoted"
+    assert promoted["message"].startswith("volume v1. Promoted: MASE ")
+    assert promoted["message"].endswith("Approved: the scorecard is good")
+    assert artifacts.versions("model", "volume") == [1]
+    service.ended_runs("forecast", 2)
+    assert set(published(service)["model"]) == {"volcast"}
+
+
+def test_three_missed_days_are_caught_up_by_one_run_and_enough_sessions_retrain(service: Service) -> None:
+    service.use(LATER)
+    state = service.ended(service.start("daily"))
+    assert state["type"] == "COMPLETED"
+    scores = Ledger(open_store(service.root)).scores("volume", first=date.fromisoformat(FIRST))
+    assert scores["ds"].nunique() == 10
+    wait_for(lambda: len(service.runs("retrain")) == 2, "the retraining after ten sessions")
+    second = service.runs("retrain")[1]
+    assert second["parameters"]["why"]["cause"] == "sessions"
+    wait_for(lambda: service.state(second["id"])["type"] in ("PAUSED", "COMPLETED"), "its gate")
+    if service.state(second["id"])["type"] == "PAUSED":
+        answer = {"run_input": {"answer": "no", "reason": "not before the holiday"}}
+        assert service.api.post(f"/flow_runs/{second['id']}/resume", json=answer).json()["status"] == "ACCEPT"
+        assert service.ended(second["id"])["name"] == "Refused"
+    else:
+        assert service.state(second["id"])["name"] == "Kept"
+    entry = ArtifactStore(open_store(service.root)).alias("model", "volume", CHAMPION)
+    assert entry is not None
+    assert entry.version == 1
+
+
+def test_a_breach_starts_one_retraining_and_no_other_until_it_has_cooled_down(service: Service) -> None:
+    before = len(service.runs("retrain"))
+    versions = ArtifactStore(open_store(service.root)).versions("model", "volume")
+    service.send("volcast.quality.breached", service.root_url)
+    (*_, first) = service.ended_runs("retrain", before + 1)
+    assert first["parameters"]["why"]["cause"] == "quality"
+    assert first["state"]["name"] == "Skipped"  # trained on the same data a moment ago
+    service.send("volcast.quality.breached", "file:///another/store")
+    time.sleep(5)
+    assert len(service.runs("retrain")) == before + 1
+    assert ArtifactStore(open_store(service.root)).versions("model", "volume") == versions
+
+
+def test_a_failed_run_is_told_once_and_a_healthy_one_is_silent(service: Service) -> None:
+    told = len(service.webhook.texts)
+    assert service.ended(service.start("verify"))["type"] == "COMPLETED"
+    bad = {"source": "files:/not/there.csv", "store": str(service.folder / "data")}
+    assert service.ended(service.start("ingest", data=bad))["type"] == "FAILED"
+    wait_for(lambda: len(service.webhook.texts) > told, "the alert")
+    time.sleep(5)
+    (text,) = service.webhook.texts[told:]
+    assert text.startswith("volcast alert run-failed: a run failed, crashed or timed out")
+    assert "/not/there.csv" in text
+    assert "What to do: docs/operate.md, run-failed" in text
+
+
+def test_a_rollback_and_forward_again_by_the_ui_and_by_the_command_line_stand_in_the_history(service: Service) -> None:
+    artifacts = ArtifactStore(open_store(service.root))
+    versions = artifacts.versions("model", "volume")
+    if len(versions) < 2:
+        pytest.fail("the second retraining left no version")
+    state = service.ended(service.start("promote", model="volume", version=versions[-1], reason="a trial"))
+    assert state["type"] == "COMPLETED"
+    forward = published(service)
+    said = run_volcast(service.folder, "models", "rollback", "volume", "--reason", "the trial is over")
+    assert said.returncode == 0, said.stderr
+    assert "volume v1 forecasts since" in said.stdout
+    listed = run_volcast(service.folder, "models", "list")
+    assert "a trial" in listed.stdout
+    assert "the trial is over" in listed.stdout
+    assert len(published(service)) >= len(forward)
+    assert run_volcast(service.folder, "status").returncode in (0, 1)
+
+
+def published(service: Service) -> pd.DataFrame:
+    """The rows of the newest published forecast."""
+    ledger = Ledger(open_store(service.root))
+    cutoff = ledger.newest_cutoff("volume")
+    assert cutoff is not None
+    rows = ledger.forecasts("volume", first=cutoff)
+    newest = rows.loc[rows["published"]]
+    return newest.loc[newest["version"] == newest["version"].max()]

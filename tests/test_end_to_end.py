@@ -90,10 +90,11 @@ def test_an_interrupt_ends_the_server_and_the_next_run_goes_on(tmp_path: Path) -
 
 
 @contextmanager
-def kept_up(folder: Path) -> Iterator[str]:
+def kept_up(folder: Path, **extra: str) -> Iterator[str]:
     """`volcast up` in the folder; yields the API's address once the worker and the deployments are there."""
     with (folder / "up.log").open("w") as log:
-        process = subprocess.Popen([*VOLCAST, "up"], cwd=folder, env=environment(folder), stdout=log, stderr=log)
+        env = environment(folder) | extra
+        process = subprocess.Popen([*VOLCAST, "up"], cwd=folder, env=env, stdout=log, stderr=log)
     try:
         deadline = time.monotonic() + READY_SECONDS
         while "Prefect's UI" not in (folder / "up.log").read_text():

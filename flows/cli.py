@@ -325,6 +325,19 @@ def deploy(
 
 
 @app.command()
+def report(
+    out: Annotated[Path, typer.Option(help="Write the page to this .html file")] = Path("report.html"),
+    source: StoredSource = None,
+    tickers: StoredTickers = "",
+    store: StoreRoot = DEFAULT_STORE,
+) -> None:
+    """One page with status, forecasts, live skill, calibration and versions; it opens anywhere, without a server."""
+    from flows import commands
+
+    commands.report(commands.stored_data_settings(source, tickers, store, None), out)
+
+
+@app.command()
 def verify(store: StoreRoot = DEFAULT_STORE) -> None:
     """Read everything that is stored, and name what is not as it was written; exit 1 if anything is."""
     from flows import commands

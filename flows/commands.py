@@ -32,6 +32,8 @@ from tasks.choose_forecaster import require_ahead
 from tasks.count_prices import quarantined_rows, status_of
 from tasks.export import check_out, write_forecasts
 from tasks.fetch_prices import FetchFailed
+from tasks.page import FORMATS as PAGE_FORMATS
+from tasks.page import page
 from tasks.parts import SomeModelsFailed
 from tasks.plan_ingest import last_session, root_of
 from tasks.preflight import STORED, check, check_backtest, stored_parts, stored_source
@@ -146,6 +148,13 @@ def status(data: DataSettings) -> bool:
     health = present_health(data)
     summary.show_health(console, health)
     return health is None or not health.needs_person
+
+
+def report(data: DataSettings, out: Path) -> None:
+    """Write the page, without a server."""
+    check_out(out, PAGE_FORMATS)
+    out.write_text(page(data), encoding="utf-8")
+    console.print(f"The page is {summary.nice_path(str(out.resolve()))}", markup=False)
 
 
 def quarantine(data: DataSettings, limit: int) -> None:

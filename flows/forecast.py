@@ -1,23 +1,27 @@
 """Forecast from the stored prices with the champion of a recipe, or with har where it is watched and not trusted.
 
-prices -> choice -> forecast -> ledger
+prices -> choice -> forecast -> ledger, charts
 """
 
 from prefect import flow
 
 from storage.records import ForecastBatch
 from tasks.choose_forecaster import choose_forecaster
+from tasks.ended import ended
 from tasks.forecast_volume import forecast_volume
+from tasks.publish_charts import publish_charts
 from tasks.publish_forecast import publish_forecast
 from tasks.settings import DataSettings, TrainingSettings, WatchSettings
 from tasks.take_snapshot import take_snapshot
 
 
-@flow(flow_run_name="forecast {data.label} by {training.recipe}")
+@flow(flow_run_name="forecast {training.recipe} {data.label} {data.day}")
 def forecast(data: DataSettings, training: TrainingSettings, watch: WatchSettings | None = None) -> ForecastBatch:
     """A new version of the forecast, or the present one when neither champion nor prices have changed."""
     snapshot = take_snapshot(data)
 
     choice = choose_forecaster(snapshot, data, training, watch)
     batch = forecast_volume(snapshot, training, choice)
-    return publish_forecast(batch, training, choice)
+    published = publish_forecast(batch, training, choice)
+    publish_charts(published, training)
+    return ended(published, published.words)

@@ -16,7 +16,7 @@ from tasks.fetch_prices import fetch_prices
 from tasks.plan_ingest import plan_ingest
 from tasks.record_events import record_events, with_announcements
 from tasks.settings import DataSettings
-from tasks.store_prices import ingested_part, require_fetched, store_prices
+from tasks.store_prices import ended_ingest, ingested_part, require_fetched, store_prices
 from tasks.take_snapshot import take_snapshot
 from tasks.validate_prices import validate_prices
 
@@ -24,7 +24,7 @@ AT_ONCE = 4  # batches in memory; at 6,700 tickers one has 2.5 M rows
 RUNNER: Any = ThreadPoolTaskRunner(max_workers=AT_ONCE)  # Any: its type parameter is invariant
 
 
-@flow(flow_run_name="ingest {data.label}", task_runner=RUNNER)
+@flow(flow_run_name="ingest {data.label} {data.day}", task_runner=RUNNER)
 def ingest(data: DataSettings) -> Snapshot:
     """Fetch what the source has, keep the good rows as a version of the prices, and say which rows a run may use."""
     plan = plan_ingest(data)
@@ -40,4 +40,4 @@ def ingest(data: DataSettings) -> Snapshot:
 
     snapshot = take_snapshot(ingested_part(data, plan, fetched, ingested), counts)
     announce_prices(snapshot, ingested)
-    return with_announcements(snapshot, announced)
+    return ended_ingest(ingested, with_announcements(snapshot, announced))

@@ -6,7 +6,8 @@ version -> a new entry of the alias
 from prefect import flow
 
 from storage.records import AliasEntry
-from tasks.move_champion import Reason, VersionNumber, promote_version
+from tasks.ended import ended
+from tasks.move_champion import Reason, VersionNumber, move_words, promote_version
 from tasks.plan_ingest import root_of
 from tasks.settings import DEFAULT_STORE
 
@@ -28,4 +29,5 @@ def promote(
         source: Whose prices the model was trained on: simulated[:SEED], or anything else
         store: The root of everything that is kept: a folder, or s3://, gs://, az://
     """
-    return promote_version(root_of(store, source), model, version, reason)
+    entry = promote_version(root_of(store, source), model, version, reason)
+    return ended(entry, move_words(entry))

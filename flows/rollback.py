@@ -6,7 +6,8 @@ alias's history -> the version before -> a new entry of the alias
 from prefect import flow
 
 from storage.records import AliasEntry
-from tasks.move_champion import Reason, roll_back_version
+from tasks.ended import ended
+from tasks.move_champion import Reason, move_words, roll_back_version
 from tasks.plan_ingest import root_of
 from tasks.settings import DEFAULT_STORE
 
@@ -21,4 +22,5 @@ def rollback(model: str, reason: Reason, source: str = "stored", store: str = DE
         source: Whose prices the model was trained on: simulated[:SEED], or anything else
         store: The root of everything that is kept: a folder, or s3://, gs://, az://
     """
-    return roll_back_version(root_of(store, source), model, reason)
+    entry = roll_back_version(root_of(store, source), model, reason)
+    return ended(entry, move_words(entry))

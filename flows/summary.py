@@ -28,9 +28,11 @@ from storage.records import (
     Snapshot,
 )
 from storage.store import open_store
-from tasks.publish_status import lines, skill_rows
+from tasks.count_prices import count_rows
+from tasks.history import History, history_of
+from tasks.publish_status import drift_rows, lines, skill_rows
 from tasks.report import forecast_rows, score_rows
-from tasks.stored import CHAMPION, champion_version, model_version, read_scores
+from tasks.stored import CHAMPION
 
 SIMULATED = "[bold yellow]Simulated data[/] from volcast's own simulated exchange, not from a market."
 NARROW: dict[str, Any] = {"box": SIMPLE, "pad_edge": False, "padding": (0, 1, 0, 0)}  # fits 80 columns
@@ -76,16 +78,15 @@ def show_counts(console: Console, counts: PriceCounts | None, *, ingested: bool)
     """A row a ticker, the worst first, and the total; nothing before anything is stored."""
     if counts is None:
         return
-    last_heading = "outcome" if ingested else "behind"
+    *_, total = rows = count_rows(counts, outcome=ingested)
     table = Table(**NARROW)
-    for heading in ("ticker", "stored", "first", "last", "quarantine", "missing", "restated"):
-        table.add_column(heading, no_wrap=True)
-    table.add_column(last_heading, overflow="fold")
-    for row in (*counts.worst, counts.total):
-        numbers = (f"{number:,}" for number in (row.quarantined, row.missing, row.restated))
-        end = row.outcome if ingested else f"{row.behind:,}"
-        table.add_row(row.ticker, f"{row.stored:,}", str(row.first or ""), str(row.last or ""), *numbers, end)
-        table.add_section() if row is counts.worst[-1] else None
+    for heading in rows[0]:
+        left = heading in ("ticker", "outcome")
+        table.add_column(heading, justify="left" if left else "right", no_wrap=heading != "outcome", overflow="fold")
+    for row in rows[:-1]:
+        table.add_row(*map(escape, row.values()))
+    table.add_section()
+    table.add_row(*total.values())
     console.print(table)
     if counts.tickers > len(counts.worst):
         console.print(f"          the worst {len(counts.worst)} of {counts.tickers:,} tickers; the total is of all")
@@ -120,8 +121,8 @@ def show_quarantine(console: Console, store_url: str, rows: list[tuple[str, ...]
     )
 
 
-def show_scorecard(console: Console, scorecard: Scorecard) -> None:
-    """How good the model is, and whether it forecasts."""
+def show_scorecard(console: Console, scorecard: Scorecard, said: str = "") -> None:
+    """How good the model is, and the verdict, unless that was `said` before."""
     model, features = scorecard.model, scorecard.model.scaler.features
     console.print(
         f"[bold]Model[/]     {model.artifact}: final loss {model.final_loss:.5f} on {model.device};\n"
@@ -130,14 +131,20 @@ def show_scorecard(console: Console, scorecard: Scorecard) -> None:
     )
     console.print(_table(score_rows(scorecard), title=str(scorecard.artifact)))
     for sentence in scorecard.words:
-        console.print(f"  {sentence}")
+        console.print(f"  {escape(sentence)}")
+    if scorecard.verdict != said:
+        console.print(f"  [bold]{escape(scorecard.verdict)}[/]")
 
 
 def show_forecast(console: Console, batch: ForecastBatch) -> None:
-    """What was forecast, and by which model."""
+    """What was forecast, and by which model or, said first, by what in its place and why."""
+    if batch.model is None:
+        console.print(
+            f"[bold yellow]Fallback[/]  {batch.by} forecasts in place of {batch.artifact.name}: {escape(batch.why)}."
+        )
     console.print(
-        f"[bold]Forecast[/]  {batch.artifact} by {batch.author}: {batch.rows} rows, "
-        f"sessions {batch.first_session} to {batch.last_session}"
+        f"[bold]Forecast[/]  {batch.artifact} by {batch.model.artifact if batch.model else batch.by}: "
+        f"{batch.rows:,} rows, sessions {batch.first_session} to {batch.last_session}"
     )
     if batch.left_out:
         console.print(f"          [yellow]no forecast of[/] {', '.join(batch.left_out)}: no price, or too few")
@@ -168,8 +175,11 @@ def show_health(console: Console, health: Health | None) -> None:
     for finding in health.findings:
         colour = "red" if finding.needs_person else "yellow"
         console.print(f"[{colour}]{finding.code}[/] {escape(finding.words)} {escape(finding.remedy)}")
-    if health.skill:
-        console.print(_table(skill_rows(health), title="Live skill: below 1, better than the rival"))
+    if skill := skill_rows(map(dict, health.skill)):
+        title = "Live skill, last target sessions: below 1, better than the rival"
+        console.print(_table(skill, title=title, padding=0))
+    if rows := drift_rows(health):
+        console.print(_table(rows, title="Drift of the inputs, population stability index"))
 
 
 def show_result(console: Console, result: PipelineResult) -> None:
@@ -178,8 +188,10 @@ def show_result(console: Console, result: PipelineResult) -> None:
     show_prices(console, result.snapshot)
     for report in result.reports:
         name = report.batch.artifact.name
-        console.print(f"\n[bold]Training[/]  {name}: {result.trainings[name]}")
-        show_scorecard(console, report.scorecard)
+        training = result.trainings[name]
+        console.print(f"\n[bold]Training[/]  {name}: {escape(training)}")
+        if report.scorecard is not None:
+            show_scorecard(console, report.scorecard, said=training)
         show_forecast(console, report.batch)
         for path in report.files.values():
             console.print(f"          {nice_path(path)}")
@@ -216,34 +228,29 @@ def show_server(console: Console, server: Server) -> None:
 
 
 def show_models(console: Console, store_url: str) -> None:
-    """A table of every version of every model."""
+    """A table of every version of every model; then why those that did not pass did not, and each move."""
     artifacts = ArtifactStore(open_store(store_url))
-    table = Table(
-        title=f"Models in {nice_path(store_url)}",
-        title_justify="left",
-        box=SIMPLE,
-        pad_edge=False,
-        padding=(0, 1, 0, 0),
-    )
-    for heading in ("model", "version", "trained", "cutoff", "loss", "seed", "score"):
-        table.add_column(heading, no_wrap=True)
-    for name in artifacts.names("model"):
-        champion, scores = champion_version(artifacts, name), read_scores(artifacts, name)
-        for version in artifacts.versions("model", name):
-            record = model_version(artifacts, store_url, artifacts.get("model", name, version))
-            table.add_row(
-                name,
-                f"v{version} {CHAMPION if version == champion else ''}",
-                f"{artifacts.get('model', name, version).created_at:%Y-%m-%d}",
-                str(record.scaler.features.snapshot.cutoff),
-                f"{record.final_loss:.5f}",
-                str(artifacts.get("model", name, version).facts["seed"]),
-                scores.get(version, "not scored"),
-            )
-    nothing = f"No model has been trained in {nice_path(store_url)}. Train one with: volcast run"
-    console.print(table if table.row_count else nothing)
-    for name in artifacts.names("model"):
-        _show_history(console, artifacts, name)
+    histories = [history_of(artifacts, store_url, name) for name in artifacts.names("model")]
+    if not histories:
+        console.print(f"No model has been trained in {nice_path(store_url)}. Train one with: volcast run")
+        return
+    rows = [
+        {
+            "model": history.name,
+            "version": f"v{line.version}",
+            "trained": f"{line.trained}",
+            "cutoff": f"{line.cutoff}",
+            "loss": f"{line.loss:.5f}",
+            "seed": f"{line.seed}",
+            "score": line.score,
+            "now": CHAMPION if line.is_champion else "",
+        }
+        for history in histories
+        for line in history.versions
+    ]
+    console.print(_table(rows, title=f"Models in {nice_path(store_url)}"))
+    for history in histories:
+        _show_history(console, history)
 
 
 def show_lineage(console: Console, store_url: str, name: str) -> None:
@@ -255,7 +262,7 @@ def show_lineage(console: Console, store_url: str, name: str) -> None:
     for step in chain[1:]:
         branch = branch.add(_line(step))
     console.print(tree)
-    _show_history(console, artifacts, name)
+    _show_history(console, history_of(artifacts, store_url, name))
 
 
 def nice_path(url_or_path: str) -> str:
@@ -267,18 +274,22 @@ def nice_path(url_or_path: str) -> str:
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
-def _table(rows: Sequence[Mapping[str, str]], *, title: str) -> Table:
-    table = Table(*rows[0], title=title, title_justify="left", title_style="bold", **NARROW)
+def _table(rows: Sequence[Mapping[str, str]], *, title: str, **style: Any) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", **NARROW | style)
+    for place, heading in enumerate(rows[0]):
+        table.add_column(heading, justify="right" if place else "left")
     for row in rows:
         table.add_row(*row.values())
     return table
 
 
-def _show_history(console: Console, artifacts: ArtifactStore, name: str) -> None:
-    """Every move of a model's champion, oldest first, with its reason."""
-    for entry in artifacts.history("model", name, CHAMPION):
+def _show_history(console: Console, history: History) -> None:
+    """Why the versions that did not pass did not; then every move of the champion, oldest first, with its reason."""
+    for line in history.not_promoted:
+        console.print(f"{history.name} v{line.version}: {escape(line.verdict)}")
+    for entry in history.moves:
         since = f"{entry.set_at:%Y-%m-%d %H:%M}"
-        console.print(f"{name}: {CHAMPION} since {since} UTC: v{entry.version}. {escape(entry.reason)}")
+        console.print(f"{history.name}: {CHAMPION} since {since} UTC: v{entry.version}. {escape(entry.reason)}")
 
 
 def _loss_table(title: str, scores: Sequence[ForecasterScore]) -> Table:

@@ -5,8 +5,9 @@ store -> findings -> verdict
 
 from prefect import flow
 
+from tasks.ended import ended
 from tasks.settings import DEFAULT_STORE
-from tasks.upkeep import require_undamaged
+from tasks.upkeep import require_undamaged, undamaged_words
 
 
 @flow(flow_run_name="verify {store}")
@@ -18,4 +19,5 @@ def verify(store: str = DEFAULT_STORE) -> int:
     Args:
         store: The root of everything that is kept: a folder, or s3://, gs://, az://
     """
-    return require_undamaged(store)
+    left_over = require_undamaged(store)
+    return ended(left_over, undamaged_words(store, left_over))

@@ -38,3 +38,9 @@ def format_shares(shares: float) -> str:
     if abs(shares) >= 1e6:
         return f"{shares / 1e6:.2f} M"
     return f"{shares / 1e3:.1f} k" if abs(shares) >= 1e3 else f"{shares:.0f}"
+
+
+def format_millions(shares: float) -> str:
+    """Million shares for a reader, three digits or so: 33.7, 6.18, 0.099."""
+    millions = shares / 1e6
+    return f"{millions:,.{3 if millions < 1 else 2 if millions < 10 else 1}f}"

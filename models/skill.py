@@ -15,12 +15,16 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from models.live_scores import LEVELS
+from models.scores import BANDS
+
 WINDOWS = (5, 20, 60)  # target sessions: a week, a month, a quarter
 ALL = "all"  # the mean over the tickers
 RIVALS = ("har", "naive")
 LOSSES = ("mase", "pinball")
 SHARES = {"in_80": "coverage_80", "in_95": "coverage_95", "over": "over_share"}  # of rows, column -> name
 KEY = ["ticker", "cutoff", "h"]
+ROLLING, FEWEST = 20, 5  # target sessions in a rolling mean, and at its start
 
 
 def live_skill(scores: pd.DataFrame, windows: Sequence[int] = WINDOWS) -> pd.DataFrame:
@@ -36,6 +40,30 @@ def live_skill(scores: pd.DataFrame, windows: Sequence[int] = WINDOWS) -> pd.Dat
         _window(rows.loc[rows["ds"] >= newest[min(count, len(newest)) - 1]], count) for count in windows if len(rows)
     ]
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame({"sessions": [], "ticker": [], "rows": []})
+
+
+def rolling_errors(errors: pd.DataFrame) -> pd.DataFrame:
+    """MASE over the last ROLLING target sessions: index ds, columns published, har, naive; NaN before FEWEST of them.
+
+    `errors`: ds, model, published, rows, mase (the sum over the rows).
+    """
+    said = errors.loc[errors["published"]].assign(model="published")
+    rows = pd.concat([said, errors.loc[errors["model"].isin(RIVALS)]])
+    sums = rows.pivot_table(index="ds", columns="model", values=["mase", "rows"], aggfunc="sum")
+    means = pd.DataFrame(sums["mase"] / sums["rows"]).reindex(columns=["published", *RIVALS])
+    return pd.DataFrame(means.rolling(ROLLING, min_periods=FEWEST).mean())
+
+
+def live_calibration(below: pd.DataFrame) -> pd.DataFrame:
+    """The share of volumes at or below each published quantile: index nominal level, a column a band of horizons.
+
+    `below`: h, rows, and how many of the rows were at or below each of LEVELS.
+    """
+    shares = {}
+    for band, ends in BANDS.items():
+        inside = below.loc[below["h"].between(*ends)]
+        shares[band] = [inside[name].sum() / inside["rows"].sum() for name in LEVELS]
+    return pd.DataFrame(shares, index=list(LEVELS.values()))
 
 
 def _beside_rivals(scores: pd.DataFrame) -> pd.DataFrame:

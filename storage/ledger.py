@@ -5,6 +5,7 @@ that was published first is the one that is scored. Beside what was published st
 fallback stood in for, from the same cutoff: what one was worth against the other follows from `scores` alone.
 """
 
+from collections.abc import Sequence
 from datetime import date
 
 import pandas as pd
@@ -12,12 +13,13 @@ import pyarrow as pa
 from deltalake import QueryBuilder
 
 from storage.additions import Additions
-from storage.queries import literal
+from storage.queries import among, literal
 from storage.schemas import FORECASTS, SCORES
 from storage.store import Store
 
 FORECAST_TABLE, SCORE_TABLE = "forecasts", "scores"
 FORECAST_KEY = ["name", "version", "ticker", "cutoff", "h", "model"]
+QUANTILES = ("lo_95", "lo_80", "median", "hi_80", "hi_95")
 SCORE_KEY = ["name", "ticker", "cutoff", "h", "model"]
 FIRST_PUBLISHED = """
     SELECT f.* FROM forecasts f
@@ -69,10 +71,41 @@ class Ledger:
         found = self._forecasts.query("max(cutoff) AS cutoff", f"name = {literal(name)}")["cutoff"].to_pylist()
         return found[0] if found else None
 
-    def scores(self, name: str, *, first: date) -> pd.DataFrame:
-        """The scores of the forecast `name` of targets from `first` on: SCORES, by target, ticker, cutoff, model."""
-        rows = self._scores.rows(f"name = {literal(name)} AND ds >= {literal(first)}")
+    def scores(self, name: str, *, first: date, tickers: Sequence[str] | None = None) -> pd.DataFrame:
+        """The scores of the forecast `name` of targets from `first` on: SCORES, by target, ticker, cutoff, model.
+
+        `tickers`: only theirs; by default all.
+        """
+        only = "" if tickers is None else f" AND {among('ticker', tickers)}"
+        rows = self._scores.rows(f"name = {literal(name)} AND ds >= {literal(first)}{only}")
         return rows.sort_values(["ds", "ticker", "cutoff", "model"], ignore_index=True)
+
+    def errors(self, name: str, *, first: date) -> pd.DataFrame:
+        """Errors of the forecast `name` in units of the scale, of targets from `first` on: ds (datetime64[s]), model,
+        published, rows, mase (the sum over these rows); by target and model. Empty before any is scored.
+        """
+        sql = f"""SELECT ds, model, published, count(*) AS rows, sum(absolute_error / scale) AS mase FROM scores
+            WHERE name = {literal(name)} AND ds >= {literal(first)} AND scale IS NOT NULL
+            GROUP BY ds, model, published ORDER BY ds, model"""
+        return self._counted(sql)
+
+    def shares_below(self, name: str, *, first: date) -> pd.DataFrame:
+        """How many volumes, of targets from `first` on, were at or below each quantile that was published: h, rows,
+        lo_95, lo_80, median, hi_80, hi_95; by h. Empty before any is scored.
+        """
+        below = ", ".join(f"sum(CASE WHEN s.actual <= f.{each} THEN 1 ELSE 0 END) AS {each}" for each in QUANTILES)
+        same = " AND ".join(f"s.{column} = f.{column}" for column in FORECAST_KEY)
+        sql = f"""SELECT s.h, count(*) AS rows, {below} FROM scores s JOIN forecasts f ON {same}
+            WHERE s.published AND s.name = {literal(name)} AND s.ds >= {literal(first)} GROUP BY s.h ORDER BY s.h"""
+        return self._counted(sql)
+
+    def _counted(self, sql: str) -> pd.DataFrame:
+        """What a query of both tables gives; an empty frame before there is anything in them."""
+        forecasts, scores = self._forecasts.open(), self._scores.open()
+        if forecasts is None or scores is None:
+            return pd.DataFrame()
+        tables = QueryBuilder().register(FORECAST_TABLE, forecasts).register(SCORE_TABLE, scores)
+        return pa.table(tables.execute(sql)).to_pandas(date_as_object=False)
 
 
 def _cutoffs_of(rows: pd.DataFrame) -> str:

@@ -221,13 +221,23 @@ class ForecastBatch(Record):
         """The model, or the fallback and why."""
         return str(self.model.artifact) if self.model else f"{self.by}, a fallback: {self.why}"
 
+    @property
+    def words(self) -> str:
+        """One line for logs and people."""
+        return f"{self.artifact} by {self.author}, from {self.snapshot.cutoff}, {self.rows:,} rows"
+
 
 class Report(Record):
     """The files that a person reads: name -> path or URL."""
 
     batch: ForecastBatch
-    scorecard: Scorecard
+    scorecard: Scorecard | None  # beside a fallback's forecast: of a model that did not make it
     files: dict[str, str]
+
+    @property
+    def words(self) -> str:
+        """One line for logs and people."""
+        return f"report on {self.batch.artifact}: {', '.join(self.files)}"
 
 
 class PipelineResult(Record):

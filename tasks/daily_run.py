@@ -1,11 +1,10 @@
 """What a daily run works on, whether there is anything for it to do, and how it ended."""
 
 from datetime import date
-from typing import Any, cast
+from typing import Any
 
 from prefect import get_run_logger, task
 from prefect.client.schemas.objects import State
-from prefect.states import Completed
 
 from storage.artifacts import ArtifactStore
 from storage.errors import NotStored
@@ -15,6 +14,7 @@ from storage.prices import PriceTable
 from storage.records import ForecastBatch
 from storage.store import Store, open_store
 from tasks.choose_forecaster import require_ahead
+from tasks.ended import ended
 from tasks.events import emit
 from tasks.plan_ingest import last_session, root_of
 from tasks.settings import DataSettings, TrainingSettings
@@ -79,22 +79,19 @@ def skipped_day(data: DataSettings, why: str) -> Daily:
     """The early return of a day on which nothing is new: a state of its own in the UI."""
     get_run_logger().info("Skipped: %s", why)
     _tell_end(data, f"Skipped: {why}")
-    ended = Completed(name="Skipped", message=f"Skipped: {why}", data=Daily(batch=None, health=None, skipped=why))
-    return cast(Daily, ended)  # Prefect unpacks a state
+    return ended(Daily(batch=None, health=None, skipped=why), f"Skipped: {why}", "Skipped")
 
 
 def ended_day(data: DataSettings, batch: ForecastBatch, health: Health) -> Daily:
     """The final state, with what was published and what is to be known."""
     message = f"{batch.artifact} by {batch.author}; {health.words}"
     _tell_end(data, message)
-    ended = Completed(message=message, data=Daily(batch=batch, health=health))
-    return cast(Daily, ended)
+    return ended(Daily(batch=batch, health=health), message)
 
 
 def ended_look(health: Health) -> Health:
     """The final state of a look at how things stand."""
-    name = "NeedsPerson" if health.needs_person else "Healthy"
-    return cast(Health, Completed(name=name, message=health.words, data=health))
+    return ended(health, health.words, "NeedsPerson" if health.needs_person else "Healthy")
 
 
 def _tell_end(data: DataSettings, words: str) -> None:

@@ -13,12 +13,12 @@ from tasks.stored import FORECAST_FILE, read_frame
 FORMATS = (".parquet", ".csv")
 
 
-def check_out(out: Path | None) -> None:
-    """Raises ValueError for a file that is neither .parquet nor .csv, or whose folder is not there."""
+def check_out(out: Path | None, formats: Sequence[str] = FORMATS) -> None:
+    """Raises ValueError for a file whose name ends otherwise, or whose folder is not there."""
     if out is None:
         return
-    if out.suffix.lower() not in FORMATS:
-        raise ValueError(f"--out {out}: expected a name that ends in {' or '.join(FORMATS)}.")
+    if out.suffix.lower() not in formats:
+        raise ValueError(f"--out {out}: expected a name that ends in {' or '.join(formats)}.")
     if not out.resolve().parent.is_dir():
         raise ValueError(f"--out {out}: there is no folder {out.resolve().parent}. Make it first.")
 

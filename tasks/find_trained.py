@@ -63,10 +63,16 @@ def find_trained(features: FeatureSet, training: TrainingSettings, why: RetrainS
     return Found(scorecard=last, settled=_cooling(last, features, why))
 
 
-def find_scorecard(batch: ForecastBatch) -> Scorecard:
-    """The newest scorecard of the model that made the forecast. Raises NotStored when it was never scored."""
-    assert batch.model is not None, f"{batch.artifact} is a fallback's, which has no scorecard"
-    return scorecard_of_model(batch.snapshot.store, batch.model.artifact)
+def find_scorecard(batch: ForecastBatch) -> Scorecard | None:
+    """The newest scorecard of the model that made the forecast. Raises NotStored when it was never scored.
+
+    Beside a fallback's forecast: the newest one of that name, which says why its model did not pass; None without any.
+    """
+    if batch.model is not None:
+        return scorecard_of_model(batch.snapshot.store, batch.model.artifact)
+    artifacts = ArtifactStore(open_store(batch.snapshot.store))
+    newest = artifacts.newest("scorecard", batch.artifact.name)
+    return None if newest is None else scorecard_of(artifacts, batch.snapshot.store, newest)
 
 
 def scorecard_of_model(url: str, model: ArtifactRef) -> Scorecard:

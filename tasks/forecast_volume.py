@@ -49,7 +49,7 @@ def forecast_volume(snapshot: Snapshot, training: TrainingSettings, choice: Choi
         left_out=tuple(left_out),
         **by,
     )
-    get_run_logger().info("%s: %d rows by %s, cutoff %s", batch.artifact, batch.rows, batch.author, snapshot.cutoff)
+    get_run_logger().info(batch.words)
     return batch
 
 

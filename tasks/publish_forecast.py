@@ -28,17 +28,22 @@ VALUES = {MODEL: "median", f"{MODEL}-mean": "mean"} | {f"{MODEL}-{end}": end.rep
 
 @task(task_run_name="publish {batch.artifact}")
 def publish_forecast(batch: ForecastBatch, training: TrainingSettings, choice: Choice) -> ForecastBatch:
-    """The batch as it was, in the ledger once; a nowcast has no place in it."""
-    log, store = get_run_logger(), open_store(batch.snapshot.store)
-    newest = PriceTable(store).coverage()["last"].reindex(list(batch.snapshot.tickers)).max().date()
-    if not training.method().horizon:
-        log.info("%s is a nowcast: not in the ledger", batch.artifact)
-    elif newest > batch.snapshot.cutoff:
-        log.info("%s is of the past, prices are stored up to %s: not in the ledger", batch.artifact, newest)
+    """The batch as it was, in the ledger once, where it is live."""
+    if why := why_not_live(batch, training):
+        get_run_logger().info("%s %s: not in the ledger", batch.artifact, why)
     else:
-        added = Ledger(store).record_forecasts(ledger_rows(batch, choice))
-        log.info("%s: %d rows new in the ledger", batch.artifact, added)
+        added = Ledger(open_store(batch.snapshot.store)).record_forecasts(ledger_rows(batch, choice))
+        get_run_logger().info("%s: %d rows new in the ledger", batch.artifact, added)
     return batch
+
+
+def why_not_live(batch: ForecastBatch, training: TrainingSettings) -> str:
+    """Why a forecast is none of what is to come; empty for one that is."""
+    if not training.method().horizon:
+        return "is a nowcast"
+    last = PriceTable(open_store(batch.snapshot.store)).coverage()["last"]
+    newest = last.reindex(list(batch.snapshot.tickers)).max().date()
+    return f"is of the past, prices are stored up to {newest}" if newest > batch.snapshot.cutoff else ""
 
 
 def ledger_rows(batch: ForecastBatch, choice: Choice) -> pd.DataFrame:

@@ -1,25 +1,24 @@
 """Show an operator how things stand: the artifact `volcast-status`, with its history, on the run."""
 
+from collections.abc import Iterable, Mapping
+from typing import Any
+
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
 
-from models.skill import ALL
 from storage.health import Health
 from tasks.report import SIMULATED_NOTE, markdown_table
 
-RATIOS = {"mase": ".3f", "mase_har": ".3f", "mase_naive": ".3f", "pinball_har": ".3f", "pinball_naive": ".3f"}
-SHARES = {"coverage_80": ".1%", "coverage_95": ".1%", "over_share": ".1%", "bias": "+.1%"}
-HEADINGS = {
-    "mase": "MASE",
-    "mase_har": "/ har",
-    "mase_naive": "/ naive",
-    "pinball_har": "pinball / har",
-    "pinball_naive": "/ naive ",
-    "coverage_80": "in 80%",
-    "coverage_95": "in 95%",
-    "over_share": "over",
-    "bias": "bias",
-}
+COLUMNS = {
+    "mase": ("MASE", ".3f"),
+    "mase_har": ("/ har", ".3f"),
+    "mase_naive": ("/ naive", ".3f"),
+    "pinball_har": ("pinball / har", ".3f"),
+    "coverage_80": ("in 80%", ".1%"),
+    "coverage_95": ("in 95%", ".1%"),
+    "over_share": ("over", ".1%"),
+    "bias": ("bias", "+.1%"),
+}  # of models/skill.py -> heading and format
 
 
 @task(task_run_name="publish the status of {health.name}")
@@ -31,7 +30,7 @@ def publish_status(health: Health) -> None:
 def markdown(health: Health) -> str:
     """How things stand, for a reader."""
     findings = [f"* **{each.code}** {each.words} {each.remedy}" for each in health.findings]
-    skill = skill_rows(health)
+    skill = skill_rows(map(dict, health.skill))
     parts = [
         f"# {health.name} at the close of {health.session}",
         *([SIMULATED_NOTE] if health.simulated else []),
@@ -49,10 +48,10 @@ def markdown(health: Health) -> str:
 
 def lines(health: Health) -> list[str]:
     """Prices, forecast and champion in a line each."""
-    behind = f"{health.behind} sessions behind the market" if health.behind else "up to date"
+    behind = f"{health.behind:,} sessions behind the market" if health.behind else "up to date"
     prices = f"prices of {health.tickers:,} tickers to {health.cutoff}, {behind}"
     made = f"forecast from {health.forecast_cutoff} by {health.by}" if health.forecast_cutoff else "no forecast yet"
-    age = f"{health.champion}, {health.model_age} sessions old" if health.champion else "no champion"
+    age = f"{health.champion}, {health.model_age:,} sessions old" if health.champion else "no champion"
     counts = f"{health.quarantined:,} rows quarantined and {health.restated:,} restated"
     return [
         f"{prices}; {counts} of the last 20 sessions",
@@ -61,15 +60,17 @@ def lines(health: Health) -> list[str]:
     ]
 
 
-def skill_rows(health: Health) -> list[dict[str, str]]:
-    """Live skill, rounded for a reader, one dictionary a window and ticker."""
+def skill_rows(skill: Iterable[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """Live skill (models/skill.py: live_skill), rounded for a reader, one dictionary a window and ticker."""
     rows = []
-    for own in health.skill:
-        numbers = {name: (getattr(own, name), form) for name, form in (RATIOS | SHARES).items()}
-        shown = {HEADINGS[name]: "-" if value is None else f"{value:{form}}" for name, (value, form) in numbers.items()}
-        who = "all tickers" if own.ticker == ALL else own.ticker
-        rows.append({"sessions": str(own.sessions), "of": who, "rows": f"{own.rows:,}", **shown})
+    for own in skill:
+        numbers = {heading: _shown(own[name], form) for name, (heading, form) in COLUMNS.items()}
+        rows.append({"of": own["ticker"], "last": str(own["sessions"]), "rows": f"{own['rows']:,}", **numbers})
     return rows
+
+
+def _shown(value: float | None, form: str) -> str:
+    return "-" if value is None or value != value else f"{value:{form}}"  # NaN: there was no rival
 
 
 def drift_rows(health: Health) -> list[dict[str, str]]:

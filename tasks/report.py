@@ -7,16 +7,17 @@ from collections.abc import Mapping, Sequence
 import obstore
 import pandas as pd
 from prefect import get_run_logger, task
-from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.artifacts import create_markdown_artifact
 
 from models.recipes import DEFAULT_RECIPE
 from models.words import listed
 from storage.artifacts import ArtifactStore
-from storage.records import ForecastBatch, ModelVersion, Report, Scorecard, Snapshot
+from storage.records import ForecastBatch, Report, Scorecard, Snapshot
 from storage.store import open_store
 from tasks.frames import to_parquet
-from tasks.methods.protocol import Names, Plot
+from tasks.methods.protocol import Method, Names, Plot
 from tasks.methods.registry import method_from
+from tasks.methods.volume import in_order
 from tasks.prepared import read_prepared
 from tasks.stored import FORECAST_FILE, read_frame, read_model, reader, stored_method
 from tasks.take_snapshot import read_prices
@@ -24,39 +25,43 @@ from tasks.take_snapshot import read_prices
 SIMULATED_NOTE = (
     "**Simulated data**: these prices and volumes come from volcast's own simulated exchange, not from a market."
 )
-MAX_PLOTS_BYTES = 200_000  # of the PNGs in a Prefect artifact; as text they grow by a third, and 300 kB is its limit
+LEADING = 3  # tickers whose forecast a scorecard shows: an artifact holds 300 kB, and a chart takes 40 as text
 
 
 @task(task_run_name="publish the report on {scorecard.model.artifact}")
 def publish_report(scorecard: Scorecard) -> None:
-    """One markdown artifact with the plots in it, and one table artifact with the scores, on the calling flow run."""
+    """One markdown artifact on the calling flow run: verdict, scores, plots of the model and of what it forecasts."""
     model = scorecard.model
-    name, snapshot = _slug(model.artifact.name), model.scaler.features.snapshot
-    method, predictor = read_model(_artifacts(snapshot), model.artifact.name, model.artifact.version)
+    snapshot, name = model.scaler.features.snapshot, model.artifact.name
+    method, predictor = read_model(_artifacts(snapshot), name, model.artifact.version)
     forecasts = method.forecast(read_prepared(model.scaler.features, method), predictor)
-    plots = [*_forecast_plots(model, snapshot, forecasts), *_model_plots(scorecard)]
-    verdict = scorecard.words[1]
+    leading = forecasts.loc[forecasts["unique_id"].isin(in_order(forecasts)[:LEADING])]
+    plots = [*_forecast_plots(method, snapshot, leading), *model_plots(scorecard)]
+    key = "volcast-scorecard" + ("" if name == DEFAULT_RECIPE else f"-{slug(name)}")
     create_markdown_artifact(
-        key=f"volcast-report-{name}",
-        markdown="\n\n".join([markdown(scorecard), *map(_image, _small_enough(plots))]),
-        description=verdict,
+        key=key, markdown="\n\n".join([markdown(scorecard), *map(image, plots)]), description=scorecard.verdict
     )
-    create_table_artifact(key=f"volcast-scorecard-{name}", table=score_rows(scorecard), description=verdict)
-    get_run_logger().info("report and scorecard of %s are among this run's artifacts", model.artifact)
+    get_run_logger().info("%s is this run's artifact %s", scorecard.artifact, key)
 
 
 @task(task_run_name="write the report on {batch.artifact}")
-def write_report(batch: ForecastBatch, scorecard: Scorecard) -> Report:
-    """Plots, scorecard and forecast as plain files under `reports/` of the store."""
+def write_report(batch: ForecastBatch, scorecard: Scorecard | None) -> Report:
+    """Plots, scorecard and forecast as plain files under `reports/` of the store.
+
+    Beside a fallback's forecast the scorecard is that of a model which did not make it, and its plots are left out.
+    """
     store, forecasts = open_store(batch.snapshot.store), _forecasts(batch)
     folder = f"reports/{batch.artifact.name}/v{batch.artifact.version}"
-    plots = [*_forecast_plots(scorecard.model, batch.snapshot, forecasts), *_model_plots(scorecard)]
+    plots = _forecast_plots(_method(batch), batch.snapshot, forecasts)
+    plots += model_plots(scorecard) if scorecard and batch.model else []
     files = {
         "forecast.parquet": to_parquet(forecasts),
         "forecast.csv": forecasts.to_csv(index=False, date_format="%Y-%m-%d").encode(),
         **{plot.file: plot.png for plot in plots},
-        "scorecard.md": markdown(scorecard).encode(),
     }
+    if scorecard is not None:
+        by_another = [] if batch.model else [f"**The forecast is not by this model, but by {batch.author}.**"]
+        files["scorecard.md"] = "\n\n".join([*by_another, markdown(scorecard)]).encode()
     for name, data in files.items():
         obstore.put(store.objects, f"{folder}/{name}", data)
     where = {name: f"{store.folder or store.url}/{folder}/{name}" for name in files}
@@ -92,62 +97,59 @@ def score_rows(scorecard: Scorecard) -> list[dict[str, str]]:
 
 def forecast_rows(batch: ForecastBatch) -> list[dict[str, str]]:
     """The coming sessions of the first tickers, rounded for a reader; none for a nowcast."""
-    if batch.model is None:  # a fallback's has the form of the volume recipe's
-        return method_from({"name": DEFAULT_RECIPE}).forecast_rows(_forecasts(batch))
-    model = batch.model.artifact
-    return stored_method(_artifacts(batch.snapshot), model.name, model.version).forecast_rows(_forecasts(batch))
+    return _method(batch).forecast_rows(_forecasts(batch))
 
 
 def _forecasts(batch: ForecastBatch) -> pd.DataFrame:
     return read_frame(_artifacts(batch.snapshot), batch.artifact, FORECAST_FILE)
 
 
+def _method(batch: ForecastBatch) -> Method:
+    if batch.model is None:
+        return method_from({"name": DEFAULT_RECIPE})  # a fallback's has the form of the volume recipe's
+    return stored_method(_artifacts(batch.snapshot), batch.model.artifact.name, batch.model.artifact.version)
+
+
 def _artifacts(snapshot: Snapshot) -> ArtifactStore:
     return ArtifactStore(open_store(snapshot.store))
 
 
-def _model_plots(scorecard: Scorecard) -> list[Plot]:
+def model_plots(scorecard: Scorecard) -> list[Plot]:
     """Of the model on the data that it was trained and tested on."""
     model, snapshot = scorecard.model, scorecard.model.scaler.features.snapshot
     artifacts = _artifacts(snapshot)
     method, predictor = read_model(artifacts, model.artifact.name, model.artifact.version)
-    names = Names(tickers=listed(snapshot.tickers, 5), version=str(model.artifact), note=_note(snapshot))
+    names = Names(tickers=listed(snapshot.tickers, 5), version=str(model.artifact), note=simulated_note(snapshot))
     return method.model_plots(
         lambda: read_prepared(model.scaler.features, method), predictor, reader(artifacts, scorecard.artifact), names
     )
 
 
-def _forecast_plots(model: ModelVersion, snapshot: Snapshot, forecasts: pd.DataFrame) -> list[Plot]:
-    method = stored_method(_artifacts(snapshot), model.artifact.name, model.artifact.version)
-    return method.forecast_plots(read_prices(open_store(snapshot.store), snapshot), forecasts, _note(snapshot))
+def _forecast_plots(method: Method, snapshot: Snapshot, forecasts: pd.DataFrame) -> list[Plot]:
+    return method.forecast_plots(read_prices(open_store(snapshot.store), snapshot), forecasts, simulated_note(snapshot))
 
 
-def _note(snapshot: Snapshot) -> str:
+def simulated_note(snapshot: Snapshot) -> str:
     return " (simulated)" if snapshot.simulated else ""
 
 
-def _small_enough(plots: Sequence[Plot]) -> list[Plot]:
-    """The first ones and the last, as many as an artifact may hold."""
-    *first, last = plots
-    chosen, size = [], len(last.png)
-    for plot in first:
-        size += len(plot.png)
-        if size > MAX_PLOTS_BYTES:
-            break
-        chosen.append(plot)
-    return [*chosen, last]
+def data_uri(plot: Plot) -> str:
+    """The picture as text, to stand inside of a page."""
+    return f"data:image/png;base64,{base64.b64encode(plot.png).decode()}"
 
 
-def _image(plot: Plot) -> str:
-    return f"![{plot.title}](data:image/png;base64,{base64.b64encode(plot.png).decode()})"
+def image(plot: Plot) -> str:
+    """The picture, inside of markdown."""
+    return f"![{plot.title}]({data_uri(plot)})"
 
 
 def markdown_table(rows: Sequence[Mapping[str, str]]) -> str:
     """The rows, which have the same keys, under these as headings."""
-    whole = [list(rows[0]), ["---"] * len(rows[0]), *(list(row.values()) for row in rows)]
+    lines = ["---", *["---:"] * (len(rows[0]) - 1)]  # numbers stand to the right
+    whole = [list(rows[0]), lines, *(list(row.values()) for row in rows)]
     return "\n".join(f"| {' | '.join(row)} |" for row in whole)
 
 
-def _slug(name: str) -> str:
+def slug(name: str) -> str:
     """A name as Prefect's artifact keys allow it: `tutorial.BRK-B` -> `tutorial-brk-b`."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")

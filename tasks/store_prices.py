@@ -9,11 +9,12 @@ from pydantic import BaseModel, ConfigDict
 
 from storage.prices import Commit, PriceTable
 from storage.quarantine import QuarantineTable
-from storage.records import PriceCounts
+from storage.records import PriceCounts, Snapshot
 from storage.restatements import RestatementTable
 from storage.rows import bucket_of
 from storage.staging import StagedFrame, discard, unstage
 from storage.store import Store, open_store
+from tasks.ended import ended
 from tasks.fetch_prices import Fetched, FetchFailed
 from tasks.plan_ingest import IngestPlan
 from tasks.settings import DataSettings
@@ -110,6 +111,11 @@ def ingested_part(data: DataSettings, plan: IngestPlan, fetched: list[Fetched], 
     failed = {ticker for batch in fetched for ticker in batch.failed}
     tickers = tuple(ticker for ticker in plan.tickers if ticker not in failed)
     return data.model_copy(update={"tickers": tickers, "as_of": ingested.newest_session or data.as_of})
+
+
+def ended_ingest(ingested: Ingested, snapshot: Snapshot) -> Snapshot:
+    """The final state of an ingest, with what it brought."""
+    return ended(snapshot, f"{ingested.words}; to {snapshot.cutoff}")
 
 
 class _Buckets:

@@ -7,7 +7,6 @@ from typing import Any
 
 import pandas as pd
 
-from models.evaluation import MODEL
 from storage.artifacts import ArtifactStore
 from storage.errors import NotStored
 from storage.records import ArtifactRef, FeatureSet, FittedScaler, Manifest, ModelVersion, Scorecard, Snapshot
@@ -107,17 +106,6 @@ def scorecard_of(artifacts: ArtifactStore, store_url: str, manifest: Manifest) -
         promote=facts["promote"],
         verdict=facts["verdict"],
     )
-
-
-def read_scores(artifacts: ArtifactStore, name: str) -> dict[int, str]:
-    """Version of a model -> its scores for a reader, from the newest scorecard of each."""
-    found: dict[int, str] = {}
-    for version in artifacts.versions("scorecard", name):
-        manifest = artifacts.get("scorecard", name, version)
-        scores = json.loads(artifacts.read(manifest, SCORES_FILE))
-        method = stored_method(artifacts, name, manifest.parents[0].version)
-        found[manifest.parents[0].version] = f"{method.metric_name} {method.metric(scores[MODEL])}"
-    return found
 
 
 def _parent(artifacts: ArtifactStore, manifest: Manifest) -> Manifest:

@@ -32,8 +32,14 @@ def require_undamaged(store_url: str) -> int:
     if damaged:
         shown = " ".join(damaged[:SHOWN])
         raise Corrupt(f"{len(damaged)} faults found in {store_url}. {shown}{' …' * (len(damaged) > SHOWN)}")
-    get_run_logger().info("everything in %s is as it was written", store_url)
+    get_run_logger().info(undamaged_words(store_url, left_over))
     return left_over
+
+
+def undamaged_words(store_url: str, left_over: int) -> str:
+    """One line for logs and people."""
+    words = f"everything in {store_url} is as it was written"
+    return words + (f"; {left_over:,} files are left over, see: volcast gc" if left_over else "")
 
 
 def collect_garbage(store_url: str, *, keep_versions: int, dry_run: bool) -> dict[str, int]:

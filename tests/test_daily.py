@@ -110,7 +110,7 @@ def test_health_has_live_skill_and_the_status_shows_it(served: Served) -> None:
     assert len(result.health.drift.features) > 15
     words = markdown(result.health)
     assert "Simulated data" in words
-    assert "| 5 | all tickers | 45 |" in words
+    assert "| all | 5 | 45 |" in words
     assert result.health.model_dump(mode="json") == ArtifactStore(store_in(served[0])).get("health", "volume").facts
     assert run_named("monitor volume 2004-07-07").state_name == "Healthy"
 

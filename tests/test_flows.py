@@ -27,7 +27,7 @@ from flows.server import Server, drain
 from models.errors import NotEnoughSessions
 from storage.artifacts import ArtifactStore
 from storage.prices import PriceTable
-from storage.records import ForecastBatch, Manifest, PipelineResult
+from storage.records import ForecastBatch, Manifest, PipelineResult, Report, Scorecard
 from storage.store import open_store
 from tasks.export import write_forecasts
 from tasks.fetch_prices import FetchFailed
@@ -48,6 +48,12 @@ def data_of(path: Path, store: Path, **settings: object) -> DataSettings:
 
 def forecasts_of(batch: ForecastBatch) -> pd.DataFrame:
     return read_frame(ArtifactStore(open_store(batch.snapshot.store)), batch.artifact, FORECAST_FILE)
+
+
+def scored(report: Report) -> Scorecard:
+    """The scorecard of a report that has one."""
+    assert report.scorecard is not None
+    return report.scorecard
 
 
 def run_named(name: str) -> FlowRun:
@@ -87,16 +93,16 @@ def test_the_pipeline_ends_in_a_promoted_model_and_a_forecast_of_each_session(fi
     (report,) = result.reports
     assert (result.snapshot.prices.version, result.snapshot.rows) == (0, 253)
     assert result.snapshot.cutoff == date(2020, 12, 10)
-    assert report.scorecard.promote
+    assert scored(report).promote
     assert report.batch.model is not None
-    assert report.batch.model.artifact == report.scorecard.model.artifact
+    assert report.batch.model.artifact == scored(report).model.artifact
     forecasts = forecasts_of(report.batch)
     assert list(forecasts.columns) == ["unique_id", "cutoff", "ds", "h", "volcast"]
     assert len(forecasts) == 253
     assert list(forecasts["cutoff"]) == list(forecasts["ds"])
     assert set(forecasts["h"]) == {0}
-    assert set(report.scorecard.scores) == {"volcast", "last_value", "mean_20", "least_squares"}
-    assert "Same-session nowcast" in report.scorecard.words[0]
+    assert set(scored(report).scores) == {"volcast", "last_value", "mean_20", "least_squares"}
+    assert "Same-session nowcast" in scored(report).words[0]
     assert all(Path(path).is_file() for path in report.files.values())
 
 
@@ -112,7 +118,7 @@ def test_each_step_is_a_task_run_named_for_what_it_does(finished: Finished) -> N
         "take a snapshot of the prices",
         "train tutorial on 200 rows",
     ]
-    assert task_run_names(run_named(f"ingest all of {source}")) == sorted(
+    assert task_run_names(run_named(f"ingest all of {source} {finished[0].day}")) == sorted(
         [
             f"plan ingest from {source}",
             "fetch SBUX",
@@ -133,22 +139,23 @@ def test_the_log_of_a_training_has_the_shapes_the_layers_and_each_hundredth_loss
     epochs = [int(line.split()[1].rstrip(",")) for line in lines if line.startswith("Epoch: ")]
     assert epochs == [*range(0, 1000, 100), 999]
     assert any("585" in line for line in lines)
-    final_loss = finished[1].reports[0].scorecard.model.final_loss
+    final_loss = scored(finished[1].reports[0]).model.final_loss
     assert f"Epoch: 999, loss: {final_loss:.5f}" in lines
 
 
-def test_a_retraining_carries_one_report_with_its_plots_and_one_table(finished: Finished) -> None:
+def test_a_retraining_carries_one_scorecard_with_its_table_and_plots(finished: Finished) -> None:
     assert finished[1].reports
     run = run_named("retrain tutorial SBUX 2020-12-10")
     with get_client(sync_client=True) as client:
         mine = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run.id]))
         artifacts = {artifact.key: artifact for artifact in client.read_artifacts(artifact_filter=mine)}
-    assert set(artifacts) == {"volcast-report-tutorial-sbux", "volcast-scorecard-tutorial-sbux"}
-    markdown = str(artifacts["volcast-report-tutorial-sbux"].data)
+    assert set(artifacts) == {"volcast-scorecard-tutorial-sbux"}
+    markdown = str(artifacts["volcast-scorecard-tutorial-sbux"].data)
     assert markdown.count("](data:image/png;base64,") == 2
     assert len(markdown) < 300_000
     assert "Same-session nowcast" in markdown
-    assert "least_squares" in str(artifacts["volcast-scorecard-tutorial-sbux"].data)
+    assert "| least_squares |" in markdown
+    assert str(artifacts["volcast-scorecard-tutorial-sbux"].description).startswith("Promoted: the first version")
 
 
 def test_a_forecast_walks_back_to_the_prices_that_it_came_from(finished: Finished) -> None:
@@ -182,7 +189,7 @@ def test_the_same_run_again_is_skipped_by_name_and_makes_no_version(sbux_csv: Pa
 
 def test_a_forced_retraining_gives_the_same_weights_bit_for_bit(sbux_csv: Path, tmp_path: Path) -> None:
     data = data_of(sbux_csv, tmp_path / "data", tickers=("SBUX",))
-    first = pipeline(data, TRAINING).reports[0].scorecard.model
+    first = scored(pipeline(data, TRAINING).reports[0]).model
     again = retrain(data, TRAINING.model_copy(update={"force": True})).model
     assert again.artifact == first.artifact
     assert again.reused
@@ -191,7 +198,7 @@ def test_a_forced_retraining_gives_the_same_weights_bit_for_bit(sbux_csv: Path, 
 
 def test_another_seed_is_scored_beside_the_champion_on_the_same_rows(sbux_csv: Path, tmp_path: Path) -> None:
     data = data_of(sbux_csv, tmp_path / "data", tickers=("SBUX",))
-    first = pipeline(data, TRAINING).reports[0].scorecard
+    first = scored(pipeline(data, TRAINING).reports[0])
     second = retrain(data, TRAINING.model_copy(update={"seed": 1}))
 
     assert second.scores["champion"] == first.scores["volcast"]

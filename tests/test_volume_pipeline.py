@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import yahoo_frame
-from test_flows import forecasts_of, log_lines, run_named
+from test_flows import forecasts_of, log_lines, run_named, scored
 
 import tasks.methods.volume
 from flows.forecast import forecast
@@ -24,9 +24,9 @@ from storage.errors import Corrupt
 from storage.records import PipelineResult
 from storage.store import Store, open_store
 from tasks.checkpoints import StoredCheckpoint
+from tasks.history import history_of
 from tasks.report import forecast_rows, score_rows
 from tasks.settings import DataSettings, TrainingSettings
-from tasks.stored import read_scores
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
 
@@ -81,7 +81,7 @@ def test_one_model_forecasts_the_next_ten_sessions_of_every_ticker(finished: Fin
 
 def test_the_scorecard_has_the_baselines_of_the_same_sessions_and_says_what_took_part(finished: Finished) -> None:
     (report,) = finished[1].reports
-    scorecard = report.scorecard
+    scorecard = scored(report)
     assert set(scorecard.scores) == METHODS
     assert scorecard.promote
     words = " ".join(scorecard.words)
@@ -92,7 +92,10 @@ def test_the_scorecard_has_the_baselines_of_the_same_sessions_and_says_what_took
     assert "63 test sessions are less than a year" in words
     assert [row["method"] for row in score_rows(scorecard)] == list(scorecard.scores)
     assert forecast_rows(report.batch)[0]["session"] == "Tue 2004-06-29"
-    assert read_scores(artifacts_of(finished[1]), "volume")[1].startswith("MASE 1-5 ")
+    (version,) = history_of(artifacts_of(finished[1]), report.batch.snapshot.store, "volume").versions
+    assert version.is_champion
+    assert version.score.startswith("MASE 1-5 ")
+    assert version.verdict == scorecard.verdict
 
 
 def test_the_report_has_a_fan_chart_a_ticker_and_the_calibration_and_is_called_simulated(finished: Finished) -> None:
@@ -165,8 +168,8 @@ def test_without_announcements_the_scorecard_says_so_and_a_short_history_is_left
     yahoo_frame(5, seed=2).to_csv(tmp_path / "csv" / "NEW.csv", index=False)
     source = {"source": f"files:{tmp_path / 'csv'}", "tickers": (), "as_of": None}
     (report,) = pipeline(data_in(tmp_path / "data", **source), TRAINING).reports
-    assert "No announced earnings were known: their features are zeros." in report.scorecard.words
-    assert "Not forecast, too short a history: NEW." in report.scorecard.words
+    assert "No announced earnings were known: their features are zeros." in scored(report).words
+    assert "Not forecast, too short a history: NEW." in scored(report).words
     assert set(forecasts_of(report.batch)["unique_id"]) == {"SBUX"}
     assert report.batch.left_out == ("NEW",)
 
@@ -185,7 +188,7 @@ class Killed(BaseException):
 def test_a_training_that_was_killed_goes_on_and_gives_the_same_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = pipeline(data_in(tmp_path / "whole"), TRAINING).reports[0].scorecard.model
+    whole = scored(pipeline(data_in(tmp_path / "whole"), TRAINING).reports[0]).model
     data = data_in(tmp_path / "killed")
 
     def killed_after_a_checkpoint(*arguments: object, **settings: object) -> None:
@@ -201,7 +204,7 @@ def test_a_training_that_was_killed_goes_on_and_gives_the_same_weights(
     folder = tmp_path / "killed" / "simulated-0" / "checkpoints" / "volume"
     assert len(list(folder.iterdir())) == 1
 
-    resumed = pipeline(data, TRAINING).reports[0].scorecard.model
+    resumed = scored(pipeline(data, TRAINING).reports[0]).model
     assert resumed.artifact.digest == whole.artifact.digest
     assert list(folder.iterdir()) == []
     steps = [
@@ -231,7 +234,7 @@ def test_a_checkpoint_is_replaced_checked_and_cleared(tmp_path: Path) -> None:
 def test_a_champion_without_earnings_is_scored_on_inputs_of_its_own(tmp_path: Path) -> None:
     data = data_in(tmp_path)
     without = TRAINING.model_copy(update={"settings": {**QUICK, "use_earnings": False}})
-    first = pipeline(data, without).reports[0].scorecard
+    first = scored(pipeline(data, without).reports[0])
     assert "Announced earnings were not used: use_earnings is false." in first.words
     second = retrain(data, TRAINING)
     assert second.scores["champion"] == pytest.approx(first.scores["volcast"])

@@ -9,6 +9,7 @@ from torch import nn
 from models.drift import FeatureDrift, feature_drift
 from models.evaluation import MODEL
 from models.forecasters import LEVELS
+from models.metrics import format_millions
 from models.panel import HORIZONS
 from models.recipes import VolumeRecipe
 from models.scores import FIRST_TICKER
@@ -157,7 +158,7 @@ class VolumeMethod:
     def forecast_plots(self, prices: pd.DataFrame, forecasts: pd.DataFrame, note: str) -> list[Plot]:
         """A fan chart of each of the first tickers."""
         plots = []
-        for ticker in _in_order(forecasts)[:DRAWN_TICKERS]:
+        for ticker in in_order(forecasts)[:DRAWN_TICKERS]:
             history = prices.loc[prices["ticker"] == ticker, ["session", "volume"]].tail(SHOWN_SESSIONS)
             own = forecasts.loc[forecasts["unique_id"] == ticker]
             title = f"{ticker}{note}: volume of the next {len(own)} sessions"
@@ -177,20 +178,15 @@ class VolumeMethod:
 
     def forecast_rows(self, forecasts: pd.DataFrame) -> list[dict[str, str]]:
         """Median and 80 % interval in million shares, a column each of the first tickers."""
-        shown = _in_order(forecasts)[:TABLE_TICKERS]
+        shown = in_order(forecasts)[:TABLE_TICKERS]
         rows: dict[str, dict[str, str]] = {}
         for row in forecasts.loc[forecasts["unique_id"].isin(shown)].to_dict("records"):
-            said, low, high = (row[name] / 1e6 for name in (MODEL, f"{MODEL}-lo-80", f"{MODEL}-hi-80"))
+            said, low, high = (format_millions(row[name]) for name in (MODEL, f"{MODEL}-lo-80", f"{MODEL}-hi-80"))
             cells = rows.setdefault(f"{row['ds']:%a %Y-%m-%d}", dict.fromkeys(shown, ""))
-            cells[row["unique_id"]] = f"{_short(said)} ({_short(low)}-{_short(high)})"
+            cells[row["unique_id"]] = f"{said} ({low}-{high})"
         return [{"session": session, **cells} for session, cells in rows.items()]
 
 
-def _short(millions: float) -> str:
-    """Three digits or so."""
-    return f"{millions:.{3 if millions < 1 else 2 if millions < 10 else 1}f}"
-
-
-def _in_order(forecasts: pd.DataFrame) -> list[str]:
+def in_order(forecasts: pd.DataFrame) -> list[str]:
     """The tickers, the leading one first."""
     return sorted(set(forecasts["unique_id"]), key=lambda ticker: (ticker != FIRST_TICKER, ticker))

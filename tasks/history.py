@@ -1,0 +1,78 @@
+"""The versions of a model for a reader: what each is worth, and which of them forecast when, and why."""
+
+import json
+from dataclasses import dataclass
+from datetime import date
+
+from models.evaluation import MODEL
+from storage.artifacts import ArtifactStore
+from storage.records import AliasEntry, Manifest
+from tasks.stored import CHAMPION, SCORES_FILE, model_version, stored_method
+
+NOT_SCORED = "not scored"
+
+
+@dataclass(frozen=True, kw_only=True)
+class VersionLine:
+    """One version of a model."""
+
+    version: int
+    trained: date
+    cutoff: date  # of what it was trained on
+    loss: float
+    seed: int
+    score: str  # the number that decides, rounded for a reader, by the newest scorecard
+    verdict: str  # of that scorecard; empty where it was never scored
+    is_champion: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class History:
+    """All versions of a model, oldest first, and every move of its champion."""
+
+    name: str
+    versions: tuple[VersionLine, ...]
+    moves: tuple[AliasEntry, ...]
+
+    @property
+    def not_promoted(self) -> list[VersionLine]:
+        """The versions whose scorecard did not make them champion."""
+        reasons = {(move.version, move.reason) for move in self.moves}
+        return [each for each in self.versions if each.verdict and (each.version, each.verdict) not in reasons]
+
+
+def history_of(artifacts: ArtifactStore, store_url: str, name: str) -> History:
+    """Raises Corrupt."""
+    moves = artifacts.history("model", name, CHAMPION)
+    scorecards = _scorecards(artifacts, name)
+    lines = []
+    for version in artifacts.versions("model", name):
+        manifest = artifacts.get("model", name, version)
+        record = model_version(artifacts, store_url, manifest)
+        score, verdict = _scored(artifacts, name, scorecards.get(version))
+        line = VersionLine(
+            version=version,
+            trained=manifest.created_at.date(),
+            cutoff=record.scaler.features.snapshot.cutoff,
+            loss=record.final_loss,
+            seed=int(str(manifest.facts["seed"])),
+            score=score,
+            verdict=verdict,
+            is_champion=bool(moves) and moves[-1].version == version,
+        )
+        lines.append(line)
+    return History(name=name, versions=tuple(lines), moves=tuple(moves))
+
+
+def _scorecards(artifacts: ArtifactStore, name: str) -> dict[int, Manifest]:
+    """Version of a model -> its newest scorecard."""
+    found = [artifacts.get("scorecard", name, version) for version in artifacts.versions("scorecard", name)]
+    return {manifest.parents[0].version: manifest for manifest in found}
+
+
+def _scored(artifacts: ArtifactStore, name: str, scorecard: Manifest | None) -> tuple[str, str]:
+    if scorecard is None:
+        return NOT_SCORED, ""
+    method = stored_method(artifacts, name, scorecard.parents[0].version)
+    own = json.loads(artifacts.read(scorecard, SCORES_FILE))[MODEL]
+    return f"{method.metric_name} {method.metric(own)}", str(scorecard.facts["verdict"])

@@ -1,0 +1,141 @@
+"""What a reader is shown of a stored forecast: of each ticker a fan chart, a table, and what it was worth lately."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+import pandas as pd
+
+from models.evaluation import MODEL
+from models.metrics import format_millions
+from models.recipes import DEFAULT_RECIPE
+from models.sessions import session_before
+from models.skill import WINDOWS, live_skill
+from storage.artifacts import ArtifactStore
+from storage.ledger import Ledger
+from storage.prices import PriceTable
+from storage.records import ArtifactRef
+from storage.store import Store
+from tasks.methods.protocol import Plot
+from tasks.methods.registry import method_from
+from tasks.plots import SHOWN_SESSIONS
+from tasks.stored import FORECAST_FILE, read_frame
+
+MEAN_SESSIONS = 20
+SKILL_SPAN = 2 * max(WINDOWS)  # sessions in which the largest window is looked for
+ENDS = {f"{share} %": (f"{MODEL}-lo-{share}", f"{MODEL}-hi-{share}") for share in (80, 95)}
+LEGEND = (
+    "Median, 80 % and 95 % interval in million shares; of mean: the median as a share of the mean volume of the last "
+    f"{MEAN_SESSIONS} sessions."
+)
+AHEAD = 5  # sessions in the short form
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredForecast:
+    """A forecast as it is stored, with what its version says of it."""
+
+    ref: ArtifactRef
+    cutoff: date
+    author: str  # the model's version, or the fallback and why
+    prices_version: int
+    simulated: bool
+    frame: pd.DataFrame  # models.live_forecasts: forecast_frame
+
+    @property
+    def made(self) -> str:
+        """Who made it and from what, in a line."""
+        return f"{self.ref} by {self.author}; from the close of {self.cutoff}, prices v{self.prices_version}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outlook:
+    """The coming sessions of one ticker."""
+
+    ticker: str
+    plot: Plot
+    rows: list[dict[str, str]]  # one a session, in million shares, rounded for a reader
+    skill: list[dict[str, Any]]  # live skill, one a window (models/skill.py: live_skill); empty before any is scored
+
+    @property
+    def words(self) -> str:
+        """The next session in a line."""
+        coming = self.rows[0]
+        return f"{self.ticker}, {coming['session']}: {coming['median']} M shares ({coming['80 %']})"
+
+
+def read_forecast(store: Store, name: str, version: int) -> StoredForecast:
+    """A version of a forecast that looks ahead. Raises NotStored, Corrupt."""
+    artifacts = ArtifactStore(store)
+    manifest = artifacts.get("forecast", name, version)
+    facts: dict[str, Any] = manifest.facts
+    *models, prices = manifest.parents  # a fallback's has no model
+    return StoredForecast(
+        ref=manifest.ref,
+        cutoff=date.fromisoformat(facts["cutoff"]),
+        author=str(models[0]) if models else f"{facts['by']}, a fallback: {facts['why']}",
+        prices_version=prices.version,
+        simulated=manifest.provenance.source.startswith("simulated"),
+        frame=read_frame(artifacts, manifest.ref, FORECAST_FILE),
+    )
+
+
+def outlooks(store: Store, forecast: StoredForecast, tickers: Sequence[str]) -> list[Outlook]:
+    """Of each of the tickers, which have a forecast, in this order."""
+    method = method_from({"name": DEFAULT_RECIPE})  # a fallback's has the same form
+    prices = _prices_before(store, forecast, tickers, SHOWN_SESSIONS)
+    first = session_before(forecast.cutoff, SKILL_SPAN)
+    skill = live_skill(Ledger(store).scores(forecast.ref.name, first=first, tickers=tickers))
+    scored: list[dict[str, Any]] = skill.to_dict("records")
+    found = []
+    for ticker, own in _by_ticker(forecast, tickers).items():
+        (plot,) = method.forecast_plots(prices, own, " (simulated)" if forecast.simulated else "")
+        of_ticker = [row for row in scored if row["ticker"] == ticker]
+        found.append(Outlook(ticker=ticker, plot=plot, rows=_rows(own, prices), skill=of_ticker))
+    return found
+
+
+def short_rows(store: Store, forecast: StoredForecast, tickers: Sequence[str]) -> list[dict[str, str]]:
+    """One dictionary a ticker: the next session as in an outlook, and the medians of the ones after it."""
+    prices = _prices_before(store, forecast, tickers, MEAN_SESSIONS)
+    rows = []
+    for ticker, own in _by_ticker(forecast, tickers).items():
+        first, *later = _rows(own.head(AHEAD), prices)
+        session, median = first.pop("session"), first.pop("median")
+        rows.append(
+            {"ticker": ticker, session: median, **first, **{_short(row["session"]): row["median"] for row in later}}
+        )
+    return rows
+
+
+def _short(session: str) -> str:
+    """Weekday, month and day."""
+    return f"{session[:3]} {session[-5:]}"
+
+
+def _by_ticker(forecast: StoredForecast, tickers: Sequence[str]) -> dict[str, pd.DataFrame]:
+    """The rows of each ticker, by h, in the order of `tickers`."""
+    own = dict(iter(forecast.frame.groupby("unique_id")))
+    return {ticker: own[ticker] for ticker in tickers}
+
+
+def _prices_before(store: Store, forecast: StoredForecast, tickers: Sequence[str], sessions: int) -> pd.DataFrame:
+    """The last sessions that the forecast knew, as `PriceTable.read` gives them."""
+    first = session_before(forecast.cutoff, sessions - 1)
+    return PriceTable(store).read(list(tickers), first=first, last=forecast.cutoff, version=forecast.prices_version)
+
+
+def _rows(own: pd.DataFrame, prices: pd.DataFrame) -> list[dict[str, str]]:
+    """The sessions of one ticker's forecast, in million shares."""
+    volumes = prices.loc[prices["ticker"] == own["unique_id"].iloc[0], "volume"]
+    usual = volumes.tail(MEAN_SESSIONS).mean()
+    return [
+        {
+            "session": f"{row['ds']:%a %Y-%m-%d}",
+            "median": format_millions(row[MODEL]),
+            **{name: "-".join(format_millions(row[end]) for end in ends) for name, ends in ENDS.items()},
+            "of mean": f"{row[MODEL] / usual:.0%}",
+        }
+        for row in own.to_dict("records")
+    ]

@@ -1,0 +1,145 @@
+"""The page that `volcast report` writes: everything that an operator or a reader of forecasts asks, in one HTML file.
+
+It is made from the store alone, without a server, and needs nothing when it is opened: no script, no other file.
+"""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from models.recipes import DEFAULT_RECIPE
+from models.sessions import session_before
+from models.skill import ROLLING, live_calibration, rolling_errors
+from storage.artifacts import ArtifactStore
+from storage.errors import NotStored
+from storage.health import Health
+from storage.ledger import Ledger
+from storage.store import Store, open_store
+from tasks.check_health import present_health
+from tasks.count_prices import count_rows, status_of
+from tasks.find_trained import scorecard_of_model
+from tasks.history import history_of
+from tasks.methods.protocol import Plot
+from tasks.methods.volume import DRAWN_TICKERS, in_order
+from tasks.outlook import LEGEND, outlooks, read_forecast, short_rows
+from tasks.plan_ingest import last_session, root_of
+from tasks.plots import calibration_plot, errors_plot
+from tasks.publish_status import drift_rows, lines, skill_rows
+from tasks.report import data_uri, model_plots
+from tasks.settings import DataSettings
+from tasks.stored import CHAMPION, champion_version
+
+FORMATS = (".html",)
+SHORT_TICKERS = 500  # in the short table; with 6,700 nobody would find anything
+LIVE_SESSIONS, ERROR_SESSIONS = 60, 250  # target sessions of the calibration, and of the errors over time
+AHEAD = {"1": "1 ahead", "1-5": "1-5 ahead", "1-10": "1-10 ahead"}  # bands of models/scores.py
+
+
+def page(data: DataSettings) -> str:
+    """The page as HTML. Raises NotStored before any prices are stored, Corrupt."""
+    root = root_of(data.store, data.source)
+    store = open_store(root)
+    counts = status_of(root, data.tickers, last_session(None, data.now))
+    health = present_health(data)
+    facts = {
+        "name": DEFAULT_RECIPE,
+        "simulated": data.source.startswith("simulated"),
+        "made_at": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+        "counts": counts,
+        "count_rows": count_rows(counts),
+        **_history(ArtifactStore(store), root),
+        "health": health,
+        **(_of_forecasts(store, health, data.tickers) if health else {}),
+    }
+    pages = Environment(
+        loader=PackageLoader("tasks", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    pages.filters |= {"data_uri": data_uri, "skill_rows": skill_rows}
+    return pages.get_template("page.html").render(facts)
+
+
+def _history(artifacts: ArtifactStore, root: str) -> dict[str, Any]:
+    """The versions and the moves of the champion, newest first."""
+    history = history_of(artifacts, root, DEFAULT_RECIPE)
+    versions = [
+        {
+            "version": f"v{line.version}",
+            "trained": str(line.trained),
+            "cutoff": str(line.cutoff),
+            "score": line.score,
+            "now": CHAMPION if line.is_champion else "",
+            "verdict": line.verdict,
+        }
+        for line in history.versions
+    ]
+    verdicts = {(line.version, line.verdict) for line in history.versions}
+    moves = [
+        {
+            "version": f"v{move.version}",
+            "since": f"{move.set_at:%Y-%m-%d %H:%M} UTC",
+            "reason": "its verdict, above" if (move.version, move.reason) in verdicts else move.reason,
+        }
+        for move in history.moves
+    ]
+    return {"versions": versions[::-1], "moves": moves[::-1]}
+
+
+def _of_forecasts(store: Store, health: Health, tickers: Sequence[str]) -> dict[str, Any]:
+    """What there is to tell once something was forecast."""
+    assert health.forecast_cutoff is not None, "there is no health before the first forecast"
+    ledger = Ledger(store)
+    rows = ledger.forecasts(health.name, first=health.forecast_cutoff)
+    forecast = read_forecast(store, health.name, int(rows["version"].iloc[-1]))  # every version is published
+    there = [ticker for ticker in in_order(forecast.frame) if not tickers or ticker in tickers]
+    leading, others = there[:DRAWN_TICKERS], there[DRAWN_TICKERS:]
+    return {
+        "lines": lines(health),
+        "forecast": forecast,
+        "legend": LEGEND,
+        "outlooks": outlooks(store, forecast, leading),
+        "others": short_rows(store, forecast, others[:SHORT_TICKERS]),
+        "left_out": len(others[SHORT_TICKERS:]),
+        "skill": skill_rows(map(dict, health.skill)),
+        "errors": _errors(ledger, health),
+        "drift": drift_rows(health),
+        **_calibration(ledger, health),
+        "tested": _tested(store, health.name),
+    }
+
+
+def _errors(ledger: Ledger, health: Health) -> Plot | None:
+    """Live errors over time; None before enough is scored."""
+    errors = ledger.errors(health.name, first=session_before(health.cutoff, ERROR_SESSIONS))
+    rolling = rolling_errors(errors) if len(errors) else errors
+    if rolling.dropna(how="all").empty:
+        return None
+    png = errors_plot(rolling, title=f"MASE, mean over the last {ROLLING} target sessions")
+    return Plot(file="errors.png", title="Live errors over time, of what was published, har and naive", png=png)
+
+
+def _calibration(ledger: Ledger, health: Health) -> dict[str, Any]:
+    """How often volumes were at or below the published quantiles, as a plot and as rows; nothing before any score."""
+    below = ledger.shares_below(health.name, first=session_before(health.cutoff, LIVE_SESSIONS))
+    if below.empty:
+        return {"live": None, "observed": []}
+    observed = live_calibration(below)
+    png = calibration_plot(observed.dropna(axis="columns"), title=f"{health.name}, live: calibration")
+    rows = [
+        {"quantile": f"{level:.1%}", **{AHEAD[str(band)]: f"{share:.1%}" for band, share in shares.items()}}
+        for level, shares in observed.iterrows()
+    ]
+    return {"live": Plot(file="live.png", title="Calibration of live forecasts", png=png), "observed": rows}
+
+
+def _tested(store: Store, name: str) -> list[Plot]:
+    """How the champion was calibrated in its test; nothing without one."""
+    artifacts = ArtifactStore(store)
+    version = champion_version(artifacts, name)
+    if version is None:
+        return []
+    try:
+        return model_plots(scorecard_of_model(store.url, artifacts.get("model", name, version).ref))
+    except NotStored:  # promoted by hand, and never scored
+        return []

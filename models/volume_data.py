@@ -13,7 +13,7 @@ import pandas as pd
 from models.backtest import TestSpan
 from models.drift import DECILES
 from models.errors import NotEnoughSessions
-from models.panel import HORIZONS, make_panel
+from models.panel import HORIZONS, Panel
 from models.past_features import PAST_COLUMNS
 from models.recipes import VolumeRecipe
 from models.volume_features import AHEAD_COLUMNS, AT_COLUMNS, Inputs, build_inputs
@@ -52,12 +52,11 @@ class VolumeData:
         return build_inputs(self.inputs.panel, use_earnings=recipe.use_earnings)
 
 
-def volume_data(prices: pd.DataFrame, announcements: pd.DataFrame, recipe: VolumeRecipe) -> VolumeData:
-    """The data of a recipe from prices and announcements, as `make_panel` takes them.
+def volume_data(panel: Panel, announcements: pd.DataFrame, recipe: VolumeRecipe) -> VolumeData:
+    """The data of a recipe from a panel, and the announcements that it was made from.
 
-    Raises NotEnoughSessions when nothing would be left to train on, and what `make_panel` raises.
+    Raises NotEnoughSessions when nothing would be left to train on.
     """
-    panel = make_panel(prices, announcements)
     held_back = recipe.stop_sessions + recipe.test_sessions
     needed = recipe.burn_in_sessions + recipe.scored_sessions + HORIZONS + held_back
     if panel.known < needed:

@@ -12,9 +12,10 @@ A writer that dies before its commit leaves files that no version names; `volcas
 """
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
 from datetime import date
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -50,7 +51,12 @@ PARTITION = ["bucket", "year"]
 NO_REBASE = CommitProperties(max_commit_retries=0)  # rows were compared with one version: commit on top of it or not
 MAX_FILES_A_PARTITION = 24  # about a month of one-session appends before they are joined
 MAX_LOST_RACES = 50
+READ_AT_ONCE = 64  # tickers; each query costs more than it reads of a few, and beyond it is for memory
 LATER_SPLITS = "exp(sum(CASE WHEN split > 0 THEN ln(split) ELSE 0 END)) AS shares"  # for one share now
+
+Found = TypeVar("Found")
+
+_answers: dict[str, tuple[Any, dict[Hashable, Any]]] = {}  # URL of a table -> version, what was asked -> what was found
 
 
 @dataclass(frozen=True)
@@ -164,11 +170,16 @@ class PriceTable:
     def describe(
         self, tickers: Iterable[str] | None = None, *, last: date | None = None, version: int | None = None
     ) -> Rows:
-        """What `read` would give, a bucket in memory at a time. Raises NotStored."""
-        wanted = pd.Series(self.tickers(version) if tickers is None else sorted(set(tickers)), dtype="str")
+        """What `read` would give, of many tickers a bucket in memory at a time. Raises NotStored."""
+        wanted = tuple(self.tickers(version) if tickers is None else sorted(set(tickers)))
+        table = self._open(version)
+        return _remembered(table, (wanted, last), lambda: self._describe(wanted, last, table.version()))
+
+    def _describe(self, tickers: tuple[str, ...], last: date | None, version: int) -> Rows:
+        buckets = pd.Series(tickers, dtype="str").groupby([bucket_of(ticker) for ticker in tickers])
         digests: dict[str, str] = {}
         count, sessions = 0, []
-        for _, some in wanted.groupby(wanted.map(bucket_of)):
+        for some in [tickers] if len(tickers) <= READ_AT_ONCE else [group for _, group in buckets]:
             frame = self.read(some, last=last, version=version)
             digests |= ticker_digests(frame)
             count += len(frame)
@@ -187,7 +198,8 @@ class PriceTable:
     def coverage(self, version: int | None = None) -> pd.DataFrame:
         """A row a ticker, which is the index, sorted: first and last session (datetime64), rows. Raises NotStored."""
         columns = ["ticker", "min(session) AS first", "max(session) AS last", "count(*) AS rows"]
-        found = query(self._open(version), columns, "true GROUP BY ticker ORDER BY ticker")
+        table = self._open(version)
+        found = _remembered(table, "coverage", lambda: query(table, columns, "true GROUP BY ticker ORDER BY ticker"))
         return found.to_pandas(date_as_object=False).set_index("ticker")
 
     def sessions(self, tickers: Iterable[str]) -> dict[str, pd.DatetimeIndex]:
@@ -278,6 +290,17 @@ class PriceTable:
             if self._exists():
                 raise CommitFailedError("another writer made the table first") from error
             raise
+
+
+def _remembered(table: DeltaTable, what: Hashable, find: Callable[[], Found]) -> Found:
+    """What was found in this version before: it never changes. Of each table one version's answers are kept."""
+    version = (table.metadata().id, table.version())
+    if _answers.get(table.table_uri, (None,))[0] != version:
+        _answers[table.table_uri] = (version, {})
+    answers = _answers[table.table_uri][1]
+    if what not in answers:
+        answers[what] = find()
+    return answers[what]
 
 
 def _joined(table: DeltaTable, rows: pa.Table) -> pa.Table:

@@ -34,8 +34,8 @@ def build_features(snapshot: Snapshot, training: TrainingSettings) -> FeatureSet
         provenance=provenance(source=snapshot.source),
     )
     ref = ArtifactStore(open_store(snapshot.store)).put(draft).ref
-    keep(ref, prepared)
     features = FeatureSet(artifact=ref, snapshot=snapshot, rows=facts["rows"], train_rows=facts["train_rows"])
+    keep(features, prepared)
     counts = (features.rows, features.train_rows, features.rows - features.train_rows)
     get_run_logger().info("%s: %d rows, %d train and %d test, up to %s", ref, *counts, snapshot.cutoff)
     return features

@@ -8,6 +8,7 @@ The tasks read and write, and ask the method of their recipe (`registry.method_o
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Protocol
 
 import pandas as pd
@@ -16,6 +17,7 @@ from pydantic import JsonValue
 from torch import nn
 
 from models.drift import FeatureDrift
+from models.panel import Panel, make_panel
 from models.promotion import Decision
 from models.recipes import Recipe
 from models.volume_training import Checkpoint
@@ -23,6 +25,19 @@ from models.volume_training import Checkpoint
 Prepared = Any  # what a method makes of prices; only the method itself looks inside
 Predictor = Any  # a loaded model; only its method calls it
 Scores = dict[str, dict[str, float]]  # forecaster -> metric -> value
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Rows:
+    """What is known at the cutoff of a snapshot."""
+
+    read_prices: Callable[[], pd.DataFrame]  # as `PriceTable.read` gives them
+    announcements: pd.DataFrame  # as `EventTable.known` gives them
+
+    @cached_property
+    def panel(self) -> Panel:
+        """Both on the grid of sessions, made once. Raises ModelError."""
+        return make_panel(self.read_prices(), self.announcements)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,8 +118,8 @@ class Method(Protocol):
         """The registered name of the model of some tickers. Raises ValueError when they are not one model's."""
         ...
 
-    def prepare(self, prices: pd.DataFrame, announcements: pd.DataFrame) -> Prepared:
-        """From prices (`PriceTable.read`) and announced earnings (`EventTable.known`). Raises ModelError."""
+    def prepare(self, rows: Rows) -> Prepared:
+        """What the recipe looks at, of some rows. Raises ModelError."""
         ...
 
     def describe(self, prepared: Prepared) -> Described:

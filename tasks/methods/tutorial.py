@@ -18,7 +18,7 @@ from models.scaling import Scaler, fit_scaler
 from models.training import fit
 from models.weights import load_exactly
 from tasks.frames import from_parquet, to_parquet
-from tasks.methods.protocol import Described, Evaluated, Hardware, Names, Plot, Scores, Trained
+from tasks.methods.protocol import Described, Evaluated, Hardware, Names, Plot, Rows, Scores, Trained
 from tasks.plots import actual_against_predicted, volume_over_time
 
 FEATURES_FILE = "features.parquet"
@@ -48,8 +48,8 @@ class TutorialMethod:
             )
         return f"tutorial.{tickers[0]}"
 
-    def prepare(self, prices: pd.DataFrame, announcements: pd.DataFrame) -> pd.DataFrame:  # noqa: ARG002 (not used)
-        return build_features(prices, self.recipe)
+    def prepare(self, rows: Rows) -> pd.DataFrame:
+        return build_features(rows.read_prices(), self.recipe)
 
     def describe(self, prepared: pd.DataFrame) -> Described:
         return Described(

@@ -20,7 +20,7 @@ from models.volume_training import TrainingRun, fit_volume
 from models.weights import load_exactly
 from storage.errors import Corrupt
 from tasks.frames import from_parquet, to_parquet
-from tasks.methods.protocol import Described, Evaluated, Hardware, Names, Plot, Scores, Trained
+from tasks.methods.protocol import Described, Evaluated, Hardware, Names, Plot, Rows, Scores, Trained
 from tasks.plots import SHOWN_SESSIONS, calibration_plot, fan_chart
 
 PROFILE_FILE, ANNOUNCEMENTS_FILE, CALIBRATION_FILE = "profile.json", "announcements.parquet", "calibration.json"
@@ -54,8 +54,8 @@ class VolumeMethod:
     def model_name(self, tickers: Sequence[str]) -> str:  # noqa: ARG002 (whichever they are)
         return self.recipe.name
 
-    def prepare(self, prices: pd.DataFrame, announcements: pd.DataFrame) -> VolumeData:
-        return volume_data(prices, announcements, self.recipe)
+    def prepare(self, rows: Rows) -> VolumeData:
+        return volume_data(rows.panel, rows.announcements, self.recipe)
 
     def describe(self, prepared: VolumeData) -> Described:
         panel, known, found = prepared.inputs.panel, prepared.announcements, profile(prepared)
@@ -76,7 +76,7 @@ class VolumeMethod:
 
     def restore(self, read: Callable[[str], bytes], prices: Callable[[], pd.DataFrame]) -> VolumeData:
         """Built again, for the arrays are large. Raises Corrupt where that does not give the same."""
-        data = self.prepare(prices(), from_parquet(read(ANNOUNCEMENTS_FILE)))
+        data = self.prepare(Rows(read_prices=prices, announcements=from_parquet(read(ANNOUNCEMENTS_FILE))))
         expected, found = json.loads(read(PROFILE_FILE))["sha256"], sha256_of(data.inputs)
         if found != expected:
             raise Corrupt(

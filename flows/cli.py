@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import sys
+import time
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Literal
@@ -93,7 +94,18 @@ AllowShrink = Annotated[
 MaxFailedShare = Annotated[
     float, typer.Option(min=0, max=1, help="Of the tickers; when more of them fail, the ingest fails")
 ]
+Host = Annotated[
+    str, typer.Option(help="The server's address; another than this machine's own demands VOLCAST_AUTH=user:password")
+]
 Port = Annotated[int, typer.Option(help="The UI's port, if it is free; else a free one is taken")]
+Database = Annotated[
+    str | None,
+    typer.Option(
+        envvar="VOLCAST_DATABASE",
+        metavar="URL",
+        help="postgresql+asyncpg://user:password@host:5432/name, where runs and schedules are kept  [default: SQLite]",
+    ),
+]
 ModelNamed = Annotated[str, typer.Argument(help="A model's name, such as volume or tutorial.SBUX")]
 Reason = Annotated[str, typer.Option(help="Why; it stays on record beside the move")]
 
@@ -304,11 +316,24 @@ def backtest(
 
 
 @app.command()
-def up(source: Source = "simulated", store: StoreRoot = DEFAULT_STORE, port: Port = 4200) -> None:
+def up(
+    source: Source = "simulated",
+    store: StoreRoot = DEFAULT_STORE,
+    host: Host = "127.0.0.1",
+    port: Port = 4200,
+    database: Database = None,
+) -> None:
     """Keep Prefect's server, a worker and the deployments of prefect.yaml up, until Ctrl-C."""
+    began = time.monotonic()
+    _move_into_environment("--database", "VOLCAST_DATABASE", database)
+
+    from flows.server_options import ServerOptions
+
+    options = ServerOptions(host=host, port=port, database=database)
+
     from flows import commands
 
-    commands.up(commands.data_settings(source, "", store, None), port)
+    commands.up(commands.data_settings(source, "", store, None), options, began)
 
 
 @app.command()
@@ -417,6 +442,18 @@ def main() -> None:
             raise
         _complain(_one_line(error))
         sys.exit(_exit_code(error))
+
+
+def _move_into_environment(option: str, variable: str, value: str | None) -> None:
+    """Where the command line holds a value, start anew without it: every user of the machine can read command lines."""
+    _, *words = sys.argv
+    without = [
+        word
+        for before, word in zip(["", *words], words, strict=False)
+        if option not in (before, word) and not word.startswith(f"{option}=")
+    ]
+    if value is not None and without != words:
+        os.execve(sys.executable, [sys.executable, "-m", "flows.cli", *without], os.environ | {variable: value})
 
 
 def _one_line(error: Exception) -> str:

@@ -20,6 +20,7 @@ from flows.pipeline import pipeline
 from flows.quiet import quiet_console
 from flows.retrain import retrain as retrain_flow
 from flows.server import ServerError, prefect_server
+from flows.server_options import ServerOptions
 from flows.up import deploy_to, stay_up
 from models.errors import ImpossibleTest, ModelError, UnknownRecipe
 from storage.artifacts import ArtifactStore
@@ -201,11 +202,11 @@ def backtest(data: DataSettings, request: BacktestSettings) -> None:
     summary.show_server(console, server)
 
 
-def up(data: DataSettings, port: int) -> None:
-    """Server, worker and deployments, until Ctrl-C."""
+def up(data: DataSettings, options: ServerOptions, began: float) -> None:
+    """Server, worker and deployments, until Ctrl-C; `began` is when the command did, on the monotonic clock."""
     check(data)
     _quiet()
-    stay_up(console, data, port=port)
+    stay_up(console, data, options, began)
 
 
 def deploy(data: DataSettings, pool: str, image: str | None) -> None:

@@ -4,22 +4,20 @@
     2. a server that `volcast up` keeps in this folder     -> that server
     3. else                                                -> start one, use it, drain it, stop it
 
-volcast's own server keeps its database in VOLCAST_HOME (default ./.volcast), so that `volcast up` shows earlier runs.
+volcast's own server keeps its database in VOLCAST_HOME (default ./.volcast), or in VOLCAST_DATABASE, so that
+`volcast up` shows earlier runs.
 """
 
 import json
 import os
-import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import httpx
 from filelock import FileLock, Timeout
@@ -27,18 +25,24 @@ from prefect import tags
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterTags
 from prefect.events.worker import EventsWorker
-from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+from prefect.settings import (
+    PREFECT_API_AUTH_STRING,
+    PREFECT_API_URL,
+    PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
+    temporary_settings,
+)
+from pydantic import SecretStr
 
-HOST = "127.0.0.1"
+from flows.lifeline import STOP_SECONDS
+from flows.lost_runs import command_tag, find_lost, settle
+from flows.processes import end, is_running, kept_in, start, wait_for_end
+from flows.server_options import LOOPBACK, ServerError, ServerOptions, require_database
+
 START_SECONDS = 120  # 15 s on two idle cores; a busy machine takes several times that
-STOP_SECONDS = 20
 STORED_SECONDS = 60
+LEFT_SECONDS = STOP_SECONDS + 5  # in which server and worker of a killed command end themselves
 NO_HEARTBEAT = None  # a flow waits half a second for its heartbeat's thread to end, and nobody listens to a short run's
 PAGE = 200  # the most task runs that the API gives at once
-
-
-class ServerError(RuntimeError):
-    """Prefect's server did not start, or is in use by another command; the message says where to look."""
 
 
 @dataclass(frozen=True)
@@ -46,12 +50,22 @@ class Server:
     """A Prefect server that answers."""
 
     api_url: str
-    own: bool  # started by this command, and ended with it
-    tag: str = field(default_factory=lambda: f"command-{uuid4().hex[:8]}")  # on every run of this command
+    auth: str | None = field(default=None, repr=False)  # user:password
+    process: subprocess.Popen[bytes] | None = None  # of a server that this command started, and ends
+    tag: str = field(default_factory=command_tag)  # on every run of this command
+
+    @property
+    def own(self) -> bool:
+        return self.process is not None
 
     @property
     def ui_url(self) -> str:
         return self.api_url.removesuffix("/api")
+
+    def client_settings(self) -> dict[Any, Any]:
+        """What Prefect's clients must know to use it."""
+        settings: dict[Any, Any] = {PREFECT_API_URL: self.api_url}
+        return settings | ({PREFECT_API_AUTH_STRING: SecretStr(self.auth)} if self.auth else {})
 
 
 def home() -> Path:
@@ -59,44 +73,76 @@ def home() -> Path:
     return Path(os.environ.get("VOLCAST_HOME", ".volcast")).resolve()
 
 
-def free_port(preferred: int = 0) -> int:
+def free_port(preferred: int = 0, *, host: str = LOOPBACK) -> int:
     """`preferred` when nobody listens there, else a port that the system chooses."""
-    with socket.socket() as probe:
+    family, kind, protocol, _, address = _address(host, preferred)
+    with socket.socket(family, kind, protocol) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((HOST, preferred))
-        except OSError:
-            return free_port()
+            probe.bind(address)
+        except OSError as error:
+            if preferred == 0:
+                raise ServerError(f"--host must be an address of this machine; {host} came ({error}).") from error
+            return free_port(host=host)
         return probe.getsockname()[1]
 
 
 @contextmanager
 def prefect_server() -> Iterator[Server]:
     """A server for the length of one command; on the way out, whatever that command did has been stored."""
-    configured = PREFECT_API_URL.value() or _kept_up()
-    if configured:
-        _require_answer(configured)
-        with _drained(Server(configured, own=False)) as server:
+    server = configured_server() or _kept_up()
+    if server:
+        require_answer(server)
+        with _drained(server):
             yield server
     else:
-        with own_server() as started, _drained(started) as server:
-            yield server
+        with own_server() as started, _drained(started):
+            with get_client(sync_client=True) as client:
+                settle(client, find_lost(client))
+            yield started
+
+
+def configured_server() -> Server | None:
+    """The server of Prefect's settings, if there is one."""
+    url = PREFECT_API_URL.value()
+    return Server(url, auth=PREFECT_API_AUTH_STRING.value()) if url else None
 
 
 @contextmanager
-def own_server(*, port: int = 0) -> Iterator[Server]:
-    """Start a server on a free port of the loopback interface; end it by its process id."""
-    folder = home()
-    folder.mkdir(parents=True, exist_ok=True)
-    with _alone_in(folder):
-        chosen = free_port(port)
-        server = Server(f"http://{HOST}:{chosen}/api", own=True)
-        process = _start(folder, chosen)
+def own_server(options: ServerOptions | None = None) -> Iterator[Server]:
+    """Start a server; end it by its process id."""
+    options = options or ServerOptions()
+    require_database(options)
+    with alone_in(home()) as folder:
+        port = free_port(options.port, host=options.host)
+        process = _start(folder, port, options)
+        server = Server(f"http://{options.client_host}:{port}/api", auth=options.auth, process=process)
         try:
             _wait_until_healthy(process, server, folder / "server.log")
             yield server
         finally:
             end(process)
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[Path]:
+    """Keep other commands from starting server or worker in the folder, and wait for what a killed one left there."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    lock = FileLock(folder / "server.lock")
+    try:
+        with lock.acquire(timeout=5):
+            left = wait_for_end([pid for pid, run in kept_in(folder).items() if run is None], seconds=LEFT_SECONDS)
+            if left:
+                ids = " ".join(map(str, left))
+                raise ServerError(
+                    f"Processes that a killed volcast left in {folder} do not end. End them: kill -9 {ids}"
+                )
+            yield folder
+    except Timeout as error:
+        raise ServerError(
+            f"Another volcast command runs its own Prefect server in {folder}. Wait for it to end, "
+            "or give this one a folder of its own: VOLCAST_HOME=/some/folder volcast …"
+        ) from error
 
 
 def drain(server: Server, *, seconds: float) -> bool:
@@ -118,20 +164,12 @@ def drain(server: Server, *, seconds: float) -> bool:
     return False
 
 
-def end(process: subprocess.Popen[bytes]) -> None:
-    """Interrupt a process, wait, and kill it only if it does not go."""
-    if process.poll() is None:
-        process.send_signal(signal.SIGINT)
-    try:
-        process.wait(timeout=STOP_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-
-
 def announce(server: Server) -> None:
-    """Leave the address of a server that stays up, for the other commands of this folder."""
-    (home() / "server.json").write_text(json.dumps({"api_url": server.api_url, "pid": os.getpid()}))
+    """Leave the address of a server that stays up, for the other commands of this folder; with it the password."""
+    path = home() / "server.json"
+    path.unlink(missing_ok=True)  # one that a killed command left may be open to others
+    path.touch(mode=0o600)
+    path.write_text(json.dumps({"api_url": server.api_url, "auth": server.auth, "pid": os.getpid()}))
 
 
 def withdraw() -> None:
@@ -150,22 +188,23 @@ def server_environment(folder: Path) -> dict[str, str]:
     }
 
 
-def _kept_up() -> str | None:
-    """The address of the server that `volcast up` keeps in this folder, if it answers."""
+def _kept_up() -> Server | None:
+    """The server that `volcast up` keeps in this folder, if it does and it answers."""
     try:
-        url = json.loads((home() / "server.json").read_text())["api_url"]
-        return url if _healthy(url) else None
-    except (FileNotFoundError, json.JSONDecodeError, KeyError):
+        kept = json.loads((home() / "server.json").read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
         return None
+    answers = is_running(kept["pid"]) and _healthy(kept["api_url"])
+    return Server(kept["api_url"], auth=kept["auth"]) if answers else None
 
 
 @contextmanager
-def _drained(server: Server) -> Iterator[Server]:
+def _drained(server: Server) -> Iterator[None]:
     """Point Prefect's client at `server`; leave only when the server has stored what the client did."""
-    settings: dict[Any, Any] = {PREFECT_API_URL: server.api_url, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: NO_HEARTBEAT}
+    settings = server.client_settings() | {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: NO_HEARTBEAT}
     with temporary_settings(settings), tags(server.tag):
         try:
-            yield server
+            yield
         except BaseException:
             drain(server, seconds=STORED_SECONDS / 6)  # the error that is on its way matters more
             raise
@@ -175,26 +214,18 @@ def _drained(server: Server) -> Iterator[Server]:
             )
 
 
-@contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    lock = FileLock(folder / "server.lock")
+def _start(folder: Path, port: int, options: ServerOptions) -> subprocess.Popen[bytes]:
+    environment = server_environment(folder) | options.environment()
+    environment["PREFECT_API_URL"] = f"http://{options.client_host}:{port}/api"
+    arguments = ["server", "start", "--host", options.host, "--port", str(port)]
+    return start(arguments, environment, folder / "server.log")
+
+
+def _address(host: str, port: int) -> tuple[Any, ...]:
     try:
-        with lock.acquire(timeout=5):
-            yield
-    except Timeout as error:
-        raise ServerError(
-            f"Another volcast command runs its own Prefect server in {folder}. Wait for it to end, "
-            "or give this one a folder of its own: VOLCAST_HOME=/some/folder volcast …"
-        ) from error
-
-
-def _start(folder: Path, port: int) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "prefect", "server", "start", "--host", HOST, "--port", str(port)]
-    environment = server_environment(folder) | {"PREFECT_API_URL": f"http://{HOST}:{port}/api"}
-    with (folder / "server.log").open("ab") as log:
-        return subprocess.Popen(
-            command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment, start_new_session=True
-        )
+        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except socket.gaierror as error:
+        raise ServerError(f"--host must be an address of this machine; {host} came ({error}).") from error
 
 
 def _wait_until_healthy(process: subprocess.Popen[bytes], server: Server, log: Path) -> None:
@@ -217,14 +248,22 @@ def _healthy(api_url: str) -> bool:
         return False
 
 
-def _require_answer(api_url: str) -> None:
-    with temporary_settings({PREFECT_API_URL: api_url}), get_client(sync_client=True) as client:
-        error = client.api_healthcheck()
-    if error is not None:
+def require_answer(server: Server) -> None:
+    """Raises ServerError where a server does not answer, or not without a password."""
+    try:
+        with temporary_settings(server.client_settings()), get_client(sync_client=True) as client:
+            client.api_version()
+    except httpx.HTTPStatusError as error:
+        if error.response.status_code != httpx.codes.UNAUTHORIZED:
+            raise
         raise ServerError(
-            f"Prefect's server at {api_url} does not answer ({error}). Start it, or unset PREFECT_API_URL "
+            f"Prefect's server at {server.api_url} asks for a password. Set PREFECT_API_AUTH_STRING=user:password."
+        ) from error
+    except httpx.TransportError as error:
+        raise ServerError(
+            f"Prefect's server at {server.api_url} does not answer ({error}). Start it, or unset PREFECT_API_URL "
             "(prefect config unset PREFECT_API_URL) to let volcast start one of its own."
-        )
+        ) from error
 
 
 def _task_run_states(client: SyncPrefectClient, tag: str) -> list[bool]:

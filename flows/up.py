@@ -1,57 +1,93 @@
 """Keep a server, a worker and the deployments of prefect.yaml up.
 
 1. a server: the configured one, or volcast's own
-2. the work pool, and the deployments on it
-3. a worker, which runs what is scheduled or started by hand
-4. until Ctrl-C; then worker and server are ended, in that order
+2. a worker, which runs what is scheduled or started by hand, and at the same time the deployments and automations
+3. until Ctrl-C: a worker that dies is started again, runs that died without a word end as Crashed
+4. then worker, flow runs and server are ended, in that order; so they are when the server dies
 """
 
 import os
 import re
-import subprocess
+import shlex
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from uuid import UUID
 
-from prefect.client.orchestration import get_client
+import httpx
+from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate
-from prefect.exceptions import ObjectAlreadyExists
-from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterTags
+from prefect.client.schemas.objects import FlowRun
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
+from prefect.settings import temporary_settings
 from rich.console import Console
+from rich.markup import escape
 
-from flows.deploy import PROJECT_FILE, deploy
-from flows.server import Server, ServerError, announce, end, home, own_server, prefect_server, withdraw
+from flows.deploy import PROJECT_FILE, TAG, deploy
+from flows.kept_worker import POOL, KeptWorker
+from flows.lost_runs import WORDS, WORKER, find_lost, settle
+from flows.processes import end_all, kept_in
+from flows.server import (
+    Server,
+    ServerError,
+    ServerOptions,
+    alone_in,
+    announce,
+    configured_server,
+    home,
+    own_server,
+    prefect_server,
+    require_answer,
+    withdraw,
+)
 from tasks.settings import DataSettings
 
-POOL = "volcast"
+RUN_COMMAND = shlex.join([sys.executable, "-m", "flows.flow_process"])
+QUERY_SECONDS = 5  # between two looks of the worker for runs to start; Prefect's own 10 are long for who waits
+LOOK_SECONDS = 10  # between two looks for lost runs; both must find a run lost, so that a worker may report it first
 
 
-def stay_up(console: Console, data: DataSettings, *, port: int) -> None:
+def stay_up(console: Console, data: DataSettings, options: ServerOptions, began: float) -> None:
     """Everything up until the process is interrupted. Raises ServerError."""
-    with _server(port) as server, temporary_settings({PREFECT_API_URL: server.api_url}):
+    with (
+        _server(options) as server,
+        temporary_settings(server.client_settings()),
+        get_client(sync_client=True) as client,
+    ):
+        _settle(console, client, find_lost(client))
         environment = _environment(server, data)
-        _make_pool()
-        console.print(f"Deployments: {deploy(environment).words}", markup=False)
-        worker = _start_worker(environment)
-        try:
-            console.print(f"Prefect's UI: {server.ui_url}   (deployments: {server.ui_url}/deployments)")
+        _make_pool(client)
+        with _worker(client, environment) as worker:
+            changed = deploy(environment | {"VOLCAST_COMMAND": RUN_COMMAND}).words
+            worker.wait_until_online(client)
+            console.print(f"Server: {server.ui_url} answers, on {_where(server, options)}", markup=False)
+            console.print(f"Worker: {WORKER} is online, in the work pool {POOL}")
+            console.print(f"Deployments: {_deployments(client)}; {changed}", markup=False)
             console.print(f"Prices of {data.source}, kept in {data.store}; logs in {home()}. Ctrl-C ends it all.")
-            _watch(worker)
-        except KeyboardInterrupt:
-            console.print("Ending worker and server …")
-        finally:
-            end(worker)
+            seconds = time.monotonic() - began
+            console.print(f"Ready after {seconds:.0f} s. Prefect's UI: {server.ui_url}   ({server.ui_url}/deployments)")
+            with suppress(KeyboardInterrupt):
+                _watch(console, client, server, worker)
+            console.print("Ending worker, flow runs and server …")
 
 
 @contextmanager
-def _server(port: int) -> Iterator[Server]:
-    configured = PREFECT_API_URL.value()
+def _server(options: ServerOptions) -> Iterator[Server]:
+    configured = configured_server()
+    if configured and options != ServerOptions(port=options.port, database=None, auth=None):
+        raise ServerError(
+            f"PREFECT_API_URL is set to {configured.api_url}, so that no server is started, which --host, --database "
+            "and VOLCAST_AUTH are for. Unset the one or the others."
+        )
     if configured:
-        yield Server(configured, own=False)
+        require_answer(configured)
+        with alone_in(home()):
+            yield configured
         return
-    with own_server(port=port) as server:
+    with own_server(options) as server:
         announce(server)
         try:
             yield server
@@ -59,17 +95,37 @@ def _server(port: int) -> Iterator[Server]:
             withdraw()
 
 
+@contextmanager
+def _worker(client: SyncPrefectClient, environment: Mapping[str, str]) -> Iterator[KeptWorker]:
+    """A worker; on the way out, it and all flow runs are ended, also those of a worker that died before."""
+    worker = KeptWorker(environment, home() / "worker.log")
+    try:
+        yield worker
+    finally:
+        worker.end()
+        end_all([pid for pid, flow_run in kept_in(home()).items() if flow_run])
+        with suppress(httpx.HTTPError):  # the server may be what died
+            settle(client, find_lost(client))
+
+
 def _environment(server: Server, data: DataSettings) -> dict[str, str]:
-    """What deployments and flow runs need to know."""
+    """What deployments and flow runs need to know; not what only the server needs."""
+    code = str(PROJECT_FILE.parent)
     settings = {
+        "PYTHONPATH": os.pathsep.join([code, *filter(None, [os.environ.get("PYTHONPATH")])]),
         "PREFECT_API_URL": server.api_url,
+        "PREFECT_WORKER_QUERY_SECONDS": str(QUERY_SECONDS),
         "PREFECT_HOME": str(home()),
         "DO_NOT_TRACK": "1",
+        "VOLCAST_HOME": str(home()),
         "VOLCAST_POOL": POOL,
         "VOLCAST_STORE": _from_anywhere(data.store),
         "VOLCAST_SOURCE": re.sub("^files:(.*)$", lambda found: f"files:{_from_anywhere(found[1])}", data.source),
     }
-    return dict(os.environ) | settings
+    if server.auth:
+        settings["PREFECT_API_AUTH_STRING"] = server.auth
+    inherited = {name: value for name, value in os.environ.items() if name not in ("VOLCAST_DATABASE", "VOLCAST_AUTH")}
+    return inherited | settings
 
 
 def _from_anywhere(path_or_url: str) -> str:
@@ -77,9 +133,9 @@ def _from_anywhere(path_or_url: str) -> str:
     return path_or_url if "://" in path_or_url else str(Path(path_or_url).expanduser().resolve())
 
 
-def _make_pool() -> None:
+def _make_pool(client: SyncPrefectClient) -> None:
     """The process pool, if it is not there; one that was changed by hand is left."""
-    with suppress(ObjectAlreadyExists), get_client(sync_client=True) as client:
+    with suppress(ObjectAlreadyExists):
         client.create_work_pool(WorkPoolCreate(name=POOL, type="process"))
 
 
@@ -89,20 +145,55 @@ def deploy_to(console: Console, data: DataSettings, *, pool: str, image: str | N
         if server.own:
             raise ServerError("No Prefect server is up. Start one with: volcast up, or set PREFECT_API_URL.")
         if pool == POOL:
-            _make_pool()
-        chosen = {"VOLCAST_POOL": pool} | ({"VOLCAST_IMAGE": image} if image else {})
+            with get_client(sync_client=True) as client:
+                _make_pool(client)
+        here = {"VOLCAST_COMMAND": RUN_COMMAND} if pool == POOL else {}
+        chosen = {"VOLCAST_POOL": pool} | here | ({"VOLCAST_IMAGE": image} if image else {})
         console.print(deploy(_environment(server, data) | chosen).words, markup=False)
 
 
-def _start_worker(environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL, "--type", "process"]
-    with (home() / "worker.log").open("ab") as log:
-        return subprocess.Popen(
-            command, env=environment, cwd=PROJECT_FILE.parent, stdout=log, stderr=log, start_new_session=True
-        )
+def _where(server: Server, options: ServerOptions) -> str:
+    if not server.own:
+        return "PREFECT_API_URL"
+    protected = "; it asks for user and password" if server.auth else ""
+    return f"{options.database_words}{protected}"
 
 
-def _watch(worker: subprocess.Popen[bytes]) -> None:
-    while worker.poll() is None:
+def _deployments(client: SyncPrefectClient) -> str:
+    tagged = DeploymentFilter(tags=DeploymentFilterTags(all_=[TAG]))
+    found = client.read_deployments(deployment_filter=tagged, limit=200)
+    active = sum(schedule.active for deployment in found for schedule in deployment.schedules)
+    return f"{len(found)} with {active} schedules"
+
+
+def _watch(console: Console, client: SyncPrefectClient, server: Server, worker: KeptWorker) -> None:
+    """Look after worker and runs until the server dies. Raises ServerError."""
+    suspects: set[UUID] = set()
+    next_look = 0.0
+    while server.process is None or server.process.poll() is None:
+        worker.tend(console)
+        if time.monotonic() >= next_look:
+            suspects = _settle_lost(console, client, suspects)
+            next_look = time.monotonic() + LOOK_SECONDS
         time.sleep(1)
-    raise ServerError(f"The worker ended with {worker.returncode}. Its log: {home() / 'worker.log'}")
+    raise ServerError(
+        f"Prefect's server ended with {server.process.returncode}, and everything else is ended with it. "
+        f"The server's log: {home() / 'server.log'}. Start all of it again with: volcast up"
+    )
+
+
+def _settle_lost(console: Console, client: SyncPrefectClient, suspects: set[UUID]) -> set[UUID]:
+    """End the runs that were lost at the last look and still are; gives those that are now."""
+    try:
+        lost = find_lost(client)
+        _settle(console, client, [run for run in lost if run.id in suspects])
+    except (httpx.HTTPError, ObjectNotFound) as error:
+        console.print(f"[bold red]Prefect's server answers not as it should:[/] {escape(str(error))}")
+        return suspects
+    return {run.id for run in lost}
+
+
+def _settle(console: Console, client: SyncPrefectClient, lost: Sequence[FlowRun]) -> None:
+    settle(client, lost)
+    for run in lost:
+        console.print(f"[bold red]Crashed:[/] {escape(run.name)}. {WORDS}")

@@ -1,0 +1,25 @@
+"""A flow run's process: Prefect's engine, with its output in the worker's log by itself.
+
+By default the worker passes the output on through a pipe, and when the worker is killed, the next line that is printed
+ends the run.
+"""
+
+import os
+import runpy
+import sys
+from pathlib import Path
+
+from flows.processes import KEPT_IN
+
+
+def main() -> None:
+    """Run the flow run that the environment names."""
+    if folder := os.environ.get(KEPT_IN):
+        with (Path(folder) / "worker.log").open("ab") as log:
+            os.dup2(log.fileno(), sys.stdout.fileno())
+            os.dup2(log.fileno(), sys.stderr.fileno())
+    runpy.run_module("prefect.engine", run_name="__main__")
+
+
+if __name__ == "__main__":
+    main()

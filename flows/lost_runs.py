@@ -1,0 +1,69 @@
+"""Flow runs that died without a word: Prefect would show them as running for ever, and keep their place taken.
+
+A run ends as Crashed when it can be seen in /proc that its process is gone. Heartbeats are not believed: a busy machine
+is late with them. Which process a run has is known of
+
+1. a run of this machine's worker: the process that was started with the run's id in its environment
+2. a run of a command of this machine: the process whose id is in the run's tag
+3. a run that another run called: that one's
+
+and of no other run: what runs on other machines is left alone.
+"""
+
+import os
+import re
+import socket
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from uuid import uuid4
+
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
+from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.states import Cancelled, Crashed
+
+from flows.processes import FLOW_RUN, PROC, environments, is_running
+
+HOST = socket.gethostname()
+WORKER = f"volcast-{HOST}"  # the worker's name, which Prefect puts among the labels of its runs
+UNFINISHED = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
+SUBMISSION = timedelta(minutes=1)  # what a worker may take from a run's Pending to its process
+WORDS = (
+    "The run's process is gone, and nobody saw it end: killed (kill -9, out of memory), or the machine stopped. "
+    "What it had committed is kept; run it again to go on."
+)
+
+
+def command_tag() -> str:
+    """The tag of all runs of this command."""
+    return f"command-{HOST}-{os.getpid()}-{uuid4().hex[:8]}"
+
+
+def find_lost(client: SyncPrefectClient) -> list[FlowRun]:
+    """The unfinished runs whose process is gone."""
+    if not PROC.is_dir():
+        return []
+    states = FlowRunFilterState(type=FlowRunFilterStateType(any_=UNFINISHED))
+    unfinished = client.read_flow_runs(flow_run_filter=FlowRunFilter(state=states))
+    present = {env[FLOW_RUN] for _, env in environments() if FLOW_RUN in env}
+    return [run for run in unfinished if _is_gone(client, run, present)]
+
+
+def settle(client: SyncPrefectClient, runs: Iterable[FlowRun]) -> None:
+    """Let runs end as Crashed, or as Cancelled where that was asked for; what has ended meanwhile stays as it is."""
+    for run in runs:
+        cancelling = run.state is not None and run.state.is_cancelling()
+        client.set_flow_run_state(run.id, Cancelled(message=WORDS) if cancelling else Crashed(message=WORDS))
+
+
+def _is_gone(client: SyncPrefectClient, run: FlowRun, present: set[str]) -> bool:
+    if run.state is None or run.state.is_final():
+        return True
+    if run.parent_task_run_id and not run.deployment_id:
+        caller = client.read_task_run(run.parent_task_run_id).flow_run_id
+        return caller is not None and _is_gone(client, client.read_flow_run(caller), present)
+    if run.labels.get("prefect.worker.name") == WORKER:
+        being_started = run.state.is_pending() and datetime.now(UTC) - run.state.timestamp < SUBMISSION
+        return str(run.id) not in present and not being_started
+    commands = [found for tag in run.tags if (found := re.fullmatch(rf"command-{re.escape(HOST)}-(\d+)-\w{{8}}", tag))]
+    return any(not is_running(int(found[1])) for found in commands)

@@ -6,11 +6,9 @@
 """
 
 import hashlib
-from typing import cast
 
 from prefect import get_run_logger, task
 from prefect.runtime import flow_run
-from prefect.states import Completed
 
 from models.devices import choose_device
 from models.recipes import digest
@@ -19,6 +17,7 @@ from storage.artifacts import ArtifactStore
 from storage.errors import NotStored
 from storage.records import ArtifactRef, FeatureSet, ForecastBatch, Record, Scorecard
 from storage.store import open_store
+from tasks.ended import ended
 from tasks.settings import RetrainSettings, TrainingSettings
 from tasks.stored import HELD, decided_versions, scorecard_of
 
@@ -89,7 +88,8 @@ def skipped(found: Found) -> Scorecard:
     """The early return of a retraining with nothing to do: a state of its own in the UI, with the scorecard in it."""
     message = f"Skipped: {found.settled}"
     get_run_logger().info(message)
-    return cast(Scorecard, Completed(name="Skipped", message=message, data=found.scorecard))  # Prefect unpacks a state
+    assert found.scorecard is not None
+    return ended(found.scorecard, message, "Skipped")
 
 
 def _same_inputs(artifacts: ArtifactStore, url: str, name: str, inputs: str) -> Scorecard | None:

@@ -1,11 +1,9 @@
 """Divide a run into its models, and put the outcomes together again."""
 
 from collections.abc import Mapping, Sequence
-from typing import cast
 
 from prefect.client.schemas.objects import State
 from prefect.exceptions import MissingResult
-from prefect.states import Completed
 
 from models.errors import ModelError
 from storage.artifacts import ArtifactStore
@@ -60,20 +58,20 @@ def outcomes(
     return ended
 
 
-def finish(snapshot: Snapshot, reports: Sequence[Report], ended: Mapping[str, str | Exception]) -> PipelineResult:
+def finish(snapshot: Snapshot, reports: Sequence[Report], trained: Mapping[str, str | Exception]) -> PipelineResult:
     """The result of the run. Raises the error of the only model, or SomeModelsFailed with the errors of several."""
-    failed = [outcome for outcome in ended.values() if isinstance(outcome, Exception)]
-    if len(failed) == len(ended) == 1:
+    failed = [outcome for outcome in trained.values() if isinstance(outcome, Exception)]
+    if len(failed) == len(trained) == 1:
         raise failed[0]
-    words = {name: str(outcome) for name, outcome in ended.items()}
+    words = {name: str(outcome) for name, outcome in trained.items()}
     result = PipelineResult(snapshot=snapshot, reports=tuple(reports), trainings=words)
     if failed:
         why = " ".join(str(error) for error in failed)
-        raise SomeModelsFailed(f"{len(failed)} of {len(ended)} models were not trained. {why}", result)
+        raise SomeModelsFailed(f"{len(failed)} of {len(trained)} models were not trained. {why}", result)
     forecasts = [f"{report.batch.artifact} by {report.batch.author}" for report in reports[:3]]
     prices = f"prices v{snapshot.prices.version} to {snapshot.cutoff}"
     message = "; ".join([prices, *list(words.values())[:3], *forecasts])
-    return cast(PipelineResult, Completed(message=message, data=result))  # Prefect unpacks a state
+    return ended(result, message)
 
 
 def _error_of(state: State[Scorecard]) -> Exception:

@@ -1,13 +1,11 @@
 """Let the new model forecast, if it earned the place and nobody says no."""
 
-from typing import cast
-
 from prefect import get_run_logger, task
-from prefect.states import Completed
 
 from storage.artifacts import ArtifactStore
 from storage.records import Answer, Outcome, Scorecard
 from storage.store import open_store
+from tasks.ended import ended
 from tasks.events import emit
 from tasks.stored import CHAMPION, REFUSED, champion_version
 
@@ -29,8 +27,8 @@ def promote_model(scorecard: Scorecard, answer: Answer) -> Outcome:
 
 def ended_training(scorecard: Scorecard, outcome: Outcome) -> Scorecard:
     """The final state of a retraining: Promoted, Kept, Refused or Held, with the numbers, and the scorecard in it."""
-    message = f"{scorecard.model.artifact.name} v{scorecard.model.artifact.version}. {outcome.words}"
-    return cast(Scorecard, Completed(name=outcome.name, message=message, data=scorecard))  # Prefect unpacks a state
+    model = scorecard.model.artifact
+    return ended(scorecard, f"{model.name} v{model.version}. {outcome.words}", outcome.name)
 
 
 def _outcome(scorecard: Scorecard, answer: Answer) -> Outcome:

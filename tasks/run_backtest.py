@@ -1,12 +1,9 @@
 """Test the forecasters of volume on the stored prices: forecast each session of the past with what was known then."""
 
-from typing import cast
-
 import numpy as np
 import pandas as pd
 from prefect import get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
-from prefect.states import Completed
 
 from models.all_forecasters import forecasters
 from models.backtest import TestSpan, backtest, train_volumes
@@ -17,6 +14,7 @@ from models.scores import models_of, score
 from storage.artifacts import ArtifactStore, Draft
 from storage.records import ArtifactRef, BacktestResult, DuelScore, ForecasterScore, Snapshot
 from storage.store import open_store
+from tasks.ended import ended
 from tasks.export import write_frame
 from tasks.frames import to_parquet
 from tasks.prepared import read_panel
@@ -69,7 +67,7 @@ def ended_backtest(result: BacktestResult) -> BacktestResult:
     create_markdown_artifact(
         key="volcast-backtest", markdown=f"{result.verdict}\n\n{markdown_table(rows)}", description=result.verdict
     )
-    return cast(BacktestResult, Completed(message=result.verdict, data=result))  # Prefect unpacks a state
+    return ended(result, result.verdict)
 
 
 def _keep(snapshot: Snapshot, request: BacktestSettings, span: TestSpan, frame: pd.DataFrame) -> ArtifactRef:

@@ -59,7 +59,7 @@ def scored(report: Report) -> Scorecard:
 def run_named(name: str) -> FlowRun:
     """The newest flow run of that name, once all that this process did is stored."""
     (tag,) = TagsContext.get().current_tags  # the session's server put it there
-    assert drain(Server(str(PREFECT_API_URL.value()), own=True, tag=tag), seconds=30)
+    assert drain(Server(str(PREFECT_API_URL.value()), tag=tag), seconds=30)
     with get_client(sync_client=True) as client:
         runs = [run for run in client.read_flow_runs() if run.name == name]
     return max(runs, key=lambda run: str(run.created))

@@ -9,6 +9,7 @@ from models.errors import ModelError
 from storage.artifacts import ArtifactStore
 from storage.records import PipelineResult, Report, Scorecard, Snapshot
 from storage.store import open_store
+from tasks.ended import ended
 from tasks.settings import DataSettings, TrainingSettings
 from tasks.stored import champion_version
 

@@ -87,6 +87,14 @@ Force = Annotated[
 RequireApproval = Annotated[
     bool, typer.Option("--require-approval", help="A version that passed the gate waits for volcast models promote")
 ]
+ApprovedByPerson = Annotated[
+    bool,
+    typer.Option(
+        "--require-approval",
+        envvar="VOLCAST_REQUIRE_APPROVAL",
+        help="A retrained model that passed the gate waits for a person's yes in the UI",
+    ),
+]
 Out = Annotated[Path | None, typer.Option(help="Write the forecasts to this .parquet or .csv file")]
 AllowShrink = Annotated[
     bool, typer.Option("--allow-shrink", help="Accept a source that has lost sessions which are stored; those stay")
@@ -322,9 +330,11 @@ def up(
     host: Host = "127.0.0.1",
     port: Port = 4200,
     database: Database = None,
+    require_approval: ApprovedByPerson = False,
 ) -> None:
     """Keep Prefect's server, a worker and the deployments of prefect.yaml up, until Ctrl-C."""
     began = time.monotonic()
+    _ask_a_person(require_approval)
     _move_into_environment("--database", "VOLCAST_DATABASE", database)
 
     from flows.server_options import ServerOptions
@@ -342,8 +352,10 @@ def deploy(
     store: StoreRoot = DEFAULT_STORE,
     pool: Annotated[str, typer.Option(help="The work pool; another than volcast must be there already")] = "volcast",
     image: Annotated[str | None, typer.Option(help="The container image, for a pool that runs containers")] = None,
+    require_approval: ApprovedByPerson = False,
 ) -> None:
     """Apply prefect.yaml to the server that is up, with what it no longer has removed; twice changes nothing."""
+    _ask_a_person(require_approval)
     from flows import commands
 
     commands.deploy(commands.data_settings(source, "", store, None), pool, image)
@@ -442,6 +454,11 @@ def main() -> None:
             raise
         _complain(_one_line(error))
         sys.exit(_exit_code(error))
+
+
+def _ask_a_person(required: bool) -> None:
+    """prefect.yaml takes it from the environment."""
+    os.environ["VOLCAST_REQUIRE_APPROVAL"] = "true" if required else "false"
 
 
 def _move_into_environment(option: str, variable: str, value: str | None) -> None:

@@ -94,7 +94,7 @@ def kept_up(folder: Path, **extra: str) -> Iterator[str]:
     """`volcast up` in the folder; yields the API's address once the worker and the deployments are there."""
     with (folder / "up.log").open("w") as log:
         env = environment(folder) | extra
-        process = subprocess.Popen([*VOLCAST, "up"], cwd=folder, env=env, stdout=log, stderr=log)
+        process = subprocess.Popen([*VOLCAST, "up", "--port", "0"], cwd=folder, env=env, stdout=log, stderr=log)
     try:
         deadline = time.monotonic() + READY_SECONDS
         while "Prefect's UI" not in (folder / "up.log").read_text():

@@ -19,7 +19,7 @@ from tasks.sources.protocol import Pace, UnknownSource
 from tasks.sources.registry import open_event_source, open_source
 
 EACH_ALONE = 20  # tickers; one task run a ticker is for a handful of them, else it is one a bucket
-SIMULATED_FOLDER = "simulated-"  # and the exchange's seed: simulated prices never share a table with real ones
+SIMULATED_FOLDER = "simulated-"  # and the exchange's seed and shift: what is simulated shares no table with real prices
 
 
 class Batch(BaseModel):
@@ -104,8 +104,11 @@ def require_event_source(data: DataSettings) -> None:
 
 def root_of(store: str, source: str) -> str:
     """The root for a source's prices: `store` itself, or a folder of it for each simulated exchange."""
-    found = re.match(r"simulated(?::(\d+))?", source)
-    return f"{store.rstrip('/')}/{SIMULATED_FOLDER}{int(found[1] or 0)}" if found else store
+    found = re.match(r"simulated(?::(\d+))?(?:.*\bshift=([\d-]+))?", source)
+    if not found:
+        return store
+    shifted = f"-shift-{found[2]}" if found[2] else ""
+    return f"{store.rstrip('/')}/{SIMULATED_FOLDER}{int(found[1] or 0)}{shifted}"
 
 
 def last_session(as_of: date | None, now: datetime | None = None) -> date:

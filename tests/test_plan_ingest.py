@@ -3,7 +3,7 @@ from datetime import date
 from prefect.logging import disable_run_logger
 
 from storage.rows import bucket_of
-from tasks.plan_ingest import IngestPlan, plan_ingest
+from tasks.plan_ingest import IngestPlan, plan_ingest, root_of
 from tasks.settings import DataSettings
 
 
@@ -19,3 +19,10 @@ def test_few_tickers_are_fetched_each_alone_and_many_by_bucket(tmp_path):
     assert len(many.batches) == 16
     assert all(len({bucket_of(ticker) for ticker in batch.tickers}) == 1 for batch in many.batches)
     assert len(set(many.tickers)) == 500
+
+
+def test_each_simulated_exchange_has_a_root_of_its_own():
+    assert root_of("/data", "yahoo") == "/data"
+    assert root_of("/data/", "simulated") == "/data/simulated-0"
+    assert root_of("/data", "simulated:07?universe=20&faults=gap") == "/data/simulated-7"
+    assert root_of("/data", "simulated:7?faults=gap&shift=2011-06-01") == "/data/simulated-7-shift-2011-06-01"

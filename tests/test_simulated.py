@@ -8,7 +8,7 @@ import pytest
 
 from models.sessions import market_calendar, sessions_between
 from tasks.sources.exchange import Exchange
-from tasks.sources.exchange_calendar import trading_grid
+from tasks.sources.exchange_calendar import RHYTHM, trading_grid
 from tasks.sources.exchange_oracle import oracle_quantiles
 from tasks.sources.exchange_shocks import Har, draw_shocks, stream
 from tasks.sources.protocol import BAR_COLUMNS, EVENT_COLUMNS, Outcome, UnknownSource
@@ -225,6 +225,37 @@ def test_a_universe_has_as_many_tickers_as_its_spec_says() -> None:
             simulated_source(spec)
 
 
+def test_a_spec_may_name_the_date_of_a_regime_shift() -> None:
+    source = simulated_source("simulated:7?shift=2011-06-01&universe=5&faults=gap")
+    assert source.spec == "simulated:7?universe=5&faults=gap&shift=2011-06-01"
+    for spec in ("simulated:7?shift=", "simulated:7?shift=2011-06-31", "simulated:7?shift=2011-06-01&shift=2012-06-01"):
+        with pytest.raises(UnknownSource, match="expected"):
+            simulated_source(spec)
+
+
+@pytest.mark.parametrize("ticker", ["SBUX", "T1", "T2"])
+def test_before_a_regime_shift_all_is_as_without_it_and_from_it_on_each_ticker_has_a_week_of_its_own(ticker):
+    shift, early = date(2011, 6, 1), date(2011, 5, 31)
+    for last in (early, LAST):
+        plain, shifted = Exchange(seed=7, last=last).bars(ticker), Exchange(seed=7, last=last, shift=shift).bars(ticker)
+        before = plain["session"] < pd.Timestamp(shift)
+        pd.testing.assert_frame_equal(plain.loc[before], shifted.loc[before], check_exact=True)
+        pd.testing.assert_frame_equal(plain.drop(columns="volume"), shifted.drop(columns="volume"), check_exact=True)
+    added = np.log(shifted["volume"] / plain["volume"])[~before].groupby(plain["session"].dt.day_of_week)
+    assert added.std().max() < 1e-4
+    assert sorted(added.mean().round(3)) == sorted(RHYTHM.round(3))
+    announced = (Exchange(seed=7, last=LAST, shift=each).announcements(ticker) for each in (None, shift))
+    pd.testing.assert_frame_equal(*announced)
+
+
+def test_tickers_of_a_shifted_regime_have_different_weeks():
+    busiest = set()
+    for ticker in PANEL:
+        bars = Exchange(seed=7, last=LAST, shift=date(2011, 6, 1)).bars(ticker).iloc[-500:]
+        busiest.add(int(bars.groupby(bars["session"].dt.day_of_week)["volume"].median().idxmax()))
+    assert busiest == set(range(5))
+
+
 def test_gap_leaves_sessions_out_and_half_of_them_come_late():
     whole, gapped = bars_of("SBUX"), bars_of("SBUX", faults=("gap",))
     missing = set(whole["session"]) - set(gapped["session"])
@@ -336,6 +367,18 @@ def test_the_oracle_covers_sessions_that_react_to_a_report():
         quantiles = oracle_quantiles(exchange, "AB", cutoffs, horizons=[3], levels=LEVELS)[:, 0]
         covered.append(volume[:, None] <= quantiles)
     np.testing.assert_allclose(np.concatenate(covered).mean(axis=0), LEVELS, atol=0.03)
+
+
+def test_the_oracle_knows_a_shifted_regime():
+    covered = []
+    for seed in range(12):
+        exchange = Exchange(seed=seed, last=LAST, shift=date(2011, 6, 1))
+        cutoffs = np.flatnonzero(exchange.sessions >= "2011-05-20")[:-10]
+        volume = exchange.bars("AB")["volume"].to_numpy()[cutoffs[:, None] + np.array([1, 5, 10])]
+        quantiles = oracle_quantiles(exchange, "AB", exchange.sessions[cutoffs], horizons=[1, 5, 10], levels=LEVELS)
+        covered.append(volume[..., None] <= quantiles)
+    coverage_HQ = np.concatenate(covered).mean(axis=0)
+    np.testing.assert_allclose(coverage_HQ, np.broadcast_to(LEVELS, coverage_HQ.shape), atol=0.03)
 
 
 def test_the_oracle_beats_naive_and_twenty_session_forecasts(oracle_and_volumes):

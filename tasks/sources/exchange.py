@@ -5,7 +5,8 @@ Log volume of a ticker is the sum of
 2. the calendar's effect times the ticker's sensitivity (exchange_calendar.py);
 3. after a report, a mean shift of the ticker's own size over three sessions (exchange_earnings.py);
 4. the market factor times the ticker's beta: a HAR path, one for all tickers (exchange_shocks.py);
-5. the ticker's own HAR path, with wider innovations on the sessions that react to a report.
+5. the ticker's own HAR path, with wider innovations on the sessions that react to a report;
+6. from a regime shift on, where there is one, a weekly rhythm of the ticker's own (exchange_calendar.py).
 Only the innovations of 4 and 5 are unknown at the close before, which is why the oracle can be exact.
 
 Nothing about a session depends on later ones. What an exchange shows is as of its clock, `last`, as Yahoo would: all of
@@ -19,7 +20,7 @@ from functools import lru_cache
 import numpy as np
 import pandas as pd
 
-from tasks.sources.exchange_calendar import LOOKAHEAD, trading_grid
+from tasks.sources.exchange_calendar import LOOKAHEAD, own_rhythm, trading_grid
 from tasks.sources.exchange_earnings import Reports, report_schedule
 from tasks.sources.exchange_prices import (
     MARKET_VOLATILITY,
@@ -64,7 +65,7 @@ class Path:
     """One ticker's sessions up to the clock (T), and what is known ahead of them (T + LOOKAHEAD)."""
 
     traits: Traits
-    expected: np.ndarray  # (T + LOOKAHEAD,) parts 1 to 3 of log volume
+    expected: np.ndarray  # (T + LOOKAHEAD,) parts 1 to 3 and 6 of log volume
     own_scale: np.ndarray  # (T + LOOKAHEAD,) of the own innovations
     own: np.ndarray  # (BURN_IN + T,) part 5
     volume: np.ndarray  # (T,) in shares of the first session, not yet whole
@@ -77,6 +78,7 @@ class Exchange:
 
     seed: int
     last: date
+    shift: date | None = None  # of the regime; the sessions before it are those of an exchange without one
 
     def __post_init__(self) -> None:
         if not (self.seed >= 0 and self.count > 0):
@@ -94,7 +96,7 @@ class Exchange:
 
     def path(self, ticker: str) -> Path:
         """What the exchange knows of one ticker, not adjusted for splits."""
-        return _path(self.seed, ticker, self.count)
+        return _path(self.seed, ticker, self.count, self.shift)
 
     def market(self) -> np.ndarray:
         """(BURN_IN + T,): the market factor of log volume, the newest last."""
@@ -157,12 +159,14 @@ def _market(seed: int, count: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 @lru_cache(maxsize=8)
-def _path(seed: int, ticker: str, count: int) -> Path:
+def _path(seed: int, ticker: str, count: int, shift: date | None) -> Path:
     traits, ahead = draw_traits(seed, ticker), count + LOOKAHEAD
     factor, market_moves = _market(seed, count)
     aftermath = _reports(seed, ticker, traits, count).until(ahead)
     expected = _level(traits, ahead) + traits.calendar * trading_grid().effects[:ahead]
     expected = expected + traits.report_shift * aftermath
+    if shift is not None:
+        expected = expected + own_rhythm(seed, ticker, trading_grid().sessions[:ahead], since=shift)
     own_scale = traits.own_scale * np.where(aftermath == 1.0, traits.report_scale, 1.0)
     shocks = draw_shocks(stream(seed, ticker, "volume"), BURN_IN + count)
     own = OWN_HAR.path(np.r_[np.full(BURN_IN, traits.own_scale), own_scale[:count]] * shocks)

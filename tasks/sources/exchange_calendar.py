@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from models.sessions import market_calendar, sessions_between
+from tasks.sources.exchange_shocks import stream
 
 FIRST_SESSION = date(2000, 1, 3)
 LOOKAHEAD = 60  # sessions after the clock for which calendar and earnings schedule exist
@@ -25,6 +26,9 @@ BEFORE_HOLIDAY = np.log(0.77)
 YEAR_END_LULL = np.log(0.75)  # 24 to 31 December, in place of the effect before a holiday
 MONTH_END = np.log(1.08)
 QUARTER_END = np.log(1.06)  # on top of the month's
+# Of a shifted regime: large, so that models that do not know it fare worse; the tickers' weekdays differ, so that the
+# market as a whole hardly moves, and a forecaster must learn to look at each ticker's own habits.
+RHYTHM = np.log([2.5, 0.5, 1.9, 0.45, 0.7])  # in an order of the ticker's own
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +50,12 @@ class Grid:
 def trading_grid() -> Grid:
     """The XNYS sessions from 2000-01-03 to the end of the market's calendar, about a year from today."""
     return _grid_until(market_calendar().last_session.date())
+
+
+def own_rhythm(seed: int, ticker: str, sessions: pd.DatetimeIndex, *, since: date) -> np.ndarray:
+    """(T,): what a regime shift adds to a ticker's log volume on each weekday from `since` on; 0 before it."""
+    weekdays = stream(seed, ticker, "rhythm").permutation(RHYTHM)
+    return np.where(sessions >= pd.Timestamp(since), weekdays[sessions.day_of_week], 0.0)
 
 
 @lru_cache(maxsize=2)

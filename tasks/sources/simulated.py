@@ -1,7 +1,8 @@
 """The simulated exchange as a source of prices and announcements, for offline use, tests and scale.
 
 Specs: `simulated`, `simulated:7` (the seed), `simulated:7?universe=6700` (so many tickers: SBUX and made-up ones),
-`simulated:7?faults=gap,null` (exchange_faults.py), `simulated:7?universe=50&faults=gap`.
+`simulated:7?faults=gap,null` (exchange_faults.py), `simulated:7?shift=2011-06-01` (a regime shift, exchange.py),
+`simulated:7?universe=50&faults=gap`.
 The clock is the `last` or `as_of` of each call; nothing after it is ever shown.
 """
 
@@ -19,10 +20,8 @@ from tasks.sources.exchange_faults import FAULTS, Fault, is_down, refusals, spoi
 from tasks.sources.protocol import EVENT_COLUMNS, Announced, Fetch, Outcome, Pace, UnknownSource
 
 TICKER = re.compile(r"[A-Z0-9][A-Z0-9.\-]{0,11}")
-SPEC = re.compile(
-    r"simulated(?::(?P<seed>[0-9]+))?"
-    r"(?:\?(?=[uf])(?:universe=(?P<universe>[0-9]+))?(?:(?:(?<=\?)|&)faults=(?P<faults>[a-z,]+))?)?"
-)
+SPEC = re.compile(r"simulated(?::(?P<seed>[0-9]+))?(?:\?(?P<options>.+))?")
+OPTIONS = {"universe": re.compile(r"[0-9]+"), "faults": re.compile(r"[a-z,]+"), "shift": re.compile(r"[0-9-]{10}")}
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 MAX_UNIVERSE = 100_000
 
@@ -30,13 +29,16 @@ MAX_UNIVERSE = 100_000
 def simulated_source(spec: str) -> "SimulatedSource":
     """The source that `spec` names; UnknownSource (a ValueError) when it cannot be read."""
     match = SPEC.fullmatch(spec)
-    if match is None:
+    parts = [part.partition("=") for part in match["options"].split("&")] if match and match["options"] else []
+    given = {name: value for name, _, value in parts if name in OPTIONS and OPTIONS[name].fullmatch(value)}
+    if match is None or len(given) < len(parts):
         raise UnknownSource(
-            "expected simulated[:SEED][?universe=TICKERS][&faults=NAME,NAME], such as simulated:7?faults=gap, "
-            f"not {spec!r}"
+            "expected simulated[:SEED][?universe=TICKERS][&faults=NAME,NAME][&shift=DATE], such as "
+            f"simulated:7?faults=gap, not {spec!r}"
         )
-    faults = match["faults"].split(",") if match["faults"] else []
-    return SimulatedSource(int(match["seed"] or 0), faults, universe=int(match["universe"] or 1))
+    faults = given["faults"].split(",") if "faults" in given else []
+    shift = _date(given["shift"]) if "shift" in given else None
+    return SimulatedSource(int(match["seed"] or 0), faults, universe=int(given.get("universe", 1)), shift=shift)
 
 
 class SimulatedSource:
@@ -46,7 +48,9 @@ class SimulatedSource:
     incremental = True
     pace: Pace | None = None
 
-    def __init__(self, seed: int = 0, faults: Iterable[str] = (), *, universe: int = 1) -> None:
+    def __init__(
+        self, seed: int = 0, faults: Iterable[str] = (), *, universe: int = 1, shift: date | None = None
+    ) -> None:
         """`seed` >= 0, `faults` among FAULTS and `universe` from 1 to MAX_UNIVERSE tickers, else UnknownSource."""
         names = set(faults)
         if seed < 0 or not names <= set(FAULTS):
@@ -55,9 +59,10 @@ class SimulatedSource:
             )
         if not 1 <= universe <= MAX_UNIVERSE:
             raise UnknownSource(f"expected a universe of 1 to {MAX_UNIVERSE} tickers, not {universe}")
-        self.seed, self._universe = seed, universe
+        self.seed, self._universe, self._shift = seed, universe, shift
         self.faults: frozenset[Fault] = frozenset(fault for fault in FAULTS if fault in names)
         options = [f"universe={universe}"] * (universe > 1) + [f"faults={','.join(sorted(names))}"] * bool(names)
+        options += [f"shift={shift}"] if shift else []
         self.spec = f"simulated:{seed}" + (f"?{'&'.join(options)}" if options else "")
         self._calls: Counter[str] = Counter()
 
@@ -76,7 +81,7 @@ class SimulatedSource:
             return failure
         first = first or FIRST_SESSION
         if last >= FIRST_SESSION:
-            bars = Exchange(seed=self.seed, last=last).bars(ticker)
+            bars = Exchange(seed=self.seed, last=last, shift=self._shift).bars(ticker)
             bars = spoil(bars, seed=self.seed, clock=last, faults=self.faults) if self.faults else bars
             bars = bars.loc[bars["session"] >= pd.Timestamp(first)].reset_index(drop=True)
             if len(bars):
@@ -114,3 +119,10 @@ class SimulatedSource:
             if self._calls[ticker] <= refusals(self.seed, ticker):
                 return Fetch(ticker=ticker, outcome=Outcome.RATE_LIMITED, known="simulated: refused (fault ratelimit)")
         return None
+
+
+def _date(text: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError as error:
+        raise UnknownSource(f"expected a date such as shift=2011-06-01, not {text!r}") from error

@@ -9,7 +9,7 @@ ratelimit  the first one or two calls for a ticker are refused
 outage     nothing answers at about one clock date in five
 
 A regime shift (`?shift=DATE`) is none of them: the answers are right, and the exchange is no longer what it was. From
-that date on each ticker has a weekly rhythm of its own (exchange_calendar.py); all sessions before it are as without it.
+that date on each ticker has a weekly rhythm of its own (exchange_calendar.py); before it all is as without it.
 """
 
 from datetime import date

@@ -59,7 +59,8 @@ def find_trained(features: FeatureSet, training: TrainingSettings, why: RetrainS
     if newest is None or why.cause not in BY_EVENT:
         return Found()
     last = scorecard_of(artifacts, url, newest)
-    return Found(scorecard=last, settled=_cooling(last, features, why))
+    settled = _cooling(last, features, why)
+    return Found(scorecard=last, settled=settled) if settled else Found()
 
 
 def find_scorecard(batch: ForecastBatch) -> Scorecard | None:

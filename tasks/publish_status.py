@@ -14,11 +14,11 @@ COLUMNS = {
     "mase_har": ("/ har", ".3f"),
     "mase_naive": ("/ naive", ".3f"),
     "pinball_har": ("pinball / har", ".3f"),
-    "coverage_80": ("in 80%", ".1%"),
-    "coverage_95": ("in 95%", ".1%"),
-    "over_share": ("over", ".1%"),
+    "coverage_80": ("in 80%", ".0%"),
+    "coverage_95": ("in 95%", ".0%"),
+    "over_share": ("over", ".0%"),
     "bias": ("bias", "+.1%"),
-}  # of models/skill.py -> heading and format
+}  # of models/skill.py -> heading and format; the UI has room for 584 pixels
 
 
 @task(task_run_name="publish the status of {health.name}")
@@ -32,7 +32,7 @@ def markdown(health: Health) -> str:
     findings = [f"* **{each.code}** {each.words} {each.remedy}" for each in health.findings]
     skill = skill_rows(map(dict, health.skill))
     parts = [
-        f"# {health.name} at the close of {health.session}",
+        f"# {health.name}, close of {health.session}",
         *([SIMULATED_NOTE] if health.simulated else []),
         "\n".join(findings) or "Nothing to report.",
         "\n".join(f"* {line}" for line in lines(health)),

@@ -22,6 +22,7 @@ TIME_LIMITS = {
     timedelta(hours=1): ("daily", "ingest", "forecast", "rollback", "promote"),
     timedelta(hours=6): ("retrain", "pipeline", "backtest", "verify"),
 }  # of a run -> the deployments
+ONCE_WITHIN = timedelta(minutes=10)  # the same state of the same run is told once
 SIGN_OF_LIFE = timedelta(hours=80)  # from Friday's daily to Monday's, and eight hours
 ENDED = ("Completed", "Skipped", "Failed", "Crashed", "TimedOut", "Cancelled", "Cancelling", "Suspended")
 ENDED_BY_NAME = ("Promoted", "Kept", "Refused", "Held", "Healthy", "NeedsPerson")  # volcast's own final states
@@ -128,7 +129,10 @@ def _of_events(root: str) -> list[Alert]:
 
 
 def _reacts_to(states: set[str]) -> EventTrigger:
-    return EventTrigger(expect=states, match_related=_of_deployments())
+    """Fires once for each run: of one Suspended Prefect 3.8 may tell three times."""
+    return EventTrigger(
+        expect=states, for_each={"prefect.resource.id"}, within=ONCE_WITHIN, match_related=_of_deployments()
+    )
 
 
 def _misses(after: str, expected: Sequence[str], within: timedelta, names: Sequence[str] = ()) -> EventTrigger:

@@ -55,7 +55,15 @@ class Service:
 
     def __init__(self, folder: Path, api: httpx.Client, webhook: Webhook) -> None:
         self.folder, self.api, self.webhook = folder, api, webhook
-        self.deployments = {item["name"]: item for item in api.post("/deployments/filter", json={}).json()}
+        self.deployments = {item["name"]: item for item in self.ask("POST", "/deployments/filter", {})}
+
+    def ask(self, method: str, path: str, body: object = None) -> Any:
+        """What the server answers; one that is too busy (SQLite is locked) is asked again."""
+        deadline = time.monotonic() + RUN_SECONDS
+        while (answer := self.api.request(method, path, json=body)).status_code == httpx.codes.SERVICE_UNAVAILABLE:
+            assert time.monotonic() < deadline, "the server stays too busy"
+            time.sleep(1)
+        return answer.raise_for_status().json() if answer.content else None
 
     @property
     def root(self) -> str:
@@ -67,7 +75,7 @@ class Service:
         for name in ("ingest", "daily", "retrain", "forecast"):
             item = self.deployments[name]
             parameters = item["parameters"] | {"data": data} | ({} if name == "ingest" else {"training": TRAINING})
-            self.api.patch(f"/deployments/{item['id']}", json={"parameters": parameters}).raise_for_status()
+            self.ask("PATCH", f"/deployments/{item['id']}", {"parameters": parameters})
 
     @property
     def root_url(self) -> str:
@@ -77,22 +85,21 @@ class Service:
         """An event, as a run of a store would send it."""
         resource = {"prefect.resource.id": f"{event}.{root}", "volcast.root": root}
         sent = {"id": str(uuid4()), "occurred": datetime.now(UTC).isoformat(), "event": event, "resource": resource}
-        self.api.post("/events", json=[{**sent, "payload": {"words": "Sent by a test."}}]).raise_for_status()
+        self.ask("POST", "/events", [{**sent, "payload": {"words": "Sent by a test."}}])
 
     def runs(self, name: str) -> list[dict[str, Any]]:
         """The runs of a deployment that are not only scheduled for later, oldest first."""
         wanted = {"deployments": {"name": {"any_": [name]}}, "sort": "EXPECTED_START_TIME_ASC"}
-        runs = self.api.post("/flow_runs/filter", json=wanted).json()
+        runs = self.ask("POST", "/flow_runs/filter", wanted)
         return [run for run in runs if run["auto_scheduled"] is False]
 
     def start(self, name: str, **parameters: object) -> str:
         """Start a run by hand; gives its id."""
         path = f"/deployments/{self.deployments[name]['id']}/create_flow_run"
-        made = self.api.post(path, json={"state": {"type": "SCHEDULED"}, "parameters": parameters})
-        return made.raise_for_status().json()["id"]
+        return self.ask("POST", path, {"state": {"type": "SCHEDULED"}, "parameters": parameters})["id"]
 
     def state(self, run_id: str) -> dict[str, Any]:
-        return self.api.get(f"/flow_runs/{run_id}").json()["state"]
+        return self.ask("GET", f"/flow_runs/{run_id}")["state"]
 
     def ended(self, run_id: str) -> dict[str, Any]:
         """The run's final state."""
@@ -151,12 +158,12 @@ def test_the_whole_loop_from_new_prices_to_an_approved_model_and_back(service: S
     artifacts = ArtifactStore(open_store(service.root))
     assert artifacts.alias("model", "volume", CHAMPION) is None
     assert artifacts.alias("model", "volume", HELD) is not None
-    asked = service.api.post(f"/flow_runs/{held['id']}/input/filter", json={"prefix": "suspend"}).json()
+    asked = service.ask("POST", f"/flow_runs/{held['id']}/input/filter", {"prefix": "suspend"})
     assert "Promoted: MASE" in next(json.loads(each["value"]) for each in asked if "description" in each["key"])
 
     # the answer starts the same run again, which promotes the version that it held, and a forecast by it
     answer = {"run_input": {"answer": "yes", "reason": "the scorecard is good"}}
-    assert service.api.post(f"/flow_runs/{held['id']}/resume", json=answer).json()["status"] == "ACCEPT"
+    assert service.ask("POST", f"/flow_runs/{held['id']}/resume", answer)["status"] == "ACCEPT"
     wait_for(lambda: service.state(held["id"])["type"] == "COMPLETED", "the promotion")
     promoted = service.state(held["id"])
     assert promoted["name"] == "Promoted"
@@ -179,7 +186,7 @@ def test_three_missed_days_are_caught_up_by_one_run_and_enough_sessions_retrain(
     wait_for(lambda: service.state(second["id"])["type"] in ("PAUSED", "COMPLETED"), "its gate")
     if service.state(second["id"])["type"] == "PAUSED":
         answer = {"run_input": {"answer": "no", "reason": "not before the holiday"}}
-        assert service.api.post(f"/flow_runs/{second['id']}/resume", json=answer).json()["status"] == "ACCEPT"
+        assert service.ask("POST", f"/flow_runs/{second['id']}/resume", answer)["status"] == "ACCEPT"
         assert service.ended(second["id"])["name"] == "Refused"
     else:
         assert service.state(second["id"])["name"] == "Kept"

@@ -158,8 +158,8 @@ def test_the_whole_loop_from_new_prices_to_an_approved_model_and_back(service: S
     artifacts = ArtifactStore(open_store(service.root))
     assert artifacts.alias("model", "volume", CHAMPION) is None
     assert artifacts.alias("model", "volume", HELD) is not None
-    asked = service.ask("POST", f"/flow_runs/{held['id']}/input/filter", {"prefix": "suspend"})
-    assert "Promoted: MASE" in next(json.loads(each["value"]) for each in asked if "description" in each["key"])
+    shown = service.ask("GET", f"/flow_runs/{held['id']}/input/suspended-approve-1-description")
+    assert "Promoted: MASE" in str(shown)
 
     # the answer starts the same run again, which promotes the version that it held, and a forecast by it
     answer = {"run_input": {"answer": "yes", "reason": "the scorecard is good"}}

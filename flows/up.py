@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import httpx
@@ -22,11 +23,11 @@ from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterTags
 from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
-from prefect.settings import temporary_settings
+from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 from rich.console import Console
 from rich.markup import escape
 
-from flows.deploy import PROJECT_FILE, TAG, deploy
+from flows.deploy import PROJECT_FILE, TAG, Deployed, deploy
 from flows.kept_worker import POOL, KeptWorker
 from flows.lost_runs import WORDS, WORKER, find_lost, settle
 from flows.processes import end_all, kept_in
@@ -48,6 +49,7 @@ from tasks.settings import DataSettings
 RUN_COMMAND = shlex.join([sys.executable, "-m", "flows.flow_process"])
 QUERY_SECONDS = 5  # between two looks of the worker for runs to start; Prefect's own 10 are long for who waits
 LOOK_SECONDS = 10  # between two looks for lost runs; both must find a run lost, so that a worker may report it first
+ONE_TRY: dict[Any, Any] = {PREFECT_CLIENT_MAX_RETRIES: 0}  # the next look is the second
 
 
 def stay_up(console: Console, data: DataSettings, options: ServerOptions, began: float) -> None:
@@ -61,11 +63,11 @@ def stay_up(console: Console, data: DataSettings, options: ServerOptions, began:
         environment = _environment(server, data)
         _make_pool(client)
         with _worker(client, environment) as worker:
-            changed = deploy(environment | {"VOLCAST_COMMAND": RUN_COMMAND}).words
+            deployed = deploy(environment | {"VOLCAST_COMMAND": RUN_COMMAND})
             worker.wait_until_online(client)
             console.print(f"Server: {server.ui_url} answers, on {_where(server, options)}", markup=False)
             console.print(f"Worker: {WORKER} is online, in the work pool {POOL}")
-            console.print(f"Deployments: {_deployments(client)}; {changed}", markup=False)
+            console.print(f"Deployments: {_deployments(client)}; {_changed(deployed)}")
             console.print(f"Prices of {data.source}, kept in {data.store}; logs in {home()}. Ctrl-C ends it all.")
             seconds = time.monotonic() - began
             console.print(f"Ready after {seconds:.0f} s. Prefect's UI: {server.ui_url}   ({server.ui_url}/deployments)")
@@ -104,7 +106,7 @@ def _worker(client: SyncPrefectClient, environment: Mapping[str, str]) -> Iterat
     finally:
         worker.end()
         end_all([pid for pid, flow_run in kept_in(home()).items() if flow_run])
-        with suppress(httpx.HTTPError):  # the server may be what died
+        with suppress(httpx.HTTPError), temporary_settings(ONE_TRY):  # the server may be what died
             settle(client, find_lost(client))
 
 
@@ -166,6 +168,10 @@ def _deployments(client: SyncPrefectClient) -> str:
     return f"{len(found)} with {active} schedules"
 
 
+def _changed(deployed: Deployed) -> str:
+    return f"new or changed: {len(deployed.applied)}, and {len(deployed.automations)} automations"
+
+
 def _watch(console: Console, client: SyncPrefectClient, server: Server, worker: KeptWorker) -> None:
     """Look after worker and runs until the server dies. Raises ServerError."""
     suspects: set[UUID] = set()
@@ -185,8 +191,9 @@ def _watch(console: Console, client: SyncPrefectClient, server: Server, worker: 
 def _settle_lost(console: Console, client: SyncPrefectClient, suspects: set[UUID]) -> set[UUID]:
     """End the runs that were lost at the last look and still are; gives those that are now."""
     try:
-        lost = find_lost(client)
-        _settle(console, client, [run for run in lost if run.id in suspects])
+        with temporary_settings(ONE_TRY):
+            lost = find_lost(client)
+            _settle(console, client, [run for run in lost if run.id in suspects])
     except (httpx.HTTPError, ObjectNotFound) as error:
         console.print(f"[bold red]Prefect's server answers not as it should:[/] {escape(str(error))}")
         return suspects

@@ -16,8 +16,8 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 from prefect.client.base import PrefectHttpxSyncClient as Client
+from programs import RUN_SECONDS, kept_up, wait_for_end
 from test_deployments import ROOT, project
-from test_end_to_end import RUN_SECONDS, kept_up, wait_for_end
 
 from flows.up import POOL
 

@@ -13,7 +13,7 @@ from uuid import uuid4
 import httpx
 import pandas as pd
 import pytest
-from test_end_to_end import RUN_SECONDS, kept_up, run_volcast
+from programs import RUN_SECONDS, kept_up, run_volcast
 
 from storage.artifacts import ArtifactStore
 from storage.ledger import Ledger

@@ -1,0 +1,176 @@
+"""The program as a person starts it: in a folder of its own, nothing configured, with real servers and workers."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+import httpx
+
+VOLCAST = [sys.executable, "-m", "flows.cli"]
+CODE = Path(__file__).parents[1]
+QUICK = {"steps": 20, "members": 1, "hidden_size": 8}  # a training of seconds
+ENDLESS = {"steps": 1_000_000, "log_every_steps": 1_000_000, "members": 1, "hidden_size": 8}
+READY_SECONDS, RUN_SECONDS, END_SECONDS = 150, 240, 60
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """Of a person who has configured nothing, with the server's home in the folder."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "VOLCAST_"))}
+    own = {"VOLCAST_HOME": str(folder / "home"), "PREFECT_HOME": str(folder / "client"), "PYTHONPATH": str(CODE)}
+    return inherited | own
+
+
+def run_volcast(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """A command, to its end."""
+    command, env = [*VOLCAST, *arguments], environment(folder)
+    return subprocess.run(
+        command, cwd=folder, env=env, capture_output=True, text=True, timeout=RUN_SECONDS, check=False
+    )
+
+
+def processes_of(folder: Path, words: str = "") -> dict[int, str]:
+    """Ids and command lines (with these words) of the processes whose environment names the folder's home."""
+    found = {}
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (process / "cmdline").read_text().replace("\0", " ")
+            if f"VOLCAST_HOME={folder / 'home'}".encode() in (process / "environ").read_bytes() and words in command:
+                found[int(process.name)] = command
+        except OSError:
+            continue  # it ended while we looked, or is not ours
+    return found
+
+
+def wait_until(is_so: Callable[[], Any], seconds: float, *, what: str) -> Any:
+    """The first result that is not empty."""
+    deadline = time.monotonic() + seconds
+    while not (found := is_so()):
+        assert time.monotonic() < deadline, f"not so after {seconds} s: {what}"
+        time.sleep(0.3)
+    return found
+
+
+def wait_for_end(api: httpx.Client, run: str) -> dict[str, Any]:
+    """The final state of a flow run."""
+    final = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+    return wait_until(
+        lambda: state if (state := api.get(f"/flow_runs/{run}").json()["state"])["type"] in final else None,
+        RUN_SECONDS,
+        what=f"{run} has ended",
+    )
+
+
+class Up:
+    """`volcast up` in a folder, on a port of its own."""
+
+    def __init__(self, folder: Path, *options: str, **variables: str) -> None:
+        self.folder, self.options = folder, options
+        self.environment = environment(folder) | variables
+        self.api = httpx.Client()
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            self.end()
+        self.api.close()
+
+    def start(self) -> None:
+        """Start it, and return when it is ready."""
+        with (self.folder / "up.log").open("w") as log:
+            self.process = subprocess.Popen(
+                [*VOLCAST, "up", "--port", "0", *self.options],
+                cwd=self.folder,
+                env=self.environment,
+                stdout=log,
+                stderr=log,
+            )
+        wait_until(lambda: "Ready after" in self.said or self.process.poll(), READY_SECONDS, what="volcast up is ready")
+        assert self.process.poll() is None, self.said
+        server = json.loads((self.folder / "home" / "server.json").read_text())
+        auth = tuple(server["auth"].split(":", 1)) if server["auth"] else None
+        self.api.close()
+        self.api = httpx.Client(base_url=server["api_url"], auth=auth, trust_env=False, timeout=90)
+        self.api.event_hooks = {"response": [httpx.Response.raise_for_status]}
+        if auth:
+            token = self.api.get("/csrf-token", params={"client": "test"}).json()["token"]
+            self.api.headers.update({"Prefect-Csrf-Client": "test", "Prefect-Csrf-Token": token})
+
+    @property
+    def said(self) -> str:
+        """What it has printed so far."""
+        return (self.folder / "up.log").read_text()
+
+    @property
+    def deployments(self) -> dict[str, dict[str, Any]]:
+        """By name."""
+        return {item["name"]: item for item in self.api.post("/deployments/filter", json={}).json()}
+
+    def run(self, name: str, **parameters: Mapping[str, Any]) -> str:
+        """Start a run of a deployment; its id. `parameters` are laid over those of the deployment."""
+        deployment = self.deployments[name]
+        given = {key: deployment["parameters"].get(key, {}) | dict(value) for key, value in parameters.items()}
+        body = {"state": {"type": "SCHEDULED"}, "parameters": deployment["parameters"] | given}
+        return self.api.post(f"/deployments/{deployment['id']}/create_flow_run", json=body).json()["id"]
+
+    def train(self, settings: Mapping[str, Any]) -> str:
+        """Start a run of the pipeline on few prices."""
+        data = {"tickers": ["SBUX"], "as_of": "2004-06-28"}
+        return self.run("pipeline", data=data, training={"recipe": "volume", "settings": settings})
+
+    def flow_run(self, run: str) -> dict[str, Any]:
+        """All that the server knows of it."""
+        return self.api.get(f"/flow_runs/{run}").json()
+
+    def state(self, run: str) -> str:
+        """The name of its state, such as Running."""
+        return self.flow_run(run)["state"]["name"]
+
+    def wait_for_start(self, run: str) -> str:
+        """The name of the first state after those in which it waits."""
+        waits = ("Scheduled", "Late", "Pending", "Submitting")
+        return wait_until(
+            lambda: state if (state := self.state(run)) not in waits else None, RUN_SECONDS, what=f"{run} has started"
+        )
+
+    def wait_for_training(self, run: str) -> int:
+        """The process id of a run of the pipeline, once it trains."""
+        trains = {
+            "flow_runs": {"parent_flow_run_id": {"any_": [run]}},
+            "task_runs": {"name": {"like_": "train "}, "state": {"type": {"any_": ["RUNNING"]}}},
+        }
+        wait_until(lambda: self.api.post("/task_runs/filter", json=trains).json(), RUN_SECONDS, what=f"{run} trains")
+        return int(self.flow_run(run)["infrastructure_pid"])
+
+    def scheduled(self, name: str) -> list[str]:
+        """When the runs of a deployment are to start that the server's scheduler has made; it looks once a minute."""
+        filters = {"deployments": {"name": {"any_": [name]}}, "flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}}
+        runs = wait_until(
+            lambda: self.api.post("/flow_runs/filter", json=filters).json(), 150, what=f"{name} is scheduled"
+        )
+        return [run["expected_start_time"] for run in runs]
+
+    def end(self) -> int:
+        """Ctrl-C; the exit status."""
+        self.process.send_signal(signal.SIGINT)
+        return self.process.wait(timeout=END_SECONDS)
+
+
+@contextmanager
+def kept_up(folder: Path, **variables: str) -> Iterator[str]:
+    """`volcast up` in a folder; the API's address."""
+    with Up(folder, **variables) as up:
+        yield str(up.api.base_url).rstrip("/")

@@ -1,0 +1,75 @@
+"""kill -9 of a flow run, of its worker, of `volcast up`, of the server: one start for all tests, in their order."""
+
+import os
+import signal
+from collections.abc import Iterator
+
+import pytest
+from programs import END_SECONDS, ENDLESS, QUICK, Up, processes_of, run_volcast, wait_for_end, wait_until
+
+GONE = "The run's process is gone, and nobody saw it end"
+
+
+@pytest.fixture(scope="module")
+def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    with Up(tmp_path_factory.mktemp("up")) as started:
+        yield started
+
+
+def worker(up: Up) -> int:
+    return next(iter(wait_until(lambda: processes_of(up.folder, "worker start"), 60, what="there is a worker")))
+
+
+def called_by(up: Up, run: str) -> dict[str, str]:
+    called = {"flow_runs": {"parent_flow_run_id": {"any_": [run]}}}
+    found = up.api.post("/flow_runs/filter", json=called).json()
+    return {each["name"].split()[0]: each["state"]["name"] for each in found}
+
+
+def test_a_run_whose_process_is_killed_ends_as_crashed_with_what_it_called(up: Up) -> None:
+    run = up.train(ENDLESS)
+    os.kill(up.wait_for_training(run), signal.SIGKILL)
+    assert "status code: -9" in wait_for_end(up.api, run)["message"]
+    wait_until(lambda: called_by(up, run)["retrain"] == "Crashed", 60, what="the subflow ends, too")
+    assert called_by(up, run) == {"ingest": "Completed", "retrain": "Crashed"}
+
+
+def test_the_next_run_heals_and_a_worker_that_is_killed_comes_back_while_it_goes_on(up: Up) -> None:
+    run = up.train(QUICK)
+    assert up.wait_for_start(run) == "Running"
+    os.kill(worker(up), signal.SIGKILL)
+    ended = wait_for_end(up.api, run)
+    assert ended["type"] == "COMPLETED", ended
+    wait_until(lambda: "The worker is started again" in up.said, 60, what="the worker comes back")
+    assert "The worker ended with -9" in up.said
+    verified = run_volcast(up.folder, "verify")
+    assert (verified.returncode, verified.stdout) == (0, "Everything that is stored is as it was written.\n")
+
+
+def test_a_run_that_is_killed_with_its_worker_ends_as_crashed_and_frees_its_place(up: Up) -> None:
+    run = up.train(ENDLESS)
+    pid = up.wait_for_training(run)
+    os.kill(worker(up), signal.SIGKILL)
+    os.kill(pid, signal.SIGKILL)
+    assert GONE in wait_for_end(up.api, run)["message"]
+    assert "Crashed: pipeline volume" in up.said
+    assert up.wait_for_start(up.train(ENDLESS)) == "Running"
+    assert up.state(run) == "Crashed"
+
+
+def test_after_up_is_killed_nothing_is_left_and_the_next_up_settles_its_runs(up: Up) -> None:
+    (run,) = up.api.post("/flow_runs/filter", json={"flow_runs": {"state": {"name": {"any_": ["Running"]}}}}).json()
+    up.process.kill()
+    up.process.wait()
+    wait_until(lambda: not processes_of(up.folder), END_SECONDS, what="server, worker and run have ended")
+    up.start()
+    assert up.state(run["id"]) == "Crashed"
+
+
+def test_when_the_server_dies_up_ends_everything_and_says_so(up: Up) -> None:
+    assert up.wait_for_start(up.train(ENDLESS)) == "Running"
+    (server,) = processes_of(up.folder, "server start")
+    os.kill(server, signal.SIGKILL)
+    assert up.process.wait(timeout=END_SECONDS) == 1
+    assert "Prefect's server ended with -9, and everything else is ended with it." in up.said
+    assert processes_of(up.folder) == {}

@@ -1,0 +1,83 @@
+"""`volcast up` with a password: one start for all tests of this file."""
+
+import re
+import socket
+import stat
+from collections.abc import Iterator
+
+import httpx
+import pytest
+import yaml
+from programs import ENDLESS, QUICK, Up, processes_of, run_volcast, wait_for_end
+
+from flows.deploy import PROJECT_FILE
+
+PASSWORD = "s3cr3t, with a space"
+
+
+@pytest.fixture(scope="module")
+def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.2", 0))
+        taken.listen()
+        options = ["--host", "127.0.0.2", "--port", str(taken.getsockname()[1])]
+        with Up(tmp_path_factory.mktemp("up"), *options, VOLCAST_AUTH=f"operator:{PASSWORD}") as started:
+            yield started
+
+
+def test_up_says_what_is_there_and_how_long_it_took(up: Up) -> None:
+    names = {item["name"] for item in yaml.safe_load(PROJECT_FILE.read_text())["deployments"]}
+    assert set(up.deployments) == names
+    assert f"Server: {str(up.api.base_url).removesuffix('/api/')} answers, on SQLite; it asks for user" in up.said
+    assert re.search(r"Worker: volcast-\S+ is online", up.said)
+    assert f"Deployments: {len(names)} with 4 schedules; new or changed: {len(names)}, and " in up.said
+    assert int(re.findall(r"Ready after (\d+) s", up.said)[0]) > 0
+
+
+def test_a_port_that_is_taken_is_left_alone(up: Up) -> None:
+    assert up.options[-1] != str(up.api.base_url.port)
+    assert up.api.base_url.host == "127.0.0.2"
+
+
+def test_nobody_gets_in_without_the_password_nor_past_a_foreign_page(up: Up) -> None:
+    url = str(up.api.base_url).rstrip("/")
+    assert httpx.get(f"{url}/admin/version", trust_env=False).status_code == 401
+    assert httpx.get(f"{url}/admin/version", trust_env=False, auth=("operator", "guess")).status_code == 401
+    assert up.api.get("/admin/version").status_code == 200
+    assert httpx.post(f"{url}/flow_runs/filter", json={}, trust_env=False, auth=up.api.auth).status_code == 403
+    assert up.api.post("/flow_runs/filter", json={}).status_code == 200
+
+
+def test_the_password_is_nowhere_but_in_a_file_of_the_users_own(up: Up) -> None:
+    commands = processes_of(up.folder)
+    assert {word for command in commands.values() for word in ("server", "worker", "up") if f" {word} " in command}
+    assert not any(PASSWORD in command for command in commands.values())
+    assert not any(PASSWORD.encode() in log.read_bytes() for log in up.folder.glob("**/*.log"))
+    assert stat.S_IMODE((up.folder / "home" / "server.json").stat().st_mode) == 0o600
+    assert stat.S_IMODE((up.folder / "home").stat().st_mode) == 0o700
+
+
+def test_the_browser_finds_the_api_where_it_found_the_ui(up: Up) -> None:
+    settings = httpx.get(str(up.api.base_url).replace("/api/", "/ui-settings"), trust_env=False).json()
+    assert (settings["api_url"], settings["auth"], settings["csrf_enabled"]) == ("/api", "BASIC", True)
+
+
+def test_cron_schedules_create_runs(up: Up) -> None:
+    assert all(re.search(r"T(21|22):30:00", start) for start in up.scheduled("daily"))  # 17:30 in New York
+
+
+def test_a_run_of_a_deployment_completes_and_a_command_of_the_folder_uses_the_server(up: Up) -> None:
+    run = up.train(QUICK)
+    assert wait_for_end(up.api, run)["type"] == "COMPLETED"
+    assert (up.folder / "data" / "simulated-0" / "forecasts").is_dir()
+    used = run_volcast(up.folder, "ingest", "--tickers", "SBUX", "--as-of", "2004-06-28")
+    assert used.returncode == 0, used.stderr
+    assert str(up.api.base_url).removesuffix("/api/") in used.stdout
+
+
+def test_ctrl_c_ends_everything_also_a_run(up: Up) -> None:
+    pid = up.wait_for_training(up.train(ENDLESS))
+    assert pid in processes_of(up.folder, "flow_process")
+    assert up.end() == 0
+    assert processes_of(up.folder) == {}
+    assert not (up.folder / "home" / "server.json").exists()

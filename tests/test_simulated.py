@@ -244,8 +244,8 @@ def test_before_a_regime_shift_all_is_as_without_it_and_from_it_on_each_ticker_h
     added = np.log(shifted["volume"] / plain["volume"])[~before].groupby(plain["session"].dt.day_of_week)
     assert added.std().max() < 1e-4
     assert sorted(added.mean().round(3)) == sorted(RHYTHM.round(3))
-    announced = (Exchange(seed=7, last=LAST, shift=each).announcements(ticker) for each in (None, shift))
-    pd.testing.assert_frame_equal(*announced)
+    announced, also = (Exchange(seed=7, last=LAST, shift=each).announcements(ticker) for each in (None, shift))
+    pd.testing.assert_frame_equal(announced, also)
 
 
 def test_tickers_of_a_shifted_regime_have_different_weeks():

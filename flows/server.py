@@ -27,8 +27,10 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterTags
 from prefect.events.worker import EventsWorker
 from prefect.settings import (
     PREFECT_API_AUTH_STRING,
+    PREFECT_API_REQUEST_TIMEOUT,
     PREFECT_API_URL,
     PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
+    PREFECT_UI_URL,
     temporary_settings,
 )
 from pydantic import SecretStr
@@ -40,6 +42,9 @@ from flows.server_options import LOOPBACK, ServerError, ServerOptions, require_d
 
 START_SECONDS = 120  # 15 s on two idle cores; a busy machine takes several times that
 STORED_SECONDS = 60
+# SQLite may be locked for a minute on a busy machine. A client that asks again before that is told that its state was
+# set already, and what a flow returns is lost (MissingResult).
+ANSWER_SECONDS = 240.0
 LEFT_SECONDS = STOP_SECONDS + 5  # in which server and worker of a killed command end themselves
 NO_HEARTBEAT = None  # a flow waits half a second for its heartbeat's thread to end, and nobody listens to a short run's
 PAGE = 200  # the most task runs that the API gives at once
@@ -60,11 +65,16 @@ class Server:
 
     @property
     def ui_url(self) -> str:
-        return self.api_url.removesuffix("/api")
+        """Prefect's newer UI; `/` alone leads there, but any other page without v2 is of the older one."""
+        return self.api_url.removesuffix("/api") + "/v2"
 
     def client_settings(self) -> dict[Any, Any]:
         """What Prefect's clients must know to use it."""
-        settings: dict[Any, Any] = {PREFECT_API_URL: self.api_url}
+        settings: dict[Any, Any] = {
+            PREFECT_API_URL: self.api_url,
+            PREFECT_UI_URL: self.ui_url,
+            PREFECT_API_REQUEST_TIMEOUT: ANSWER_SECONDS,
+        }
         return settings | ({PREFECT_API_AUTH_STRING: SecretStr(self.auth)} if self.auth else {})
 
 
@@ -184,6 +194,7 @@ def server_environment(folder: Path) -> dict[str, str]:
         "PREFECT_HOME": str(folder),
         "PREFECT_PROFILES_PATH": str(folder / "profiles.toml"),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
         "DO_NOT_TRACK": "1",
     }
 
@@ -217,6 +228,7 @@ def _drained(server: Server) -> Iterator[None]:
 def _start(folder: Path, port: int, options: ServerOptions) -> subprocess.Popen[bytes]:
     environment = server_environment(folder) | options.environment()
     environment["PREFECT_API_URL"] = f"http://{options.client_host}:{port}/api"
+    environment["PREFECT_UI_URL"] = f"http://{options.client_host}:{port}/v2"  # what alerts link to
     arguments = ["server", "start", "--host", options.host, "--port", str(port)]
     return start(arguments, environment, folder / "server.log")
 
@@ -230,7 +242,7 @@ def _address(host: str, port: int) -> tuple[Any, ...]:
 
 def _wait_until_healthy(process: subprocess.Popen[bytes], server: Server, log: Path) -> None:
     deadline = time.monotonic() + START_SECONDS
-    while not _healthy(server.api_url):
+    while not (_healthy(server.api_url) and _is_of(log.parent, server)):
         if process.poll() is not None or time.monotonic() > deadline:
             why = (
                 f"ended with {process.returncode}"
@@ -246,6 +258,14 @@ def _healthy(api_url: str) -> bool:
         return httpx.get(f"{api_url}/health", timeout=5, trust_env=False).status_code == httpx.codes.OK
     except httpx.TransportError:
         return False
+
+
+def _is_of(folder: Path, server: Server) -> bool:
+    """Whether it is the folder's server, and not another one that took the port a moment before."""
+    user, _, password = (server.auth or "").partition(":")
+    auth = httpx.BasicAuth(user, password) if server.auth else None
+    settings = httpx.get(f"{server.api_url}/admin/settings", auth=auth, timeout=5, trust_env=False)
+    return settings.is_success and settings.json()["home"] == str(folder)
 
 
 def require_answer(server: Server) -> None:

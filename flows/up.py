@@ -32,6 +32,7 @@ from flows.kept_worker import POOL, KeptWorker
 from flows.lost_runs import WORDS, WORKER, find_lost, settle
 from flows.processes import end_all, kept_in
 from flows.server import (
+    ANSWER_SECONDS,
     Server,
     ServerError,
     ServerOptions,
@@ -70,6 +71,7 @@ def stay_up(console: Console, data: DataSettings, options: ServerOptions, began:
             console.print(f"Deployments: {_deployments(client)}; {_changed(deployed)}")
             console.print(f"Prices of {data.source}, kept in {data.store}; logs in {home()}. Ctrl-C ends it all.")
             seconds = time.monotonic() - began
+            console.print(f"How things stand: {server.ui_url}/artifacts/key/volcast-status, or: volcast status")
             console.print(f"Ready after {seconds:.0f} s. Prefect's UI: {server.ui_url}   ({server.ui_url}/deployments)")
             with suppress(KeyboardInterrupt):
                 _watch(console, client, server, worker)
@@ -116,6 +118,8 @@ def _environment(server: Server, data: DataSettings) -> dict[str, str]:
     settings = {
         "PYTHONPATH": os.pathsep.join([code, *filter(None, [os.environ.get("PYTHONPATH")])]),
         "PREFECT_API_URL": server.api_url,
+        "PREFECT_UI_URL": server.ui_url,
+        "PREFECT_API_REQUEST_TIMEOUT": str(ANSWER_SECONDS),
         "PREFECT_WORKER_QUERY_SECONDS": str(QUERY_SECONDS),
         "PREFECT_HOME": str(home()),
         "DO_NOT_TRACK": "1",

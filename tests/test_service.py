@@ -127,7 +127,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     folder = tmp_path_factory.mktemp("service")
     with (
         kept_up(folder, **environment) as api_url,
-        httpx.Client(base_url=api_url, trust_env=False, timeout=30) as api,
+        httpx.Client(base_url=api_url, trust_env=False, timeout=120) as api,
     ):
         service = Service(folder, api, webhook)
         service.use(FIRST)

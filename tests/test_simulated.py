@@ -241,7 +241,11 @@ def test_before_a_regime_shift_all_is_as_without_it_and_from_it_on_each_ticker_h
         before = plain["session"] < pd.Timestamp(shift)
         pd.testing.assert_frame_equal(plain.loc[before], shifted.loc[before], check_exact=True)
         pd.testing.assert_frame_equal(plain.drop(columns="volume"), shifted.drop(columns="volume"), check_exact=True)
-    added = np.log(shifted["volume"] / plain["volume"])[~before].groupby(plain["session"].dt.day_of_week)
+    added = (
+        pd.Series(np.log(shifted["volume"] / plain["volume"]), index=plain.index)
+        .loc[~before]
+        .groupby(plain["session"].dt.day_of_week)
+    )
     assert added.std().max() < 1e-4
     assert sorted(added.mean().round(3)) == sorted(RHYTHM.round(3))
     announced, also = (Exchange(seed=7, last=LAST, shift=each).announcements(ticker) for each in (None, shift))

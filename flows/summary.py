@@ -132,7 +132,7 @@ def show_scorecard(console: Console, scorecard: Scorecard, said: str = "") -> No
     console.print(_table(score_rows(scorecard), title=str(scorecard.artifact)))
     for sentence in scorecard.words:
         console.print(f"  {escape(sentence)}")
-    if scorecard.verdict != said:
+    if scorecard.verdict not in said:
         console.print(f"  [bold]{escape(scorecard.verdict)}[/]")
 
 
@@ -187,9 +187,8 @@ def show_result(console: Console, result: PipelineResult) -> None:
     console.print()
     show_prices(console, result.snapshot)
     for report in result.reports:
-        name = report.batch.artifact.name
-        training = result.trainings[name]
-        console.print(f"\n[bold]Training[/]  {name}: {escape(training)}")
+        training = result.trainings[report.batch.artifact.name]
+        console.print(f"\n[bold]Training[/]  {escape(training)}")
         if report.scorecard is not None:
             show_scorecard(console, report.scorecard, said=training)
         show_forecast(console, report.batch)
@@ -248,7 +247,7 @@ def show_models(console: Console, store_url: str) -> None:
         for history in histories
         for line in history.versions
     ]
-    console.print(_table(rows, title=f"Models in {nice_path(store_url)}"))
+    console.print(_table(rows, title=f"Models in {nice_path(store_url)}", padding=0))
     for history in histories:
         _show_history(console, history)
 
@@ -284,12 +283,12 @@ def _table(rows: Sequence[Mapping[str, str]], *, title: str, **style: Any) -> Ta
 
 
 def _show_history(console: Console, history: History) -> None:
-    """Why the versions that did not pass did not; then every move of the champion, oldest first, with its reason."""
-    for line in history.not_promoted:
+    """Why the versions that did not pass did not; then what was decided when, oldest first, with the reason."""
+    for line in history.kept:
         console.print(f"{history.name} v{line.version}: {escape(line.verdict)}")
     for entry in history.moves:
         since = f"{entry.set_at:%Y-%m-%d %H:%M}"
-        console.print(f"{history.name}: {CHAMPION} since {since} UTC: v{entry.version}. {escape(entry.reason)}")
+        console.print(f"{history.name}: {entry.alias} since {since} UTC: v{entry.version}. {escape(entry.reason)}")
 
 
 def _loss_table(title: str, scores: Sequence[ForecasterScore]) -> Table:

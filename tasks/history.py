@@ -7,7 +7,7 @@ from datetime import date
 from models.evaluation import MODEL
 from storage.artifacts import ArtifactStore
 from storage.records import AliasEntry, Manifest
-from tasks.stored import CHAMPION, SCORES_FILE, model_version, stored_method
+from tasks.stored import CHAMPION, HELD, REFUSED, SCORES_FILE, champion_version, model_version, stored_method
 
 NOT_SCORED = "not scored"
 
@@ -28,23 +28,25 @@ class VersionLine:
 
 @dataclass(frozen=True, kw_only=True)
 class History:
-    """All versions of a model, oldest first, and every move of its champion."""
+    """All versions of a model, and what was decided of them, both oldest first."""
 
     name: str
     versions: tuple[VersionLine, ...]
-    moves: tuple[AliasEntry, ...]
+    moves: tuple[AliasEntry, ...]  # of champion, held and refused
 
     @property
-    def not_promoted(self) -> list[VersionLine]:
-        """The versions whose scorecard did not make them champion."""
-        reasons = {(move.version, move.reason) for move in self.moves}
-        return [each for each in self.versions if each.verdict and (each.version, each.verdict) not in reasons]
+    def kept(self) -> list[VersionLine]:
+        """The versions whose verdict is not among the reasons of what was decided of them: they did not pass."""
+        return [line for line in self.versions if line.verdict and not self._is_said(line)]
+
+    def _is_said(self, line: VersionLine) -> bool:
+        return any(move.version == line.version and line.verdict in move.reason for move in self.moves)
 
 
 def history_of(artifacts: ArtifactStore, store_url: str, name: str) -> History:
     """Raises Corrupt."""
-    moves = artifacts.history("model", name, CHAMPION)
-    scorecards = _scorecards(artifacts, name)
+    moves = [entry for alias in (CHAMPION, HELD, REFUSED) for entry in artifacts.history("model", name, alias)]
+    champion, scorecards = champion_version(artifacts, name), _scorecards(artifacts, name)
     lines = []
     for version in artifacts.versions("model", name):
         manifest = artifacts.get("model", name, version)
@@ -58,10 +60,10 @@ def history_of(artifacts: ArtifactStore, store_url: str, name: str) -> History:
             seed=int(str(manifest.facts["seed"])),
             score=score,
             verdict=verdict,
-            is_champion=bool(moves) and moves[-1].version == version,
+            is_champion=version == champion,
         )
         lines.append(line)
-    return History(name=name, versions=tuple(lines), moves=tuple(moves))
+    return History(name=name, versions=tuple(lines), moves=tuple(sorted(moves, key=lambda move: move.set_at)))
 
 
 def _scorecards(artifacts: ArtifactStore, name: str) -> dict[int, Manifest]:

@@ -20,7 +20,7 @@ from storage.store import Store, open_store
 from tasks.check_health import present_health
 from tasks.count_prices import count_rows, status_of
 from tasks.find_trained import scorecard_of_model
-from tasks.history import history_of
+from tasks.history import NOT_SCORED, history_of
 from tasks.methods.protocol import Plot
 from tasks.methods.volume import DRAWN_TICKERS, in_order
 from tasks.outlook import LEGEND, outlooks, read_forecast, short_rows
@@ -61,7 +61,7 @@ def page(data: DataSettings) -> str:
 
 
 def _history(artifacts: ArtifactStore, root: str) -> dict[str, Any]:
-    """The versions and the moves of the champion, newest first."""
+    """The versions, and what was decided of them, newest first."""
     history = history_of(artifacts, root, DEFAULT_RECIPE)
     versions = [
         {
@@ -74,12 +74,13 @@ def _history(artifacts: ArtifactStore, root: str) -> dict[str, Any]:
         }
         for line in history.versions
     ]
-    verdicts = {(line.version, line.verdict) for line in history.versions}
+    verdicts = {line.version: line.verdict or NOT_SCORED for line in history.versions}
     moves = [
         {
             "version": f"v{move.version}",
+            "is": move.alias,
             "since": f"{move.set_at:%Y-%m-%d %H:%M} UTC",
-            "reason": "its verdict, above" if (move.version, move.reason) in verdicts else move.reason,
+            "reason": move.reason.replace(verdicts[move.version], "Its verdict, above."),
         }
         for move in history.moves
     ]
@@ -99,7 +100,7 @@ def _of_forecasts(store: Store, health: Health, tickers: Sequence[str]) -> dict[
         "forecast": forecast,
         "legend": LEGEND,
         "outlooks": outlooks(store, forecast, leading),
-        "others": short_rows(store, forecast, others[:SHORT_TICKERS]),
+        "others": short_rows(store, forecast, others[:SHORT_TICKERS]) if others else [],
         "left_out": len(others[SHORT_TICKERS:]),
         "skill": skill_rows(map(dict, health.skill)),
         "errors": _errors(ledger, health),

@@ -128,3 +128,24 @@ def test_a_split_between_cutoff_and_target_changes_the_unit_and_not_the_score() 
 def test_a_forecast_without_an_actual_has_no_score() -> None:
     prices = pd.DataFrame({"ticker": "SBUX", "session": TARGETS[:1], "volume": 100, "split": 0.0})
     assert list(score_forecasts(forecasts(), prices)["h"]) == [1, 1]
+
+
+def test_live_errors_and_shares_below_each_quantile_can_be_checked_by_hand(store: Store) -> None:
+    ledger = Ledger(store)
+    assert ledger.errors("volume", first=date(2024, 1, 1)).empty
+    ledger.record_forecasts(forecasts())
+    assert ledger.shares_below("volume", first=date(2024, 1, 1)).empty
+    ledger.record_forecasts(forecasts(version=2, median=500.0))  # later, and not what was published first
+    ledger.record_scores(scored(forecasts()))
+    errors = ledger.errors("volume", first=date(2024, 1, 9))
+    assert list(errors["model"]) == ["har", "volcast"] * 2
+    assert list(errors["published"]) == [False, True] * 2
+    assert list(errors["mase"]) == [5 / 50, 5 / 50, 15 / 50, 15 / 50]
+    assert set(errors["rows"]) == {1}
+    below = ledger.shares_below("volume", first=date(2024, 1, 1)).set_index("h")
+    assert list(below["rows"]) == [1, 1, 1]
+    # the volume was 105; the medians are 100, 110 and 120, the 80 % interval 20 to either side
+    assert below.loc[1, "lo_95":].to_list() == [0, 0, 0, 1, 1]
+    assert below.loc[2, "lo_95":].to_list() == [0, 0, 1, 1, 1]
+    assert len(ledger.scores("volume", first=date(2024, 1, 1), tickers=["SBUX"])) == 6
+    assert ledger.scores("volume", first=date(2024, 1, 1), tickers=["AAPL"]).empty

@@ -5,7 +5,7 @@ import pandas as pd
 
 from models.forecasters import LEVELS
 from models.sessions import sessions_between
-from tasks.plots import calibration_plot, fan_chart
+from tasks.plots import calibration_plot, errors_plot, fan_chart
 
 PNG = b"\x89PNG\r\n\x1a\n"
 SESSIONS = sessions_between(date(2023, 1, 3), date(2023, 6, 30))
@@ -30,3 +30,8 @@ def test_a_fan_chart_of_a_short_history_is_drawn() -> None:
 def test_a_calibration_plot_is_a_png() -> None:
     observed = pd.DataFrame({"1": [0.03, 0.5, 0.97], "1-5": [0.05, 0.5, 0.9]}, index=pd.Index([0.025, 0.5, 0.975]))
     assert calibration_plot(observed, title="SBUX").startswith(PNG)
+
+
+def test_errors_over_time_are_drawn_though_the_first_are_not_known() -> None:
+    errors = pd.DataFrame({name: [np.nan, 0.5, 0.6] for name in ("published", "har", "naive")}, index=SESSIONS[:3])
+    assert errors_plot(errors, title="SBUX").startswith(PNG)

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from models.sessions import sessions_between
-from models.skill import live_skill
+from models.skill import live_calibration, live_skill, rolling_errors
 
 
 def scores(errors: dict[str, list[float]], ticker: str = "SBUX", **changes: object) -> pd.DataFrame:
@@ -66,3 +66,38 @@ def test_a_rival_is_compared_on_its_own_rows_and_what_it_published_equals_itself
 def test_without_scores_there_is_no_skill() -> None:
     assert live_skill(scores({"volcast": [1.0]}).head(0)).empty
     assert live_skill(scores({"volcast": [1.0]}, scale=float("nan"))).empty
+
+
+def test_errors_over_time_are_means_over_the_rows_of_the_last_twenty_targets() -> None:
+    sessions = sessions_between(date(2024, 1, 2), date(2024, 3, 28))[:25]
+    rows = [
+        {"ds": session, "model": model, "published": model == "volcast", "rows": 4, "mase": 4.0 * place * factor}
+        for place, session in enumerate(sessions)
+        for model, factor in (("volcast", 1), ("har", 2), ("naive", 3))
+    ]
+    rows[-3] |= {"model": "har"}  # on the last session har was published, in place of volcast
+    found = rolling_errors(pd.DataFrame(rows))
+    assert list(found.columns) == ["published", "har", "naive"]
+    assert list(found["published"].isna()) == [True] * 4 + [False] * 21  # fewer than five
+    assert found["published"].iloc[4] == pytest.approx(2)  # of 0 to 4
+    assert found["naive"].iloc[-1] == pytest.approx(3 * 14.5)  # of 5 to 24
+    assert found["published"].iloc[-1] == pytest.approx(14.5)
+    assert found["har"].iloc[-1] == pytest.approx(2 * 14.5 - 24 / 2 / 20)  # the mean of 24 and 48 on the last one
+
+
+def test_live_calibration_is_the_share_of_rows_at_or_below_each_quantile() -> None:
+    below = pd.DataFrame(
+        {
+            "h": [1, 2, 10],
+            "rows": [4, 4, 8],
+            "lo_95": 0,
+            "lo_80": [0, 1, 1],
+            "median": [2, 2, 2],
+            "hi_80": 4,
+            "hi_95": 4,
+        }
+    )
+    found = live_calibration(below)
+    assert list(found.index) == [0.025, 0.1, 0.5, 0.9, 0.975]
+    assert found.loc[0.1].to_list() == [0, 1 / 8, 2 / 16]
+    assert found.loc[0.5].to_list() == [2 / 4, 4 / 8, 6 / 16]

@@ -1,0 +1,257 @@
+"""What is shown of a service that ran for some sessions: artifacts, final states, reports, the page."""
+
+import io
+import re
+import shutil
+from datetime import UTC, date, datetime
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from conftest import yahoo_frame
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterKey,
+)
+from prefect.client.schemas.objects import FlowRun
+from rich.console import Console
+from test_cli import Volcast, volcast
+from test_daily import DAYS, TRAINED, TRAINING, Served, data_in, served, store_in
+from test_flows import artifacts_of, run_named
+
+from flows.daily import daily
+from flows.forecast import forecast
+from flows.ingest import ingest
+from flows.pipeline import pipeline
+from flows.report import report
+from flows.retrain import retrain
+from flows.summary import show_result
+from storage.artifacts import ArtifactStore
+from tasks.check_health import present_health
+from tasks.page import page
+from tasks.publish_status import lines, skill_rows
+from tasks.settings import DataSettings, WatchSettings
+from tasks.stored import CHAMPION
+
+pytestmark = pytest.mark.usefixtures("prefect_api")
+__all__ = ["served", "volcast"]  # fixtures
+
+TICKERS = "SBUX, T1, T2"
+FEW_STEPS = TRAINING.model_copy(update={"settings": TRAINING.settings | {"steps": 10}})  # too few to beat har
+ROW = r"^\| \w{3} 2004-07-\d\d \| [\d.]+ \| [\d.]+-[\d.]+ \| [\d.]+-[\d.]+ \| \d+% \|$"  # of a forecast's table
+
+
+class Read(HTMLParser):
+    """What a browser finds in a page: tags, pictures, the words, and the cells of each table."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.links: list[str] = []
+        self.tables: list[list[list[str]]] = []
+        self.words = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.links += [str(value) for name, value in attrs if name in ("src", "href")]
+        if tag == "table":
+            self.tables.append([])
+        elif tag == "tr":
+            self.tables[-1].append([])
+        elif tag in ("td", "th"):
+            self.tables[-1][-1].append("")
+
+    def handle_data(self, data: str) -> None:
+        self.words += data
+        if self.tags[-1:] in (["td"], ["th"]) and data.strip():
+            self.tables[-1][-1][-1] += data
+
+    def table(self, *headings: str) -> list[list[str]]:
+        """The rows of the first table whose headings begin so."""
+        return next(rows for heading, *rows in self.tables if heading[: len(headings)] == list(headings))
+
+
+def seen_on(data: DataSettings, day: date) -> DataSettings:
+    """The settings, on the evening of a day."""
+    return data.model_copy(update={"as_of": None, "now": datetime(day.year, day.month, day.day, 23, tzinfo=UTC)})
+
+
+def message_of(run: FlowRun) -> str:
+    assert run.state is not None
+    return str(run.state.message)
+
+
+def test_each_day_adds_a_version_of_the_forecast_of_each_leading_ticker(served: Served) -> None:
+    assert served[1]
+    found = artifacts_of(run_named(f"forecast volume {TICKERS} {DAYS[-1]}"))
+    assert set(found) == {"volcast-forecast-sbux", "volcast-forecast-t1", "volcast-forecast-t2"}
+    newest = found["volcast-forecast-sbux"]
+    words = str(newest.data)
+    assert len(words) < 300_000
+    assert words.count("](data:image/png;base64,") == 1
+    assert f"forecast volume v6 by model volume v1; from the close of {DAYS[-1]}, prices v6." in words
+    assert "Simulated data" in words
+    assert len(re.findall(ROW, words, re.MULTILINE)) == 10
+    assert "| SBUX | 5 | " in words  # live skill
+    assert re.fullmatch(r"SBUX, Thu 2004-07-08: [\d.]+ M shares \([\d.]+-[\d.]+\)", str(newest.description))
+
+    of_t2 = ArtifactFilter(key=ArtifactFilterKey(any_=["volcast-forecast-t2"]))
+    with get_client(sync_client=True) as client:
+        assert len(client.read_artifacts(artifact_filter=of_t2)) >= len(DAYS)  # the history
+    first = artifacts_of(run_named(f"forecast volume {TICKERS} {DAYS[0]}"))["volcast-forecast-sbux"]
+    assert "None of its forecasts has been scored yet." in str(first.data)
+
+
+def test_a_forecast_of_the_past_is_no_artifact(served: Served) -> None:
+    forecast(data_in(served[0], date(2004, 6, 24)), TRAINING)
+    assert artifacts_of(run_named("forecast volume all of simulated 2004-06-24")) == {}
+
+
+def test_every_run_ends_with_what_it_came_to(served: Served) -> None:
+    assert served[1]
+    day = DAYS[-1]
+    how_it_stands = f"volume from {day} by volcast; nothing to report"
+    by_name = {
+        f"ingest {TICKERS} {day}": f"prices v6: 3 rows new, 0 restated, 33 as before; to {day}",
+        f"forecast volume {TICKERS} {day}": f"forecast volume v6 by model volume v1, from {day}, 30 rows",
+        f"monitor volume {day}": how_it_stands,
+        f"daily volume {day}": f"forecast volume v6 by model volume v1; {how_it_stands}",
+    }
+    assert {name: message_of(run_named(name)) for name in by_name} == by_name
+
+
+def test_the_report_of_a_fallback_has_its_charts_and_says_whose_scorecard_lies_beside_it(
+    served: Served, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(served[0], tmp_path / "old")
+    batch = forecast(data_in(folder, DAYS[-1]), TRAINING, WatchSettings(max_model_age=1))
+    assert (batch.model, batch.by) == (None, "har")
+    written = report(batch)
+    assert written.scorecard is not None
+    assert str(written.scorecard.model.artifact) == "model volume v1"
+    charts = {"forecast-SBUX.png", "forecast-T1.png", "forecast-T2.png"}
+    assert set(written.files) == {"forecast.parquet", "forecast.csv", "scorecard.md", *charts}
+    first, *_ = Path(written.files["scorecard.md"]).read_text().splitlines()
+    assert first == f"**The forecast is not by this model, but by {batch.author}.**"
+    assert batch.author == "har, a fallback: model volume v1 is 6 sessions old, more than 1"
+    assert message_of(run_named(f"report on {batch.artifact}")) == written.words
+
+
+def test_before_anything_was_trained_the_report_has_no_scorecard(tmp_path: Path) -> None:
+    data = data_in(tmp_path, TRAINED, tickers=("SBUX",))
+    ingest(data)
+    written = report(forecast(data, TRAINING, WatchSettings()))
+    assert written.scorecard is None
+    assert set(written.files) == {"forecast.parquet", "forecast.csv", "forecast-SBUX.png"}
+
+
+def test_the_summary_says_first_that_har_forecasts_where_the_model_did_not_pass(tmp_path: Path) -> None:
+    result = pipeline(data_in(tmp_path, TRAINED, tickers=("SBUX", "T1")), FEW_STEPS)
+    out = io.StringIO()
+    show_result(Console(file=out, width=200), result)
+    words = out.getvalue()
+    in_order = (
+        "Training  volume v1. Not promoted: MASE",
+        "scorecard volume v1",
+        "Fallback  har forecasts in place of volume: no version of volume has passed the gate yet.",
+        "Forecast  forecast volume v1 by har: 20 rows",
+        "Median and 80 % interval",
+    )
+    places = [words.index(each) for each in in_order]
+    assert places == sorted(places)
+    assert words.count("Not promoted: MASE") == 1
+    card = artifacts_of(run_named(f"retrain volume SBUX, T1 {TRAINED}"))["volcast-scorecard"]
+    assert str(card.description).startswith("Not promoted: MASE")
+    assert str(card.data).count("](data:image/png;base64,") == 3  # two fan charts and the calibration
+    assert len(str(card.data)) < 300_000
+
+
+def test_the_page_has_status_forecasts_skill_calibration_drift_prices_and_versions(served: Served) -> None:
+    data = seen_on(data_in(served[0], DAYS[-1]), DAYS[-1])
+    found = Read(page(data))
+    health = present_health(data)
+    assert health is not None
+    assert all(line in found.words for line in lines(health))
+    assert "Nothing to report." in found.words
+    assert "Simulated data" in found.words
+
+    assert f"by model volume v1; from the close of {DAYS[-1]}, prices v6" in found.words
+    forecasts = [rows for heading, *rows in found.tables if heading[:2] == ["session", "median"]]
+    assert [len(rows) for rows in forecasts] == [10, 10, 10]
+    assert forecasts[0][0][0] == "Thu 2004-07-08"
+    assert found.table("of", "last") == [list(row.values()) for row in skill_rows(map(dict, health.skill))]
+    observed = found.table("quantile", "1 ahead")
+    assert [row[0] for row in observed] == ["2.5%", "10.0%", "50.0%", "90.0%", "97.5%"]
+    assert all(0 <= float(cell.rstrip("%")) <= 100 for row in observed for cell in row[1:])
+    assert len(found.table("feature", "PSI", "limit")) == 8
+    assert [row[0] for row in found.table("ticker", "stored")] == ["SBUX", "T1", "T2", "total"]
+    (version,) = found.table("version", "trained")
+    assert version[0] == "v1"
+    assert "Promoted: " in version[-1]
+    assert [row[:2] for row in found.table("version", "is")] == [["v1", "champion"]]
+    assert found.tags.count("img") == 3 + 1 + 2  # fan charts, errors over time, live and tested calibration
+
+
+def test_the_page_needs_nothing_from_elsewhere_and_runs_nothing(served: Served) -> None:
+    found = Read(page(seen_on(data_in(served[0], DAYS[-1]), DAYS[-1])))
+    assert not {"script", "link", "iframe", "object"} & set(found.tags)
+    assert all(re.match(r"data:image/png;base64,|#\w+$", link) for link in found.links)
+
+
+def test_a_reason_is_shown_as_text_and_what_needs_a_person_with_what_to_do(served: Served, tmp_path: Path) -> None:
+    folder = shutil.copytree(served[0], tmp_path / "moved")
+    artifacts = ArtifactStore(store_in(folder))
+    artifacts.set_alias("model", "volume", CHAMPION, 1, "<script>alert('&')</script>")
+    html = page(seen_on(data_in(folder, DAYS[-1]), date(2004, 7, 14)))
+    assert "<script" not in html
+    found = Read(html)
+    assert found.table("version", "is")[0][-1] == "<script>alert('&')</script>"
+    assert "needs a person" in found.words
+    assert "STALE_PRICES" in found.words
+    assert "What to do: See why the last ingest failed" in found.words
+
+
+def test_where_har_forecasts_the_page_says_why_and_the_thirteenth_ticker_is_in_the_short_table(tmp_path: Path) -> None:
+    tickers = ("SBUX", *(f"T{number}" for number in range(10, 23)))
+    daily(data_in(tmp_path, TRAINED, tickers=tickers), TRAINING)
+    data = seen_on(data_in(tmp_path, TRAINED), TRAINED)
+    found = Read(page(data))
+    assert "by har, a fallback: no version of volume has passed the gate yet" in found.words
+    assert "NO_CHAMPION" in found.words
+    assert "No forecast has been scored yet" in found.words
+    assert found.tags.count("img") == 12
+    (heading, *rows) = next(table for table in found.tables if table[0][0] == "ticker" and "median" not in table[0])
+    assert heading[:2] == ["ticker", "Tue 2004-06-29"]
+    assert [row[0] for row in rows] == ["T21", "T22"]
+    alone = Read(page(data.model_copy(update={"tickers": ("T22",)})))
+    assert (alone.tags.count("img"), [row[0] for row in alone.table("ticker", "stored")]) == (1, ["T22", "total"])
+
+
+def test_a_version_that_was_kept_is_listed_with_its_verdict(tmp_path: Path, volcast: Volcast) -> None:
+    data = data_in(tmp_path, TRAINED, tickers=("SBUX", "T1"))
+    ingest(data)
+    retrain(data, FEW_STEPS)
+    found = Read(page(seen_on(data, TRAINED)))
+    assert "Nothing has been forecast ahead yet." in found.words
+    (version,) = found.table("version", "trained")
+    assert re.search(r"Not promoted: MASE 0\.\d+, does not beat har 0\.\d+", version[-1])
+    assert "Nothing has been decided yet." in found.words
+    assert "volume v1: Not promoted: MASE 0." in volcast("models", "list", "--store", tmp_path).out
+
+
+def test_the_command_writes_the_page_and_a_bad_request_is_one_line(volcast: Volcast, sbux_csv: Path) -> None:
+    assert volcast("report").code == 1
+    assert volcast("ingest", "--source", f"files:{sbux_csv.name}").code == 0
+    said = volcast("report", "--out", "page.html")
+    assert (said.code, said.out) == (0, "The page is page.html\n")
+    found = Read(Path("page.html").read_text(encoding="utf-8"))
+    assert "Nothing has been forecast ahead yet." in found.words
+    assert "No version of volume has been trained yet." in found.words
+    assert "Simulated" not in found.words
+    assert found.table("ticker", "stored")[-1][:2] == ["total", f"{len(yahoo_frame()):,}"]
+    for out, words in (("page.pdf", "expected a name that ends in .html"), ("nowhere/page.html", "there is no folder")):
+        refused = volcast("report", "--out", out)
+        assert (refused.code, len(refused.errors)) == (1, 1)
+        assert words in refused.errors[0]

@@ -29,6 +29,7 @@ from prefect.settings import (
     PREFECT_API_AUTH_STRING,
     PREFECT_API_URL,
     PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
+    PREFECT_UI_URL,
     temporary_settings,
 )
 from pydantic import SecretStr
@@ -60,11 +61,12 @@ class Server:
 
     @property
     def ui_url(self) -> str:
-        return self.api_url.removesuffix("/api")
+        """Of the new UI; without /v2 only the first page is the new one's."""
+        return self.api_url.removesuffix("/api") + "/v2"
 
     def client_settings(self) -> dict[Any, Any]:
         """What Prefect's clients must know to use it."""
-        settings: dict[Any, Any] = {PREFECT_API_URL: self.api_url}
+        settings: dict[Any, Any] = {PREFECT_API_URL: self.api_url, PREFECT_UI_URL: self.ui_url}
         return settings | ({PREFECT_API_AUTH_STRING: SecretStr(self.auth)} if self.auth else {})
 
 
@@ -178,12 +180,13 @@ def withdraw() -> None:
 
 
 def server_environment(folder: Path) -> dict[str, str]:
-    """The environment of volcast's own server: no telemetry, all in its folder, no inherited Prefect settings."""
+    """The environment of volcast's own server: no telemetry, no advertisement, all in its folder, nothing inherited."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     return inherited | {
         "PREFECT_HOME": str(folder),
         "PREFECT_PROFILES_PATH": str(folder / "profiles.toml"),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
         "DO_NOT_TRACK": "1",
     }
 
@@ -216,7 +219,8 @@ def _drained(server: Server) -> Iterator[None]:
 
 def _start(folder: Path, port: int, options: ServerOptions) -> subprocess.Popen[bytes]:
     environment = server_environment(folder) | options.environment()
-    environment["PREFECT_API_URL"] = f"http://{options.client_host}:{port}/api"
+    server = Server(f"http://{options.client_host}:{port}/api")
+    environment |= {"PREFECT_API_URL": server.api_url, "PREFECT_UI_URL": server.ui_url}  # the alerts' links
     arguments = ["server", "start", "--host", options.host, "--port", str(port)]
     return start(arguments, environment, folder / "server.log")
 

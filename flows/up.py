@@ -65,12 +65,13 @@ def stay_up(console: Console, data: DataSettings, options: ServerOptions, began:
         with _worker(client, environment) as worker:
             deployed = deploy(environment | {"VOLCAST_COMMAND": RUN_COMMAND})
             worker.wait_until_online(client)
-            console.print(f"Server: {server.ui_url} answers, on {_where(server, options)}", markup=False)
+            console.print(f"Server: {server.api_url} answers, on {_where(server, options)}", markup=False)
             console.print(f"Worker: {WORKER} is online, in the work pool {POOL}")
             console.print(f"Deployments: {_deployments(client)}; {_changed(deployed)}")
             console.print(f"Prices of {data.source}, kept in {data.store}; logs in {home()}. Ctrl-C ends it all.")
             seconds = time.monotonic() - began
-            console.print(f"Ready after {seconds:.0f} s. Prefect's UI: {server.ui_url}   ({server.ui_url}/deployments)")
+            console.print(f"Ready after {seconds:.0f} s. Prefect's UI: {server.ui_url}")
+            console.print(f"Status, forecasts and scorecards: {server.ui_url}/artifacts")  # not in the UI's own menu
             with suppress(KeyboardInterrupt):
                 _watch(console, client, server, worker)
             console.print("Ending worker, flow runs and server …")
@@ -116,6 +117,7 @@ def _environment(server: Server, data: DataSettings) -> dict[str, str]:
     settings = {
         "PYTHONPATH": os.pathsep.join([code, *filter(None, [os.environ.get("PYTHONPATH")])]),
         "PREFECT_API_URL": server.api_url,
+        "PREFECT_UI_URL": server.ui_url,
         "PREFECT_WORKER_QUERY_SECONDS": str(QUERY_SECONDS),
         "PREFECT_HOME": str(home()),
         "DO_NOT_TRACK": "1",

@@ -302,4 +302,5 @@ def test_the_address_of_the_server_opens_the_dashboard_with_the_completed_runs(
     for name in ("daily", "retrain"):
         expect(main(page).get_by_role("heading", name=name)).to_be_visible()
     expect(main(page).get_by_role("link", name=POOL, exact=True)).to_be_visible()
+    expect(page.get_by_text("Ready to scale?")).to_have_count(0)
     photograph(page, tmp_path, "ui-dashboard")

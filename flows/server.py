@@ -227,8 +227,8 @@ def _drained(server: Server) -> Iterator[None]:
 
 def _start(folder: Path, port: int, options: ServerOptions) -> subprocess.Popen[bytes]:
     environment = server_environment(folder) | options.environment()
-    environment["PREFECT_API_URL"] = f"http://{options.client_host}:{port}/api"
-    environment["PREFECT_UI_URL"] = f"http://{options.client_host}:{port}/v2"  # what alerts link to
+    server = Server(f"http://{options.client_host}:{port}/api")
+    environment |= {"PREFECT_API_URL": server.api_url, "PREFECT_UI_URL": server.ui_url}  # the alerts' links
     arguments = ["server", "start", "--host", options.host, "--port", str(port)]
     return start(arguments, environment, folder / "server.log")
 

@@ -71,8 +71,8 @@ def stay_up(console: Console, data: DataSettings, options: ServerOptions, began:
             console.print(f"Deployments: {_deployments(client)}; {_changed(deployed)}")
             console.print(f"Prices of {data.source}, kept in {data.store}; logs in {home()}. Ctrl-C ends it all.")
             seconds = time.monotonic() - began
-            console.print(f"How things stand: {server.ui_url}/artifacts/key/volcast-status, or: volcast status")
-            console.print(f"Ready after {seconds:.0f} s. Prefect's UI: {server.ui_url}   ({server.ui_url}/deployments)")
+            console.print(f"Status, forecasts and scorecards: {server.ui_url}/artifacts")  # not in the UI's own menu
+            console.print(f"Ready after {seconds:.0f} s. Prefect's UI: {server.ui_url}")
             with suppress(KeyboardInterrupt):
                 _watch(console, client, server, worker)
             console.print("Ending worker, flow runs and server …")

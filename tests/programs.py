@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import httpx
+from prefect.client.base import PrefectHttpxSyncClient
 
 VOLCAST = [sys.executable, "-m", "flows.cli"]
 CODE = Path(__file__).parents[1]
@@ -103,11 +104,9 @@ class Up:
         server = json.loads((self.folder / "home" / "server.json").read_text())
         auth = tuple(server["auth"].split(":", 1)) if server["auth"] else None
         self.api.close()
-        self.api = httpx.Client(base_url=server["api_url"], auth=auth, trust_env=False, timeout=90)
-        self.api.event_hooks = {"response": [httpx.Response.raise_for_status]}
-        if auth:
-            token = self.api.get("/csrf-token", params={"client": "test"}).json()["token"]
-            self.api.headers.update({"Prefect-Csrf-Client": "test", "Prefect-Csrf-Token": token})
+        self.api = PrefectHttpxSyncClient(  # which asks again where SQLite was locked
+            base_url=server["api_url"], auth=auth, enable_csrf_support=bool(auth), trust_env=False, timeout=90
+        )
 
     @property
     def said(self) -> str:

@@ -15,15 +15,13 @@ from urllib.parse import urlsplit
 import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
-from prefect.client.base import PrefectHttpxSyncClient as Client
-from programs import RUN_SECONDS, kept_up, wait_for_end
+from programs import QUICK, RUN_SECONDS, Up, wait_for_end
 from test_deployments import ROOT, project
 
 from flows.up import POOL
 
 FIRST_DAY = {"as_of": "2004-06-28", "tickers": ["SBUX", "AAPL", "JPM"]}
 DAY_AFTER = FIRST_DAY | {"as_of": "2004-06-29"}
-QUICK = {"settings": {"steps": 20, "members": 1, "hidden_size": 8}}
 CHROMIUM = shutil.which("chromium")
 PATIENCE = 30_000  # milliseconds; the machine may be busy
 SCHEDULER_PATIENCE = 90_000  # it looks once a minute
@@ -36,62 +34,49 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium: install D
 
 @dataclass(frozen=True)
 class Site:
-    """What `volcast up` serves, and what was started on it."""
+    """What `volcast up` serves, and the runs that were started on it."""
 
-    api: Client
-    deployments: dict[str, dict[str, Any]]
-    started: dict[str, str] = field(default_factory=dict)  # name -> flow run's id
+    up: Up
+    runs: dict[str, str] = field(default_factory=dict)  # name -> id
 
     @property
     def ui(self) -> str:
-        return str(self.api.base_url).removesuffix("/api/") + "/v2"
+        return str(self.up.api.base_url).removesuffix("/api/") + "/v2"
 
     def deployment(self, name: str) -> str:
-        return f"{self.ui}/deployments/deployment/{self.deployments[name]['id']}"
+        return f"{self.ui}/deployments/deployment/{self.up.deployments[name]['id']}"
 
     def artifact(self, key: str) -> str:
         return f"{self.ui}/artifacts/key/{key}"
 
     def run(self, name: str) -> str:
-        return f"{self.ui}/runs/flow-run/{self.started[name]}"
+        return f"{self.ui}/runs/flow-run/{self.runs[name]}"
 
-    def start(self, name: str, deployment: str, **groups: dict[str, Any]) -> None:
-        """A run of the deployment, with other values in some groups of its parameters."""
-        chosen = self.deployments[deployment]
-        parameters = chosen["parameters"] | {key: chosen["parameters"][key] | values for key, values in groups.items()}
-        made = self.api.post(
-            f"/deployments/{chosen['id']}/create_flow_run",
-            json={"state": {"type": "SCHEDULED"}, "parameters": parameters},
-        ).json()
-        self.started[name] = made["id"]
-
-    def completed(self, name: str) -> dict[str, Any]:
+    def ended(self, name: str) -> dict[str, Any]:
         """The run, once it has ended well."""
-        state = wait_for_end(self.api, self.started[name])
+        state = wait_for_end(self.up.api, self.runs[name])
         assert state["type"] == "COMPLETED", state
-        return self.api.get(f"/flow_runs/{self.started[name]}").json()
+        return self.up.flow_run(self.runs[name])
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    folder = tmp_path_factory.mktemp("operator")
-    with kept_up(folder) as api_url, Client(base_url=api_url, trust_env=False, timeout=60) as api:
-        pause_triggers(api)
-        site = Site(api, {item["name"]: item for item in api.post("/deployments/filter", json={}).json()})
-        site.start("daily", "daily", data=FIRST_DAY, training=QUICK)
-        site.completed("daily")
-        site.start("retrain", "retrain", data=FIRST_DAY, training=QUICK)
-        site.completed("retrain")
-        site.start("day after", "daily", data=DAY_AFTER, training=QUICK)  # the last tests look at it
+    with Up(tmp_path_factory.mktemp("operator")) as up:
+        pause_triggers(up)
+        site, training = Site(up), {"settings": QUICK}
+        site.runs["daily"] = up.run("daily", data=FIRST_DAY, training=training)
+        site.ended("daily")
+        site.runs["retrain"] = up.run("retrain", data=FIRST_DAY, training=training)
+        site.ended("retrain")
+        site.runs["day after"] = up.run("daily", data=DAY_AFTER, training=training)  # the last tests look at it
         yield site
-        site.completed("day after")
 
 
-def pause_triggers(api: Client) -> None:
+def pause_triggers(up: Up) -> None:
     """What runs is what the tests start: no event starts a training of all steps beside it."""
-    for each in api.post("/automations/filter", json={}).json():
+    for each in up.api.post("/automations/filter", json={}).json():
         if each["name"].startswith("volcast starts "):
-            api.patch(f"/automations/{each['id']}", json={"enabled": False})
+            up.api.patch(f"/automations/{each['id']}", json={"enabled": False})
 
 
 @pytest.fixture(scope="module")
@@ -178,13 +163,13 @@ def test_the_page_of_daily_says_what_it_does_and_when_it_runs_next(site: Site, p
     photograph(page, tmp_path, "ui-daily")
 
     page.get_by_role("tab", name="Description").click()
-    expect(page.get_by_role("tabpanel")).to_contain_text(site.deployments["daily"]["description"])
+    expect(page.get_by_role("tabpanel")).to_contain_text(site.up.deployments["daily"]["description"])
 
 
 @pytest.mark.parametrize("deployment", ["retrain", "rollback"])
 def test_the_form_of_a_run_explains_every_field(site: Site, page: Page, tmp_path: Path, deployment: str) -> None:
     page.goto(f"{site.deployment(deployment)}/run")
-    fields = help_texts(site.deployments[deployment]["parameter_openapi_schema"])
+    fields = help_texts(site.up.deployments[deployment]["parameter_openapi_schema"])
     assert fields
     for name, text in fields.items():
         assert text, f"{name} has no help text"
@@ -217,15 +202,16 @@ def test_a_rollback_needs_a_reason_and_says_in_the_ui_why_it_could_not_go_back(
     expect(missing).not_to_be_visible()  # until then, the form takes itself for faulty
     made = sent(page, page.get_by_role("button", name="Submit"), "create_flow_run")
     assert made["parameters"]["reason"] == "SBUX is forecast too high"
-    assert wait_for_end(site.api, made["id"])["type"] == "FAILED"
+    site.runs["rollback"] = made["id"]
+    assert wait_for_end(site.up.api, made["id"])["type"] == "FAILED"
 
-    page.goto(f"{site.ui}/runs/flow-run/{made['id']}")
+    page.goto(site.run("rollback"))
     expect(main(page).get_by_text("no version before the current champion to go back to").first).to_be_visible()
     photograph(page, tmp_path, "ui-rollback-failed")
 
 
 def test_a_retrain_run_shows_its_outcome_its_steps_and_its_scorecard(site: Site, page: Page, tmp_path: Path) -> None:
-    run = site.completed("retrain")
+    run = site.ended("retrain")
     page.goto(site.run("retrain"))
     expect(main(page).get_by_text(run["state"]["name"], exact=True)).to_be_visible()
     page.get_by_role("combobox", name="log sort order").click()
@@ -234,7 +220,7 @@ def test_a_retrain_run_shows_its_outcome_its_steps_and_its_scorecard(site: Site,
     photograph(page, tmp_path, "ui-run")
 
     page.get_by_role("tab", name="Task Runs").click()
-    for step in site.api.post("/task_runs/filter", json={"flow_runs": {"id": {"any_": [run["id"]]}}}).json():
+    for step in site.up.api.post("/task_runs/filter", json={"flow_runs": {"id": {"any_": [run["id"]]}}}).json():
         expect(page.get_by_role("tabpanel").get_by_role("link", name=step["name"])).to_be_visible()
 
     page.get_by_role("tab", name="Artifacts").click()
@@ -258,7 +244,7 @@ def test_the_scorecard_shows_its_plots_beside_nothing_that_they_cover(site: Site
 def test_what_is_published_each_day_has_a_history(
     site: Site, page: Page, tmp_path: Path, key: str, picture: str
 ) -> None:
-    site.completed("day after")
+    site.ended("day after")
     page.goto(f"{site.ui}/artifacts")
     main(page).get_by_role("link", name=re.compile(key)).click()
     expect(page).to_have_url(site.artifact(key))
@@ -277,7 +263,7 @@ def test_a_person_sees_the_scorecard_of_a_held_version_and_lets_it_forecast(
 ) -> None:
     training = {"recipe": "tutorial", "settings": {"epochs": 50}}  # whose first version passes, with nothing beside it
     data = FIRST_DAY | {"tickers": ["SBUX"]}
-    site.start("held", "retrain", data=data, training=training, why={"require_approval": True})
+    site.runs["held"] = site.up.run("retrain", data=data, training=training, why={"require_approval": True})
     page.goto(site.run("held"))
     expect(main(page).get_by_text("Suspended", exact=True)).to_be_visible(timeout=RUN_SECONDS * 1000)
 
@@ -293,14 +279,14 @@ def test_a_person_sees_the_scorecard_of_a_held_version_and_lets_it_forecast(
     page.get_by_role("option", name="yes").click()
     form.get_by_label("Reason").fill("It explains SBUX well")
     sent(page, form.get_by_role("button", name="Resume"), "resume")
-    state = site.completed("held")["state"]
+    state = site.ended("held")["state"]
     assert state["name"] == "Promoted"
     assert state["message"].endswith("Approved: It explains SBUX well")
 
 
 def test_every_alert_is_listed_by_its_name(site: Site, page: Page, tmp_path: Path) -> None:
     page.goto(f"{site.ui}/automations")
-    alerts = [each["name"] for each in site.api.post("/automations/filter", json={}).json()]
+    alerts = [each["name"] for each in site.up.api.post("/automations/filter", json={}).json()]
     assert alerts
     for name in alerts:
         expect(main(page).get_by_role("link", name=name)).to_be_visible()
@@ -316,4 +302,5 @@ def test_the_address_of_the_server_opens_the_dashboard_with_the_completed_runs(
     for name in ("daily", "retrain"):
         expect(main(page).get_by_role("heading", name=name)).to_be_visible()
     expect(main(page).get_by_role("link", name=POOL, exact=True)).to_be_visible()
+    expect(page.get_by_text("Ready to scale?")).to_have_count(0)
     photograph(page, tmp_path, "ui-dashboard")

@@ -28,9 +28,10 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
 def test_up_says_what_is_there_and_how_long_it_took(up: Up) -> None:
     names = {item["name"] for item in yaml.safe_load(PROJECT_FILE.read_text())["deployments"]}
     assert set(up.deployments) == names
-    assert f"Server: {str(up.api.base_url).removesuffix('/api/')} answers, on SQLite; it asks for user" in up.said
+    assert f"Server: {str(up.api.base_url).rstrip('/')} answers, on SQLite; it asks for user" in up.said
     assert re.search(r"Worker: volcast-\S+ is online", up.said)
     assert f"Deployments: {len(names)} with 4 schedules; new or changed: {len(names)}, and " in up.said
+    assert f"Prefect's UI: {str(up.api.base_url).removesuffix('/api/')}/v2\n" in up.said
     assert int(re.findall(r"Ready after (\d+) s", up.said)[0]) > 0
 
 

@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test torture check clean
+.PHONY: help install run test torture year check clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ test: check ## lint, types and all tests
 
 torture: install ## the crash and race tests, 50 times
 	VOLCAST_TORTURE=50 $(BIN)/pytest tests/test_crashes.py
+
+year: install ## a year of the service in minutes, with outages, a regime shift and poor models, and checks
+	$(BIN)/python -m benchmarks.year
 
 clean: ## remove .venv and caches; keeps ./data and ./.volcast
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache

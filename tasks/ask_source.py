@@ -6,7 +6,7 @@
 4. a whole history that lacks many of the sessions that are stored: SHRUNK, unless that is allowed
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from typing import cast
 
@@ -14,6 +14,7 @@ import pandas as pd
 from prefect.concurrency.sync import rate_limit
 
 from models.sessions import FIRST_DATE
+from storage.errors import NotStored
 from storage.prices import PriceTable
 from storage.rows import RESTATED, differs
 from storage.store import Store
@@ -39,12 +40,14 @@ class Stored:
 def what_is_stored(store: Store, tickers: tuple[str, ...], recheck_sessions: int) -> Stored:
     """Nothing where nothing is stored."""
     table = PriceTable(store)
-    sessions = table.sessions(tickers) if table.version() is not None else {}
-    stored = Stored(sessions, pd.DataFrame())
-    if not sessions:
+    try:
+        stored = Stored(table.sessions(tickers), pd.DataFrame())
+    except NotStored:
+        return Stored({}, pd.DataFrame())
+    if not stored.sessions:
         return stored
-    first = min(stored.asked_from(ticker, recheck_sessions) for ticker in sessions)
-    return Stored(sessions, table.raw(sessions, first=first))
+    first = min(stored.asked_from(ticker, recheck_sessions) for ticker in stored.sessions)
+    return replace(stored, bars=table.raw(stored.sessions, first=first))
 
 
 def ask(source: PriceSource, ticker: str, plan: IngestPlan, stored: Stored) -> Fetch:

@@ -1,4 +1,5 @@
 import datetime as dt
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -88,6 +89,19 @@ def test_rows_are_described_as_they_would_be_read(table):
     assert (nothing.tickers, nothing.rows, nothing.first_session) == ((), 0, None)
     table.upsert(bars("ZZZ"))
     assert table.describe(AWKWARD_TICKERS, last=dt.date(2024, 1, 3)) == rows
+
+
+def test_a_description_is_of_its_version_and_the_same_bucket_by_bucket(table, tmp_path, monkeypatch):
+    table.upsert(pd.concat([bars(ticker) for ticker in AWKWARD_TICKERS]))
+    before, coverage = table.describe(), table.coverage()
+    table.upsert(bars("SBUX", sessions=5, close=7.0))
+    assert table.describe() != before
+    assert table.coverage().loc["SBUX", "rows"] == 5
+    assert table.describe(version=0) == before
+    pd.testing.assert_frame_equal(table.coverage(version=0), coverage)
+    monkeypatch.setattr(prices, "READ_AT_ONCE", 1)
+    elsewhere = PriceTable(open_store(str(shutil.copytree(tmp_path / "a store", tmp_path / "another"))))
+    assert elsewhere.describe() == table.describe()
 
 
 def test_an_earlier_version_still_shows_the_old_rows(table):

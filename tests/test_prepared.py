@@ -1,0 +1,80 @@
+"""What is made of a snapshot is made once, and anew for any other rows, announcements or settings."""
+
+from datetime import date
+
+import pandas as pd
+import pytest
+from panels import tiny_recipe
+from prefect.logging import disable_run_logger
+
+from models.volume_data import VolumeData, sha256_of
+from storage.adjustment import adjusted_close
+from storage.events import EventTable
+from storage.prices import PriceTable
+from storage.records import Snapshot
+from storage.store import Store, open_store
+from tasks.methods.protocol import Rows
+from tasks.methods.volume import VolumeMethod
+from tasks.prepared import prepare, read_panel
+from tasks.settings import DataSettings
+from tasks.sources.exchange import Exchange
+from tasks.take_snapshot import take_snapshot
+
+TICKERS = ("SBUX", "T1")
+CUTOFF, LATER = date(2001, 12, 14), date(2001, 12, 21)
+METHOD = VolumeMethod(tiny_recipe())
+
+
+def bars(last: date) -> pd.DataFrame:
+    exchange = Exchange(seed=3, last=last)
+    return pd.concat([exchange.bars(ticker) for ticker in TICKERS], ignore_index=True).astype({"volume": "int64"})
+
+
+@pytest.fixture
+def store(tmp_path) -> Store:
+    store = open_store(str(tmp_path))
+    PriceTable(store).upsert(bars(CUTOFF))
+    return store
+
+
+def snapshot_of(store: Store, last: date = CUTOFF) -> Snapshot:
+    with disable_run_logger():
+        return take_snapshot.fn(DataSettings(source="stored", store=store.url, tickers=TICKERS, as_of=last))
+
+
+def test_the_same_rows_are_prepared_once_whenever_the_snapshot_was_taken(store: Store) -> None:
+    first = prepare(snapshot_of(store), METHOD)
+    assert read_panel(snapshot_of(store)) is first.inputs.panel
+    PriceTable(store).upsert(bars(LATER))
+    assert prepare(snapshot_of(store), METHOD) is first
+    later = prepare(snapshot_of(store, LATER), METHOD)
+    assert later.inputs.panel.cutoff == LATER
+
+
+def test_a_changed_row_a_new_announcement_and_another_recipe_are_prepared_anew(store: Store) -> None:
+    before: VolumeData = prepare(snapshot_of(store), METHOD)
+    other = prepare(snapshot_of(store), VolumeMethod(tiny_recipe(use_earnings=False)))
+    assert (before.use_earnings, other.use_earnings) == (True, False)
+    assert other.inputs.panel is before.inputs.panel
+
+    dates = {
+        "ticker": "T1",
+        "announced_for": pd.Timestamp("2001-12-18"),
+        "when": "amc",
+        "first_seen": pd.Timestamp(CUTOFF),
+    }
+    EventTable(store).record(pd.DataFrame([dates]), as_of=CUTOFF, source="a test")
+    announced: VolumeData = prepare(snapshot_of(store), METHOD)
+    assert (len(before.announcements), len(announced.announcements)) == (0, 1)
+
+    changed = bars(CUTOFF).assign(volume=lambda rows: rows["volume"].mask(rows.index == 400, 7))
+    PriceTable(store).upsert(changed)
+    restated: VolumeData = prepare(snapshot_of(store), METHOD)
+    assert len({sha256_of(each.inputs) for each in (before, announced, restated)}) == 3
+
+
+def test_what_is_kept_is_what_is_made_from_the_rows_themselves(store: Store) -> None:
+    kept: VolumeData = prepare(snapshot_of(store), METHOD)
+    prices = bars(CUTOFF).assign(adj_close=lambda rows: adjusted_close(rows))
+    made = METHOD.prepare(Rows(read_prices=lambda: prices, announcements=kept.announcements))
+    assert sha256_of(kept.inputs) == sha256_of(made.inputs)

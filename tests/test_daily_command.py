@@ -19,10 +19,10 @@ def test_daily_monitor_and_status_say_how_it_stands_and_status_exits_1_when_it_n
     assert "Skipped   No session or price is new since 2002-06-28" in volcast("daily", *day).out
 
     later = volcast("daily", "--as-of", "2002-07-02").out
-    assert "Live skill: below 1, better than the rival" in later
+    assert "Live skill, last target sessions: below 1, better than the rival" in later
     looked = volcast("monitor", "--as-of", "2002-07-02")
     assert looked.code == 0
-    assert "Live skill: below 1, better than the rival" in looked.out
+    assert "Live skill, last target sessions: below 1, better than the rival" in looked.out
 
     status = volcast("status")
     assert status.code == 1

@@ -50,6 +50,7 @@ SETTINGS: dict[str, Any] = {
 }
 GOOD = TrainingSettings(device="cpu", settings=SETTINGS)
 BAD = TrainingSettings(device="cpu", settings={**SETTINGS, "steps": 1})  # hardly more than drawn at random
+RECHECK = 35  # stored sessions that are asked for again: the exchange corrects a volume after 30
 FRIDAY = 4
 EVENT_CAUSES = {
     "ERROR_BREACH": "quality",
@@ -81,9 +82,8 @@ class Script:
 
     def data(self, day: date) -> DataSettings:
         """The exchange with its clock at the close of a day."""
-        return DataSettings(
-            source=f"simulated:{SEED}?faults={FAULTS}&shift={self.shift}", store=str(self.folder), as_of=day
-        )
+        source = f"simulated:{SEED}?faults={FAULTS}&shift={self.shift}"
+        return DataSettings(source=source, store=str(self.folder), as_of=day, recheck_sessions=RECHECK)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,11 +31,12 @@ from tasks.stored import model_version, read_model
 
 SAMPLED = 8  # cutoffs that are forecast from again
 NOTICED_WITHIN = 40  # sessions; errors are looked at over 20 of them
+LEARNT = 20  # sessions of the new regime, with fewer of which a model has hardly been trained on it
 
 
 @dataclass(frozen=True, kw_only=True)
 class Takeover:
-    """The first champion that was trained on sessions after the shift, and the champion before it."""
+    """The first champion that was trained on LEARNT sessions after the shift, and the champion before it."""
 
     version: int
     before: int
@@ -97,7 +98,7 @@ def takeover(script: Script) -> Takeover | None:
             artifacts, script.store.url, artifacts.get("model", NAME, entry.version)
         ).scaler.features
         facts = artifacts.get("features", NAME, features.artifact.version).facts
-        if before and date.fromisoformat(str(facts["train_through"])) >= script.shift:
+        if before and sessions_after(script.shift, date.fromisoformat(str(facts["train_through"]))) >= LEARNT:
             return Takeover(version=entry.version, before=before, cutoff=features.snapshot.cutoff)
         before = entry.version
     return None

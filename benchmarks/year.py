@@ -9,6 +9,7 @@ where one fails; Ctrl-C ends it with a summary of what has been.
 import argparse
 import logging
 import os
+import signal
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -48,6 +49,7 @@ REASONS = {
 def main() -> int:
     """Live the year, say what happened, and check it."""
     asked = _arguments()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job would ignore it
     logging.disable(logging.ERROR)  # thousands of lines; what matters is in the store
     console, diary = Console(width=80), Diary()
     with TemporaryDirectory() as temporary:

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, Response, expect, sync_playwright
 from programs import QUICK, RUN_SECONDS, Up, wait_for_end
 from test_deployments import ROOT, project
 
@@ -115,12 +115,11 @@ def photograph(page: Page, folder: Path, name: str) -> None:
             picture.quantize().save(IMAGES / file.name, optimize=True)  # 256 colours: a third of the size
 
 
-def sent(page: Page, button: Locator, endpoint: str) -> Any:
-    """What the server answers to a form that the button sends."""
+def answer(page: Page, button: Locator, endpoint: str) -> Response:
+    """Of the server, to the form that the button sends."""
     with page.expect_response(re.compile(f"/{endpoint}$")) as response:
         button.click()
-    assert response.value.ok
-    return response.value.json()
+    return response.value
 
 
 def overflowing(area: Locator) -> list[str]:
@@ -191,14 +190,15 @@ def test_a_rollback_needs_a_reason_and_says_in_the_ui_why_it_could_not_go_back(
 ) -> None:
     page.goto(f"{site.deployment('rollback')}/run")
     page.get_by_label("model").fill("volume")
-    page.get_by_role("button", name="Submit").click()
+    submit = page.get_by_role("button", name="Submit")
+    assert answer(page, submit, "create_flow_run").status == 409
     missing = main(page).get_by_text("'reason' is a required property", exact=True)
     expect(missing).to_be_visible()
     photograph(page, tmp_path, "ui-rollback-refused")
 
     page.get_by_label("reason").fill("SBUX is forecast too high")
     expect(missing).not_to_be_visible()  # until then, the form takes itself for faulty
-    made = sent(page, page.get_by_role("button", name="Submit"), "create_flow_run")
+    made = answer(page, submit, "create_flow_run").json()
     assert made["parameters"]["reason"] == "SBUX is forecast too high"
     site.runs["rollback"] = made["id"]
     assert wait_for_end(site.up.api, made["id"])["type"] == "FAILED"
@@ -271,13 +271,14 @@ def test_a_person_sees_the_scorecard_of_a_held_version_and_lets_it_forecast(
     form = page.get_by_role("dialog")
     expect(form).to_contain_text("Promoted: RMSE")
     photograph(page, tmp_path, "ui-approval")
-    form.get_by_role("button", name="Resume").click()
+    resume = form.get_by_role("button", name="Resume")
+    answer(page, resume, "resume")
     expect(page.get_by_text("'answer' is a required property").first).to_be_visible()
 
     form.get_by_role("button", name="Select Answer").click()
     page.get_by_role("option", name="yes").click()
     form.get_by_label("Reason").fill("It explains SBUX well")
-    sent(page, form.get_by_role("button", name="Resume"), "resume")
+    assert answer(page, resume, "resume").ok
     state = site.ended("held")["state"]
     assert state["name"] == "Promoted"
     assert state["message"].endswith("Approved: It explains SBUX well")

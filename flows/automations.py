@@ -60,7 +60,7 @@ def sync_automations(client: SyncPrefectClient, wanted: Sequence[AutomationCore]
     gone = present.keys() - by_name.keys()
     for name in (touched & present.keys()) | gone:
         client.delete_automation(present[name].id)
-    for name in touched:
+    for name in sorted(touched):
         client.create_automation(by_name[name])
     return tuple(sorted(touched | gone))
 

@@ -66,7 +66,7 @@ def stay_up(console: Console, data: DataSettings, options: ServerOptions, began:
         with _worker(client, environment) as worker:
             deployed = deploy(environment | {"VOLCAST_COMMAND": RUN_COMMAND})
             worker.wait_until_online(client)
-            console.print(f"Server: {server.ui_url} answers, on {_where(server, options)}", markup=False)
+            console.print(f"Server: {server.api_url} answers, on {_where(server, options)}", markup=False)
             console.print(f"Worker: {WORKER} is online, in the work pool {POOL}")
             console.print(f"Deployments: {_deployments(client)}; {_changed(deployed)}")
             console.print(f"Prices of {data.source}, kept in {data.store}; logs in {home()}. Ctrl-C ends it all.")

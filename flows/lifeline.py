@@ -6,6 +6,7 @@ interrupted as by Ctrl-C, and killed if that does not help.
 
 import os
 import signal
+import sys
 import threading
 import time
 
@@ -18,6 +19,10 @@ def main() -> None:
 
     from prefect.cli import app  # takes a second, in which the parent may go, too
 
+    if sys.argv[1] == "server":
+        from flows.sqlite_writes import write_from_the_beginning
+
+        write_from_the_beginning()
     app()
 
 

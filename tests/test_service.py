@@ -186,7 +186,8 @@ def test_three_missed_days_are_caught_up_by_one_run_and_enough_sessions_retrain(
     wait_for(lambda: service.state(second["id"])["type"] in ("PAUSED", "COMPLETED"), "its gate")
     if service.state(second["id"])["type"] == "PAUSED":
         answer = {"run_input": {"answer": "no", "reason": "not before the holiday"}}
-        assert service.ask("POST", f"/flow_runs/{second['id']}/resume", answer)["status"] == "ACCEPT"
+        resume = f"/flow_runs/{second['id']}/resume"
+        wait_for(lambda: service.ask("POST", resume, answer)["status"] == "ACCEPT", "the form to be there")
         assert service.ended(second["id"])["name"] == "Refused"
     else:
         assert service.state(second["id"])["name"] == "Kept"

@@ -118,9 +118,9 @@ def _show(console: Console, script: Script, diary: Diary) -> None:
 
 
 def _forecasts(script: Script) -> str:
-    """How many there are, a ticker and cutoff each, by whom and why."""
+    """How many there are, a ticker and version each, by whom and why."""
     rows = Ledger(script.store).forecasts(NAME, first=script.eve)
-    rows = rows.loc[rows["published"]].drop_duplicates(["cutoff", "ticker"])
+    rows = rows.loc[rows["published"]].drop_duplicates(["version", "ticker"])
     why = rows["why"].map(lambda words: next((short for part, short in REASONS.items() if part in words), ""))
     counts = ", ".join(f"{count:,} as {reason}" for reason, count in Counter(why[why != ""]).most_common())
     by_model = int((rows["model"] == MODEL).sum())

@@ -22,11 +22,10 @@ from typing import Any
 import pandas as pd
 from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from benchmarks.year_checks import Takeover, failures, noticed, shift_failures, takeover
-from benchmarks.year_script import NAME, Diary, Script, live
+from benchmarks.year_script import FRIDAY, NAME, Diary, Script, live
 from flows.server import own_server
 from flows.summary import NARROW
 from models.drift import BAND
@@ -54,7 +53,7 @@ def main() -> int:
     console, diary = Console(width=80), Diary()
     with TemporaryDirectory() as temporary:
         script = Script(folder=asked.keep or Path(temporary))
-        finished = _live(script, diary)
+        finished = _live(console, script, diary)
         if not diary.dailies:
             return 130
         _show(console, script, diary)
@@ -67,17 +66,18 @@ def main() -> int:
     return int(any(found.values()))
 
 
-def _live(script: Script, diary: Diary) -> bool:
-    """Whether the year came to its end."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+def _live(console: Console, script: Script, diary: Diary) -> bool:
+    """Whether the year came to its end; a line a week, for a training has a bar of its own."""
+
+    def on_day(day: date) -> None:
+        health = diary.healths.get(day)
+        if health is not None and (day.weekday() == FRIDAY or day == script.days[-1]):
+            codes = ", ".join(finding.code for finding in health.findings) or "nothing to report"
+            done = f"{len(diary.dailies) / len(script.days):4.0%} {diary.seconds / 60:4.1f} min  {day}"
+            console.print(f"{done}  {health.by}  {codes}", style="dim", no_wrap=True, overflow="ellipsis")
+
     try:
-        with _server(script.folder), Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-            task = bar.add_task("the first model", total=len(script.days))
-
-            def on_day(day: date) -> None:
-                health = diary.healths.get(day)
-                bar.update(task, advance=1, description=f"{day} by {health.by} {health.champion}" if health else None)
-
+        with _server(script.folder):
             live(script, diary, on_day)
     except KeyboardInterrupt:
         return False
@@ -118,9 +118,9 @@ def _show(console: Console, script: Script, diary: Diary) -> None:
 
 
 def _forecasts(script: Script) -> str:
-    """How many there are, a ticker and cutoff each, by whom and why."""
+    """How many there are, a ticker and version each, by whom and why."""
     rows = Ledger(script.store).forecasts(NAME, first=script.eve)
-    rows = rows.loc[rows["published"]].drop_duplicates(["cutoff", "ticker"])
+    rows = rows.loc[rows["published"]].drop_duplicates(["version", "ticker"])
     why = rows["why"].map(lambda words: next((short for part, short in REASONS.items() if part in words), ""))
     counts = ", ".join(f"{count:,} as {reason}" for reason, count in Counter(why[why != ""]).most_common())
     by_model = int((rows["model"] == MODEL).sum())

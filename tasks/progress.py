@@ -24,16 +24,18 @@ def progress(title: str, log: Log) -> Iterator[Advance]:
     """What to call with a line for the log, the steps done, and how many there are in all."""
     columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[words]}"))
     bar = Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True), transient=True)
-    steps = bar.add_task("", total=None, words="")
+    steps, is_shown = bar.add_task("", total=None, words=""), bar.console.is_terminal
 
     def advance(line: str, *, completed: int, total: int, words: str = "") -> None:
-        bar.stop()  # or the line would be written into the bar
+        if is_shown:
+            bar.stop()  # or the line would be written into the bar
         log.info("%s", line)
         bar.update(steps, completed=completed, total=total, words=words)
-        if bar.console.is_terminal:
+        if is_shown:
             bar.start()
 
     try:
         yield advance
     finally:
-        bar.stop()
+        if is_shown:  # where it is not, stopping would write an empty line
+            bar.stop()

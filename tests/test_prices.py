@@ -91,6 +91,16 @@ def test_rows_are_described_as_they_would_be_read(table):
     assert table.describe(AWKWARD_TICKERS, last=dt.date(2024, 1, 3)) == rows
 
 
+def test_a_table_of_many_commits_opens_by_the_last_ten_of_them(table, tmp_path):
+    for sessions in range(1, 13):
+        table.upsert(bars(sessions=sessions))
+    log = tmp_path / "a store" / "prices" / "_delta_log"
+    assert [path.name for path in log.glob("*.checkpoint.parquet")] == ["00000000000000000009.checkpoint.parquet"]
+    for commit in log.glob("0*0[0-8].json"):
+        commit.unlink()
+    assert len(PriceTable(open_store(str(tmp_path / "a store"))).read()) == 12
+
+
 def test_a_description_is_of_its_version_and_the_same_bucket_by_bucket(table, tmp_path, monkeypatch):
     table.upsert(pd.concat([bars(ticker) for ticker in AWKWARD_TICKERS]))
     before, coverage = table.describe(), table.coverage()

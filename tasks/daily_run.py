@@ -86,7 +86,7 @@ def ended_day(data: DataSettings, batch: ForecastBatch, health: Health) -> Daily
     """The final state, with what was published and what is to be known."""
     message = f"{batch.artifact} by {batch.author}; {health.words}"
     _tell_end(data, message)
-    return ended(Daily(batch=batch, health=health), message)
+    return ended(Daily(batch=batch, health=health), message, "NeedsPerson" if health.needs_person else None)
 
 
 def ended_look(health: Health) -> Health:

@@ -28,7 +28,7 @@ def promote_model(scorecard: Scorecard, answer: Answer) -> Outcome:
 def ended_training(scorecard: Scorecard, outcome: Outcome) -> Scorecard:
     """The final state of a retraining: Promoted, Kept, Refused or Held, with the numbers, and the scorecard in it."""
     model = scorecard.model.artifact
-    return ended(scorecard, f"{model.name} v{model.version}. {outcome.words}", outcome.name)
+    return ended(scorecard, f"{model.name} v{model.version} {outcome.name.lower()}. {outcome.words}", outcome.name)
 
 
 def _outcome(scorecard: Scorecard, answer: Answer) -> Outcome:
@@ -40,4 +40,4 @@ def _outcome(scorecard: Scorecard, answer: Answer) -> Outcome:
         return Outcome(name="Promoted", words=scorecard.verdict)
     if answer.approved:
         return Outcome(name="Promoted", words=f"{scorecard.verdict} Approved: {answer.reason}")
-    return Outcome(name="Refused", words=f"Refused: {answer.reason} The gate had said: {scorecard.verdict}")
+    return Outcome(name="Refused", words=f"{answer.reason} The gate had said: {scorecard.verdict}")

@@ -269,7 +269,7 @@ def test_a_person_sees_the_scorecard_of_a_held_version_and_lets_it_forecast(
     page.get_by_role("button", name="Open menu").click()
     page.get_by_role("menuitem", name="Resume").click()
     form = page.get_by_role("dialog")
-    expect(form).to_contain_text("Promoted: RMSE")
+    expect(form).to_contain_text("Passed the gate: RMSE")
     photograph(page, tmp_path, "ui-approval")
     resume = form.get_by_role("button", name="Resume")
     answer(page, resume, "resume")

@@ -140,7 +140,9 @@ def test_missed_days_are_caught_up_then_a_source_that_is_down_lets_har_forecast(
     assert (stale.batch.by, stale.batch.model) == ("har", None)
     assert stale.batch.why == "its input is stale: the prices end on 2004-07-12, 3 sessions behind the market"
     assert codes(stale)[:2] == ["STALE_PRICES", "FALLBACK_IN_USE"]
-    assert stale.batch.why in str(run_named("daily volume 2004-07-15").state)
+    ended = run_named("daily volume 2004-07-15")
+    assert ended.state_name == "NeedsPerson"
+    assert stale.batch.why in str(ended.state)
     rows = Ledger(store_in(folder)).forecasts("volume", first=date(2004, 7, 12))
     first, second = (rows.loc[rows["version"] == version] for version in sorted(rows["version"].unique()))
     assert set(first.loc[first["published"], "model"]) == {"volcast"}

@@ -160,7 +160,7 @@ def test_a_retraining_carries_one_scorecard_with_its_table_and_plots_and_a_nowca
     assert len(markdown) < 300_000
     assert "Same-session nowcast" in markdown
     assert "| least_squares |" in markdown
-    assert str(artifacts["volcast-scorecard-tutorial-sbux"].description).startswith("Promoted: ")
+    assert str(artifacts["volcast-scorecard-tutorial-sbux"].description).startswith("Passed the gate: ")
 
 
 def test_a_forecast_walks_back_to_the_prices_that_it_came_from(finished: Finished) -> None:

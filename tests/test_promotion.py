@@ -14,7 +14,7 @@ def ahead(champion: float | None = None, p: float = math.nan) -> Rivals:
 def test_a_nowcast_has_no_baseline_to_beat_and_its_first_version_is_promoted() -> None:
     decision = decide(2.53e6, Rivals(champion=None))
     assert decision.promote
-    assert decision.reason == "Promoted: RMSE 2.53 M shares, with no champion beside it."
+    assert decision.reason == "Passed the gate: RMSE 2.53 M shares, with no champion beside it."
 
 
 @pytest.mark.parametrize("champion", [2.60e6, 2.40e6])
@@ -22,7 +22,7 @@ def test_a_better_or_equal_challenger_is_promoted(champion: float) -> None:
     decision = decide(2.40e6, Rivals(champion=champion))
     assert decision.promote
     sign = "<" if champion > 2.40e6 else "="
-    assert decision.reason == f"Promoted: RMSE 2.40 M shares {sign} champion {champion / 1e6:.2f} M."
+    assert decision.reason == f"Passed the gate: RMSE 2.40 M shares {sign} champion {champion / 1e6:.2f} M."
 
 
 def test_without_a_paired_test_any_larger_error_is_worse() -> None:
@@ -34,7 +34,7 @@ def test_without_a_paired_test_any_larger_error_is_worse() -> None:
 def test_a_challenger_ahead_of_champion_and_har_is_promoted_with_the_numbers_in_order() -> None:
     decision = decide(0.546, ahead(0.551, p=0.2), measure=MASE)
     assert decision.promote
-    assert decision.reason == "Promoted: MASE 0.546 < champion 0.551 < har 0.574."
+    assert decision.reason == "Passed the gate: MASE 0.546 < champion 0.551 < har 0.574."
 
 
 @pytest.mark.parametrize("champion", [None, 0.590])
@@ -47,14 +47,14 @@ def test_whoever_does_not_beat_har_is_not_promoted_be_the_champion_worse_or_abse
 def test_the_first_version_that_beats_har_is_promoted() -> None:
     decision = decide(0.550, ahead(), measure=MASE)
     assert decision.promote
-    assert decision.reason == "Promoted: MASE 0.550 < har 0.574, with no champion beside it."
+    assert decision.reason == "Passed the gate: MASE 0.550 < har 0.574, with no champion beside it."
 
 
 def test_a_challenger_that_is_worse_than_the_champion_by_no_more_than_noise_is_promoted() -> None:
     decision = decide(0.553, ahead(0.551, p=0.31), measure=MASE)
     assert decision.promote
     assert decision.reason == (
-        "Promoted: MASE 0.553 < har 0.574, not worse than the champion 0.551 beyond noise (paired test, p 0.31)."
+        "Passed the gate: MASE 0.553 < har 0.574, not worse than the champion 0.551 beyond noise (paired test, p 0.31)."
     )
 
 

@@ -159,7 +159,7 @@ def test_the_whole_loop_from_new_prices_to_an_approved_model_and_back(service: S
     assert artifacts.alias("model", "volume", CHAMPION) is None
     assert artifacts.alias("model", "volume", HELD) is not None
     shown = service.ask("GET", f"/flow_runs/{held['id']}/input/suspended-approve-1-description")
-    assert "Promoted: MASE" in str(shown)
+    assert "Passed the gate: MASE" in str(shown)
 
     # the answer starts the same run again, which promotes the version that it held, and a forecast by it
     answer = {"run_input": {"answer": "yes", "reason": "the scorecard is good"}}
@@ -167,7 +167,7 @@ def test_the_whole_loop_from_new_prices_to_an_approved_model_and_back(service: S
     wait_for(lambda: service.state(held["id"])["type"] == "COMPLETED", "the promotion")
     promoted = service.state(held["id"])
     assert promoted["name"] == "Promoted"
-    assert promoted["message"].startswith("volume v1. Promoted: MASE ")
+    assert promoted["message"].startswith("volume v1 promoted. Passed the gate: MASE ")
     assert promoted["message"].endswith("Approved: the scorecard is good")
     assert artifacts.versions("model", "volume") == [1]
     service.ended_runs("forecast", 2)

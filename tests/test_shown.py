@@ -153,7 +153,7 @@ def test_the_summary_says_first_that_har_forecasts_where_the_model_did_not_pass(
     show_result(Console(file=out, width=200), result)
     words = out.getvalue()
     in_order = (
-        "Training  volume v1. Not promoted: MASE",
+        "Training  volume v1 kept. Not promoted: MASE",
         "scorecard volume v1",
         "Fallback  har forecasts in place of volume: no version of volume has passed the gate yet.",
         "Forecast  forecast volume v1 by har: 20 rows",
@@ -189,7 +189,7 @@ def test_the_page_has_status_forecasts_skill_calibration_drift_prices_and_versio
     assert [row[0] for row in found.table("ticker", "stored")] == ["SBUX", "T1", "T2", "total"]
     (version,) = found.table("version", "trained")
     assert version[0] == "v1"
-    assert "Promoted: " in version[-1]
+    assert "Passed the gate: " in version[-1]
     assert [row[:2] for row in found.table("version", "is")] == [["v1", "champion"]]
     assert found.tags.count("img") == 3 + 1 + 2  # fan charts, errors over time, live and tested calibration
 

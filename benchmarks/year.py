@@ -129,7 +129,7 @@ def _forecasts(script: Script) -> str:
 
 def _versions(diary: Diary) -> str:
     trained = [each for each in diary.trainings if each.version is not None]
-    states = Counter("promoted" if each.state == "Promoted" else _refusal(each.words) for each in trained)
+    states = Counter("promoted" if each.outcome == "Promoted" else _refusal(each.words) for each in trained)
     causes = Counter(each.cause for each in trained)
     asked = len(diary.trainings) - len(trained)
     return (

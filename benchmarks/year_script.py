@@ -92,11 +92,15 @@ class Training:
 
     day: date
     cause: str
-    state: str  # Promoted, Kept, Skipped
-    words: str
+    words: str  # the final message of the run
     version: int | None  # of the model; None where nothing was trained
     is_poor: bool
     seconds: float
+
+    @property
+    def outcome(self) -> str:
+        """Promoted, Kept or Skipped."""
+        return self.words.replace(":", "").split()[0]
 
 
 @dataclass(kw_only=True)
@@ -150,13 +154,12 @@ def train(script: Script, day: date, cause: Any) -> Training:
     state = retrain(script.data(day), BAD if is_poor else GOOD, why, return_state=True)
     if not state.is_completed():
         state.result()  # raises what went wrong
-    trained = state.name != "Skipped"
+    words, newest = str(state.message), ArtifactStore(script.store).get("scorecard", "volume")
     return Training(
         day=day,
         cause=cause,
-        state=str(state.name),
-        words=str(state.message),
-        version=ArtifactStore(script.store).get("scorecard", "volume").parents[0].version if trained else None,
+        words=words,
+        version=None if words.startswith("Skipped") else newest.parents[0].version,
         is_poor=is_poor,
         seconds=time.perf_counter() - started,
     )

@@ -24,8 +24,7 @@ TIME_LIMITS = {
 }  # of a run -> the deployments
 ONCE_WITHIN = timedelta(minutes=10)  # the same state of the same run is told once
 SIGN_OF_LIFE = timedelta(hours=80)  # from Friday's daily to Monday's, and eight hours
-ENDED = ("Completed", "Skipped", "Failed", "Crashed", "TimedOut", "Cancelled", "Cancelling", "Suspended")
-ENDED_BY_NAME = ("Promoted", "Kept", "Refused", "Held", "Healthy", "NeedsPerson")  # volcast's own final states
+ENDED = ("Completed", "Failed", "Crashed", "TimedOut", "Cancelled", "Cancelling", "Suspended")
 ABOUT_RUN = "{{ flow_run.name }} is {{ flow_run.state.name }}. {{ flow_run.state.message }}\n{{ flow_run|ui_url }}"
 ABOUT_EVENT = "{{ event.payload.words }}"
 
@@ -95,7 +94,7 @@ def _of_runs() -> list[Alert]:
             Alert(
                 code=f"run-long-{limit.seconds // 3600}h",
                 what=f"a run of {', '.join(names)} takes longer",
-                trigger=_misses("Running", (*ENDED, *ENDED_BY_NAME), limit, names),
+                trigger=_misses("Running", ENDED, limit, names),
             )
             for limit, names in TIME_LIMITS.items()
         ),

@@ -174,7 +174,7 @@ def retrain(data: DataSettings, training: TrainingSettings, why: RetrainSettings
         scorecards = [state.result() for state in states]
     for scorecard, state in zip(scorecards, states, strict=True):
         summary.show_scorecard(console, scorecard)
-        console.print(f"\n[bold]{state.name}[/]    {state.message}", highlight=False)
+        console.print(f"\n[bold]Outcome[/]   {state.message}", highlight=False)
     summary.show_server(console, server)
 
 

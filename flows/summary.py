@@ -133,7 +133,7 @@ def show_scorecard(console: Console, scorecard: Scorecard, said: str = "") -> No
     for sentence in scorecard.words:
         console.print(f"  {escape(sentence)}")
     if scorecard.verdict not in said:
-        console.print(f"  [bold]{escape(scorecard.verdict)}[/]")
+        console.print(f"  [bold]{escape(scorecard.judgement)}[/]")
 
 
 def show_forecast(console: Console, batch: ForecastBatch) -> None:

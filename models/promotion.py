@@ -53,10 +53,7 @@ def decide(challenger: float, rivals: Rivals, *, measure: Measure = RMSE) -> Dec
         raise ValueError(f"A decision needs finite {measure.name}s; {', '.join(unusable)} came.")
     why_not = _why_not(challenger, rivals, measure)
     why = f", {why_not}" if why_not else _passed(challenger, rivals, measure)
-    verdict = "Not promoted" if why_not else "Passed the gate"
-    return Decision(
-        promote=not why_not, reason=f"{verdict}: {measure.name} {measure.shown(challenger)}{measure.unit}{why}."
-    )
+    return Decision(promote=not why_not, reason=f"{measure.name} {measure.shown(challenger)}{measure.unit}{why}.")
 
 
 def _why_not(challenger: float, rivals: Rivals, measure: Measure) -> str:

@@ -179,6 +179,11 @@ class Scorecard(Record):
     promote: bool
     verdict: str  # why, or why not
 
+    @property
+    def judgement(self) -> str:
+        """Whether it passed, and why."""
+        return f"{'Passed' if self.promote else 'Did not pass'} the gate: {self.verdict}"
+
 
 class Answer(Record):
     """A person's answer about a version that passed the gate."""

@@ -86,11 +86,11 @@ def scorecard_of_model(url: str, model: ArtifactRef) -> Scorecard:
 
 
 def skipped(found: Found) -> Scorecard:
-    """The early return of a retraining with nothing to do: a state of its own in the UI, with the scorecard in it."""
-    message = f"Skipped: {found.settled}"
-    get_run_logger().info(message)
+    """The early return of a retraining with nothing to do, with the scorecard that there is."""
+    words = f"Skipped: {found.settled}"
+    get_run_logger().info(words)
     assert found.scorecard is not None
-    return ended(found.scorecard, message, "Skipped")
+    return ended(found.scorecard, words, "skipped")
 
 
 def _same_inputs(artifacts: ArtifactStore, url: str, name: str, inputs: str) -> Scorecard | None:

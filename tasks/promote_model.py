@@ -26,9 +26,10 @@ def promote_model(scorecard: Scorecard, answer: Answer) -> Outcome:
 
 
 def ended_training(scorecard: Scorecard, outcome: Outcome) -> Scorecard:
-    """The final state of a retraining: Promoted, Kept, Refused or Held, with the numbers, and the scorecard in it."""
+    """How a retraining ends: Promoted, Kept, Refused or Held, with the numbers; and the scorecard."""
     model = scorecard.model.artifact
-    return ended(scorecard, f"{model.name} v{model.version} {outcome.name.lower()}. {outcome.words}", outcome.name)
+    words = f"{outcome.name} {model.name} v{model.version}: {outcome.words}"
+    return ended(scorecard, words, f"{outcome.name.lower()} v{model.version}")
 
 
 def _outcome(scorecard: Scorecard, answer: Answer) -> Outcome:

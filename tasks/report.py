@@ -39,7 +39,7 @@ def publish_report(scorecard: Scorecard) -> None:
     plots = [*_forecast_plots(method, snapshot, leading), *model_plots(scorecard)]
     key = "volcast-scorecard" + ("" if name == DEFAULT_RECIPE else f"-{slug(name)}")
     create_markdown_artifact(
-        key=key, markdown="\n\n".join([markdown(scorecard), *map(image, plots)]), description=scorecard.verdict
+        key=key, markdown="\n\n".join([markdown(scorecard), *map(image, plots)]), description=scorecard.judgement
     )
     get_run_logger().info("%s is this run's artifact %s", scorecard.artifact, key)
 
@@ -78,7 +78,7 @@ def markdown(scorecard: Scorecard) -> str:
         f"# {model.artifact}",
         *([SIMULATED_NOTE] if snapshot.simulated else []),
         scorecard.words[0],
-        f"**{scorecard.verdict}**",
+        f"**{scorecard.judgement}**",
         markdown_table(score_rows(scorecard)),
         *scorecard.words[1:],
         f"Final training loss {model.final_loss:.5f} on {model.device}; scalers fitted on: {model.scaler.fitted_on}.",

@@ -16,7 +16,7 @@ def test_run_starts_a_server_runs_the_flows_stores_their_states_and_stops_it(tmp
     done = run_volcast(tmp_path, *command)
     assert done.returncode == 0, done.stderr
     assert "Simulated data" in done.stdout
-    assert "Training  volume v1 promoted. Passed the gate: MASE " in done.stdout
+    assert "Training  Promoted volume v1: MASE " in done.stdout
     assert "UI" in done.stdout
     assert "Traceback" not in done.stderr
     assert len((tmp_path / "f.csv").read_text().splitlines()) == 11  # 10 sessions ahead

@@ -58,7 +58,7 @@ def test_an_outage_lets_har_forecast_and_is_caught_up_by_the_next_run_that_gets_
 def test_poor_models_are_kept_and_do_not_forecast(month: Month) -> None:
     script, diary = month
     poor = [each for each in diary.trainings if each.is_poor]
-    assert [(each.day, each.state) for each in poor] == [(day, "Kept") for day in POOR]
+    assert [(each.day, each.outcome) for each in poor] == [(day, "Kept") for day in POOR]
     assert all("does not beat har" in each.words for each in poor)
     used = Ledger(script.store).forecasts(NAME, first=script.eve)["model_version"].dropna()
     assert not {each.version for each in poor} & set(used)

@@ -19,7 +19,7 @@ from flows.monitor import monitor as monitor_flow
 from flows.pipeline import pipeline
 from flows.quiet import quiet_console
 from flows.retrain import retrain as retrain_flow
-from flows.server import ServerError, prefect_server
+from flows.server import ServerError, prefect_server, present_server
 from flows.server_options import ServerOptions
 from flows.up import deploy_to, stay_up
 from models.errors import ImpossibleTest, ModelError, UnknownRecipe
@@ -231,13 +231,15 @@ def show_models(data: DataSettings, name: str) -> None:
 
 
 def promote(data: DataSettings, name: str, version: int, reason: str) -> None:
-    """Let a version forecast; without a server, so that it works when Prefect is down."""
-    _say_moved(move_champion.promote(root_of(data.store, data.source), name, version, reason))
+    """Let a version forecast; it works when Prefect is down, too."""
+    root = root_of(data.store, data.source)
+    _tell_move(root, move_champion.promote(root, name, version, reason))
 
 
 def roll_back(data: DataSettings, name: str, reason: str) -> None:
-    """Go back one version; without a server, so that it works when Prefect is down."""
-    _say_moved(move_champion.roll_back(root_of(data.store, data.source), name, reason))
+    """Go back one version; it works when Prefect is down, too."""
+    root = root_of(data.store, data.source)
+    _tell_move(root, move_champion.roll_back(root, name, reason))
 
 
 def verify(store: str) -> bool:
@@ -259,8 +261,15 @@ def gc(store: str, keep_versions: int, dry_run: bool) -> None:
     console.print(f"{done} {len(garbage):,} files, {sum(garbage.values()) / 1e6:,.1f} MB.")
 
 
-def _say_moved(entry: AliasEntry) -> None:
+def _tell_move(root: str, entry: AliasEntry) -> None:
+    """To the person, and to a server that is up, which starts a forecast."""
     console.print(move_champion.move_words(entry), markup=False)
+    with present_server() as server:
+        if server is None:
+            console.print("To publish a forecast by it before the next daily run: volcast forecast")
+        else:
+            move_champion.tell_move(root, entry)
+            console.print(f"Prefect at {server.ui_url} was told, and starts `forecast` if it is deployed there.")
 
 
 def _export(batches: Sequence[ForecastBatch], out: Path | None) -> None:

@@ -14,7 +14,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -110,6 +110,19 @@ def prefect_server() -> Iterator[Server]:
             with get_client(sync_client=True) as client:
                 settle(client, find_lost(client))
             yield started
+
+
+@contextmanager
+def present_server() -> Iterator[Server | None]:
+    """The server that is up, for something that can be done without one; None where there is none, or no answer."""
+    server = configured_server() or _kept_up()
+    try:
+        if server:
+            require_answer(server)
+    except ServerError:
+        server = None
+    with _drained(server) if server else nullcontext():
+        yield server
 
 
 def configured_server() -> Server | None:

@@ -122,7 +122,8 @@ class Announcements(Record):
     def words(self) -> str:
         """One line for logs and people."""
         changes = f"{self.new:,} new, {self.moved:,} moved, {self.withdrawn:,} withdrawn"
-        shown = ", ".join(f"{ticker} {day}" for ticker, day in list(self.coming.items())[:3])
+        soonest = sorted((day, ticker) for ticker, day in self.coming.items())[:3]
+        shown = ", ".join(f"{ticker} {day}" for day, ticker in soonest)
         return f"{self.known:,} announced dates of {self.source}: {changes}" + (f"; next {shown}" if shown else "")
 
 

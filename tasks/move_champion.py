@@ -38,14 +38,20 @@ def roll_back(root: str, model: str, reason: str) -> AliasEntry:
 
 @task(task_run_name="promote {model} v{version}")
 def promote_version(root: str, model: str, version: int, reason: str) -> AliasEntry:
-    """`promote`, with a line in the run's log, and the event that lets it forecast at once."""
-    return _told(root, promote(root, model, version, reason))
+    """`promote`, with a line in the run's log, and told to the server."""
+    return _logged(root, promote(root, model, version, reason))
 
 
 @task(task_run_name="roll {model} back")
 def roll_back_version(root: str, model: str, reason: str) -> AliasEntry:
-    """`roll_back`, with a line in the run's log, and the event that lets it forecast at once."""
-    return _told(root, roll_back(root, model, reason))
+    """`roll_back`, with a line in the run's log, and told to the server."""
+    return _logged(root, roll_back(root, model, reason))
+
+
+def tell_move(root: str, entry: AliasEntry) -> None:
+    """Send the event that starts the deployment `forecast`, so that the version forecasts at once."""
+    words, url = move_words(entry), open_store(root).url
+    emit("volcast.champion.moved", url, words=words, model=entry.name, version=entry.version)
 
 
 def move_words(entry: AliasEntry) -> str:
@@ -67,8 +73,7 @@ def _stated(reason: str) -> str:
     return reason.strip()
 
 
-def _told(root: str, entry: AliasEntry) -> AliasEntry:
-    words = move_words(entry)
-    get_run_logger().info(words)
-    emit("volcast.champion.moved", open_store(root).url, words=words, model=entry.name, version=entry.version)
+def _logged(root: str, entry: AliasEntry) -> AliasEntry:
+    get_run_logger().info(move_words(entry))
+    tell_move(root, entry)
     return entry

@@ -71,7 +71,7 @@ def finish(snapshot: Snapshot, reports: Sequence[Report], trained: Mapping[str, 
         raise SomeModelsFailed(f"{len(failed)} of {len(trained)} models were not trained. {why}", result)
     forecasts = [f"{report.batch.artifact} by {report.batch.author}" for report in reports[:3]]
     prices = f"prices v{snapshot.prices.version} to {snapshot.cutoff}"
-    message = "; ".join([prices, *list(words.values())[:3], *forecasts])
+    message = "; ".join([prices, *(each.rstrip(".") for each in list(words.values())[:3]), *forecasts])
     return ended(result, message)
 
 

@@ -1,8 +1,10 @@
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import yahoo_frame
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows import commands
 from flows.forecast import forecast
@@ -17,7 +19,7 @@ from storage.records import ForecastBatch
 from storage.store import open_store
 from tasks.move_champion import AlreadyChampion
 from tasks.settings import DataSettings, TrainingSettings
-from tasks.stored import CHAMPION, FORECAST_FILE
+from tasks.stored import CHAMPION, FORECAST_FILE, champion_version
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
 NAME = "tutorial.SBUX"
@@ -77,6 +79,23 @@ def test_forecasts_after_a_rollback_are_the_earlier_ones_bit_for_bit(
     shown = capsys.readouterr().out
     assert "v1. MASE rose [twice]" in shown
     assert "v2. forward again" in shown
+
+
+@pytest.mark.parametrize("api_url", [None, "http://127.0.0.1:9/api"], ids=["no server", "one that is down"])
+def test_a_champion_is_moved_without_prefect_and_a_person_told_how_to_forecast(
+    two_versions: tuple[DataSettings, ForecastBatch],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    api_url: str | None,
+) -> None:
+    data, _ = two_versions
+    monkeypatch.setenv("VOLCAST_HOME", str(tmp_path))
+    settings: dict[Any, Any] = {PREFECT_API_URL: api_url}
+    with temporary_settings(settings):
+        champion = champion_version(ArtifactStore(open_store(data.store)), NAME)
+        commands.promote(data, NAME, 1 if champion == 2 else 2, "for the test")
+    assert "before the next daily run: volcast forecast" in capsys.readouterr().out
 
 
 def test_a_move_that_cannot_be_is_refused_and_changes_nothing(two_versions: tuple[DataSettings, ForecastBatch]) -> None:

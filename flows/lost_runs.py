@@ -18,7 +18,15 @@ from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 from prefect.client.orchestration import SyncPrefectClient
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterEndTime,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+    TaskRunFilter,
+    TaskRunFilterState,
+    TaskRunFilterStateType,
+)
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.states import Cancelled, Crashed
 
@@ -28,6 +36,7 @@ HOST = socket.gethostname()
 WORKER = f"volcast-{HOST}"  # the worker's name, which Prefect puts among the labels of its runs
 UNFINISHED = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
 SUBMISSION = timedelta(minutes=1)  # what a worker may take from a run's Pending to its process
+ON_THEIR_WAY = timedelta(seconds=10)  # what the states of a run's tasks may take to be stored
 WORDS = (
     "The run's process is gone, and nobody saw it end: killed (kill -9, out of memory), or the machine stopped. "
     "What it had committed is kept; run it again to go on."
@@ -54,6 +63,21 @@ def settle(client: SyncPrefectClient, runs: Iterable[FlowRun]) -> None:
     for run in runs:
         cancelling = run.state is not None and run.state.is_cancelling()
         client.set_flow_run_state(run.id, Cancelled(message=WORDS) if cancelling else Crashed(message=WORDS))
+
+
+def settle_steps(client: SyncPrefectClient) -> None:
+    """Let the unfinished task runs of crashed runs end as Crashed, or they would hold their tags' places for ever.
+
+    Of all runs of the server: for one that is volcast's own.
+    """
+    ended = FlowRunFilterEndTime.model_validate({"before_": datetime.now(UTC) - ON_THEIR_WAY})
+    crashed = FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.CRASHED]))
+    unfinished = TaskRunFilterState(type=TaskRunFilterStateType(any_=UNFINISHED))
+    steps = client.read_task_runs(
+        flow_run_filter=FlowRunFilter(state=crashed, end_time=ended), task_run_filter=TaskRunFilter(state=unfinished)
+    )
+    for step in steps:
+        client.set_task_run_state(step.id, Crashed(message=WORDS), force=True)
 
 
 def _is_gone(client: SyncPrefectClient, run: FlowRun, present: set[str]) -> bool:

@@ -26,12 +26,20 @@ def called_by(up: Up, run: str) -> dict[str, str]:
     return {each["name"].split()[0]: each["state"]["name"] for each in found}
 
 
+def steps_in(up: Up, state: str) -> list[str]:
+    """The names of all task runs in the state."""
+    found = up.api.post("/task_runs/filter", json={"task_runs": {"state": {"type": {"any_": [state]}}}}).json()
+    return [each["name"] for each in found]
+
+
 def test_a_run_whose_process_is_killed_ends_as_crashed_with_what_it_called(up: Up) -> None:
     run = up.train(ENDLESS)
     os.kill(up.wait_for_training(run), signal.SIGKILL)
     assert "status code: -9" in wait_for_end(up.api, run)["message"]
     wait_until(lambda: called_by(up, run)["retrain"] == "Crashed", 60, what="the subflow ends, too")
     assert called_by(up, run) == {"ingest": "Completed", "retrain": "Crashed"}
+    wait_until(lambda: not steps_in(up, "RUNNING"), 60, what="their tasks end")
+    assert "train volume" in " ".join(steps_in(up, "CRASHED"))
 
 
 def test_the_next_run_heals_and_a_worker_that_is_killed_comes_back_while_it_goes_on(up: Up) -> None:
@@ -43,7 +51,8 @@ def test_the_next_run_heals_and_a_worker_that_is_killed_comes_back_while_it_goes
     wait_until(lambda: "The worker is started again" in up.said, 60, what="the worker comes back")
     assert "The worker ended with -9" in up.said
     verified = run_volcast(up.folder, "verify")
-    assert (verified.returncode, verified.stdout) == (0, "Everything that is stored is as it was written.\n")
+    assert verified.returncode == 0, verified.stderr
+    assert verified.stdout == "Everything that is stored is as it was written.\n"
 
 
 def test_a_run_that_is_killed_with_its_worker_ends_as_crashed_and_frees_its_place(up: Up) -> None:
@@ -58,7 +67,8 @@ def test_a_run_that_is_killed_with_its_worker_ends_as_crashed_and_frees_its_plac
 
 
 def test_after_up_is_killed_nothing_is_left_and_the_next_up_settles_its_runs(up: Up) -> None:
-    (run,) = up.api.post("/flow_runs/filter", json={"flow_runs": {"state": {"name": {"any_": ["Running"]}}}}).json()
+    running = {"state": {"name": {"any_": ["Running"]}}, "parent_task_run_id": {"is_null_": True}}
+    (run,) = up.api.post("/flow_runs/filter", json={"flow_runs": running}).json()
     up.process.kill()
     up.process.wait()
     wait_until(lambda: not processes_of(up.folder), END_SECONDS, what="server, worker and run have ended")

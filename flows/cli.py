@@ -1,10 +1,12 @@
 """The command line: options, and what happens when something goes wrong. The work is in `flows/commands.py`."""
 
+import atexit
 import os
 import re
 import signal
 import sys
 import time
+import traceback
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Literal
@@ -456,6 +458,34 @@ def main() -> None:
         sys.exit(_exit_code(error))
 
 
+def process() -> None:
+    """`main` as a whole process, which ends without Python's finalization.
+
+    Before Python 3.14 a thread of a Rust library (Delta, obstore) that asks for the interpreter then aborts a process
+    whose work is done: exit 134 instead of 0, once in a few hundred commands.
+    """
+    code: object = 1
+    try:
+        main()
+        code = 0
+    except SystemExit as end:
+        code = end.code
+    except Exception:  # --debug
+        traceback.print_exc()
+        raise
+    finally:
+        _leave(code)
+
+
+def _leave(code: object) -> None:
+    try:
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        os._exit(code if isinstance(code, int) else int(code is not None))
+
+
 def _ask_a_person(required: bool) -> None:
     """prefect.yaml takes it from the environment."""
     os.environ["VOLCAST_REQUIRE_APPROVAL"] = "true" if required else "false"
@@ -495,4 +525,4 @@ def _complain(words: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    process()

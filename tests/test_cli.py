@@ -1,10 +1,12 @@
 import re
+import subprocess
 import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from conftest import yahoo_frame
+from programs import environment
 
 from flows.cli import main
 from flows.commands import console
@@ -249,3 +251,30 @@ def test_a_shrunk_file_is_refused_by_name_and_allowed_on_request(volcast: Volcas
     assert said.code == 1
     assert "SBUX: shrunk: the source gives 127 of the 253 sessions stored" in said.errors[0]
     assert volcast("ingest", "--source", source, "--allow-shrink").code == 0
+
+
+PROCESS = """
+import atexit, sys
+import flows.cli
+
+class Kept:
+    def __del__(self):
+        print("finalized")
+
+sys.kept = Kept()
+atexit.register(print, "exit function")
+flows.cli.process()
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "out"),
+    [(["--help"], 0, "retrain"), (["status", "--store", "/not/there"], 1, ""), (["status", "--no-such"], 2, "")],
+)
+def test_a_process_says_all_and_ends_with_its_code_without_the_finalization(
+    arguments: list[str], code: int, out: str, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-c", PROCESS, *arguments]
+    done = subprocess.run(command, cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True, check=False)
+    assert (done.returncode, out in done.stdout) == (code, True), done.stderr
+    assert done.stdout.endswith("exit function\n")

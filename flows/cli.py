@@ -1,18 +1,18 @@
 """The command line: options, and what happens when something goes wrong. The work is in `flows/commands.py`."""
 
-import atexit
 import os
 import re
 import signal
 import sys
 import time
-import traceback
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
+
+from flows.leaving import leaving
 
 app = typer.Typer(
     help="Forecasts of daily trading volume, from a retrained, versioned and watched LSTM on Prefect.",
@@ -459,31 +459,9 @@ def main() -> None:
 
 
 def process() -> None:
-    """`main` as a whole process, which ends without Python's finalization.
-
-    Before Python 3.14 a thread of a Rust library (Delta, obstore) that asks for the interpreter then aborts a process
-    whose work is done: exit 134 instead of 0, once in a few hundred commands.
-    """
-    code: object = 1
-    try:
+    """`main`, as all that a process does."""
+    with leaving():
         main()
-        code = 0
-    except SystemExit as end:
-        code = end.code
-    except Exception:  # --debug
-        traceback.print_exc()
-        raise
-    finally:
-        _leave(code)
-
-
-def _leave(code: object) -> None:
-    try:
-        atexit._run_exitfuncs()
-        sys.stdout.flush()
-        sys.stderr.flush()
-    finally:
-        os._exit(code if isinstance(code, int) else int(code is not None))
 
 
 def _ask_a_person(required: bool) -> None:

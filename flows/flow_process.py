@@ -9,6 +9,7 @@ import runpy
 import sys
 from pathlib import Path
 
+from flows.leaving import leaving
 from flows.processes import KEPT_IN
 
 
@@ -22,4 +23,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with leaving():
+        main()

@@ -254,7 +254,7 @@ def test_a_shrunk_file_is_refused_by_name_and_allowed_on_request(volcast: Volcas
 
 
 PROCESS = """
-import atexit, sys
+import atexit, sys, threading, time
 import flows.cli
 
 class Kept:
@@ -263,6 +263,7 @@ class Kept:
 
 sys.kept = Kept()
 atexit.register(print, "exit function")
+threading.Thread(target=lambda: (time.sleep(1), print("thread"))).start()
 flows.cli.process()
 """
 
@@ -277,4 +278,4 @@ def test_a_process_says_all_and_ends_with_its_code_without_the_finalization(
     command = [sys.executable, "-c", PROCESS, *arguments]
     done = subprocess.run(command, cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True, check=False)
     assert (done.returncode, out in done.stdout) == (code, True), done.stderr
-    assert done.stdout.endswith("exit function\n")
+    assert done.stdout.endswith("thread\nexit function\n")

@@ -27,7 +27,7 @@ from prefect.client.schemas.filters import (
     TaskRunFilterState,
     TaskRunFilterStateType,
 )
-from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.client.schemas.objects import FlowRun, StateType, TaskRun
 from prefect.states import Cancelled, Crashed
 
 from flows.processes import FLOW_RUN, PROC, environments, is_running
@@ -59,35 +59,53 @@ def find_lost(client: SyncPrefectClient) -> list[FlowRun]:
 
 
 def settle(client: SyncPrefectClient, runs: Iterable[FlowRun]) -> None:
-    """Let runs end as Crashed, or as Cancelled where that was asked for; what has ended meanwhile stays as it is."""
+    """Let runs end as Crashed, or as Cancelled where that was asked for; what has ended meanwhile stays as it is.
+
+    With them the unfinished task runs of crashed runs of this machine, or they would hold their tags' places for ever.
+    """
     for run in runs:
         cancelling = run.state is not None and run.state.is_cancelling()
         client.set_flow_run_state(run.id, Cancelled(message=WORDS) if cancelling else Crashed(message=WORDS))
+    for step in _left_steps(client):
+        client.set_task_run_state(step.id, Crashed(message=WORDS), force=True)
 
 
-def settle_steps(client: SyncPrefectClient) -> None:
-    """Let the unfinished task runs of crashed runs end as Crashed, or they would hold their tags' places for ever.
-
-    Of all runs of the server: for one that is volcast's own.
-    """
+def _left_steps(client: SyncPrefectClient) -> list[TaskRun]:
     ended = FlowRunFilterEndTime.model_validate({"before_": datetime.now(UTC) - ON_THEIR_WAY})
     crashed = FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.CRASHED]))
     unfinished = TaskRunFilterState(type=TaskRunFilterStateType(any_=UNFINISHED))
     steps = client.read_task_runs(
         flow_run_filter=FlowRunFilter(state=crashed, end_time=ended), task_run_filter=TaskRunFilter(state=unfinished)
     )
-    for step in steps:
-        client.set_task_run_state(step.id, Crashed(message=WORDS), force=True)
+    return [step for step in steps if step.flow_run_id and _is_of_here(client, client.read_flow_run(step.flow_run_id))]
+
+
+def _is_of_here(client: SyncPrefectClient, run: FlowRun) -> bool:
+    if caller := _caller(client, run):
+        return _is_of_here(client, caller)
+    return run.labels.get("prefect.worker.name") == WORKER or bool(_commands(run))
 
 
 def _is_gone(client: SyncPrefectClient, run: FlowRun, present: set[str]) -> bool:
     if run.state is None or run.state.is_final():
         return True
-    if run.parent_task_run_id and not run.deployment_id:
-        caller = client.read_task_run(run.parent_task_run_id).flow_run_id
-        return caller is not None and _is_gone(client, client.read_flow_run(caller), present)
+    if caller := _caller(client, run):
+        return _is_gone(client, caller, present)
     if run.labels.get("prefect.worker.name") == WORKER:
         being_started = run.state.is_pending() and datetime.now(UTC) - run.state.timestamp < SUBMISSION
         return str(run.id) not in present and not being_started
-    commands = [found for tag in run.tags if (found := re.fullmatch(rf"command-{re.escape(HOST)}-(\d+)-\w{{8}}", tag))]
-    return any(not is_running(int(found[1])) for found in commands)
+    return any(not is_running(command) for command in _commands(run))
+
+
+def _caller(client: SyncPrefectClient, run: FlowRun) -> FlowRun | None:
+    """The run that called it, in whose process it is."""
+    if run.parent_task_run_id is None or run.deployment_id:
+        return None
+    caller = client.read_task_run(run.parent_task_run_id).flow_run_id
+    return client.read_flow_run(caller) if caller else None
+
+
+def _commands(run: FlowRun) -> list[int]:
+    """Process ids of this machine in its tags."""
+    found = (re.fullmatch(rf"command-{re.escape(HOST)}-(\d+)-\w{{8}}", tag) for tag in run.tags)
+    return [int(each[1]) for each in found if each]

@@ -36,7 +36,7 @@ from prefect.settings import (
 from pydantic import SecretStr
 
 from flows.lifeline import STOP_SECONDS
-from flows.lost_runs import command_tag, find_lost, settle, settle_steps
+from flows.lost_runs import command_tag, find_lost, settle
 from flows.processes import end, is_running, kept_in, start, wait_for_end
 from flows.server_options import LOOPBACK, ServerError, ServerOptions, require_database
 
@@ -109,7 +109,6 @@ def prefect_server() -> Iterator[Server]:
         with own_server() as started, _drained(started):
             with get_client(sync_client=True) as client:
                 settle(client, find_lost(client))
-                settle_steps(client)
             yield started
 
 

@@ -29,7 +29,7 @@ from rich.markup import escape
 
 from flows.deploy import PROJECT_FILE, TAG, Deployed, deploy
 from flows.kept_worker import POOL, KeptWorker
-from flows.lost_runs import WORDS, WORKER, find_lost, settle, settle_steps
+from flows.lost_runs import WORDS, WORKER, find_lost, settle
 from flows.processes import end_all, kept_in
 from flows.server import (
     ANSWER_SECONDS,
@@ -61,7 +61,6 @@ def stay_up(console: Console, data: DataSettings, options: ServerOptions, began:
         get_client(sync_client=True) as client,
     ):
         _settle(console, client, find_lost(client))
-        settle_steps(client)
         environment = _environment(server, data)
         _make_pool(client)
         with _worker(client, environment) as worker:
@@ -199,7 +198,6 @@ def _settle_lost(console: Console, client: SyncPrefectClient, suspects: set[UUID
         with temporary_settings(ONE_TRY):
             lost = find_lost(client)
             _settle(console, client, [run for run in lost if run.id in suspects])
-            settle_steps(client)
     except (httpx.HTTPError, ObjectNotFound) as error:
         console.print(f"[bold red]Prefect's server answers not as it should:[/] {escape(str(error))}")
         return suspects

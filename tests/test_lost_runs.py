@@ -1,12 +1,14 @@
 import os
 import subprocess
+from datetime import timedelta
 
 import pytest
-from prefect import flow
+from prefect import flow, task
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun, State
-from prefect.states import Cancelling, Completed, Pending, Running
+from prefect.states import Cancelling, Completed, Crashed, Pending, Running
 
+from flows import lost_runs
 from flows.lost_runs import HOST, WORKER, command_tag, find_lost, settle
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
@@ -14,6 +16,11 @@ pytestmark = pytest.mark.usefixtures("prefect_api")
 
 @flow
 def some_flow() -> None:
+    pass
+
+
+@task
+def some_task() -> None:
     pass
 
 
@@ -64,6 +71,21 @@ def test_a_run_whose_process_is_there_is_not_lost() -> None:
             assert run.id not in {each.id for each in find_lost(client)}
             process.kill()
         assert run.id in {each.id for each in find_lost(client)}
+
+
+def test_the_tasks_of_crashed_runs_of_this_machine_end_with_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lost_runs, "ON_THEIR_WAY", timedelta())
+    with get_client(sync_client=True) as client:
+        runs = [
+            made(client, Running(), worker=WORKER),
+            made(client, Running(), tag=command_tag()),
+            made(client, Running(), worker="volcast-elsewhere"),
+        ]
+        steps = [client.create_task_run(some_task, run.id, dynamic_key="0", state=Running()) for run in runs]
+        for run in runs:
+            client.set_flow_run_state(run.id, Crashed())
+        settle(client, [])
+        assert [client.read_task_run(step.id).state_name for step in steps] == ["Crashed", "Crashed", "Running"]
 
 
 def test_a_run_that_has_ended_meanwhile_keeps_its_state(dead: int) -> None:

@@ -154,15 +154,19 @@ def train(script: Script, day: date, cause: Any) -> Training:
     state = retrain(script.data(day), BAD if is_poor else GOOD, why, return_state=True)
     if not state.is_completed():
         state.result()  # raises what went wrong
-    words, newest = str(state.message), ArtifactStore(script.store).get("scorecard", "volume")
+    words = str(state.message)
     return Training(
         day=day,
         cause=cause,
         words=words,
-        version=None if words.startswith("Skipped") else newest.parents[0].version,
+        version=None if words.startswith("Skipped") else _newest_scored(script),
         is_poor=is_poor,
         seconds=time.perf_counter() - started,
     )
+
+
+def _newest_scored(script: Script) -> int:
+    return ArtifactStore(script.store).get("scorecard", "volume").parents[0].version
 
 
 @contextmanager

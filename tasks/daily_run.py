@@ -20,8 +20,6 @@ from tasks.plan_ingest import last_session, root_of
 from tasks.settings import DataSettings, TrainingSettings
 from tasks.stored import champion_version
 
-NEEDS_PERSON = "needs a person"
-
 
 def with_stored_tickers(data: DataSettings) -> DataSettings:
     """Where no tickers are asked for, those that are stored; before any are, those that the source holds."""
@@ -79,21 +77,26 @@ def _is_looked_at(store: Store, name: str, session: date) -> bool:
 
 def skipped_day(data: DataSettings, why: str) -> Daily:
     """The early return of a day on which nothing is new."""
-    get_run_logger().info("Skipped: %s", why)
-    _tell_end(data, f"Skipped: {why}")
-    return ended(Daily(batch=None, health=None, skipped=why), f"Skipped: {why}", "skipped")
+    words = f"Skipped: {why}"
+    get_run_logger().info(words)
+    _tell_end(data, words)
+    return ended(Daily(batch=None, health=None, skipped=why), words, "skipped")
 
 
 def ended_day(data: DataSettings, batch: ForecastBatch, health: Health) -> Daily:
     """The final state, with what was published and what is to be known."""
     message = f"{batch.artifact} by {batch.author}; {health.words}"
     _tell_end(data, message)
-    return ended(Daily(batch=batch, health=health), message, NEEDS_PERSON if health.needs_person else "")
+    return ended(Daily(batch=batch, health=health), message, _outcome(health))
 
 
 def ended_look(health: Health) -> Health:
     """The final state of a look at how things stand."""
-    return ended(health, health.words, NEEDS_PERSON if health.needs_person else "")
+    return ended(health, health.words, _outcome(health))
+
+
+def _outcome(health: Health) -> str:
+    return "needs a person" if health.needs_person else ""
 
 
 def _tell_end(data: DataSettings, words: str) -> None:

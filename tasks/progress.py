@@ -22,20 +22,22 @@ class Advance(Protocol):
 @contextmanager
 def progress(title: str, log: Log) -> Iterator[Advance]:
     """What to call with a line for the log, the steps done, and how many there are in all."""
+    console = Console(stderr=True)
+    if not console.is_terminal:  # a bar that is not shown would still leave an empty line
+        yield lambda line, **_: log.info("%s", line)
+        return
+
     columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[words]}"))
-    bar = Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True), transient=True)
-    steps, is_shown = bar.add_task("", total=None, words=""), bar.console.is_terminal
+    bar = Progress(*columns, TimeElapsedColumn(), console=console, transient=True)
+    steps = bar.add_task("", total=None, words="")
 
     def advance(line: str, *, completed: int, total: int, words: str = "") -> None:
-        if is_shown:
-            bar.stop()  # or the line would be written into the bar
+        bar.stop()  # or the line would be written into the bar
         log.info("%s", line)
         bar.update(steps, completed=completed, total=total, words=words)
-        if is_shown:
-            bar.start()
+        bar.start()
 
     try:
         yield advance
     finally:
-        if is_shown:  # where it is not, stopping would write an empty line
-            bar.stop()
+        bar.stop()

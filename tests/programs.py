@@ -25,7 +25,7 @@ def environment(folder: Path) -> dict[str, str]:
     """Of a person who has configured nothing, with the server's home in the folder."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "VOLCAST_"))}
     own = {"VOLCAST_HOME": str(folder / "home"), "PREFECT_HOME": str(folder / "client"), "PYTHONPATH": str(CODE)}
-    return inherited | own | {"PYTHONFAULTHANDLER": "1"}
+    return inherited | own | {"PYTHONFAULTHANDLER": "1"}  # the stack of one that aborts
 
 
 def run_volcast(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -213,6 +213,8 @@ def test_a_retrain_run_shows_its_outcome_its_steps_and_its_scorecard(site: Site,
     page.goto(site.deployment("retrain"))
     assert re.search("2004-06-28: (kept|promoted) v1$", run["name"])
     main(page).get_by_role("link", name=run["name"]).click()
+    expect(page).to_have_url(re.compile(f"^{site.run('retrain')}"))
+    expect(main(page).get_by_text(run["state"]["name"], exact=True)).to_be_visible()
     page.get_by_role("combobox", name="log sort order").click()
     page.get_by_role("option", name="Newest to oldest").click()
     expect(page.get_by_role("log")).to_contain_text(run["state"]["message"])

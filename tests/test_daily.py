@@ -111,6 +111,7 @@ def test_health_has_live_skill_and_the_status_shows_it(served: Served) -> None:
     words = markdown(result.health)
     assert "Simulated data" in words
     assert "| all | 5 | 45 |" in words
+    assert run_named("monitor volume 2004-07-07").name == "monitor volume 2004-07-07"  # it needs nobody
     assert result.health.model_dump(mode="json") == ArtifactStore(store_in(served[0])).get("health", "volume").facts
 
 

@@ -66,7 +66,9 @@ def run_named(name: str) -> FlowRun:
 
 
 def message_of(run: FlowRun) -> str:
+    """Of a run that has completed."""
     assert run.state is not None
+    assert (run.state.name, run.state.is_completed()) == ("Completed", True)
     return str(run.state.message)
 
 

@@ -46,10 +46,17 @@ def pick(tickers: list[str], count: int) -> list[str]:
 
 def simulated_panel(exchange: Exchange, tickers: list[str], *, first: date) -> Panel:
     """Bars and announced earnings of the simulated exchange from `first` to its clock."""
-    bars = pd.concat([exchange.bars(ticker) for ticker in tickers], ignore_index=True)
-    prices = bars.assign(adj_close=adjusted_close(bars))
-    events = pd.concat([exchange.announcements(ticker) for ticker in tickers], ignore_index=True)
-    return make_panel(prices.loc[prices["session"] >= pd.Timestamp(first)], _standing(events))
+    bars, events = ([of(ticker) for ticker in tickers] for of in (exchange.bars, exchange.announcements))
+    return panel_of_bars(bars, events, first=first)
+
+
+def panel_of_bars(bars: list[pd.DataFrame], events: list[pd.DataFrame], *, first: date) -> Panel:
+    """The panel of simulated bars from `first` on, and of announcements, one frame a ticker."""
+    prices = pd.concat(bars, ignore_index=True)
+    prices = prices.assign(adj_close=adjusted_close(prices))
+    return make_panel(
+        prices.loc[prices["session"] >= pd.Timestamp(first)], _standing(pd.concat(events, ignore_index=True))
+    )
 
 
 def _standing(events: pd.DataFrame) -> pd.DataFrame:

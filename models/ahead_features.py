@@ -6,6 +6,7 @@ it; announced earnings, which may be seen later, are in models/earnings_features
 
 import numpy as np
 import pandas as pd
+import torch
 
 from models.earnings_features import EarningsCalendar
 from models.market_calendar import CALENDAR_COLUMNS
@@ -68,10 +69,10 @@ def earnings_season(earnings: EarningsCalendar, surprise_NT: np.ndarray) -> np.n
     The neighbours' weighted share, and of all tickers with a calendar five times the share that announces on the
     session and the one before it.
     """
-    place_S = np.arange(earnings.newest_NS.shape[1])
-    since_NS = earnings.sessions_since(np.arange(len(surprise_NT))[:, None], place_S - HORIZONS, place_S)
+    place_S = torch.arange(earnings.newest_NS.shape[1])
+    since_NS = earnings.sessions_since(torch.arange(len(surprise_NT))[:, None], place_S - HORIZONS, place_S).numpy()
     today_NS, after_NS = (since_NS == offset for offset in (0, 1))
-    covered_S = np.maximum(earnings.covered_NS[:, np.maximum(place_S - HORIZONS, 0)].sum(axis=0), 1)
+    covered_S = np.maximum(earnings.covered_NS[:, (place_S - HORIZONS).clamp(min=0)].numpy().sum(axis=0), 1)
     shares = [np.broadcast_to(5 * flags.sum(axis=0) / covered_S, flags.shape) for flags in (today_NS, after_NS)]
     neighbours_NS = mean_of_neighbours(today_NS + 0.5 * after_NS, surprise_NT)
     return np.stack([neighbours_NS, *shares], axis=2).astype(np.float32)

@@ -7,10 +7,12 @@ close moves the session after it, which its own usual reactions tell. A date les
 is seen later was moved: it is gone once the later one has entered.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
+import torch
+from torch import Tensor
 
 from models.panel import HORIZONS, Panel
 
@@ -32,48 +34,58 @@ EARNINGS_COLUMNS = (*BEFORE_COLUMNS, *AFTER_COLUMNS, "earnings_covered")
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class EarningsCalendar:
-    """Announcements by ticker and place, and where among them every ticker and session stands."""
+    """Announcements by ticker and place, and where among them every ticker and session stands; on any device."""
 
-    place_A: np.ndarray  # int64, of the session; the last announcement is none, at NEVER
-    seen_A: np.ndarray  # int64, the place of the session at whose close it was known
-    gone_A: np.ndarray  # int64, of that at whose close it was known to have moved; NEVER for most
-    usual_A2: np.ndarray  # float32, the ticker's usual reactions before it
-    begins: np.ndarray  # (N + 1,) int64: where the announcements of each ticker begin, and where the last ones end
-    newest_NS: (
-        np.ndarray
-    )  # int32, the ticker's last announcement on the session or before it; before its first: one less
-    covered_NS: np.ndarray  # float32: 1 where, at that close, the ticker has a calendar
+    place_A: Tensor  # int64, of the session; the last announcement is none, at NEVER
+    seen_A: Tensor  # int64, the place of the session at whose close it was known
+    gone_A: Tensor  # int64, of that at whose close it was known to have moved; NEVER for most
+    usual_A2: Tensor  # float32, the ticker's usual reactions before it
+    begins: Tensor  # (N + 1,) int64: where the announcements of each ticker begin, and where the last ones end
+    newest_NS: Tensor  # int32, the ticker's last announcement on the session or before it; before its first: one less
+    covered_NS: Tensor  # float32: 1 where, at that close, the ticker has a calendar
+    crowd: int  # the most announcements of one ticker that HORIZONS sessions and one hold
 
-    def columns(self, ticker_R: np.ndarray, cutoff_R: np.ndarray, target_R: np.ndarray) -> np.ndarray:
-        """(R, 9) float32, of EARNINGS_COLUMNS: of the target session, as known at the close of the cutoff."""
-        to_R = self.place_A[self._nearest(ticker_R, cutoff_R, target_R, step=1)] - target_R
-        last_R = self._nearest(ticker_R, cutoff_R, target_R, step=-1)
-        since_R = target_R - self.place_A[last_R]
+    def to(self, device: torch.device) -> "EarningsCalendar":
+        """The same on another device."""
+        tensors = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return replace(self, **tensors)
+
+    def columns(self, ticker: Tensor, cutoff: Tensor, target: Tensor) -> Tensor:
+        """(..., 9) float32, of EARNINGS_COLUMNS: of target sessions, as known at the close of cutoffs (int64 places).
+
+        The three broadcast to (...).
+        """
+        ticker, cutoff, target = torch.broadcast_tensors(ticker, cutoff, target)
+        to = self.place_A[self._nearest(ticker, cutoff, target, step=1)] - target
+        last = self._nearest(ticker, cutoff, target, step=-1)
+        since = target - self.place_A[last]
+        usual = self.usual_A2[last]
         columns = (
-            to_R == 1,
-            np.where(to_R <= HORIZONS, 1 - to_R / (HORIZONS + 1), 0),
-            *(since_R == offset for offset in range(3)),
-            *(np.where(since_R == offset, self.usual_A2[last_R, offset], 0) for offset in range(2)),
-            np.where((since_R > 0) & (since_R <= AFTER), 1 - since_R / (AFTER + 1), 0),
-            self.covered_NS[ticker_R, cutoff_R],
+            to == 1,
+            torch.where(to <= HORIZONS, 1 - to.double() / (HORIZONS + 1), 0),
+            *(since == offset for offset in range(3)),
+            *(torch.where(since == offset, usual[..., offset], 0) for offset in range(2)),
+            torch.where((since > 0) & (since <= AFTER), 1 - since.double() / (AFTER + 1), 0),
+            self.covered_NS[ticker, cutoff],
         )
-        return np.stack([np.asarray(column, dtype=np.float32) for column in columns], axis=1)
+        return torch.stack([column.float() for column in columns], dim=-1)
 
-    def sessions_since(self, ticker: np.ndarray, cutoff: np.ndarray, target: np.ndarray) -> np.ndarray:
-        """From the last announcement known at the cutoff to the target (arrays that broadcast); below 0 for none."""
-        return target - self.place_A[self._nearest(*np.broadcast_arrays(ticker, cutoff, target), step=-1)]
+    def sessions_since(self, ticker: Tensor, cutoff: Tensor, target: Tensor) -> Tensor:
+        """From the last announcement known at the cutoff to the target; below 0 for none. The three broadcast."""
+        return target - self.place_A[self._nearest(*torch.broadcast_tensors(ticker, cutoff, target), step=-1)]
 
-    def _nearest(self, ticker: np.ndarray, cutoff: np.ndarray, target: np.ndarray, *, step: int) -> np.ndarray:
+    def _nearest(self, ticker: Tensor, cutoff: Tensor, target: Tensor, *, step: int) -> Tensor:
         """Which announcement (after the target: step 1; on it or before: -1) is the nearest that the cutoff knows."""
-        at = self.newest_NS[ticker, target].astype(np.int64) + (step > 0)
-        while True:
-            is_own = (self.begins[ticker] <= at) & (at < self.begins[ticker + 1])
-            at = np.where(is_own, at, -1)
+        at = self.newest_NS[ticker, target].long() + (step > 0)
+        begin, end = self.begins[ticker], self.begins[ticker + 1]
+        is_known = torch.zeros_like(at, dtype=torch.bool)
+        for _ in range(self.crowd + 1):  # no loop that asks the device whether all have arrived
+            is_own = (begin <= at) & (at < end)
+            at = torch.where(is_own, at, -1)
             is_known = (self.seen_A[at] <= cutoff) & (cutoff < self.gone_A[at])
-            goes_on = is_own & ~is_known & (np.abs(self.place_A[at] - target) <= HORIZONS)
-            if not goes_on.any():
-                return np.where(is_known, at, -1)
+            goes_on = is_own & ~is_known & ((self.place_A[at] - target).abs() <= HORIZONS)
             at = at + step * goes_on
+        return torch.where(is_known, at, -1)
 
 
 def earnings_calendar(panel: Panel, surprise_NS: np.ndarray, *, use: bool) -> EarningsCalendar:
@@ -96,15 +108,18 @@ def earnings_calendar(panel: Panel, surprise_NS: np.ndarray, *, use: bool) -> Ea
         begins.append(begins[-1] + (len(parts[-1][0]) if ticker in announced else 0))
     none = (np.array([NEVER]), np.array([NEVER]), np.array([NEVER]), np.zeros((1, 2)))
     place_A, seen_A, gone_A, usual_A2 = (np.concatenate(each) for each in zip(*parts, none, strict=True))
-    return EarningsCalendar(
-        place_A=place_A,
-        seen_A=seen_A,
-        gone_A=gone_A,
-        usual_A2=usual_A2.astype(np.float32),
-        begins=np.array(begins),
-        newest_NS=newest_NS,
-        covered_NS=covered_NS,
-    )
+    crowds = [_most_within_horizons(place_A) for place_A, *_ in parts]
+    arrays = {
+        "place_A": place_A,
+        "seen_A": seen_A,
+        "gone_A": gone_A,
+        "usual_A2": usual_A2.astype(np.float32),
+        "begins": np.array(begins),
+        "newest_NS": newest_NS,
+        "covered_NS": covered_NS,
+    }
+    tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    return EarningsCalendar(**tensors, crowd=max(crowds, default=0))
 
 
 def _places(sessions: pd.DatetimeIndex, announced: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -122,6 +137,12 @@ def _places(sessions: pd.DatetimeIndex, announced: pd.DataFrame) -> tuple[np.nda
     is_moved_AA = (np.abs(place_A[:, None] - place_A) < HORIZONS) & (first_seen_A[:, None] < first_seen_A)
     gone_A = np.where(is_moved_AA, seen_A, NEVER).min(axis=1, initial=NEVER)
     return place_A, seen_A, gone_A
+
+
+def _most_within_horizons(place_A: np.ndarray) -> int:
+    """How many of some announcements (places, ascending) lie between one of them and HORIZONS sessions after it."""
+    after_A = np.searchsorted(place_A, place_A + HORIZONS, side="right")
+    return int((after_A - np.arange(len(place_A))).max(initial=0))
 
 
 def _usual_reactions(surprise_S: np.ndarray, place_A: np.ndarray, seen_A: np.ndarray, gone_A: np.ndarray) -> np.ndarray:

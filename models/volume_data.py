@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from torch import Tensor
 
 from models.backtest import TestSpan
 from models.drift import DECILES
@@ -111,7 +112,7 @@ def sha256_of(inputs: Inputs) -> str:
     """Of all arrays of the features: by it they are known again."""
     digest = hashlib.sha256()
     members = [getattr(each, field.name) for each in (inputs, inputs.earnings) for field in fields(each)]
-    for values in (member for member in members if isinstance(member, np.ndarray)):
+    for values in (np.asarray(member) for member in members if isinstance(member, np.ndarray | Tensor)):
         digest.update(f"{values.dtype} {values.shape}".encode())
         digest.update(np.ascontiguousarray(values).data)
     return digest.hexdigest()

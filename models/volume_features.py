@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from models.ahead_features import (
     ECHO_COLUMNS,
@@ -28,6 +30,8 @@ from models.past_features import PAST_COLUMNS, past_features, surprise
 from models.rolling import trailing_mean
 
 # N tickers, T sessions with prices, S = T + HORIZONS, F past features, K calendar columns, R rows of any selection
+
+CPU = torch.device("cpu")
 
 MIN_LEVEL_ROWS = 10  # of the last 20 sessions, for a forecast
 
@@ -59,6 +63,22 @@ class Inputs:
         """(N, T) bool: a forecast can be made at the session: it traded, and its level is known."""
         return self.panel.traded_NT & np.isfinite(self.level_NT)
 
+    def on(self, device: torch.device) -> "InputTensors":
+        """The inputs on a device."""
+        arrays = {
+            "past_NTF": self.past_NTF,
+            "level_NT": self.level_NT,
+            "log_volume_NS": self.log_volume_NS,
+            "traded_NT": self.panel.traded_NT,
+            "usable_NT": self.usable_NT,
+            "surprise_NS": self.surprise_NS,
+            "calendar_SK": self.calendar_SK,
+            "echo_places_SE": self.echo_places_SE,
+            "known_ahead_NSA": self.known_ahead_NSA,
+        }
+        tensors = {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
+        return InputTensors(**tensors, earnings=self.earnings.to(device))
+
 
 def build_inputs(panel: Panel, *, use_earnings: bool) -> Inputs:
     """The features of every ticker and session of a panel; without earnings, as if no ticker had a calendar."""
@@ -84,42 +104,59 @@ def build_inputs(panel: Panel, *, use_earnings: bool) -> Inputs:
     )
 
 
-def at_cutoff(inputs: Inputs, ticker_R: np.ndarray, cutoff_R: np.ndarray) -> np.ndarray:
-    """(R, len(AT_COLUMNS)) float32: what there is of each ticker at each cutoff (places in the grid), unscaled."""
-    earnings_RC = inputs.earnings.columns(ticker_R, cutoff_R, cutoff_R)
-    return np.concatenate([inputs.past_NTF[ticker_R, cutoff_R], earnings_RC], axis=1)
+@dataclass(frozen=True, kw_only=True, eq=False)
+class InputTensors:
+    """The inputs of a panel on the device where a network gathers from them; on the CPU they share the arrays' memory.
 
-
-def ahead(inputs: Inputs, ticker_R: np.ndarray, cutoff_R: np.ndarray, target_R: np.ndarray) -> np.ndarray:
-    """(R, len(AHEAD_COLUMNS)) float32: what is known at the cutoff of a session up to HORIZONS after it."""
-    around_RE = inputs.surprise_NS[ticker_R[:, None], inputs.echo_places_SE[target_R]]
-    strongest = around_RE.reshape(-1, len(ECHO_DAYS), len(ECHO_OFFSETS)).max(axis=2)
-    return np.concatenate(
-        [
-            inputs.calendar_SK[target_R],
-            around_RE,
-            strongest,
-            inputs.known_ahead_NSA[ticker_R, target_R],
-            inputs.earnings.columns(ticker_R, cutoff_R, target_R),
-        ],
-        axis=1,
-    )
-
-
-def targets(
-    inputs: Inputs, ticker_R: np.ndarray, cutoff_R: np.ndarray, *, through: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """(R, HORIZONS) float32 log volume less the cutoff's level, and bool: the target is there and not after `through`.
-
-    Where it is not, the first is 0.
+    Tickers, cutoffs and targets are int64 tensors on that device, places in the panel, and broadcast to (...).
     """
-    place_RH = cutoff_R[:, None] + np.arange(1, HORIZONS + 1)
-    target_RH = inputs.log_volume_NS[ticker_R[:, None], place_RH] - inputs.level_NT[ticker_R, cutoff_R][:, None]
-    is_there_RH = np.isfinite(target_RH) & (place_RH <= through) & inputs.panel.traded_NT[ticker_R, cutoff_R][:, None]
-    return np.where(is_there_RH, target_RH, 0.0).astype(np.float32), is_there_RH
+
+    past_NTF: Tensor
+    level_NT: Tensor
+    log_volume_NS: Tensor
+    traded_NT: Tensor
+    usable_NT: Tensor
+    surprise_NS: Tensor
+    calendar_SK: Tensor
+    echo_places_SE: Tensor
+    known_ahead_NSA: Tensor
+    earnings: EarningsCalendar
+
+    def at_cutoff(self, ticker: Tensor, cutoff: Tensor) -> Tensor:
+        """(..., len(AT_COLUMNS)) float32: what there is of each ticker at each cutoff, unscaled."""
+        earnings = self.earnings.columns(ticker, cutoff, cutoff)
+        return torch.cat([self.past_NTF[ticker, cutoff], earnings], dim=-1)
+
+    def ahead(self, ticker: Tensor, cutoff: Tensor, target: Tensor) -> Tensor:
+        """(..., len(AHEAD_COLUMNS)) float32: what is known at the cutoff of a session up to HORIZONS after it."""
+        ticker, cutoff, target = torch.broadcast_tensors(ticker, cutoff, target)
+        around = self.surprise_NS[ticker.unsqueeze(-1), self.echo_places_SE[target]]
+        strongest = around.unflatten(-1, (len(ECHO_DAYS), len(ECHO_OFFSETS))).amax(dim=-1)
+        return torch.cat(
+            [
+                self.calendar_SK[target],
+                around,
+                strongest,
+                self.known_ahead_NSA[ticker, target],
+                self.earnings.columns(ticker, cutoff, target),
+            ],
+            dim=-1,
+        )
+
+    def targets(self, ticker: Tensor, cutoff: Tensor, *, through: int) -> tuple[Tensor, Tensor]:
+        """(..., HORIZONS) float32 log volume less the cutoff's level, and bool: it is there and not after `through`.
+
+        Where it is not, the first is 0.
+        """
+        ticker, cutoff = torch.broadcast_tensors(ticker, cutoff)
+        place = cutoff.unsqueeze(-1) + torch.arange(1, HORIZONS + 1, device=cutoff.device)
+        target = self.log_volume_NS[ticker.unsqueeze(-1), place] - self.level_NT[ticker, cutoff].unsqueeze(-1)
+        is_there = target.isfinite() & (place <= through) & self.traded_NT[ticker, cutoff].unsqueeze(-1)
+        return torch.where(is_there, target, 0).float(), is_there
 
 
 def table(inputs: Inputs, ticker_R: np.ndarray, cutoff_R: np.ndarray, horizon: int) -> np.ndarray:
     """(R, columns) float32: everything that the network is given for a target `horizon` sessions after each cutoff."""
-    target_R = cutoff_R + horizon
-    return np.concatenate([at_cutoff(inputs, ticker_R, cutoff_R), ahead(inputs, ticker_R, cutoff_R, target_R)], axis=1)
+    tensors, ticker, cutoff = inputs.on(CPU), torch.from_numpy(ticker_R), torch.from_numpy(cutoff_R)
+    parts = [tensors.at_cutoff(ticker, cutoff), tensors.ahead(ticker, cutoff, cutoff + horizon)]
+    return torch.cat(parts, dim=1).numpy()

@@ -14,8 +14,6 @@ blocks are always of one length: rounding depends on the shapes of matrices, and
 bit, whichever other cutoffs are asked for and however many sessions follow.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -23,8 +21,8 @@ from torch import Tensor, nn
 from models.forecasters import LEVELS, MEDIAN, Forecasts
 from models.panel import HORIZONS
 from models.recipes import VolumeRecipe
-from models.volume_features import AT_COLUMNS, Inputs, ahead, at_cutoff, targets
-from models.volume_network import ForkingNetwork, State
+from models.volume_features import AT_COLUMNS, CPU, Inputs, InputTensors
+from models.volume_network import ForkingNetwork
 from models.weights import load_exactly
 
 # N tickers, C cutoffs, B sessions of a stretch, H horizons, Q levels, M members, R rows, X columns of a session
@@ -51,29 +49,20 @@ class VolumeScaler(nn.Module):
         for name in ("mean", "scale"):
             self.register_buffer(name, torch.full((len(AT_COLUMNS),), torch.nan, dtype=torch.float64))
 
-    def forward(self, x_RX: np.ndarray) -> Tensor:
-        """(R, X) features to (R, X) float32 within CLIP."""
-        scaled_RX = (torch.from_numpy(x_RX).double() - self.mean) / self.scale
-        return scaled_RX.clamp(-CLIP, CLIP).float()
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., X) features to (..., X) float32 within CLIP."""
+        return ((x.double() - self.mean) / self.scale).clamp(-CLIP, CLIP).float()
 
 
 def fit_volume_scaler(inputs: Inputs, *, through: int) -> VolumeScaler:
     """The scaler of the sessions up to place `through` on which a forecast could be made."""
-    ticker_R, cutoff_R = np.nonzero(inputs.usable_NT[:, : through + 1])
-    x_RX = at_cutoff(inputs, ticker_R, cutoff_R)
+    tensors = inputs.on(CPU)
+    x_RX = tensors.at_cutoff(*tensors.usable_NT[:, : through + 1].nonzero(as_tuple=True)).numpy()
     spread_X = x_RX.std(axis=0, dtype=np.float64)
     scaler = VolumeScaler()
     scaler.mean = torch.from_numpy(x_RX.mean(axis=0, dtype=np.float64))
     scaler.scale = torch.from_numpy(np.where(spread_X > 0, spread_X, 1.0))
     return scaler
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Memory:
-    """What a day's forecast needs of the past: the members' states at the close of a session."""
-
-    place: int  # of the session
-    states: tuple[State, ...]  # a member's, each (1, N, U)
 
 
 class VolumeModel(nn.Module):
@@ -104,65 +93,39 @@ class VolumeModel(nn.Module):
 
     def quantiles(self, inputs: Inputs, cutoffs: np.ndarray) -> np.ndarray:
         """(N, C, H, Q) float32, log volume less the cutoff's level, not yet calibrated."""
-        stretch_C = cutoffs // STRETCH
-        parts = [self._stretch(inputs, int(each), cutoffs[stretch_C == each]) for each in np.unique(stretch_C)]
+        stretch_C, tensors = cutoffs // STRETCH, inputs.on(self.calibration_HQ.device)
+        parts = [self._stretch(tensors, int(each), cutoffs[stretch_C == each]) for each in np.unique(stretch_C)]
         return np.concatenate(parts, axis=1)
 
-    def remember(self, inputs: Inputs, cutoff: int) -> Memory:
-        """The members' states at the close of a session, from a pass over the sessions before it."""
-        begin = max((cutoff // STRETCH) * STRETCH - WARM_UP, 0)
-        tickers = np.arange(len(inputs.panel.tickers))
-        with torch.inference_mode():
-            x_NBX, calendar_NBK = self._sessions(inputs, tickers, np.arange(begin, cutoff + 1))
-            return Memory(place=cutoff, states=tuple(each.encode(x_NBX, calendar_NBK)[1] for each in self._each()))
-
-    def step(self, inputs: Inputs, memory: Memory) -> tuple[np.ndarray, Memory]:
-        """One session on: quantiles (N, 1, H, Q) as `quantiles` has them for the session after the memory's."""
-        cutoff, tickers = memory.place + 1, np.arange(len(inputs.panel.tickers))
-        with torch.inference_mode():
-            x_N1X, calendar_N1K = self._sessions(inputs, tickers, np.array([cutoff]))
-            ahead_N1HA = ahead_of(inputs, tickers[:, None], np.array([cutoff]))
-            states, answers = [], []
-            for member, state in zip(self._each(), memory.states, strict=True):
-                h_N1U, after = member.encode(x_N1X, calendar_N1K, state)
-                answers.append(member.decode(h_N1U, x_N1X, ahead_N1HA))
-                states.append(after)
-        return torch.stack(answers).mean(0).numpy(), Memory(place=cutoff, states=tuple(states))
-
-    def _each(self) -> list[ForkingNetwork]:
-        return [member for member in self.members if isinstance(member, ForkingNetwork)]
-
-    def _stretch(self, inputs: Inputs, stretch: int, cutoffs: np.ndarray) -> np.ndarray:
+    def _stretch(self, tensors: InputTensors, stretch: int, cutoffs: np.ndarray) -> np.ndarray:
         """(N, C, H, Q) of the cutoffs of one stretch; the pass is as long whichever they are."""
+        sessions, device = tensors.past_NTF.shape[1], tensors.past_NTF.device
         begin = max(stretch * STRETCH - WARM_UP, 0)
-        places = np.minimum(np.arange(begin, (stretch + 1) * STRETCH), inputs.panel.known - 1)
-        tickers = np.arange(len(inputs.panel.tickers))
-        parts = [self._pass(inputs, some, places, cutoffs) for some in np.split(tickers, tickers[TICKERS::TICKERS])]
-        return np.concatenate(parts)
+        places = torch.arange(begin, (stretch + 1) * STRETCH, device=device).clamp(max=sessions - 1)
+        tickers = torch.arange(len(tensors.past_NTF), device=device)
+        return np.concatenate([self._pass(tensors, some, places, cutoffs) for some in tickers.split(TICKERS)])
 
-    def _pass(self, inputs: Inputs, tickers: np.ndarray, places: np.ndarray, cutoffs: np.ndarray) -> np.ndarray:
+    def _pass(self, tensors: InputTensors, tickers: Tensor, places: Tensor, cutoffs: np.ndarray) -> np.ndarray:
         blocks, block_C = np.unique(cutoffs // BLOCK, return_inverse=True)
         with torch.inference_mode():
-            x_NBX, calendar_NBK = self._sessions(inputs, tickers, places)
-            hidden = [member.encode(x_NBX, calendar_NBK)[0] for member in self._each()]
+            x_NBX, calendar_NBK = scaled_sessions(tensors, self.scaler, tickers, places)
+            members = [member for member in self.members if isinstance(member, ForkingNetwork)]
+            hidden = [member.encode(x_NBX, calendar_NBK) for member in members]
             answers = []
             for block in blocks:
-                at = block * BLOCK + np.arange(BLOCK) - places[0]
-                ahead_NCHA = ahead_of(inputs, tickers[:, None], places[at])
+                at = torch.arange(block * BLOCK, (block + 1) * BLOCK, device=places.device) - places[0]
+                ahead_NCHA = ahead_of(tensors, tickers[:, None], places[at])
                 said = [
                     member.decode(h_NBU[:, at], x_NBX[:, at], ahead_NCHA)
-                    for member, h_NBU in zip(self._each(), hidden, strict=True)
+                    for member, h_NBU in zip(members, hidden, strict=True)
                 ]
-                answers.append(torch.stack(said).mean(0).numpy())
+                answers.append(torch.stack(said).mean(0).cpu().numpy())
         return np.stack(answers)[block_C, :, cutoffs % BLOCK].swapaxes(0, 1)
-
-    def _sessions(self, inputs: Inputs, tickers: np.ndarray, places: np.ndarray) -> tuple[Tensor, Tensor]:
-        return scaled_sessions(inputs, self.scaler, tickers[:, None], places[None, :])
 
     def _calibrated(self, inputs: Inputs, every_C: np.ndarray, raw_NCHQ: np.ndarray) -> np.ndarray:
         """The quantiles after the moves that were known at each cutoff; `every_C` has no gap."""
         target_NCH, is_there_NCH = targets_at(inputs, every_C, through=inputs.panel.known - 1)
-        moves_HQ, unseen = self.calibration_HQ.numpy().copy(), self.first_unseen(inputs)
+        moves_HQ, unseen = self.calibration_HQ.cpu().numpy().copy(), self.first_unseen(inputs)
         moved_NCHQ = np.empty_like(raw_NCHQ)
         for place in range(len(every_C)):
             for h in range(HORIZONS):
@@ -196,7 +159,7 @@ def calibrate(model: VolumeModel, inputs: Inputs, cutoffs: np.ndarray, *, throug
         error_RQ = error_NCHQ[:, :, h][is_there_NCH[:, :, h]]
         if len(error_RQ):
             moves_HQ[h] = [np.quantile(error_RQ[:, place], level) for place, level in enumerate(LEVELS)] * IS_MOVED
-    model.calibration_HQ = torch.from_numpy(moves_HQ)
+    model.calibration_HQ = torch.from_numpy(moves_HQ).to(model.calibration_HQ.device)
 
 
 def half_interval(quantile_Q: np.ndarray) -> np.ndarray:
@@ -210,34 +173,28 @@ def moved(quantile_NHQ: np.ndarray, moves_HQ: np.ndarray) -> np.ndarray:
 
 
 def scaled_sessions(
-    inputs: Inputs, scaler: VolumeScaler, ticker: np.ndarray, place: np.ndarray
+    tensors: InputTensors, scaler: VolumeScaler, ticker_B: Tensor, place_T: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """What the cell reads of some sessions (two arrays that broadcast to (B, T)): (B, T, X) scaled, and (B, T, K).
+    """What the cell reads of the sessions of some tickers: (B, T, X) scaled, and (B, T, K).
 
     Where a ticker did not trade, the first is 0.
     """
-    ticker_BT, place_BT = np.broadcast_arrays(ticker, place)
-    x_RX = scaler(at_cutoff(inputs, ticker_BT.ravel(), place_BT.ravel()))
-    is_usable_BT = torch.from_numpy(inputs.usable_NT[ticker_BT, place_BT])
-    x_BTX = x_RX.unflatten(0, ticker_BT.shape) * is_usable_BT.unsqueeze(2)
-    return x_BTX, torch.from_numpy(inputs.calendar_SK[place_BT])
+    ticker_B1 = ticker_B.unsqueeze(1)
+    x_BTX = scaler(tensors.at_cutoff(ticker_B1, place_T)) * tensors.usable_NT[ticker_B1, place_T].unsqueeze(2)
+    return x_BTX, tensors.calendar_SK[place_T].expand(len(ticker_B), -1, -1)
 
 
-def ahead_of(inputs: Inputs, ticker: np.ndarray, cutoff: np.ndarray) -> Tensor:
-    """What is known of the sessions ahead of some cutoffs (two arrays that broadcast to (B, P)): (B, P, H, A)."""
-    ticker_BPH, cutoff_BPH, h_BPH = np.broadcast_arrays(
-        ticker[..., None], cutoff[..., None], np.arange(1, HORIZONS + 1)
-    )
-    ahead_RA = ahead(inputs, ticker_BPH.ravel(), cutoff_BPH.ravel(), (cutoff_BPH + h_BPH).ravel())
-    return torch.from_numpy(ahead_RA).unflatten(0, ticker_BPH.shape)
+def ahead_of(tensors: InputTensors, ticker: Tensor, cutoff: Tensor) -> Tensor:
+    """What is known of the sessions ahead of some cutoffs (two tensors that broadcast to (B, P)): (B, P, H, A)."""
+    cutoff = cutoff.unsqueeze(-1)
+    return tensors.ahead(ticker.unsqueeze(-1), cutoff, cutoff + torch.arange(1, HORIZONS + 1, device=cutoff.device))
 
 
 def targets_at(inputs: Inputs, cutoffs: np.ndarray, *, through: int) -> tuple[np.ndarray, np.ndarray]:
-    """`targets` of every ticker at each cutoff, both (N, C, H)."""
-    shape = (len(inputs.panel.tickers), len(cutoffs))
-    ticker_NC, cutoff_NC = np.broadcast_arrays(np.arange(shape[0])[:, None], cutoffs)
-    target_RH, is_there_RH = targets(inputs, ticker_NC.ravel(), cutoff_NC.ravel(), through=through)
-    return target_RH.reshape(*shape, HORIZONS), is_there_RH.reshape(*shape, HORIZONS)
+    """`InputTensors.targets` of every ticker at each cutoff, both (N, C, H)."""
+    tickers = torch.arange(len(inputs.panel.tickers)).unsqueeze(1)
+    target_NCH, is_there_NCH = inputs.on(CPU).targets(tickers, torch.from_numpy(cutoffs), through=through)
+    return target_NCH.numpy(), is_there_NCH.numpy()
 
 
 def _in_shares(inputs: Inputs, cutoffs: np.ndarray, quantile_NCHQ: np.ndarray) -> Forecasts:

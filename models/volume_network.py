@@ -25,8 +25,6 @@ from models.volume_features import AHEAD_COLUMNS, AT_COLUMNS
 
 NARROW = 1.5  # taken from a step before it is made positive, so that an untrained fan is about as wide as volumes are
 
-State = list[Tensor]  # [h] or [h, c], each (1, B, U)
-
 
 class Plain(nn.Module):
     """A cell without memory: one layer, the same at each session; the article's multilayer perceptron."""
@@ -36,10 +34,9 @@ class Plain(nn.Module):
         assert batch_first
         self.layer = nn.Linear(inputs, units)
 
-    def forward(self, x_BTX: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """As a recurrent layer, with a state that stays what it was, or zero."""
-        h_BTU = torch.tanh(self.layer(x_BTX))
-        return h_BTU, h_BTU.new_zeros(1, *h_BTU[:, 0].shape) if state is None else state
+    def forward(self, x_BTX: Tensor) -> tuple[Tensor, None]:
+        """As a recurrent layer, which returns its last state, too."""
+        return torch.tanh(self.layer(x_BTX)), None
 
 
 CELLS = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN, "mlp": Plain}
@@ -60,11 +57,9 @@ class ForkingNetwork(nn.Module):
         self.direct = nn.Linear(known, HORIZONS * len(LEVELS))  # S
         self.keep = 1 - recipe.dropout
 
-    def encode(self, x_BTX: Tensor, calendar_BTK: Tensor, state: State | None = None) -> tuple[Tensor, State]:
-        """The hidden state after each session (B, T, U), and the state to go on from; from zero without one."""
-        given = None if state is None else tuple(state) if len(state) > 1 else state[0]
-        h_BTU, end = self.cell(torch.cat([x_BTX, calendar_BTK], dim=2), given)
-        return h_BTU, list(end) if isinstance(end, tuple) else [end]
+    def encode(self, x_BTX: Tensor, calendar_BTK: Tensor) -> Tensor:
+        """The hidden state after each session (B, T, U), from zero."""
+        return self.cell(torch.cat([x_BTX, calendar_BTK], dim=2))[0]
 
     def decode(
         self, h_BPU: Tensor, x_BPX: Tensor, ahead_BPHA: Tensor, generator: torch.Generator | None = None

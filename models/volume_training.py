@@ -26,10 +26,10 @@ from torch import Tensor
 
 from models.errors import NotEnoughSessions, TrainingDiverged
 from models.forecasters import Forecasts
-from models.panel import HORIZONS, Panel
+from models.panel import Panel
 from models.recipes import VolumeRecipe
 from models.training import EpochLoss, one_thread, silent
-from models.volume_features import Inputs, build_inputs, targets
+from models.volume_features import CPU, Inputs, InputTensors, build_inputs
 from models.volume_model import (
     EPOCH,
     VolumeModel,
@@ -105,8 +105,8 @@ class _Data:
 
     inputs: Inputs
     recipe: VolumeRecipe
+    tensors: InputTensors  # where the networks are
     x_NTX: Tensor  # float32, scaled
-    calendar_TK: Tensor
     train_end: int  # place of the last session that may be a target of training; then the held-back ones
     first_N: np.ndarray  # the first place at which a sequence of each ticker may begin
     choices_N: np.ndarray  # how many places there are; 0 for a ticker that cannot be trained on
@@ -117,9 +117,10 @@ class _Data:
 class _Sequences:
     """Stretches of tickers' histories to run along, and what to forecast from them."""
 
-    ticker_B: np.ndarray
-    place_BT: np.ndarray  # sessions
-    scored_P: np.ndarray  # which of each sequence's sessions are cutoffs
+    ticker_B: Tensor
+    begin_B: Tensor  # place of each one's first session
+    sessions: int  # T, in each
+    scored_P: Tensor  # which of each sequence's sessions are cutoffs
     until: int  # place of the last session that may be a target
 
 
@@ -226,14 +227,13 @@ def _prepare(inputs: Inputs, recipe: VolumeRecipe, run: TrainingRun) -> _Data:
     newest = train_end - recipe.burn_in_sessions - recipe.scored_sessions  # the last cutoff has a target
     usable_NT = inputs.usable_NT[:, :train_end]
     first_N = np.clip(usable_NT.argmax(axis=1) - recipe.burn_in_sessions, 0, newest)
-    tickers, places = np.arange(len(inputs.panel.tickers))[:, None], np.arange(through + 1)[None, :]
-    x_NTX, _ = scaled_sessions(inputs, run.scaler, tickers, places)
-    calendar_TK = torch.from_numpy(inputs.calendar_SK[: through + 1])
+    tickers, places = torch.arange(len(inputs.panel.tickers)), torch.arange(through + 1)
+    x_NTX, _ = scaled_sessions(inputs.on(CPU), run.scaler, tickers, places)
     return _Data(
         inputs=inputs,
         recipe=recipe,
-        x_NTX=x_NTX,
-        calendar_TK=calendar_TK,
+        tensors=inputs.on(run.device),
+        x_NTX=x_NTX.to(run.device),
         train_end=train_end,
         first_N=first_N,
         choices_N=(newest + 1 - first_N) * usable_NT.any(axis=1),
@@ -246,7 +246,10 @@ def _new_member(data: _Data, number: int) -> _Member:
         torch.default_generator.manual_seed(int(np.random.default_rng([data.run.seed, number]).integers(2**31)))
         network = ForkingNetwork(data.recipe).to(data.run.device)
     optimizer = torch.optim.AdamW(
-        network.parameters(), lr=data.recipe.learning_rate, weight_decay=data.recipe.weight_decay
+        network.parameters(),
+        lr=data.recipe.learning_rate,
+        weight_decay=data.recipe.weight_decay,
+        fused=data.run.device.type == "cuda",
     )
     return _Member(network=network, optimizer=optimizer)
 
@@ -258,16 +261,19 @@ def _run_epoch(member: _Member, data: _Data, number: int, epoch: int) -> None:
     recipe, begin = data.recipe, epoch * data.recipe.log_every_steps
     rng = np.random.default_rng([data.run.seed, number, epoch])
     generator = torch.Generator(data.run.device).manual_seed(int(rng.integers(2**31)))
+    losses = []
     for step in range(begin, min(begin + recipe.log_every_steps, recipe.steps)):
         rate, beta = one_cycle(step / recipe.steps)
         for group in member.optimizer.param_groups:
             group["lr"], group["betas"] = recipe.learning_rate * rate, (beta, 0.999)
         loss = _loss(member.network, data, _sample(data, rng), generator)
-        _check_finite(loss.item(), step, recipe)
+        losses.append(loss.detach())  # looked at later: reading each would let a GPU run dry at every step
         member.optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(member.network.parameters(), recipe.gradient_clip)
         member.optimizer.step()
+    for step, loss in enumerate(torch.stack(losses).tolist(), begin):
+        _check_finite(loss, step, recipe)
     with torch.no_grad():
         member.last_loss = float(_loss(member.network, data, _held_back(data)))
     _check_finite(member.last_loss, _steps_done(recipe, epoch), recipe)
@@ -291,37 +297,41 @@ def _sample(data: _Data, rng: np.random.Generator) -> _Sequences:
     length = recipe.burn_in_sessions + recipe.scored_sessions
     first_N, choices_N = data.first_N, data.choices_N
     ticker_B = rng.choice(len(choices_N), recipe.batch_sequences, p=choices_N / choices_N.sum())
-    start_B = first_N[ticker_B] + (rng.random(recipe.batch_sequences) * choices_N[ticker_B]).astype(int)
+    begin_B = first_N[ticker_B] + (rng.random(recipe.batch_sequences) * choices_N[ticker_B]).astype(int)
     scored_P = np.arange(recipe.burn_in_sessions + rng.integers(recipe.score_every), length, recipe.score_every)
-    return _Sequences(ticker_B, start_B[:, None] + np.arange(length), scored_P, until=data.train_end)
+    return _sequences(data, ticker_B, begin_B, length, scored_P, until=data.train_end)
 
 
 def _held_back(data: _Data) -> _Sequences:
     """Always the same: the held-back sessions after a warm-up."""
     count = len(data.inputs.panel.tickers)
     ticker_B = np.unique(np.linspace(0, count - 1, min(count, STOP_TICKERS)).astype(int))
-    places_T = np.arange(max(data.train_end - STOP_WARM_UP, 0), data.run.through)
-    scored_P = np.arange(data.train_end - places_T[0], len(places_T), STOP_STEP)
-    return _Sequences(ticker_B, np.tile(places_T, (len(ticker_B), 1)), scored_P, until=data.run.through)
+    begin, end = max(data.train_end - STOP_WARM_UP, 0), data.run.through
+    scored_P = np.arange(data.train_end - begin, end - begin, STOP_STEP)
+    return _sequences(data, ticker_B, np.full(len(ticker_B), begin), end - begin, scored_P, until=end)
+
+
+def _sequences(
+    data: _Data, ticker_B: np.ndarray, begin_B: np.ndarray, sessions: int, scored_P: np.ndarray, *, until: int
+) -> _Sequences:
+    ticker_B_, begin_B_, scored_P_ = (
+        torch.from_numpy(each).to(data.run.device, non_blocking=True) for each in (ticker_B, begin_B, scored_P)
+    )
+    return _Sequences(ticker_B_, begin_B_, sessions, scored_P_, until=until)
 
 
 def _loss(
     network: ForkingNetwork, data: _Data, sequences: _Sequences, generator: torch.Generator | None = None
 ) -> Tensor:
     """The mean pinball loss of the scored sessions' targets."""
-    ticker_B, place_BT, scored_P = sequences.ticker_B, sequences.place_BT, sequences.scored_P
+    ticker_B1, scored_P, device = sequences.ticker_B.unsqueeze(1), sequences.scored_P, data.run.device
+    place_BT = sequences.begin_B.unsqueeze(1) + torch.arange(sequences.sessions, device=device)
     cutoff_BP = place_BT[:, scored_P]
-    ticker_BP = np.broadcast_to(ticker_B[:, None], cutoff_BP.shape)
-    target_RH, is_there_RH = targets(data.inputs, ticker_BP.ravel(), cutoff_BP.ravel(), through=sequences.until)
-    shape = (*cutoff_BP.shape, HORIZONS)
-    x_BTX = data.x_NTX[ticker_B[:, None], place_BT].to(data.run.device)
-    calendar_BTK = data.calendar_TK[place_BT].to(data.run.device)
-    ahead_BPHA = ahead_of(data.inputs, ticker_BP, cutoff_BP).to(data.run.device)
-    target_BPH, is_there_BPH = (
-        torch.from_numpy(each.reshape(shape)).to(data.run.device) for each in (target_RH, is_there_RH)
-    )
-    with torch.autocast(data.run.device.type, torch.bfloat16, enabled=data.run.device.type == "cuda"):
-        h_BTU, _ = network.encode(x_BTX, calendar_BTK)
+    x_BTX, calendar_BTK = data.x_NTX[ticker_B1, place_BT], data.tensors.calendar_SK[place_BT]
+    ahead_BPHA = ahead_of(data.tensors, ticker_B1, cutoff_BP)
+    target_BPH, is_there_BPH = data.tensors.targets(ticker_B1, cutoff_BP, through=sequences.until)
+    with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+        h_BTU = network.encode(x_BTX, calendar_BTK)
         quantile_BPHQ = network.decode(h_BTU[:, scored_P], x_BTX[:, scored_P], ahead_BPHA, generator)
     return pinball_loss(quantile_BPHQ.float(), target_BPH, is_there_BPH)
 

@@ -3,6 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from panels import announced, drawn_volumes, panel_of
 
 from models.earnings_features import EARNINGS_COLUMNS, EarningsCalendar, earnings_calendar
@@ -17,7 +18,7 @@ def calendar(*rows: tuple[int, int, int], surprise_NS: np.ndarray = SURPRISE_NS)
 
 def said(made: EarningsCalendar, cutoff: int, target: int, *, ticker: int = 0) -> dict[str, float]:
     """The columns that are not 0."""
-    row_C = made.columns(np.array([ticker]), np.array([cutoff]), np.array([target]))[0]
+    row_C = made.columns(*torch.tensor([[ticker], [cutoff], [target]]))[0]
     return {name: float(value) for name, value in zip(EARNINGS_COLUMNS, row_C, strict=True) if value}
 
 

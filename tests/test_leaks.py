@@ -139,7 +139,7 @@ def leaks_a_spread_of_all(inputs: Inputs) -> Inputs:
 
 
 def leaks_dates_not_yet_seen(inputs: Inputs) -> Inputs:
-    earnings = replace(inputs.earnings, seen_A=np.minimum(inputs.earnings.seen_A, 0))
+    earnings = replace(inputs.earnings, seen_A=inputs.earnings.seen_A.clamp(max=0))
     return replace(inputs, earnings=earnings)
 
 

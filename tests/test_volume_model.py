@@ -4,13 +4,12 @@ import numpy as np
 import pytest
 import torch
 from panels import gappy_volumes, priced_panel, tiny_recipe
-from torch import Tensor
 
 from models.errors import WrongWeights
 from models.forecasters import LEVELS, MEDIAN
 from models.panel import HORIZONS
 from models.recipes import VolumeRecipe
-from models.volume_features import Inputs, build_inputs
+from models.volume_features import CPU, Inputs, build_inputs
 from models.volume_model import (
     VolumeModel,
     calibrate,
@@ -35,30 +34,6 @@ def untrained(recipe: VolumeRecipe) -> VolumeModel:
     """Random weights: what is tested here holds for any."""
     torch.manual_seed(0)
     return VolumeModel(recipe, fit_volume_scaler(some_inputs(), through=400)).eval()
-
-
-@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn", "mlp"])
-def test_one_step_from_a_memory_is_the_whole_pass(cell: str) -> None:
-    model, inputs = untrained(tiny_recipe(cell=cell)), some_inputs()
-    for cutoff in (30, 250, 251, 400, 503, 530):  # the second and the fifth begin a stretch
-        said, memory = model.step(inputs, model.remember(inputs, cutoff))
-        np.testing.assert_allclose(said, model.quantiles(inputs, np.array([cutoff + 1])), atol=1e-5)
-        assert memory.place == cutoff + 1
-        further, _ = model.step(inputs, memory)
-        np.testing.assert_allclose(further, model.quantiles(inputs, np.array([cutoff + 2])), atol=1e-5)
-
-
-def test_a_step_costs_one_session_a_ticker() -> None:
-    model, inputs = untrained(tiny_recipe()), some_inputs()
-    memory, shapes = model.remember(inputs, 400), []
-
-    def note(_cell: torch.nn.Module, given: tuple[Tensor, ...]) -> None:
-        shapes.append(tuple(given[0].shape[:2]))
-
-    for member in model.members:
-        member.get_submodule("cell").register_forward_pre_hook(note)
-    model.step(inputs, memory)
-    assert shapes == [(6, 1)] * 2  # members
 
 
 def test_a_calibrated_quantile_has_its_share_of_held_back_targets_below() -> None:
@@ -150,13 +125,12 @@ def test_the_scaler_brings_train_rows_to_mean_0_and_variance_1_and_clips() -> No
     ticker_R, place_R = np.nonzero(inputs.usable_NT[:, :401])
     x_RX = np.concatenate([inputs.past_NTF[ticker_R, place_R], np.zeros((len(ticker_R), 9))], axis=1)
     np.testing.assert_allclose(scaler.mean.numpy(), x_RX.mean(axis=0), atol=1e-9)
-    scaled_RX = scaler(1e6 * np.ones((1, x_RX.shape[1])))
+    scaled_RX = scaler(torch.full((1, x_RX.shape[1]), 1e6))
     assert scaled_RX.abs().max() == 3
 
 
 def test_the_cell_reads_nothing_of_a_session_without_a_row() -> None:
     inputs = some_inputs()
-    x_BTX, _ = scaled_sessions(
-        inputs, fit_volume_scaler(inputs, through=400), np.array([[0]]), np.array([[48, 49, 50]])
-    )
+    scaler = fit_volume_scaler(inputs, through=400)
+    x_BTX, _ = scaled_sessions(inputs.on(CPU), scaler, torch.tensor([0]), torch.tensor([48, 49, 50]))
     assert x_BTX.abs().sum(dim=2)[0].gt(0).tolist() == [True, False, True]

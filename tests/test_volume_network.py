@@ -32,7 +32,7 @@ def network(cell: str = "lstm", *, seed: int = 0, spread: float = 0.3) -> Forkin
 
 def quantiles(made: ForkingNetwork, x_BTX: Tensor, calendar_BTK: Tensor, ahead_BTHA: Tensor) -> Tensor:
     with torch.no_grad():
-        return made.decode(made.encode(x_BTX, calendar_BTK)[0], x_BTX, ahead_BTHA)
+        return made.decode(made.encode(x_BTX, calendar_BTK), x_BTX, ahead_BTHA)
 
 
 @pytest.mark.parametrize("cell", CELLS)
@@ -63,20 +63,9 @@ def test_a_recurrent_cell_remembers_and_none_looks_ahead(cell: str, remembers: b
     assert differs_T.tolist() == [False] * 3 + [True] + [remembers] * 3
 
 
-@pytest.mark.parametrize("cell", CELLS)
-def test_two_halves_with_the_state_between_them_are_the_whole(cell: str) -> None:
-    made, (x_BTX, calendar_BTK, _) = network(cell), drawn()
-    with torch.no_grad():
-        whole_BTU, end = made.encode(x_BTX, calendar_BTK)
-        first_BTU, state = made.encode(x_BTX[:, :4], calendar_BTK[:, :4])
-        second_BTU, later = made.encode(x_BTX[:, 4:], calendar_BTK[:, 4:], state)
-    torch.testing.assert_close(torch.cat([first_BTU, second_BTU], dim=1), whole_BTU)
-    torch.testing.assert_close(later, end)
-
-
 def test_dropout_follows_its_generator() -> None:
     made, (x_BTX, calendar_BTK, ahead_BTHA) = network(), drawn()
-    h_BTU, _ = made.encode(x_BTX, calendar_BTK)
+    h_BTU = made.encode(x_BTX, calendar_BTK)
     first, again, other = (
         made.decode(h_BTU, x_BTX, ahead_BTHA, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)
     )

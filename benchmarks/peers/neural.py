@@ -18,6 +18,7 @@ from typing import Any, Literal, Self
 
 import numpy as np
 import pandas as pd
+import torch
 
 from benchmarks.peers.common import library, rows_until, to_forecasts
 from models.earnings_features import EARNINGS_COLUMNS
@@ -82,7 +83,7 @@ class NeuralPeer:
         network = getattr(library("neuralforecast.models"), self._kind)(
             h=HORIZONS,
             input_size=INPUT,
-            futr_exog_list=_column_names(inputs),
+            futr_exog_list=_column_names(),
             loss=_loss(self._kind),
             **self._settings,
         )
@@ -135,16 +136,14 @@ def _inputs(panel: Panel) -> Inputs:
     return build_inputs(panel, use_earnings=len(panel.announcements) > 0)
 
 
-def _column_names(inputs: Inputs) -> list[str]:
-    return [*CALENDAR_COLUMNS, *(EARNINGS_COLUMNS if inputs.earnings is not None else ())]
+def _column_names() -> list[str]:
+    return [*CALENDAR_COLUMNS, *EARNINGS_COLUMNS]
 
 
 def _ahead(inputs: Inputs, ticker_R: np.ndarray, cutoff_R: np.ndarray, target_R: np.ndarray) -> np.ndarray:
     """(R, K) float32: the calendar of a session, and its announced earnings as known at the close of the cutoff."""
-    calendar_RK = inputs.calendar_SK[target_R]
-    if inputs.earnings is None:
-        return calendar_RK
-    return np.concatenate([calendar_RK, inputs.earnings.columns(ticker_R, cutoff_R, target_R)], axis=1)
+    places = (torch.from_numpy(each) for each in (ticker_R, cutoff_R, target_R))
+    return np.concatenate([inputs.calendar_SK[target_R], inputs.earnings.columns(*places).numpy()], axis=1)
 
 
 def _frame(

@@ -115,6 +115,8 @@ def _compare(count: int, *, years: int, machine: dict[str, Any]) -> dict[str, An
     inputs = build_inputs(_panel(count, years), use_earnings=True)
     found: dict[str, Any] = {"sessions": inputs.panel.known, "features, s": time.perf_counter() - begun}
     recipe, through = VolumeRecipe(), inputs.panel.known - 1 - TEST
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
     fitted: dict[str, FittedVolume] = {}
     for device in ("cpu", "cuda"):
         fitted[device] = _fit(inputs, recipe, device, through)
@@ -183,7 +185,7 @@ def _rates(inputs: Inputs, recipe: VolumeRecipe, through: int, machine: dict[str
     def note(done: int, _loss: float) -> None:
         steps.append((done, time.perf_counter()))
 
-    with profile(activities=[ProfilerActivity.CUDA]) as traced:
+    with profile(activities=[ProfilerActivity.CUDA], acc_events=True) as traced:
         fit_volume(inputs, replace(short, steps=3 * WARM_UP_STEPS), run, on_epoch=note)
     kernels = [event for event in traced.events() or () if event.device_time > 0]
     begins, ends = zip(*((event.time_range.start, event.time_range.end) for event in kernels), strict=True)

@@ -64,7 +64,7 @@ def _check_count(prices: pd.DataFrame, recipe: TutorialRecipe) -> None:
 
 def _check_values(frame: pd.DataFrame, numbers: list[str]) -> None:
     names = [f"{ticker} {session:%Y-%m-%d}" for ticker, session in zip(frame["ticker"], frame["session"], strict=True)]
-    late_N = np.diff(frame["session"].to_numpy()) <= np.timedelta64(0)
+    late_N = np.diff(frame["session"].to_numpy()) <= np.timedelta64(0, "s")
     if late_N.any():
         at = int(late_N.argmax()) + 1
         raise IncompletePrices(

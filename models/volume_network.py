@@ -11,6 +11,8 @@ Wen, Torkkola, Narayanaswamy and Madeka (2017), "A multi-horizon quantile recurr
 All is in units of log volume less the level of t, the mean log volume of its last 20 sessions.
 """
 
+from functools import cache
+
 import torch
 from torch import Tensor, nn
 
@@ -89,7 +91,12 @@ def _ordered(raw_Q: Tensor) -> Tensor:
 
 def pinball_loss(quantile_BPHQ: Tensor, target_BPH: Tensor, is_there_BPH: Tensor) -> Tensor:
     """The mean over levels and over the targets that are there (Koenker and Bassett, 1978)."""
-    level_Q = quantile_BPHQ.new_tensor(LEVELS)
+    level_Q = _levels(quantile_BPHQ.device)
     error_BPHQ = target_BPH.unsqueeze(-1) - quantile_BPHQ
     loss_BPH = torch.maximum(level_Q * error_BPHQ, (level_Q - 1) * error_BPHQ).mean(-1)
     return (loss_BPH * is_there_BPH).sum() / is_there_BPH.sum().clamp(min=1)
+
+
+@cache
+def _levels(device: torch.device) -> Tensor:
+    return torch.tensor(LEVELS, device=device)

@@ -93,6 +93,7 @@ class _Member:
 
     network: ForkingNetwork
     optimizer: torch.optim.AdamW
+    gradients: "_Gradients"
     best: dict[str, Tensor] = field(default_factory=dict)
     best_loss: float = math.inf
     last_loss: float = math.inf
@@ -122,6 +123,11 @@ class _Sequences:
     sessions: int  # T, in each
     scored_P: Tensor  # which of each sequence's sessions are cutoffs
     until: int  # place of the last session that may be a target
+
+    @property
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
+        """All that differs from one step to the next."""
+        return self.ticker_B, self.begin_B, self.scored_P
 
 
 def fit_volume(
@@ -251,7 +257,56 @@ def _new_member(data: _Data, number: int) -> _Member:
         weight_decay=data.recipe.weight_decay,
         fused=data.run.device.type == "cuda",
     )
-    return _Member(network=network, optimizer=optimizer)
+    return _Member(network=network, optimizer=optimizer, gradients=_Gradients(network, data))
+
+
+class _Gradients:
+    """The loss of a step's sequences, and its gradients, clipped, in the network's parameters.
+
+    On a GPU they are one CUDA graph, made at the first step: a step is some 300 kernels of a few microseconds, which
+    Python launches more slowly than the card runs them. All steps have sequences of one shape, but where
+    `score_every` does not divide `scored_sessions`; those are launched kernel by kernel.
+    """
+
+    def __init__(self, network: ForkingNetwork, data: _Data) -> None:
+        self._network, self._data = network, data
+        self.generator = torch.Generator(data.run.device)  # of the dropout
+        self._one_shape = data.recipe.scored_sessions % data.recipe.score_every == 0
+        self._graph: torch.cuda.CUDAGraph | None = None
+
+    def __call__(self, sequences: _Sequences) -> Tensor:
+        if self._data.run.device.type != "cuda" or not self._one_shape:
+            self._network.zero_grad()
+            return self._compute(sequences)
+        if self._graph is None:
+            self._capture(sequences)
+        for mine, given in zip(self._sequences.tensors, sequences.tensors, strict=True):
+            mine.copy_(given)
+        assert self._graph is not None
+        self._graph.replay()
+        return self._loss.clone()
+
+    def _compute(self, sequences: _Sequences) -> Tensor:
+        loss = _loss(self._network, self._data, sequences, self.generator)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self._network.parameters(), self._data.recipe.gradient_clip)
+        return loss.detach()
+
+    def _capture(self, sequences: _Sequences) -> None:
+        """Run the step on a stream of its own, as libraries prepare themselves at first, then record it."""
+        self._sequences, state = sequences, self.generator.get_state()
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(2):
+                self._compute(sequences)
+        torch.cuda.current_stream().wait_stream(stream)
+        self._network.zero_grad()  # so that the graph writes gradients of its own, and adds to none
+        self._graph = torch.cuda.CUDAGraph()
+        self._graph.register_generator_state(self.generator)
+        with torch.cuda.graph(self._graph):
+            self._loss = self._compute(sequences)
+        self.generator.set_state(state)
 
 
 def _run_epoch(member: _Member, data: _Data, number: int, epoch: int) -> None:
@@ -260,17 +315,13 @@ def _run_epoch(member: _Member, data: _Data, number: int, epoch: int) -> None:
         return
     recipe, begin = data.recipe, epoch * data.recipe.log_every_steps
     rng = np.random.default_rng([data.run.seed, number, epoch])
-    generator = torch.Generator(data.run.device).manual_seed(int(rng.integers(2**31)))
+    member.gradients.generator.manual_seed(int(rng.integers(2**31)))
     losses = []
     for step in range(begin, min(begin + recipe.log_every_steps, recipe.steps)):
         rate, beta = one_cycle(step / recipe.steps)
         for group in member.optimizer.param_groups:
             group["lr"], group["betas"] = recipe.learning_rate * rate, (beta, 0.999)
-        loss = _loss(member.network, data, _sample(data, rng), generator)
-        losses.append(loss.detach())  # looked at later: reading each would let a GPU run dry at every step
-        member.optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(member.network.parameters(), recipe.gradient_clip)
+        losses.append(member.gradients(_sample(data, rng)))  # looked at later: reading each would stall a GPU
         member.optimizer.step()
     for step, loss in enumerate(torch.stack(losses).tolist(), begin):
         _check_finite(loss, step, recipe)

@@ -98,3 +98,19 @@ def tiny_recipe(**changes: Any) -> VolumeRecipe:
         "stop_sessions": 42,
     }
     return VolumeRecipe(**{**small, **changes})
+
+
+class InMemory:
+    """A checkpoint that stays here."""
+
+    def __init__(self) -> None:
+        self.data: bytes | None = None
+
+    def load(self) -> bytes | None:
+        return self.data
+
+    def save(self, data: bytes) -> None:
+        self.data = data
+
+    def clear(self) -> None:
+        self.data = None

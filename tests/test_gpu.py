@@ -1,16 +1,19 @@
 """What must hold on a machine with a CUDA device; skipped elsewhere."""
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
-from panels import gappy_volumes, priced_panel, tiny_recipe
+from panels import InMemory, gappy_volumes, priced_panel, tiny_recipe
 from test_features import synthetic_prices
 
 from models.devices import choose_device, describe_device
 from models.features import build_features, tensors
 from models.recipes import make_recipe
 from models.scaling import fit_scaler
-from models.training import Fitted, fit
+from models.training import Fitted, fit, silent
 from models.volume_features import Inputs, build_inputs
 from models.volume_model import fit_volume_scaler
 from models.volume_training import FittedVolume, TrainingRun, fit_volume
@@ -37,7 +40,7 @@ def test_the_same_seed_gives_the_same_weights_bit_for_bit_on_a_gpu() -> None:
 
 def test_a_gpu_and_a_cpu_learn_the_same_from_the_same_seed() -> None:
     on_gpu, on_cpu = fit_on("cuda"), fit_on("cpu")
-    assert on_gpu.losses[0] == pytest.approx(on_cpu.losses[0], rel=1e-5)
+    assert on_gpu.losses[0] == pytest.approx(on_cpu.losses[0], rel=1e-4)
     assert on_gpu.final_loss == pytest.approx(on_cpu.final_loss, rel=0.02)
     x_NF, _ = tensors(build_features(synthetic_prices(), RECIPE), RECIPE)
     assert on_gpu.nowcaster.predict(x_NF) == pytest.approx(on_cpu.nowcaster.predict(x_NF), rel=0.1)
@@ -47,10 +50,18 @@ def some_inputs() -> Inputs:
     return build_inputs(priced_panel(gappy_volumes(6, 560)), use_earnings=True)
 
 
-def fit_volume_on(device: str, inputs: Inputs, cell: str = "lstm") -> FittedVolume:
-    recipe, through = tiny_recipe(cell=cell, steps=80), 500
+def fit_volume_on(
+    device: str,
+    inputs: Inputs,
+    *,
+    checkpoint: InMemory | None = None,
+    on_epoch: Callable[[int, float], None] = silent,
+    **changes: Any,
+) -> FittedVolume:
+    recipe, through = tiny_recipe(steps=80, **changes), 500
     scaler = fit_volume_scaler(inputs, through=through - recipe.stop_sessions)
-    return fit_volume(inputs, recipe, TrainingRun(scaler=scaler, through=through, seed=3, device=choose_device(device)))
+    run = TrainingRun(scaler=scaler, through=through, seed=3, device=choose_device(device))
+    return fit_volume(inputs, recipe, run, checkpoint=checkpoint, on_epoch=on_epoch)
 
 
 def test_the_same_seed_gives_the_same_volume_model_bit_for_bit_on_a_gpu() -> None:
@@ -62,7 +73,7 @@ def test_the_same_seed_gives_the_same_volume_model_bit_for_bit_on_a_gpu() -> Non
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn", "mlp"])
 def test_a_gpu_learns_the_volume_recipe_as_well_as_a_cpu(cell: str) -> None:
     inputs = some_inputs()
-    on_gpu, on_cpu = fit_volume_on("cuda", inputs, cell), fit_volume_on("cpu", inputs, cell)
+    on_gpu, on_cpu = fit_volume_on("cuda", inputs, cell=cell), fit_volume_on("cpu", inputs, cell=cell)
     assert on_gpu.losses[0][1] == pytest.approx(on_cpu.losses[0][1], rel=0.05)  # another dropout, and bf16
     assert on_gpu.final_loss == pytest.approx(on_cpu.final_loss, rel=0.05)
 
@@ -70,8 +81,26 @@ def test_a_gpu_learns_the_volume_recipe_as_well_as_a_cpu(cell: str) -> None:
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn", "mlp"])
 def test_a_model_forecasts_on_a_gpu_what_it_forecasts_on_a_cpu(cell: str) -> None:
     inputs, cutoffs = some_inputs(), np.arange(505, 540)
-    model = fit_volume_on("cpu", inputs, cell).model
+    model = fit_volume_on("cpu", inputs, cell=cell).model
     on_cpu = model.forecast(inputs, cutoffs)
     on_gpu = model.to("cuda").forecast(inputs, cutoffs)
     np.testing.assert_allclose(on_gpu.quantiles_NCHQ, on_cpu.quantiles_NCHQ, rtol=1e-3)
     np.testing.assert_allclose(on_gpu.mean_NCH, on_cpu.mean_NCH, rtol=1e-3)
+
+
+def test_steps_of_changing_shape_are_learnt_from_without_a_graph() -> None:
+    fitted = fit_volume_on("cuda", some_inputs(), score_every=7)
+    assert fitted.final_loss == pytest.approx(fit_volume_on("cuda", some_inputs(), score_every=8).final_loss, rel=0.05)
+
+
+def test_a_training_that_was_killed_goes_on_to_the_same_weights_on_a_gpu() -> None:
+    whole, checkpoint = fit_volume_on("cuda", some_inputs()), InMemory()
+
+    def killed(steps: int, _loss: float) -> None:
+        if steps == 40:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit_volume_on("cuda", some_inputs(), checkpoint=checkpoint, on_epoch=killed)
+    resumed = fit_volume_on("cuda", some_inputs(), checkpoint=checkpoint)
+    assert to_bytes(resumed.model) == to_bytes(whole.model)

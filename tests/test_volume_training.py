@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from panels import drawn_volumes, gappy_volumes, panel_of, priced_panel, tiny_recipe
+from panels import InMemory, drawn_volumes, gappy_volumes, panel_of, priced_panel, tiny_recipe
 
 import models.volume_training
 from models.errors import NotEnoughSessions, TrainingDiverged
@@ -25,22 +25,6 @@ from models.volume_training import (
 from models.weights import to_bytes
 
 CPU = torch.device("cpu")
-
-
-class InMemory:
-    """A checkpoint that stays here."""
-
-    def __init__(self) -> None:
-        self.data: bytes | None = None
-
-    def load(self) -> bytes | None:
-        return self.data
-
-    def save(self, data: bytes) -> None:
-        self.data = data
-
-    def clear(self) -> None:
-        self.data = None
 
 
 @lru_cache(maxsize=1)

@@ -41,7 +41,7 @@ def check_health(
     data: DataSettings, training: TrainingSettings, watch: WatchSettings, drift: InputDrift | None
 ) -> Health:
     """How things stand, as a version of the artifact `health`."""
-    store = open_store(root_of(data.store, data.source))
+    store = open_store(root_of(data.store, data.source), writable=True)
     health = health_of(store, data, training, watch, drift)
     draft = Draft(
         kind="health",

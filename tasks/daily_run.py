@@ -23,7 +23,7 @@ from tasks.stored import champion_version
 
 def with_stored_tickers(data: DataSettings) -> DataSettings:
     """Where no tickers are asked for, those that are stored; before any are, those that the source holds."""
-    table = PriceTable(open_store(root_of(data.store, data.source)))
+    table = PriceTable(open_store(root_of(data.store, data.source), writable=True))
     if data.tickers or table.version() is None:
         return data
     return data.model_copy(update={"tickers": tuple(table.tickers())})

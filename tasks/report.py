@@ -50,7 +50,7 @@ def write_report(batch: ForecastBatch, scorecard: Scorecard | None) -> Report:
 
     Beside a fallback's forecast the scorecard is that of a model which did not make it, and its plots are left out.
     """
-    store, forecasts = open_store(batch.snapshot.store), _forecasts(batch)
+    store, forecasts = open_store(batch.snapshot.store, writable=True), _forecasts(batch)
     folder = f"reports/{batch.artifact.name}/v{batch.artifact.version}"
     plots = _forecast_plots(_method(batch), batch.snapshot, forecasts)
     plots += model_plots(scorecard) if scorecard and batch.model else []

@@ -56,7 +56,7 @@ class Ingested(BaseModel):
 @task(task_run_name="store prices of {plan.source}")
 def store_prices(plan: IngestPlan, checked: list[Checked]) -> Ingested:
     """One commit for all batches, or none when no row is new or changed. Version -1: nothing has ever been stored."""
-    store = open_store(plan.root)
+    store = open_store(plan.root, writable=True)
     bad = _gather(store, [batch.quarantined for batch in checked])
     if len(bad):
         QuarantineTable(store).add(bad)

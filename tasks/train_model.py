@@ -28,7 +28,7 @@ def train_model(scaler: FittedScaler, training: TrainingSettings) -> ModelVersio
     Raises DeviceUnavailable, TrainingDiverged.
     """
     log, method, device = get_run_logger(), training.method(), choose_device(training.device)
-    features, store = scaler.features, open_store(scaler.features.snapshot.store)
+    features, store = scaler.features, open_store(scaler.features.snapshot.store, writable=True)
     artifacts, name = ArtifactStore(store), scaler.artifact.name
     prepared = read_prepared(features, method)
     for line in method.shapes(prepared):

@@ -196,6 +196,7 @@ def test_simulated_prices_never_stand_in_for_real_ones_that_are_asked_for(volcas
     "command", [["retrain"], ["forecast"], ["models", "list"], ["models", "show", "tutorial.SBUX"], ["status"]]
 )
 def test_an_empty_store_says_how_to_fill_it(command: list[str], volcast: Volcast) -> None:
+    Path("empty").mkdir()
     said = volcast(*command, "--store", "empty")
     assert said.code == 1
     assert "holds no prices. Bring some with: volcast ingest" in said.errors[0]

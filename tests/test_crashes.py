@@ -35,7 +35,7 @@ from storage.prices import PriceTable
 from storage.store import open_store
 from test_prices import bars
 
-table = PriceTable(open_store(sys.argv[1]))
+table = PriceTable(open_store(sys.argv[1], writable=True))
 for count in range(1, int(sys.argv[2]) + 1):
     table.upsert(pd.concat([bars(ticker, sessions=count) for ticker in sys.argv[3:]]))
     print(count, flush=True)
@@ -114,7 +114,7 @@ def test_a_read_only_mount_is_named(tmp_path: Path) -> None:
     mount = f"mount --bind {tmp_path} {tmp_path} && mount -o remount,ro,bind {tmp_path}"
     if subprocess.run(["unshare", "--mount", "sh", "-c", mount], capture_output=True).returncode:
         pytest.skip("no right to mount here")
-    code = f"from storage.store import open_store; open_store({str(tmp_path)!r})"
+    code = f"from storage.store import open_store; open_store({str(tmp_path)!r}, writable=True)"
     command = ["unshare", "--mount", "sh", "-c", f'{mount} && {sys.executable} -c "{code}"']
     found = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[1])
     last = found.stderr.splitlines()[-1]

@@ -38,7 +38,7 @@ def bars(ticker: str = "SBUX", first: str = "2024-01-02", sessions: int = 3, **c
 
 @pytest.fixture
 def table(tmp_path) -> PriceTable:
-    return PriceTable(open_store(str(tmp_path / "a store")))
+    return PriceTable(open_store(str(tmp_path / "a store"), writable=True))
 
 
 def test_what_is_upserted_comes_back_sorted(table):
@@ -262,7 +262,7 @@ def test_the_table_is_laid_out_for_reading_one_ticker_and_kept_for_ever(tmp_path
 
 def test_the_digest_is_of_the_values_and_not_of_their_layout(tmp_path):
     whole = pd.concat([bars("SBUX", sessions=6), bars("AAPL", sessions=6)])
-    one, many = (PriceTable(open_store(str(tmp_path / name))) for name in ("one", "many"))
+    one, many = (PriceTable(open_store(str(tmp_path / name), writable=True)) for name in ("one", "many"))
     one.upsert(whole)
     for _, rows in whole.groupby("session"):
         many.upsert(rows)

@@ -21,7 +21,7 @@ def rows(ticker: str = "SBUX", **changes) -> pd.DataFrame:
 
 @pytest.fixture
 def table(tmp_path) -> QuarantineTable:
-    return QuarantineTable(open_store(str(tmp_path / "a store")))
+    return QuarantineTable(open_store(str(tmp_path / "a store"), writable=True))
 
 
 def test_what_is_added_comes_back_sorted(table):

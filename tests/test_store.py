@@ -12,14 +12,14 @@ from storage.store import open_store
 
 
 def test_a_folder_is_made_with_its_parents_and_left_empty(tmp_path):
-    store = open_store(str(tmp_path / "a" / "b c"))
+    store = open_store(str(tmp_path / "a" / "b c"), writable=True)
     assert store.url == (tmp_path / "a" / "b c").as_uri()
     assert list((tmp_path / "a" / "b c").iterdir()) == []
 
 
 def test_a_path_and_its_file_url_are_one_store(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    by_path = open_store("./da ta")
+    by_path = open_store("./da ta", writable=True)
     by_url = open_store(f"{by_path.url}/")
     assert by_path.url == by_url.url
     assert by_path.table_url("prices") == by_url.table_url("prices") == str(tmp_path / "da ta" / "prices")
@@ -30,23 +30,23 @@ def test_a_path_and_its_file_url_are_one_store(tmp_path, monkeypatch):
 def test_a_path_under_a_regular_file_is_refused(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(StoreNotWritable, match="file/data"):
-        open_store(str(tmp_path / "file" / "data"))
+        open_store(str(tmp_path / "file" / "data"), writable=True)
     with pytest.raises(StoreNotWritable, match="Give another root"):
-        open_store(str(tmp_path / "file"))
+        open_store(str(tmp_path / "file"), writable=True)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_read_only_folder_is_refused(tmp_path):
     tmp_path.chmod(0o500)
     with pytest.raises(StoreNotWritable, match=str(tmp_path)):
-        open_store(str(tmp_path))
+        open_store(str(tmp_path), writable=True)
 
 
 def test_a_folder_that_even_root_cannot_write_is_refused():
     with pytest.raises(StoreNotWritable, match="/proc"):
-        open_store("/proc/volcast")
+        open_store("/proc/volcast", writable=True)
     with pytest.raises(StoreNotWritable, match="/proc"):
-        open_store("/proc")
+        open_store("/proc", writable=True)
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_a_memory_store_holds_no_tables():
 
 def test_artifacts_live_in_a_bucket_as_they_do_in_a_folder(serve):
     listing = serve("conditional")
-    store = open_store("s3://bucket/some/prefix/")
+    store = open_store("s3://bucket/some/prefix/", writable=True)
     assert store.url == "s3://bucket/some/prefix"
     assert store.table_url("prices") == "s3://bucket/some/prefix/prices"
     assert store.table_options["AWS_ALLOW_HTTP"] == "true"
@@ -84,7 +84,7 @@ def test_artifacts_live_in_a_bucket_as_they_do_in_a_folder(serve):
 
 def test_prices_live_in_a_bucket_as_they_do_in_a_folder(serve):
     listing = serve("conditional")
-    table = PriceTable(open_store("s3://bucket/some/prefix"))
+    table = PriceTable(open_store("s3://bucket/some/prefix", writable=True))
     bars = pd.DataFrame({"ticker": ["^GSPC", "SBUX"], "session": pd.Timestamp("2024-01-02"), "volume": [1, 2]})
     bars = bars.assign(open=1.0, high=1.0, low=1.0, close=1.0, dividend=0.0, split=0.0, later_adjustment=1.0)
     table.upsert(bars)
@@ -99,7 +99,7 @@ def test_prices_live_in_a_bucket_as_they_do_in_a_folder(serve):
 def test_a_bucket_without_conditional_puts_is_unsafe(serve):
     listing = serve("overwriting")
     with pytest.raises(StoreUnsafe, match="If-None-Match"):
-        open_store("s3://bucket/prefix")
+        open_store("s3://bucket/prefix", writable=True)
     assert "<Key>" not in listing()
 
 
@@ -108,4 +108,4 @@ def test_a_bucket_that_does_not_answer_is_not_writable(serve, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     monkeypatch.setattr("storage.store.MAX_RETRIES", 0)
     with pytest.raises(StoreNotWritable, match="credentials, region and endpoint"):
-        open_store("s3://bucket/prefix")
+        open_store("s3://bucket/prefix", writable=True)

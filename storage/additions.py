@@ -20,32 +20,21 @@ class Additions:
         self.url, self._options = store.table_url(name), store.table_options
         self._name, self._schema = name, schema
 
-    def add(self, rows: pd.DataFrame) -> None:
-        """Add the rows (the schema's columns) in one commit; none are no commit. Raises ValueError."""
-        if len(rows):
-            write_deltalake(
-                self.url,
-                conform(rows, self._schema),
-                mode="append",
-                storage_options=self._options,
-                configuration=CONFIGURATION,
-            )
-
     def add_new(self, rows: pd.DataFrame, key: Sequence[str], *, among: str) -> int:
         """Add the rows whose `key` is not among the stored ones (SQL) yet; returns how many, in one commit or none.
 
         The commit is on top of the version that was looked at, so that of two writers of the same rows one adds them.
-        Raises ValueError, VersionConflict.
+        Raises ValueError, VersionConflict, StoreNotWritable.
         """
         source = conform(rows.drop_duplicates(list(key)), self._schema)
         for _ in range(MAX_LOST_RACES):
             table = self.open()
-            known = self.query(", ".join(key), among, table=table).select(list(key))
-            fresh = source.join(known.cast(source.select(list(key)).schema), list(key), join_type="left anti")
+            known = self.query(", ".join(f'"{name}"' for name in key), among, table=table)
+            fresh = _without(source, known, list(key))
             if not fresh.num_rows:
                 return 0
             try:
-                self.commit(table, fresh.select(self._schema.names).cast(self._schema))
+                self.commit(table, fresh)
             except CommitFailedError:
                 continue
             return fresh.num_rows
@@ -94,3 +83,10 @@ class Additions:
             if table is None and self.open():
                 raise CommitFailedError("another writer made the table first") from error
             raise
+
+
+def _without(rows: pa.Table, known: pa.Table, key: list[str]) -> pa.Table:
+    """The rows whose key is not known; other than in SQL and in Arrow's join, a null is equal to a null."""
+    keys = rows.select(key)
+    marked = known.select(key).cast(keys.schema).to_pandas().drop_duplicates().assign(known=True)
+    return rows.filter(pa.array(keys.to_pandas().merge(marked, on=key, how="left")["known"].isna()))

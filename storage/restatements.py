@@ -6,8 +6,11 @@ Versions of the prices hold the same facts; this table is where to look for them
 import pandas as pd
 
 from storage.additions import Additions
+from storage.queries import among
 from storage.schemas import RESTATEMENTS
 from storage.store import Store
+
+KEY = ["ticker", "session", "column", "version_after"]
 
 
 class RestatementTable:
@@ -16,9 +19,11 @@ class RestatementTable:
     def __init__(self, store: Store) -> None:
         self._table = Additions(store, "restatements", RESTATEMENTS)
 
-    def add(self, rows: pd.DataFrame) -> None:
-        """Keep the rows (the columns of RESTATEMENTS; none are no commit)."""
-        self._table.add(rows)
+    def add(self, rows: pd.DataFrame) -> int:
+        """Keep the rows (the columns of RESTATEMENTS) that are not there yet; returns how many."""
+        if rows.empty:
+            return 0
+        return self._table.add_new(rows, KEY, among=among("version_after", rows["version_after"]))
 
     def read(self) -> pd.DataFrame:
         """All rows, by version_after, ticker, session and column; sessions as datetime64."""

@@ -4,13 +4,19 @@ from collections.abc import Sequence
 
 import pandas as pd
 import pyarrow as pa
-from deltalake import DeltaTable, QueryBuilder, write_deltalake
+from deltalake import CommitProperties, DeltaTable, QueryBuilder, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from storage.errors import VersionConflict
-from storage.prices import CONFIGURATION, MAX_LOST_RACES, NO_REBASE
 from storage.schemas import conform
 from storage.store import Store
+
+CONFIGURATION = {
+    "delta.enableExpiredLogCleanup": "false",  # or old versions vanish after 30 days
+    "delta.checkpointInterval": "10",  # commits: opening a table reads those since, 2 ms; by default 100, up to 40 ms
+}
+NO_REBASE = CommitProperties(max_commit_retries=0)  # rows were compared with one version: commit on top of it or not
+MAX_LOST_RACES = 50
 
 
 class Additions:

@@ -18,9 +18,8 @@ import pandas as pd
 from deltalake import DeltaTable
 from deltalake.exceptions import CommitFailedError
 
-from storage.additions import Additions
+from storage.additions import MAX_LOST_RACES, Additions
 from storage.errors import VersionConflict
-from storage.prices import MAX_LOST_RACES
 from storage.schemas import EVENTS, conform
 from storage.store import Store
 

@@ -131,7 +131,7 @@ def _require_keys(store: Store) -> None:
 
 
 def _no_store(url: str) -> StoreError:
-    return NotStored(f"{url}: there is no store. Give the right one with --store, or begin one with: volcast ingest")
+    return NotStored(f"{url}: there is no store; volcast ingest begins one. Give the right one with: --store")
 
 
 def _probe(store: Store) -> None:

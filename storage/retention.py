@@ -9,6 +9,7 @@
 
 from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
+from itertools import groupby
 
 import obstore
 import pyarrow as pa
@@ -52,9 +53,10 @@ def remove(store: Store, garbage: dict[str, int]) -> None:
 
 def _versions_behind(artifacts: ArtifactStore, manifests: list[Manifest]) -> set[int]:
     """The prices versions behind the manifests that are kept."""
-    newest = {(m.kind, m.name): artifacts.versions(m.kind, m.name)[-KEPT_VERSIONS:] for m in manifests}
     targets = {(e.kind, e.name, e.version) for place in artifacts.aliases() if (e := artifacts.alias(*place))}
-    kept = [m for m in manifests if m.version in newest[m.kind, m.name] or (m.kind, m.name, m.version) in targets]
+    kept = [m for m in manifests if (m.kind, m.name, m.version) in targets]
+    for _, versions in groupby(manifests, key=lambda m: (m.kind, m.name)):  # they come in this order
+        kept += list(versions)[-KEPT_VERSIONS:]
     steps = [step for manifest in kept for step in artifacts.walk(manifest)]
     return {step.version for step in steps if isinstance(step, ArtifactRef) and step.kind == TABLE}
 

@@ -1,11 +1,12 @@
 import os
 from concurrent.futures import ThreadPoolExecutor
+from urllib.request import urlopen
 
 import pandas as pd
 import pytest
 
 from storage.artifacts import ArtifactStore, Draft
-from storage.errors import StoreNotWritable, StoreUnsafe
+from storage.errors import NotStored, StoreNotWritable, StoreUnsafe
 from storage.prices import PriceTable
 from storage.records import Provenance
 from storage.store import open_store
@@ -80,6 +81,29 @@ def test_artifacts_live_in_a_bucket_as_they_do_in_a_folder(serve):
     assert artifacts.names("model") == names
     assert artifacts.versions("model", "tutorial.^GSPC") == [1, 2]
     assert artifacts.read(artifacts.get("model", "tutorial.^GSPC", 2), "f") == b"b"
+
+
+def test_thirty_manifests_cost_one_listing_and_a_version_that_is_named_none(serve):
+    serve("conditional")
+    artifacts = ArtifactStore(open_store("s3://bucket", writable=True))
+    provenance = Provenance(code_version="abc", packages={}, flow_run_id=None, seed=None)
+    for number in range(30):
+        artifacts.put(Draft(kind="model", name="m", files={}, facts={"n": number}, provenance=provenance))
+
+    def listings() -> int:
+        requests = urlopen(f"{os.environ['AWS_ENDPOINT_URL']}/requests").read().decode().splitlines()
+        return sum("list-type" in request for request in requests)
+
+    before = listings()
+    assert [artifacts.get("model", "m", version).facts["n"] for version in range(1, 31)] == list(range(30))
+    assert listings() == before
+    for read in (artifacts.get, artifacts.newest):
+        newest = read("model", "m")
+        assert newest is not None
+        assert newest.version == 30
+    assert listings() == before + 2
+    with pytest.raises(NotStored, match=r"model m has no version 31; stored versions: \[1, 2"):
+        artifacts.get("model", "m", 31)
 
 
 def test_prices_live_in_a_bucket_as_they_do_in_a_folder(serve):

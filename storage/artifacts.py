@@ -7,7 +7,8 @@
 To put a version:
 1. create its blobs (one that is there already is checked instead);
 2. if the newest version has the same digest, that is the answer;
-3. create the manifest under the next number; if another writer was faster, go on at 2.
+3. create the manifest under the next number; if another writer was faster, go on at 2
+4. create its blobs again where `volcast gc` took one before the manifest named it (storage/retention.py)
 """
 
 import re
@@ -60,6 +61,8 @@ class ArtifactStore:
             version = 1 if newest is None else newest.version + 1
             manifest = manifest.model_copy(update={"version": version})
             if self._keys.create_record(folder, version, manifest):
+                for data in draft.files.values():
+                    self._keys.restore_blob(data)
                 return manifest
         raise _lost(folder)
 

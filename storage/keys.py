@@ -31,6 +31,14 @@ class Keys:
             self.read_blob(blob)
         return blob
 
+    def restore_blob(self, data: bytes) -> None:
+        """Create the blob again if it is gone."""
+        blob = FileRef(sha256=sha256(data), size_bytes=len(data))
+        try:
+            self._store.objects.head(blob_key(blob))
+        except FileNotFoundError:
+            self.put_blob(data)
+
     def read_blob(self, blob: FileRef) -> bytes:
         """The content, checked. Raises NotStored, Corrupt."""
         data = self._read(blob_key(blob))

@@ -5,9 +5,13 @@
 2. what may go: data files of the prices that no kept version names, those of the ledger that its newest version does
    not name, blobs that no manifest names, staged frames, checkpoints of trainings that were stopped
 3. only what is older than a day: a run that is under way may still need what is younger
+4. a blob goes by way of `trash/`, for a run may put it into a new version meanwhile: after it was moved there, the
+   manifests are read once more, and it is put back if one names it. One that comes later finds the blob gone, and
+   creates it again (storage/artifacts.py)
 """
 
 from collections.abc import Collection
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
 
@@ -25,6 +29,7 @@ from storage.store import Store
 
 KEPT_VERSIONS = 10  # of each artifact, besides those that an alias points at
 SAFE_AGE = timedelta(days=1)
+TRASH = "trash"
 
 
 def find_garbage(store: Store, *, keep_versions: int, now: datetime | None = None) -> dict[str, int]:
@@ -36,10 +41,9 @@ def find_garbage(store: Store, *, keep_versions: int, now: datetime | None = Non
         raise ValueError(f"Expected to keep one version of the prices or more, not {keep_versions}.")
     before = (now or datetime.now(UTC)) - SAFE_AGE
     artifacts = ArtifactStore(store)
-    manifests = [artifacts.get(*place) for place in artifacts.all_versions()]
-    blobs = {blob_key(blob) for manifest in manifests for blob in manifest.files.values()}
+    manifests = _manifests(artifacts)
     old = _old(store, "staging", before, kept=()) | _old(store, "checkpoints", before, kept=())
-    old |= _old(store, "blobs", before, kept=blobs)
+    old |= _old(store, "blobs", before, kept=_blobs_of(manifests))
     for table in (FORECAST_TABLE, SCORE_TABLE):
         old |= _never_committed(store, table, before)
     return old | _old_prices(store, before, _versions_behind(artifacts, manifests), keep_versions)
@@ -47,8 +51,36 @@ def find_garbage(store: Store, *, keep_versions: int, now: datetime | None = Non
 
 def remove(store: Store, garbage: dict[str, int]) -> None:
     """Take it away."""
-    if garbage:
-        obstore.delete(store.objects, list(garbage))
+    blobs = [key for key in garbage if key.startswith("blobs/")]
+    others = [key for key in garbage if key not in blobs]
+    if others:
+        obstore.delete(store.objects, others)
+    for key in blobs:
+        with suppress(FileNotFoundError):  # another gc was faster
+            obstore.rename(store.objects, key, f"{TRASH}/{key}")
+    _empty_trash(store)
+
+
+def _empty_trash(store: Store) -> None:
+    """Also of a gc that was stopped."""
+    trash = [entry["path"] for chunk in obstore.list(store.objects, TRASH) for entry in chunk]
+    named = _blobs_of(_manifests(ArtifactStore(store))) if trash else set()
+    for key in trash:
+        blob = key.removeprefix(f"{TRASH}/")
+        with suppress(FileNotFoundError):
+            if blob in named:
+                obstore.rename(store.objects, key, blob)
+            else:
+                obstore.delete(store.objects, key)
+
+
+def _manifests(artifacts: ArtifactStore) -> list[Manifest]:
+    """Of all versions, by kind, name and number."""
+    return [artifacts.get(*place) for place in artifacts.all_versions()]
+
+
+def _blobs_of(manifests: list[Manifest]) -> set[str]:
+    return {blob_key(blob) for manifest in manifests for blob in manifest.files.values()}
 
 
 def _versions_behind(artifacts: ArtifactStore, manifests: list[Manifest]) -> set[int]:

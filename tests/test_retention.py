@@ -2,12 +2,14 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import obstore
 import pytest
 from test_prices import bars
 from test_verify import MADE_BY
 
 from storage.artifacts import ArtifactStore, Draft
 from storage.errors import Corrupt, StoreError
+from storage.keys import Keys, blob_key
 from storage.prices import PriceTable
 from storage.records import ArtifactRef
 from storage.retention import find_garbage, remove
@@ -66,6 +68,28 @@ def test_staged_frames_and_blobs_that_nothing_names_go_and_named_ones_stay(store
     assert collect(store, keep_versions=30) == ["blobs/sha256/00/00ff", left.key]
     artifacts = ArtifactStore(store)
     assert artifacts.read(artifacts.get("model", "m"), "weights") == b"1"
+
+
+@pytest.mark.parametrize("moment", ["found, not removed yet", "before the manifest", "of a gc that was stopped"])
+def test_an_old_blob_that_a_running_put_uses_again_is_there_in_the_end(
+    store: Store, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    artifacts, keys = ArtifactStore(store), Keys(store)
+    blob = keys.put_blob(b"2")  # of a put that died before its manifest
+    garbage = find_garbage(store, keep_versions=30, now=LATER)
+    assert list(garbage) == [blob_key(blob)]
+    if moment == "before the manifest":
+        create = Keys.create_record
+        monkeypatch.setattr(Keys, "create_record", lambda *args: remove(store, garbage) or create(*args))
+    manifest = artifacts.put(Draft(kind="model", name="m", files={"weights": b"2"}, provenance=MADE_BY))
+    monkeypatch.undo()
+    if moment == "of a gc that was stopped":
+        obstore.rename(store.objects, blob_key(blob), f"trash/{blob_key(blob)}")
+        garbage = {}
+    remove(store, garbage)
+    assert artifacts.read(manifest, "weights") == b"2"
+    assert list(verify(store)) == []
+    assert [chunk for chunk in obstore.list(store.objects, "trash") if chunk] == []
 
 
 def test_what_is_younger_than_a_day_stays(store: Store) -> None:

@@ -1,13 +1,14 @@
 """Delta tables to which rows are only ever added: quarantine, restatements, events, forecasts and scores."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 import pandas as pd
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, QueryBuilder, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
-from storage.errors import VersionConflict
+from storage.errors import StoreNotWritable, VersionConflict, first_line
 from storage.schemas import conform
 from storage.store import Store
 
@@ -17,6 +18,7 @@ CONFIGURATION = {
 }
 NO_REBASE = CommitProperties(max_commit_retries=0)  # rows were compared with one version: commit on top of it or not
 MAX_LOST_RACES = 50
+MAX_FILES = 24  # about a month of one commit a session before they are joined
 
 
 class Additions:
@@ -70,25 +72,31 @@ class Additions:
             .to_pandas(date_as_object=False)
         )
 
-    def commit(self, table: DeltaTable | None, rows: pa.Table, *, instead: bool = False) -> None:
-        """Add the rows on top of the version that was read, or put them instead of all that it holds.
+    def commit(self, table: DeltaTable | None, rows: pa.Table) -> None:
+        """Add the rows on top of the version that was read; then, of many small files, one or a few are made.
 
-        Raises CommitFailedError where another writer was faster.
+        Raises CommitFailedError where another writer was faster, StoreNotWritable.
         """
-        mode = "error" if table is None else "overwrite" if instead else "append"
         try:
             write_deltalake(
                 table or self.url,
                 rows,
-                mode=mode,
+                mode="error" if table is None else "append",
                 storage_options=self._options,
                 configuration=CONFIGURATION if table is None else None,
                 commit_properties=NO_REBASE,
             )
-        except DeltaError as error:
+            if table is not None and len(table.file_uris()) >= MAX_FILES:
+                with suppress(CommitFailedError):  # another writer joined them
+                    table.optimize.compact()
+        except CommitFailedError:
+            raise
+        except (DeltaError, OSError) as error:
             if table is None and self.open():
                 raise CommitFailedError("another writer made the table first") from error
-            raise
+            raise StoreNotWritable(
+                f"{self.url}: the commit could not be written: {first_line(error)}. Run the same command again."
+            ) from error
 
 
 def _without(rows: pa.Table, known: pa.Table, key: list[str]) -> pa.Table:

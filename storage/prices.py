@@ -215,10 +215,6 @@ class PriceTable:
         found = query(self._open(), BARS.names, where(sorted(set(tickers)), first, None))
         return found.to_pandas(date_as_object=False)
 
-    def files(self, version: int) -> list[str]:
-        """The paths of a version's data files, below the table. Raises NotStored."""
-        return pa.table(self._open(version).get_add_actions())["path"].to_pylist()
-
     def _exists(self) -> bool:
         return DeltaTable.is_deltatable(self._url, storage_options=self._options)
 

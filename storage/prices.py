@@ -166,7 +166,8 @@ class PriceTable:
             after = query(table, ["ticker", LATER_SPLITS], later).to_pandas().set_index("ticker")["shares"]
             goes_on = frame["ticker"].isin(after.index)
             frame["later_adjustment"] = frame["later_adjustment"].mask(goes_on, 1.0)
-            frame = without_splits(frame, frame["ticker"].map(after).fillna(1.0))
+            shares = frame["ticker"].map(after).astype("float64").fillna(1.0)  # of no rows, the tickers' dtype stays
+            frame = without_splits(frame, shares)
         return frame.assign(adj_close=adjusted_close(frame)).loc[:, READ_COLUMNS]
 
     def describe(

@@ -202,6 +202,17 @@ def test_an_empty_store_says_how_to_fill_it(command: list[str], volcast: Volcast
     assert "holds no prices. Bring some with: volcast ingest" in said.errors[0]
 
 
+def test_a_forecast_of_what_is_not_stored_names_it_and_what_is(volcast: Volcast) -> None:
+    assert volcast("ingest", "--source", "simulated", "--as-of", "2001-06-29").code == 0
+    for request, words in {
+        ("--tickers", "NOSUCH"): "holds no prices of NOSUCH. It holds SBUX from 2000-01-03 to 2001-06-29. Ingest",
+        ("--as-of", "1999-12-30"): "holds no prices of SBUX up to 1999-12-30. It holds SBUX from 2000-01-03 to",
+    }.items():
+        said = volcast("forecast", "--source", "simulated", *request)
+        assert said.code == 1
+        assert words in said.errors[0]
+
+
 def test_verify_names_a_damaged_file_and_exits_1_and_gc_says_what_would_go(volcast: Volcast, tmp_path: Path) -> None:
     yahoo_frame().to_csv(tmp_path / "SBUX.csv", index=False)
     assert volcast("ingest", "--source", "files:SBUX.csv").code == 0

@@ -54,6 +54,16 @@ def test_what_is_upserted_comes_back_sorted(table):
     assert found["adj_close"].equals(found["close"].rename("adj_close"))
 
 
+@pytest.mark.parametrize("window", [{"tickers": ["NOSUCH"]}, {}, {"tickers": []}], ids=str)
+def test_what_has_no_rows_is_empty_and_typed_also_as_of_a_date(table, window):
+    table.upsert(bars())
+    for last in (None, pd.Timestamp("2020-01-02").date()) if window else (pd.Timestamp("2020-01-02").date(),):
+        found = table.read(**window, last=last)
+        assert found.empty
+        pd.testing.assert_series_equal(found.dtypes, table.read().dtypes)
+        assert table.describe(**window, last=last).rows == 0
+
+
 def test_the_same_bars_twice_make_no_commit(table):
     table.upsert(bars())
     assert table.upsert(bars()) == Commit(version=0, inserted=0, updated=0, unchanged=3)

@@ -87,7 +87,7 @@ class EventTable:
                 return Changes()
             rows = pd.DataFrame(added).assign(source=source, recorded_at=pd.Timestamp(datetime.now(UTC)))
             try:
-                self._table.commit(table, conform(rows.sort_values([*KEY, "seen"])[EVENTS.names], EVENTS))
+                self._table.commit(table, conform(rows.sort_values([*KEY, "seen"]).loc[:, EVENTS.names], EVENTS))
             except CommitFailedError:
                 continue
             return _count(added)

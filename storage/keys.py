@@ -59,9 +59,12 @@ class Keys:
             sealed = json.loads(raw)
             self.check(key, expected=sealed["sha256"], found=sha256(canonical_json(sealed["record"])))
             return kind.model_validate(sealed["record"])
-        except (ValueError, KeyError, TypeError) as error:  # pydantic's ValidationError is a ValueError
-            torn = not isinstance(error, ValidationError)
-            fact = f"{len(raw)} bytes that are not whole JSON" if torn else str(error)
+        except (ValueError, KeyError, TypeError) as error:
+            fact = f"{len(raw)} bytes that are not whole JSON"
+            if isinstance(error, KeyError):
+                fact = f"no {error}"
+            if isinstance(error, ValidationError):  # which is a ValueError, and says it in several lines
+                fact = "; ".join(f"{'.'.join(map(str, wrong['loc']))}: {wrong['msg']}" for wrong in error.errors())
             raise Corrupt(
                 f"{self._store.url}/{key}: expected a sealed {kind.__name__}, found {fact}. {REMEDY}"
             ) from error

@@ -72,7 +72,7 @@ def _is_forecast(store: Store, data: DataSettings, name: str) -> bool:
 
 def _is_looked_at(store: Store, name: str, session: date) -> bool:
     newest = ArtifactStore(store).newest("health", name)
-    return newest is not None and newest.facts["session"] == str(session)
+    return newest is not None and newest.fact("session") == str(session)
 
 
 def skipped_day(data: DataSettings, why: str) -> Daily:

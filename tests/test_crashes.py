@@ -88,7 +88,8 @@ def test_a_writer_killed_at_any_moment_loses_nothing_that_it_committed(tmp_path:
 
 @pytest.mark.parametrize("moment", ["RestatementTable.complete", "DeltaTable.create_write_transaction"])
 def test_a_writer_killed_between_prices_and_restatements_loses_none_of_them(tmp_path: Path, moment: str) -> None:
-    table, restatements = (kind(open_store(str(tmp_path))) for kind in (PriceTable, RestatementTable))
+    store = open_store(str(tmp_path))
+    table, restatements = PriceTable(store), RestatementTable(store)
     table.upsert(bars(close=10.0), source="first")
     die = f"{moment} = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)"
     upsert = "PriceTable(open_store(sys.argv[1])).upsert(bars(close=11.0), source='killed')"
@@ -97,7 +98,7 @@ def test_a_writer_killed_between_prices_and_restatements_loses_none_of_them(tmp_
     is_committed = moment.startswith("Restatement")
     assert table.version() == int(is_committed)
     assert restatements.read().empty
-    (left,) = verify(open_store(str(tmp_path)))
+    (left,) = verify(store)
     assert not left.damage
     assert "The next ingest settles them" in left.words
 
@@ -107,7 +108,7 @@ def test_a_writer_killed_between_prices_and_restatements_loses_none_of_them(tmp_
     facts = found[["old", "new", "version_before", "version_after"]].drop_duplicates()
     assert facts.values.tolist() == [[10, 11, 0, 1]]
     assert set(found["source"]) == {"killed" if is_committed else "next"}
-    assert list(verify(open_store(str(tmp_path)))) == []
+    assert list(verify(store)) == []
 
 
 @pytest.mark.parametrize("attempt", range(REPEATS))

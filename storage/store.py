@@ -5,6 +5,7 @@ data = open_store("s3://bucket/volcast", writable=True)      # credentials from 
 """
 
 import os
+import re
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -20,6 +21,9 @@ from storage.errors import NotStored, StoreError, StoreNotWritable, StoreUnsafe,
 ENVIRONMENT_OF = {"s3": "AWS_", "gs": "GOOGLE_", "az": "AZURE_"}
 # The library's default keeps trying for three minutes: too long to learn that an endpoint is misspelt.
 MAX_RETRIES, RETRY_TIMEOUT = 5, timedelta(seconds=30)
+
+CONTROL = r"[\x00-\x1f\x7f]"
+ODD_IN_A_FOLDER = CONTROL + r"|[\\|^]|%[0-9A-Fa-f]{2}"  # Delta Lake takes the path for another one, or for none
 
 _checked: dict[str, bool] = {}  # URL of a root that this process has opened -> whether it was found writable
 
@@ -50,6 +54,7 @@ def open_store(url_or_path: str, *, writable: bool = False) -> Store:
     Takes a path, file:///…, s3://…, gs://…, az://… or memory:// (empty, and gone with the object; for tests).
     Raises ValueError (no such kind of URL), NotStored (nothing to read there), StoreNotWritable, StoreUnsafe.
     """
+    _require_plain(url_or_path, CONTROL)  # a tab would vanish from a URL
     scheme = urlsplit(url_or_path).scheme if "://" in url_or_path else "path"
     if scheme in ("path", "file"):
         store = _open_folder(_folder_of(url_or_path), writable)
@@ -94,7 +99,16 @@ def _folder_of(url_or_path: str) -> Path:
     return Path(unquote(parts.path)).resolve()
 
 
+def _require_plain(text: str, odd: str) -> None:
+    if found := re.search(odd, text):
+        raise ValueError(
+            f"{text!r}: expected a store without {found[0]!r} in its name: the tables would lie elsewhere, or nowhere. "
+            "Nothing was written. Give another one with: --store"
+        )
+
+
 def _open_folder(folder: Path, writable: bool) -> Store:
+    _require_plain(str(folder), ODD_IN_A_FOLDER)
     if not writable and not folder.is_dir():
         raise _no_store(folder.as_uri())
     try:

@@ -4,6 +4,7 @@ from urllib.request import urlopen
 
 import pandas as pd
 import pytest
+from test_prices import bars
 
 from storage.artifacts import ArtifactStore, Draft
 from storage.errors import NotStored, StoreNotWritable, StoreUnsafe
@@ -56,6 +57,24 @@ def test_a_folder_that_even_root_cannot_write_is_refused():
 def test_a_url_of_no_known_kind_is_refused(url):
     with pytest.raises(ValueError, match=r"expected|needs"):
         open_store(url)
+
+
+@pytest.mark.parametrize("name", ["a\tb", "a\nb", "a\x7fb", "a\\b", "a|b", "a^b", "a%20b"])
+@pytest.mark.parametrize("form", ["{}/{}", "file://{}/{}"])
+def test_a_folder_whose_name_the_tables_cannot_bear_is_refused_before_anything_is_written(tmp_path, name, form):
+    name = name.replace("%", "%25") if form.startswith("file") else name
+    with pytest.raises(ValueError, match="Nothing was written"):
+        open_store(form.format(tmp_path, name), writable=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["a b", "100%", "ä", "a#b", "a?b", "a[b]", "a&b=c;d", "a'b", 'a"b', "a:b*<c>{d}~`"])
+def test_a_folder_of_another_name_holds_tables_and_objects(tmp_path, name):
+    table = PriceTable(open_store(str(tmp_path / name), writable=True))
+    table.upsert(bars())
+    assert table.upsert(bars(close=1.0)).updated == 3
+    assert len(table.read(version=0)) == len(table.read()) == 3
+    assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 def test_a_memory_store_holds_no_tables():

@@ -6,9 +6,9 @@ from models.devices import choose_device, describe_device
 from models.recipes import settings
 from models.weights import to_bytes
 from storage.artifacts import ArtifactStore, Draft
+from storage.checkpoints import StoredCheckpoint
 from storage.records import FittedScaler, ModelVersion
 from storage.store import open_store
-from tasks.checkpoints import StoredCheckpoint
 from tasks.find_trained import inputs_digest
 from tasks.methods.protocol import Hardware
 from tasks.prepared import read_prepared

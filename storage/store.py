@@ -23,7 +23,7 @@ ENVIRONMENT_OF = {"s3": "AWS_", "gs": "GOOGLE_", "az": "AZURE_"}
 MAX_RETRIES, RETRY_TIMEOUT = 5, timedelta(seconds=30)
 
 CONTROL = r"[\x00-\x1f\x7f]"
-ODD_IN_A_FOLDER = CONTROL + r"|[\\|^]|%[0-9A-Fa-f]{2}"  # Delta Lake takes the path for another one, or for none
+ODD_IN_A_FOLDER = CONTROL + r"|[\\|^\[\]]|%[0-9A-Fa-f]{2}"  # Delta Lake takes the path for another one, or for none
 
 _checked: dict[str, bool] = {}  # URL of a root that this process has opened -> whether it was found writable
 

@@ -59,7 +59,7 @@ def test_a_url_of_no_known_kind_is_refused(url):
         open_store(url)
 
 
-@pytest.mark.parametrize("name", ["a\tb", "a\nb", "a\x7fb", "a\\b", "a|b", "a^b", "a%20b"])
+@pytest.mark.parametrize("name", ["a\tb", "a\nb", "a\x7fb", "a\\b", "a|b", "a^b", "a[b", "a]b", "a%20b"])
 @pytest.mark.parametrize("form", ["{}/{}", "file://{}/{}"])
 def test_a_folder_whose_name_the_tables_cannot_bear_is_refused_before_anything_is_written(tmp_path, name, form):
     name = name.replace("%", "%25") if form.startswith("file") else name
@@ -68,7 +68,7 @@ def test_a_folder_whose_name_the_tables_cannot_bear_is_refused_before_anything_i
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["a b", "100%", "ä", "a#b", "a?b", "a[b]", "a&b=c;d", "a'b", 'a"b', "a:b*<c>{d}~`"])
+@pytest.mark.parametrize("name", ["a b", "100%", "ä", "a#b", "a?b", "a&b=c;d", "a'b", 'a"b', "a:b*<c>{d}~`"])
 def test_a_folder_of_another_name_holds_tables_and_objects(tmp_path, name):
     table = PriceTable(open_store(str(tmp_path / name), writable=True))
     table.upsert(bars())

@@ -47,7 +47,7 @@ def main() -> None:
 
 
 def _compare(folder: Path, tickers: list[str], years: int) -> None:
-    table, file = PriceTable(open_store(str(folder / "store"))), folder / "prices.parquet"
+    table, file = PriceTable(open_store(str(folder / "store"), writable=True)), folder / "prices.parquet"
     sessions = sessions_between(date(LAST.year - years + 1, 1, 1), LAST)
     rows = Market(tickers, sessions)
     load = _once(lambda: table.upsert_parts(rows))

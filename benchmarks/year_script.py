@@ -78,7 +78,7 @@ class Script:
     @property
     def store(self) -> Store:
         """Where the prices of the exchange are."""
-        return open_store(root_of(str(self.folder), self.data(self.eve).source))
+        return open_store(root_of(str(self.folder), self.data(self.eve).source), writable=True)
 
     def data(self, day: date) -> DataSettings:
         """The exchange with its clock at the close of a day."""

@@ -62,7 +62,9 @@ def stored_data_settings(source: str | None, tickers: str, store: str, as_of: da
     """The settings of a command that works on stored prices: simulated ones on request, or where no real ones are."""
     if source is None:
         return data_settings(stored_source(store), tickers, store, as_of)
-    return data_settings(source if source.startswith("simulated") else STORED, tickers, store, as_of)
+    data = data_settings(source if source.startswith("simulated") else STORED, tickers, store, as_of)
+    open_store(root_of(store, data.source))  # which is refused where there is none, before anything is made
+    return data
 
 
 def training_settings(recipe: str, sessions: str = "253", **settings: Any) -> TrainingSettings:

@@ -59,7 +59,7 @@ def deploy(environment: Mapping[str, str], *, file: Path = PROJECT_FILE) -> Depl
     """Apply the file, with {{ $NAME }} from `environment`, to the configured server. Raises ServerError."""
     if not file.is_file():
         raise ServerError(f"{file} is not there. Deployments need a checkout of the project.")
-    root = open_store(root_of(environment["VOLCAST_STORE"], environment["VOLCAST_SOURCE"])).url
+    root = open_store(root_of(environment["VOLCAST_STORE"], environment["VOLCAST_SOURCE"]), writable=True).url
     known = {**environment, "VOLCAST_ROOT": root}
     entries = _filled(yaml.safe_load(file.read_text()), known)["deployments"]
     configs = [DeploymentConfig.model_validate(entry) for entry in entries]

@@ -1,16 +1,24 @@
 """Delta tables to which rows are only ever added: quarantine, restatements, events, forecasts and scores."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 import pandas as pd
 import pyarrow as pa
-from deltalake import DeltaTable, QueryBuilder, write_deltalake
+from deltalake import CommitProperties, DeltaTable, QueryBuilder, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
-from storage.errors import VersionConflict
-from storage.prices import CONFIGURATION, MAX_LOST_RACES, NO_REBASE
+from storage.errors import StoreNotWritable, VersionConflict, first_line
 from storage.schemas import conform
 from storage.store import Store
+
+CONFIGURATION = {
+    "delta.enableExpiredLogCleanup": "false",  # or old versions vanish after 30 days
+    "delta.checkpointInterval": "10",  # commits: opening a table reads those since, 2 ms; by default 100, up to 40 ms
+}
+NO_REBASE = CommitProperties(max_commit_retries=0)  # rows were compared with one version: commit on top of it or not
+MAX_LOST_RACES = 50
+MAX_FILES = 24  # about a month of one commit a session before they are joined
 
 
 class Additions:
@@ -20,32 +28,21 @@ class Additions:
         self.url, self._options = store.table_url(name), store.table_options
         self._name, self._schema = name, schema
 
-    def add(self, rows: pd.DataFrame) -> None:
-        """Add the rows (the schema's columns) in one commit; none are no commit. Raises ValueError."""
-        if len(rows):
-            write_deltalake(
-                self.url,
-                conform(rows, self._schema),
-                mode="append",
-                storage_options=self._options,
-                configuration=CONFIGURATION,
-            )
-
     def add_new(self, rows: pd.DataFrame, key: Sequence[str], *, among: str) -> int:
         """Add the rows whose `key` is not among the stored ones (SQL) yet; returns how many, in one commit or none.
 
         The commit is on top of the version that was looked at, so that of two writers of the same rows one adds them.
-        Raises ValueError, VersionConflict.
+        Raises ValueError, VersionConflict, StoreNotWritable.
         """
         source = conform(rows.drop_duplicates(list(key)), self._schema)
         for _ in range(MAX_LOST_RACES):
             table = self.open()
-            known = self.query(", ".join(key), among, table=table).select(list(key))
-            fresh = source.join(known.cast(source.select(list(key)).schema), list(key), join_type="left anti")
+            known = self.query(", ".join(f'"{name}"' for name in key), among, table=table)
+            fresh = _without(source, known, list(key))
             if not fresh.num_rows:
                 return 0
             try:
-                self.commit(table, fresh.select(self._schema.names).cast(self._schema))
+                self.commit(table, fresh)
             except CommitFailedError:
                 continue
             return fresh.num_rows
@@ -75,22 +72,35 @@ class Additions:
             .to_pandas(date_as_object=False)
         )
 
-    def commit(self, table: DeltaTable | None, rows: pa.Table, *, instead: bool = False) -> None:
-        """Add the rows on top of the version that was read, or put them instead of all that it holds.
+    def commit(self, table: DeltaTable | None, rows: pa.Table) -> None:
+        """Add the rows on top of the version that was read; then, of many small files, one or a few are made.
 
-        Raises CommitFailedError where another writer was faster.
+        Raises CommitFailedError where another writer was faster, StoreNotWritable.
         """
-        mode = "error" if table is None else "overwrite" if instead else "append"
         try:
             write_deltalake(
                 table or self.url,
                 rows,
-                mode=mode,
+                mode="error" if table is None else "append",
                 storage_options=self._options,
                 configuration=CONFIGURATION if table is None else None,
                 commit_properties=NO_REBASE,
             )
-        except DeltaError as error:
+            if table is not None and len(table.file_uris()) >= MAX_FILES:
+                with suppress(CommitFailedError):  # another writer joined them
+                    table.optimize.compact()
+        except CommitFailedError:
+            raise
+        except (DeltaError, OSError) as error:
             if table is None and self.open():
                 raise CommitFailedError("another writer made the table first") from error
-            raise
+            raise StoreNotWritable(
+                f"{self.url}: the commit could not be written: {first_line(error)}. Run the same command again."
+            ) from error
+
+
+def _without(rows: pa.Table, known: pa.Table, key: list[str]) -> pa.Table:
+    """The rows whose key is not known; other than in SQL and in Arrow's join, a null is equal to a null."""
+    keys = rows.select(key)
+    marked = known.select(key).cast(keys.schema).to_pandas().drop_duplicates().assign(known=True)
+    return rows.filter(pa.array(keys.to_pandas().merge(marked, on=key, how="left")["known"].isna()))

@@ -7,7 +7,8 @@
 To put a version:
 1. create its blobs (one that is there already is checked instead);
 2. if the newest version has the same digest, that is the answer;
-3. create the manifest under the next number; if another writer was faster, go on at 2.
+3. create the manifest under the next number; if another writer was faster, go on at 2
+4. create its blobs again where `volcast gc` took one before the manifest named it (storage/retention.py)
 """
 
 import re
@@ -60,17 +61,20 @@ class ArtifactStore:
             version = 1 if newest is None else newest.version + 1
             manifest = manifest.model_copy(update={"version": version})
             if self._keys.create_record(folder, version, manifest):
+                for data in draft.files.values():
+                    self._keys.restore_blob(data)
                 return manifest
         raise _lost(folder)
 
     def get(self, kind: str, name: str, version: int | None = None) -> Manifest:
         """The manifest of a version, by default the newest. Raises NotStored, Corrupt."""
-        known = self.versions(kind, name)
-        wanted = known[-1] if known and version is None else version
-        if wanted not in known:
-            raise NotStored(f"{kind} {name} has no version {wanted or 'yet'}; stored versions: {known or 'none'}.")
         folder = _artifact_folder(kind, name)
-        manifest = self._keys.read_record(folder, wanted, Manifest)
+        wanted = version or max(self.versions(kind, name), default=0)
+        try:
+            manifest = self._keys.read_record(folder, wanted, Manifest)
+        except NotStored as error:
+            known = self.versions(kind, name) or "none"
+            raise NotStored(f"{kind} {name} has no version {wanted or 'yet'}; stored versions: {known}.") from error
         key = numbered(folder, wanted)
         self._keys.check(key, expected=f"{kind} {name} v{wanted}", found=str(manifest.ref))
         self._keys.check(key, expected=manifest.digest, found=_digest(manifest))
@@ -78,7 +82,8 @@ class ArtifactStore:
 
     def newest(self, kind: str, name: str) -> Manifest | None:
         """The newest version, or None where there is none. Raises Corrupt."""
-        return self.get(kind, name) if self.versions(kind, name) else None
+        known = self.versions(kind, name)
+        return self.get(kind, name, known[-1]) if known else None
 
     def read(self, manifest: Manifest, file_name: str) -> bytes:
         """The content of one file. Raises NotStored, Corrupt."""

@@ -18,15 +18,13 @@ import pandas as pd
 from deltalake import DeltaTable
 from deltalake.exceptions import CommitFailedError
 
-from storage.additions import Additions
+from storage.additions import MAX_LOST_RACES, Additions
 from storage.errors import VersionConflict
-from storage.prices import MAX_LOST_RACES
 from storage.schemas import EVENTS, conform
 from storage.store import Store
 
 KEY = ["ticker", "announced_for"]
 KNOWN_COLUMNS = [*KEY, "when", "first_seen", "first_seen_assumed", "source"]
-MAX_FILES = 24  # about a month of sessions with news before they are joined
 
 
 Key = tuple[str, pd.Timestamp]  # ticker, announced_for
@@ -89,7 +87,7 @@ class EventTable:
                 return Changes()
             rows = pd.DataFrame(added).assign(source=source, recorded_at=pd.Timestamp(datetime.now(UTC)))
             try:
-                self._commit(table, stored, rows)
+                self._table.commit(table, conform(rows.sort_values([*KEY, "seen"]).loc[:, EVENTS.names], EVENTS))
             except CommitFailedError:
                 continue
             return _count(added)
@@ -127,13 +125,6 @@ class EventTable:
         """Of the version that is open, or of the newest."""
         rows = self._table.rows(table=table)
         return rows.astype({"announced_for": "datetime64[s]", "seen": "datetime64[s]"})
-
-    def _commit(self, table: DeltaTable | None, stored: pd.DataFrame, added: pd.DataFrame) -> None:
-        """On top of the version that was read, or not at all; many small files are joined on the way."""
-        joins = table is not None and len(table.file_uris()) >= MAX_FILES
-        rows = pd.concat([stored, added]) if joins else added
-        ordered = pd.DataFrame(rows.sort_values([*KEY, "seen"])[EVENTS.names])
-        self._table.commit(table, conform(ordered, EVENTS), instead=joins)
 
 
 def _midnight(day: date) -> pd.Timestamp:

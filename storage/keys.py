@@ -9,12 +9,11 @@ import json
 import re
 from typing import TypeVar
 
-from obstore.exceptions import AlreadyExistsError
 from pydantic import ValidationError
 
 from storage.errors import Corrupt, NotStored
 from storage.records import FileRef, Record
-from storage.store import Store
+from storage.store import Store, put
 
 SomeRecord = TypeVar("SomeRecord", bound=Record)
 
@@ -23,14 +22,22 @@ class Keys:
     """What may be done with the keys of a store: create, read and check, list."""
 
     def __init__(self, store: Store) -> None:
-        self._objects, self._url = store.objects, store.url
+        self._store = store
 
     def put_blob(self, data: bytes) -> FileRef:
         """Create the blob unless it is there; one that is there is checked. Raises Corrupt."""
         blob = FileRef(sha256=sha256(data), size_bytes=len(data))
-        if not self._create(blob_key(blob), data):
+        if not put(self._store, blob_key(blob), data):
             self.read_blob(blob)
         return blob
+
+    def restore_blob(self, data: bytes) -> None:
+        """Create the blob again if it is gone."""
+        blob = FileRef(sha256=sha256(data), size_bytes=len(data))
+        try:
+            self._store.objects.head(blob_key(blob))
+        except FileNotFoundError:
+            self.put_blob(data)
 
     def read_blob(self, blob: FileRef) -> bytes:
         """The content, checked. Raises NotStored, Corrupt."""
@@ -42,7 +49,7 @@ class Keys:
         """Create the sealed record, or return False where the number is taken. ValueError for a NaN in it."""
         content = record.model_dump(mode="json")
         sealed = {"record": content, "sha256": sha256(canonical_json(content))}
-        return self._create(numbered(folder, number), json.dumps(sealed, indent=1, allow_nan=False).encode())
+        return put(self._store, numbered(folder, number), json.dumps(sealed, indent=1, allow_nan=False).encode())
 
     def read_record(self, folder: str, number: int, kind: type[SomeRecord]) -> SomeRecord:
         """The record, checked. Raises NotStored, Corrupt."""
@@ -52,37 +59,37 @@ class Keys:
             sealed = json.loads(raw)
             self.check(key, expected=sealed["sha256"], found=sha256(canonical_json(sealed["record"])))
             return kind.model_validate(sealed["record"])
-        except (ValueError, KeyError, TypeError) as error:  # pydantic's ValidationError is a ValueError
-            torn = not isinstance(error, ValidationError)
-            fact = f"{len(raw)} bytes that are not whole JSON" if torn else str(error)
-            raise Corrupt(f"{self._url}/{key}: expected a sealed {kind.__name__}, found {fact}. {REMEDY}") from error
+        except (ValueError, KeyError, TypeError) as error:
+            fact = f"{len(raw)} bytes that are not whole JSON"
+            if isinstance(error, KeyError):
+                fact = f"no {error}"
+            if isinstance(error, ValidationError):  # which is a ValueError, and says it in several lines
+                fact = "; ".join(f"{'.'.join(map(str, wrong['loc']))}: {wrong['msg']}" for wrong in error.errors())
+            raise Corrupt(
+                f"{self._store.url}/{key}: expected a sealed {kind.__name__}, found {fact}. {REMEDY}"
+            ) from error
 
     def numbers(self, folder: str) -> list[int]:
         """The numbers of the folder's records, ascending."""
-        paths = [entry["path"] for entry in self._objects.list_with_delimiter(folder)["objects"]]
+        paths = [entry["path"] for entry in self._store.objects.list_with_delimiter(folder)["objects"]]
         return sorted(int(match[1]) for path in paths if (match := re.search(r"/(\d{8})\.json$", path)))
 
     def folders(self, folder: str) -> list[str]:
         """The names of the folders inside, sorted."""
-        return sorted(path.rsplit("/", 1)[-1] for path in self._objects.list_with_delimiter(folder)["common_prefixes"])
+        return sorted(
+            path.rsplit("/", 1)[-1] for path in self._store.objects.list_with_delimiter(folder)["common_prefixes"]
+        )
 
     def check(self, key: str, *, expected: str, found: str) -> None:
         """Raise Corrupt, naming the key, unless both are equal."""
         if found != expected:
-            raise Corrupt(f"{self._url}/{key}: expected {expected}, found {found}. {REMEDY}")
-
-    def _create(self, key: str, data: bytes) -> bool:
-        try:
-            self._objects.put(key, data, mode="create", use_multipart=False)
-        except AlreadyExistsError:
-            return False
-        return True
+            raise Corrupt(f"{self._store.url}/{key}: expected {expected}, found {found}. {REMEDY}")
 
     def _read(self, key: str) -> bytes:
         try:
-            return bytes(self._objects.get(key).bytes())
+            return bytes(self._store.objects.get(key).bytes())
         except FileNotFoundError as error:
-            raise NotStored(f"{self._url}/{key} is not there. {REMEDY}") from error
+            raise NotStored(f"{self._store.url}/{key} is not there. {REMEDY}") from error
 
 
 REMEDY = "Restore it from a backup, or delete it and run the step that made it again."

@@ -25,10 +25,12 @@ from deltalake import CommitProperties, DeltaTable, Schema
 from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.transaction import AddAction, RemoveAction, create_table_with_add_actions
 
+from storage.additions import CONFIGURATION, MAX_LOST_RACES, NO_REBASE
 from storage.adjustment import adjusted_close, without_splits
 from storage.data_files import write_files
 from storage.errors import NotStored, StoreError, StoreNotWritable, VersionConflict, first_line
 from storage.queries import around, literal, query, touched, where
+from storage.restatements import COMMITTED, RestatementTable
 from storage.rows import (
     bucket_of,
     changed_values,
@@ -45,15 +47,9 @@ from storage.schemas import BARS, PRICES, conform
 from storage.store import Store
 
 READ_COLUMNS = ["ticker", "session", "open", "high", "low", "close", "adj_close", "volume", "dividend", "split"]
-CONFIGURATION = {
-    "delta.enableExpiredLogCleanup": "false",  # or old versions vanish after 30 days
-    "delta.checkpointInterval": "10",  # commits: opening a table reads those since, 2 ms; by default 100, up to 40 ms
-}
 TABLE = "prices"
 PARTITION = ["bucket", "year"]
-NO_REBASE = CommitProperties(max_commit_retries=0)  # rows were compared with one version: commit on top of it or not
 MAX_FILES_A_PARTITION = 24  # about a month of one-session appends before they are joined
-MAX_LOST_RACES = 50
 READ_AT_ONCE = 64  # tickers; each query costs more than it reads of a few, and beyond it is for memory
 LATER_SPLITS = "exp(sum(CASE WHEN split > 0 THEN ln(split) ELSE 0 END)) AS shares"  # for one share now
 
@@ -106,7 +102,7 @@ class PriceTable:
     def __init__(self, store: Store) -> None:
         self._store, self._url, self._options = store, store.table_url(TABLE), store.table_options
 
-    def upsert(self, bars: pd.DataFrame) -> Commit:
+    def upsert(self, bars: pd.DataFrame, *, source: str = "") -> Commit:
         """Insert new rows and replace changed ones, in one commit, or in none where nothing is new or changed.
 
         `bars`: the columns of `storage.schemas.BARS`, one row or more, in any order. Raises ValueError (a value that
@@ -116,27 +112,30 @@ class PriceTable:
             raise ValueError(
                 "Expected one bar or more, got an empty frame. A source without rows says so by its outcome."
             )
-        return self.upsert_parts([bars])
+        return self.upsert_parts([bars], source=source)
 
-    def upsert_parts(self, parts: Iterable[pd.DataFrame]) -> Commit:
-        """`upsert` of more bars than fit into memory, in one commit.
+    def upsert_parts(self, parts: Iterable[pd.DataFrame], *, source: str = "") -> Commit:
+        """`upsert` of more bars than fit into memory, in one commit; then the restatements, with the bars' `source`.
 
         `parts`: frames as `upsert` takes them, no two with tickers of one bucket (ValueError); gone through again
         when another writer was faster.
         """
+        restatements = RestatementTable(self._store)
         for _ in range(MAX_LOST_RACES):
             table = self._open() if self._exists() else None
             laid = _Laid()
             for bars in parts:
                 self._lay_part(table, bars, laid)
             try:
-                return self._commit(table, laid)
+                commit = self._commit(table, laid, lambda rows, version: restatements.intend(rows, version, source))
             except CommitFailedError:  # its files stay for `volcast gc`: an answer that was lost looks like this, too
                 continue
             except (DeltaError, OSError) as error:
                 raise StoreNotWritable(
                     f"{self._url}: the commit could not be written: {first_line(error)}. Run the same command again."
                 ) from error
+            restatements.complete()
+            return commit
         raise VersionConflict(f"{self._url}: lost the next version {MAX_LOST_RACES} times. See what else writes there.")
 
     def version(self) -> int | None:
@@ -167,7 +166,8 @@ class PriceTable:
             after = query(table, ["ticker", LATER_SPLITS], later).to_pandas().set_index("ticker")["shares"]
             goes_on = frame["ticker"].isin(after.index)
             frame["later_adjustment"] = frame["later_adjustment"].mask(goes_on, 1.0)
-            frame = without_splits(frame, frame["ticker"].map(after).fillna(1.0))
+            shares = frame["ticker"].map(after).astype("float64").fillna(1.0)  # of no rows, the tickers' dtype stays
+            frame = without_splits(frame, shares)
         return frame.assign(adj_close=adjusted_close(frame)).loc[:, READ_COLUMNS]
 
     def describe(
@@ -216,10 +216,6 @@ class PriceTable:
         found = query(self._open(), BARS.names, where(sorted(set(tickers)), first, None))
         return found.to_pandas(date_as_object=False)
 
-    def files(self, version: int) -> list[str]:
-        """The paths of a version's data files, below the table. Raises NotStored."""
-        return pa.table(self._open(version).get_add_actions())["path"].to_pylist()
-
     def _exists(self) -> bool:
         return DeltaTable.is_deltatable(self._url, storage_options=self._options)
 
@@ -264,7 +260,7 @@ class PriceTable:
         if rows.num_rows:
             laid.adds += write_files(self._store, TABLE, sorted_rows(rows))
 
-    def _commit(self, table: DeltaTable | None, laid: _Laid) -> Commit:
+    def _commit(self, table: DeltaTable | None, laid: _Laid, intend: Callable[[pd.DataFrame, int], str]) -> Commit:
         counts = (laid.inserted, laid.updated, laid.unchanged)
         if table is None:
             self._create(laid.adds)
@@ -272,10 +268,12 @@ class PriceTable:
         if not laid.adds:
             return Commit(table.version(), *counts)
         changes = pd.concat(laid.changes, ignore_index=True) if laid.changes else pd.DataFrame()
-        table.create_write_transaction(
-            [*laid.adds, *laid.removes], "append", table.schema(), PARTITION, commit_properties=NO_REBASE
-        )
-        return Commit(table.version() + 1, *counts, changes)
+        version = table.version() + 1
+        intent = {} if changes.empty else {COMMITTED: intend(changes, version)}
+        properties = CommitProperties(max_commit_retries=0, custom_metadata=intent)  # as NO_REBASE
+        actions = [*laid.adds, *laid.removes]
+        table.create_write_transaction(actions, "append", table.schema(), PARTITION, commit_properties=properties)
+        return Commit(version, *counts, changes)
 
     def _create(self, adds: list[AddAction]) -> None:
         """Table and first rows in one commit, so that of two creators one loses, and then upserts."""

@@ -3,6 +3,7 @@
 import pandas as pd
 
 from storage.additions import Additions
+from storage.queries import among
 from storage.schemas import QUARANTINE
 from storage.store import Store
 
@@ -17,11 +18,9 @@ class QuarantineTable:
 
     def add(self, rows: pd.DataFrame) -> int:
         """Keep the rows (ticker, session, rule, value, source, seen_at) that are not there yet; returns how many."""
-        known = self.read()[KEY].assign(known=True)
-        marked = rows.drop_duplicates(KEY).astype({"session": known["session"].dtype}).merge(known, on=KEY, how="left")
-        fresh = marked.loc[marked["known"].isna(), QUARANTINE.names]
-        self._table.add(fresh)
-        return len(fresh)
+        if rows.empty:
+            return 0
+        return self._table.add_new(rows, KEY, among=among("source", rows["source"]))
 
     def read(self, ticker: str | None = None) -> pd.DataFrame:
         """All rows, or a ticker's: ticker, session (datetime64), rule, value, source, seen_at; by the first three."""

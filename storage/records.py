@@ -7,12 +7,15 @@ Each holds the one before it, so that any forecast walks back to the rows that i
 """
 
 from datetime import date
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, JsonValue, StringConstraints
 
+from storage.errors import Corrupt
+
 # Letters, digits and . _ = ^ -, so that BRK-B, ^GSPC, BF.B and EURUSD=X fit; never only dots ("..", a folder above).
 NAME_PATTERN = r"^[A-Za-z0-9._=^-]*[A-Za-z0-9_=^-][A-Za-z0-9._=^-]*$"
+REMAKE = "Another program wrote it; run the step that makes it again."
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
 
 
@@ -63,6 +66,21 @@ class Manifest(Record):
     parents: tuple[ArtifactRef, ...]
     facts: dict[str, JsonValue]
     provenance: Provenance
+
+    def fact(self, name: str) -> Any:
+        """A fact that this kind of artifact always has. Raises Corrupt where it lacks."""
+        if name not in self.facts:
+            raise Corrupt(
+                f"{self.ref}: expected the fact {name}, found {', '.join(sorted(self.facts)) or 'none'}. {REMAKE}"
+            )
+        return self.facts[name]
+
+    @property
+    def parent(self) -> ArtifactRef:
+        """What it was made from, in the first place. Raises Corrupt where nothing is named."""
+        if not self.parents:
+            raise Corrupt(f"{self.ref}: expected what it was made from, found none. {REMAKE}")
+        return self.parents[0]
 
     @property
     def ref(self) -> ArtifactRef:

@@ -2,28 +2,36 @@
 
 1. kept prices versions: the newest ones, and each that a kept manifest walks back to; kept manifests: those that an
    alias points at, and the newest versions of each artifact
-2. what may go: data files of the prices that no kept version names, those of the ledger that its newest version does
-   not name, blobs that no manifest names, staged frames, checkpoints of trainings that were stopped
-3. only what is older than a day: a run that is under way may still need what is younger
+2. what may go: data files of the prices that no kept version names, those of the other tables that their newest
+   version does not name, blobs that no manifest names, staged frames, checkpoints of trainings that were stopped
+3. only what is older than a day, and a data file only a day after the commit that replaced it: a run that is under
+   way may still need it
+4. a blob goes by way of `trash/`, for a run may put it into a new version meanwhile: after it was moved there, the
+   manifests are read once more, and it is put back if one names it. One that comes later finds the blob gone, and
+   creates it again (storage/artifacts.py)
 """
 
 from collections.abc import Collection
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from itertools import groupby
 
 import obstore
-import pyarrow as pa
 from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError
 
 from storage.artifacts import ArtifactStore
-from storage.errors import Corrupt
+from storage.errors import Corrupt, first_line
 from storage.keys import blob_key
-from storage.ledger import FORECAST_TABLE, SCORE_TABLE
-from storage.prices import TABLE, PriceTable
+from storage.prices import TABLE as PRICE_TABLE
+from storage.prices import PriceTable
 from storage.records import ArtifactRef, Manifest
 from storage.store import Store
+from storage.verify import TABLES
 
 KEPT_VERSIONS = 10  # of each artifact, besides those that an alias points at
 SAFE_AGE = timedelta(days=1)
+TRASH = "trash"
 
 
 def find_garbage(store: Store, *, keep_versions: int, now: datetime | None = None) -> dict[str, int]:
@@ -35,53 +43,76 @@ def find_garbage(store: Store, *, keep_versions: int, now: datetime | None = Non
         raise ValueError(f"Expected to keep one version of the prices or more, not {keep_versions}.")
     before = (now or datetime.now(UTC)) - SAFE_AGE
     artifacts = ArtifactStore(store)
-    manifests = [artifacts.get(*place) for place in artifacts.all_versions()]
-    blobs = {blob_key(blob) for manifest in manifests for blob in manifest.files.values()}
+    manifests = _manifests(artifacts)
     old = _old(store, "staging", before, kept=()) | _old(store, "checkpoints", before, kept=())
-    old |= _old(store, "blobs", before, kept=blobs)
-    for table in (FORECAST_TABLE, SCORE_TABLE):
-        old |= _never_committed(store, table, before)
-    return old | _old_prices(store, before, _versions_behind(artifacts, manifests), keep_versions)
+    old |= _old(store, "blobs", before, kept=_blobs_of(manifests))
+    newest = PriceTable(store).version() or 0
+    named = _versions_behind(artifacts, manifests) | set(range(max(0, newest - keep_versions + 1), newest + 1))
+    for table in TABLES:
+        old |= _old_files(store, table, before, named if table == PRICE_TABLE else ())
+    return old
 
 
 def remove(store: Store, garbage: dict[str, int]) -> None:
     """Take it away."""
-    if garbage:
-        obstore.delete(store.objects, list(garbage))
+    blobs = [key for key in garbage if key.startswith("blobs/")]
+    others = [key for key in garbage if key not in blobs]
+    if others:
+        obstore.delete(store.objects, others)
+    for key in blobs:
+        with suppress(FileNotFoundError):  # another gc was faster
+            obstore.rename(store.objects, key, f"{TRASH}/{key}")
+    _empty_trash(store)
+
+
+def _empty_trash(store: Store) -> None:
+    """Also of a gc that was stopped."""
+    trash = [entry["path"] for chunk in obstore.list(store.objects, TRASH) for entry in chunk]
+    named = _blobs_of(_manifests(ArtifactStore(store))) if trash else set()
+    for key in trash:
+        blob = key.removeprefix(f"{TRASH}/")
+        with suppress(FileNotFoundError):
+            if blob in named:
+                obstore.rename(store.objects, key, blob)
+            else:
+                obstore.delete(store.objects, key)
+
+
+def _manifests(artifacts: ArtifactStore) -> list[Manifest]:
+    """Of all versions, by kind, name and number."""
+    return [artifacts.get(*place) for place in artifacts.all_versions()]
+
+
+def _blobs_of(manifests: list[Manifest]) -> set[str]:
+    return {blob_key(blob) for manifest in manifests for blob in manifest.files.values()}
 
 
 def _versions_behind(artifacts: ArtifactStore, manifests: list[Manifest]) -> set[int]:
     """The prices versions behind the manifests that are kept."""
-    newest = {(m.kind, m.name): artifacts.versions(m.kind, m.name)[-KEPT_VERSIONS:] for m in manifests}
     targets = {(e.kind, e.name, e.version) for place in artifacts.aliases() if (e := artifacts.alias(*place))}
-    kept = [m for m in manifests if m.version in newest[m.kind, m.name] or (m.kind, m.name, m.version) in targets]
+    kept = [m for m in manifests if (m.kind, m.name, m.version) in targets]
+    for _, versions in groupby(manifests, key=lambda m: (m.kind, m.name)):  # they come in this order
+        kept += list(versions)[-KEPT_VERSIONS:]
     steps = [step for manifest in kept for step in artifacts.walk(manifest)]
-    return {step.version for step in steps if isinstance(step, ArtifactRef) and step.kind == TABLE}
+    return {step.version for step in steps if isinstance(step, ArtifactRef) and step.kind == PRICE_TABLE}
 
 
-def _old_prices(store: Store, before: datetime, named: set[int], keep_versions: int) -> dict[str, int]:
-    table = PriceTable(store)
-    newest = table.version()
-    if newest is None:
-        return {}
-    wanted = named | set(range(max(0, newest - keep_versions + 1), newest + 1))
-    needed = {f"{TABLE}/{path}" for version in wanted for path in table.files(version)}
-    if not needed:
-        raise Corrupt(
-            f"{store.url}: no version of the prices names a file. Look with: volcast verify. Nothing was removed."
-        )
-    old = _old(store, TABLE, before, kept=needed)
-    return {key: size for key, size in old.items() if key.startswith(f"{TABLE}/bucket=")}  # never the log
-
-
-def _never_committed(store: Store, table: str, before: datetime) -> dict[str, int]:
-    """Files of a table that only grows which its newest version does not name: of writers that lost or died."""
-    url = store.table_url(table)
+def _old_files(store: Store, table: str, before: datetime, kept: Collection[int]) -> dict[str, int]:
+    """Data files of a table that neither its newest version names, nor a kept one, nor any before that time did."""
+    url, hours = store.table_url(table), max(0, round((datetime.now(UTC) - before) / timedelta(hours=1)))
     if not DeltaTable.is_deltatable(url, storage_options=store.table_options):
         return {}
-    named = pa.table(DeltaTable(url, storage_options=store.table_options).get_add_actions())["path"].to_pylist()
-    old = _old(store, table, before, kept={f"{table}/{path}" for path in named})
-    return {key: size for key, size in old.items() if key.endswith(".parquet") and "/_delta_log/" not in key}
+    try:
+        delta = DeltaTable(url, storage_options=store.table_options)
+        paths = delta.vacuum(
+            hours, dry_run=True, enforce_retention_duration=False, full=True, keep_versions=sorted(kept) or None
+        )
+    except (DeltaError, OSError) as error:
+        raise Corrupt(f"{url}: {first_line(error)}. Look with: volcast verify. Nothing was removed.") from error
+    if not delta.file_uris():
+        raise Corrupt(f"{url}: its newest version names no file. Look with: volcast verify. Nothing was removed.")
+    files = {entry["path"]: entry["size"] for chunk in obstore.list(store.objects, table) for entry in chunk}
+    return {key: files[key] for path in paths if (key := f"{table}/{path}") in files}
 
 
 def _old(store: Store, folder: str, before: datetime, *, kept: Collection[str]) -> dict[str, int]:

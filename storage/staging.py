@@ -22,23 +22,31 @@ class StagedFrame(BaseModel):
 
 def stage(store: Store, frame: pd.DataFrame) -> StagedFrame:
     """Lay `frame` down under a key of its own, without its index; `discard` it once it has been used."""
-    table = pa.Table.from_pandas(frame, preserve_index=False)
-    sink = pa.BufferOutputStream()
-    # Arrow's own format: Parquet has no seconds, and would give datetime64[s] back as datetime64[ms].
-    with pa.ipc.new_file(sink, table.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
-        writer.write_table(table)
     key = f"staging/{uuid.uuid4().hex}.arrow"
-    put(store, key, sink.getvalue().to_pybytes())
+    put(store, key, to_arrow(frame))
     return StagedFrame(key=key, rows=len(frame))
 
 
 def unstage(store: Store, staged: StagedFrame) -> pd.DataFrame:
     """The frame that `stage` laid down, with the same dtypes. Raises FileNotFoundError once it has been discarded."""
-    content = bytes(obstore.get(store.objects, staged.key).bytes())
-    return pa.ipc.open_file(pa.py_buffer(content)).read_all().to_pandas()
+    return from_arrow(bytes(obstore.get(store.objects, staged.key).bytes()))
 
 
 def discard(store: Store, staged: StagedFrame) -> None:
     """Take a frame away; one that is gone already is no error, as when a step runs a second time."""
     with suppress(FileNotFoundError):
         obstore.delete(store.objects, staged.key)
+
+
+def to_arrow(frame: pd.DataFrame) -> bytes:
+    """Arrow's own format: Parquet has no seconds, and would give datetime64[s] back as datetime64[ms]."""
+    table = pa.Table.from_pandas(frame, preserve_index=False)
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, table.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
+        writer.write_table(table)
+    return sink.getvalue().to_pybytes()
+
+
+def from_arrow(content: bytes) -> pd.DataFrame:
+    """The frame that `to_arrow` was given, with the same dtypes."""
+    return pa.ipc.open_file(pa.py_buffer(content)).read_all().to_pandas()

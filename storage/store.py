@@ -1,10 +1,11 @@
 """One root at any URL: a folder, or a bucket of S3, Google Cloud or Azure. No other code knows which.
 
-data = open_store("./data")
-data = open_store("s3://bucket/volcast")     # credentials from AWS_*, GOOGLE_* or AZURE_*
+data = open_store("./data")                                  # to read: nothing is written, not even a probe
+data = open_store("s3://bucket/volcast", writable=True)      # credentials from AWS_*, GOOGLE_* or AZURE_*
 """
 
 import os
+import re
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -15,16 +16,21 @@ from uuid import uuid4
 from obstore.exceptions import AlreadyExistsError, BaseError
 from obstore.store import LocalStore, MemoryStore, ObjectStore, from_url
 
-from storage.errors import StoreError, StoreNotWritable, StoreUnsafe, first_line
+from storage.errors import NotStored, StoreError, StoreNotWritable, StoreUnsafe, first_line
 
 ENVIRONMENT_OF = {"s3": "AWS_", "gs": "GOOGLE_", "az": "AZURE_"}
 # The library's default keeps trying for three minutes: too long to learn that an endpoint is misspelt.
 MAX_RETRIES, RETRY_TIMEOUT = 5, timedelta(seconds=30)
 
+CONTROL = r"[\x00-\x1f\x7f]"
+ODD_IN_A_FOLDER = CONTROL + r"|[\\|^\[\]]|%[0-9A-Fa-f]{2}"  # Delta Lake takes the path for another one, or for none
+
+_checked: dict[str, bool] = {}  # URL of a root that this process has opened -> whether it was found writable
+
 
 @dataclass(frozen=True, kw_only=True)
 class Store:
-    """An opened root, probed: it can be written, and a key that was put once cannot be put again."""
+    """An opened root. One that was opened to be written was probed: it refuses to put a key a second time."""
 
     url: str  # canonical: absolute, no trailing slash
     objects: ObjectStore
@@ -42,34 +48,44 @@ class Store:
         return f"{self.url}/{name}"
 
 
-def open_store(url_or_path: str) -> Store:
-    """Open the root, making a local folder where there is none.
+def open_store(url_or_path: str, *, writable: bool = False) -> Store:
+    """Open the root to read it, or, with `writable`, to write to it as well; then a local folder is made if need be.
 
     Takes a path, file:///…, s3://…, gs://…, az://… or memory:// (empty, and gone with the object; for tests).
-    Raises ValueError (no such kind of URL), StoreNotWritable, StoreUnsafe.
+    Raises ValueError (no such kind of URL), NotStored (nothing to read there), StoreNotWritable, StoreUnsafe.
     """
+    _require_plain(url_or_path, CONTROL)  # a tab would vanish from a URL
     scheme = urlsplit(url_or_path).scheme if "://" in url_or_path else "path"
     if scheme in ("path", "file"):
-        store = _open_folder(_folder_of(url_or_path))
+        store = _open_folder(_folder_of(url_or_path), writable)
     elif scheme == "memory":
-        store = Store(url="memory://", objects=MemoryStore(), folder=None, table_options={})
+        return Store(url="memory://", objects=MemoryStore(), folder=None, table_options={})
     elif scheme in ENVIRONMENT_OF:
         store = _open_bucket(url_or_path.rstrip("/"), ENVIRONMENT_OF[scheme])
     else:
         raise ValueError(f"{url_or_path}: expected a path, file://, s3://, gs:// or az://, got {scheme}://.")
-    _probe(store)
+    if writable and not _checked.get(store.url):
+        _probe(store)
+    elif store.folder is None and store.url not in _checked:
+        _require_keys(store)
+    _checked[store.url] = writable or _checked.get(store.url, False)
     return store
 
 
-def put(store: Store, key: str, content: bytes) -> None:
-    """Create the key, whole or not at all. Raises StoreNotWritable (a full disk, no right to write)."""
+def put(store: Store, key: str, content: bytes, *, replace: bool = False) -> bool:
+    """Create the key, or with `replace` put it instead of what is there, whole or not at all; False for a key that is
+    taken. Raises StoreNotWritable (a full disk, no right to write).
+    """
     try:
-        store.objects.put(key, content, mode="create", use_multipart=False)
+        store.objects.put(key, content, mode="overwrite" if replace else "create", use_multipart=False)
+    except AlreadyExistsError:
+        return False
     except (OSError, BaseError) as error:
         raise StoreNotWritable(
             f"{store.url}/{key}: {len(content):,} bytes could not be written: {first_line(error)}. "
             "Nothing was committed. Make room, or give another root; then run the same command again."
         ) from error
+    return True
 
 
 def _folder_of(url_or_path: str) -> Path:
@@ -83,10 +99,21 @@ def _folder_of(url_or_path: str) -> Path:
     return Path(unquote(parts.path)).resolve()
 
 
-def _open_folder(folder: Path) -> Store:
+def _require_plain(text: str, odd: str) -> None:
+    if found := re.search(odd, text):
+        raise ValueError(
+            f"{text!r}: expected a store without {found[0]!r} in its name: the tables would lie elsewhere, or nowhere. "
+            "Nothing was written. Give another one with: --store"
+        )
+
+
+def _open_folder(folder: Path, writable: bool) -> Store:
+    _require_plain(str(folder), ODD_IN_A_FOLDER)
+    if not writable and not folder.is_dir():
+        raise _no_store(folder.as_uri())
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        TemporaryFile(dir=folder).close()  # obstore tries for ever where files cannot be made, as in /proc
+        if writable:
+            folder.mkdir(parents=True, exist_ok=True)
         objects = LocalStore(folder)
     except (OSError, BaseError) as error:
         raise _not_writable(folder.as_uri(), error) from error
@@ -105,10 +132,28 @@ def _open_bucket(url: str, prefix: str) -> Store:
     return Store(url=url, objects=objects, folder=None, table_options=options)
 
 
+def _require_keys(store: Store) -> None:
+    """A bucket has no folders: where no key lies below the root, there is no store."""
+    try:
+        is_empty = not any(len(chunk) for chunk in store.objects.list())
+    except (OSError, BaseError) as error:
+        raise StoreError(
+            f"{store.url} cannot be read: {first_line(error)}. Check credentials, region and endpoint."
+        ) from error
+    if is_empty:
+        raise _no_store(store.url)
+
+
+def _no_store(url: str) -> StoreError:
+    return NotStored(f"{url}: there is no store; volcast ingest begins one. Give the right one with: --store")
+
+
 def _probe(store: Store) -> None:
     """Put one key twice; the second time must be refused, or two writers could both take one version."""
     key = f".volcast-probe-{uuid4().hex}"
     try:
+        if store.folder is not None:
+            TemporaryFile(dir=store.folder).close()  # obstore tries for ever where files cannot be made, as in /proc
         store.objects.put(key, b"first", mode="create", use_multipart=False)
         refused = _refuses_second_put(store, key)
         store.objects.delete(key)

@@ -3,7 +3,7 @@
 1. manifests and aliases: sealed, with the parents that they name; their blobs: sha256
 2. Delta tables: no empty or torn log entry, the newest version opens, each of its data files is there with the size in
    the log, its sha256 is the one in its name, and every page of it decodes
-3. frames left under staging/ by a run that was stopped
+3. frames left under staging/, and restatements under intents/, by a run that was stopped
 """
 
 import json
@@ -20,6 +20,7 @@ from storage.artifacts import ArtifactStore
 from storage.data_files import recorded_sha256
 from storage.errors import NotStored, StoreError, first_line
 from storage.keys import Keys, sha256
+from storage.restatements import intents
 from storage.store import Store
 
 TABLES = ("prices", "quarantine", "restatements", "events", "forecasts", "scores")
@@ -43,6 +44,9 @@ def verify(store: Store) -> Iterator[Finding]:
     left = [entry["path"] for chunk in obstore.list(store.objects, "staging") for entry in chunk]
     if left:
         words = f"{store.url}/staging: {len(left)} frames that a stopped run left. volcast gc removes them after a day."
+        yield Finding(words, damage=False)
+    if waiting := intents(store):
+        words = f"{store.url}/intents: restatements of {len(waiting)} ingests that died. The next ingest settles them."
         yield Finding(words, damage=False)
 
 

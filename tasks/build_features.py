@@ -33,7 +33,7 @@ def build_features(snapshot: Snapshot, training: TrainingSettings) -> FeatureSet
         facts=facts,
         provenance=provenance(source=snapshot.source),
     )
-    ref = ArtifactStore(open_store(snapshot.store)).put(draft).ref
+    ref = ArtifactStore(open_store(snapshot.store, writable=True)).put(draft).ref
     features = FeatureSet(artifact=ref, snapshot=snapshot, rows=facts["rows"], train_rows=facts["train_rows"])
     keep(features, prepared)
     counts = (features.rows, features.train_rows, features.rows - features.train_rows)

@@ -41,7 +41,7 @@ def check_health(
     data: DataSettings, training: TrainingSettings, watch: WatchSettings, drift: InputDrift | None
 ) -> Health:
     """How things stand, as a version of the artifact `health`."""
-    store = open_store(root_of(data.store, data.source))
+    store = open_store(root_of(data.store, data.source), writable=True)
     health = health_of(store, data, training, watch, drift)
     draft = Draft(
         kind="health",
@@ -83,7 +83,7 @@ def present_health(data: DataSettings) -> Health | None:
     if Ledger(store).newest_cutoff(training.recipe) is None:
         return None
     newest = ArtifactStore(store).newest("health", training.recipe)
-    facts: Any = newest.facts["drift"] if newest else None
+    facts: Any = newest.fact("drift") if newest else None
     drift = None if facts is None else InputDrift.model_validate(facts)
     return health_of(store, data, training, WatchSettings(), drift)
 

@@ -23,7 +23,7 @@ from tasks.stored import champion_version
 
 def with_stored_tickers(data: DataSettings) -> DataSettings:
     """Where no tickers are asked for, those that are stored; before any are, those that the source holds."""
-    table = PriceTable(open_store(root_of(data.store, data.source)))
+    table = PriceTable(open_store(root_of(data.store, data.source), writable=True))
     if data.tickers or table.version() is None:
         return data
     return data.model_copy(update={"tickers": tuple(table.tickers())})
@@ -72,7 +72,7 @@ def _is_forecast(store: Store, data: DataSettings, name: str) -> bool:
 
 def _is_looked_at(store: Store, name: str, session: date) -> bool:
     newest = ArtifactStore(store).newest("health", name)
-    return newest is not None and newest.facts["session"] == str(session)
+    return newest is not None and newest.fact("session") == str(session)
 
 
 def skipped_day(data: DataSettings, why: str) -> Daily:

@@ -18,7 +18,7 @@ from tasks.stored import SCORES_FILE, champion_version, read_model
 def evaluate_model(model: ModelVersion, training: TrainingSettings) -> Scorecard:
     """The scorecard as a version, with the decision about promotion in it."""
     features, name, method = model.scaler.features, model.artifact.name, training.method()
-    artifacts = ArtifactStore(open_store(features.snapshot.store))
+    artifacts = ArtifactStore(open_store(features.snapshot.store, writable=True))
     present = champion_version(artifacts, name)
     champion = None if present in (None, model.artifact.version) else read_model(artifacts, name, present)[1]
     own = read_model(artifacts, name, model.artifact.version)[1]

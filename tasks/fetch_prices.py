@@ -60,7 +60,7 @@ def fetch_prices(plan: IngestPlan, batch: Batch) -> Fetched:
 
     A busy source is asked again for the tickers that it refused, until the plan's deadline.
     """
-    source, store, log = open_source(plan.source), open_store(plan.root), get_run_logger()
+    source, store, log = open_source(plan.source), open_store(plan.root, writable=True), get_run_logger()
     stored = what_is_stored(store, batch.tickers, plan.recheck_sessions)
     run_id, attempt = str(task_run.id), task_run.run_count or 0
     answers = _answered.pop(run_id, {})

@@ -80,7 +80,7 @@ def scorecard_of_model(url: str, model: ArtifactRef) -> Scorecard:
     artifacts = ArtifactStore(open_store(url))
     for version in reversed(artifacts.versions("scorecard", model.name)):
         manifest = artifacts.get("scorecard", model.name, version)
-        if manifest.parents[0].version == model.version:
+        if manifest.parent.version == model.version:
             return scorecard_of(artifacts, url, manifest)
     raise NotStored(f"{model} has no scorecard in {url}. Score it with: volcast retrain --force")
 
@@ -96,7 +96,7 @@ def skipped(found: Found) -> Scorecard:
 def _same_inputs(artifacts: ArtifactStore, url: str, name: str, inputs: str) -> Scorecard | None:
     for version in artifacts.versions("scorecard", name)[: -RECENT - 1 : -1]:
         manifest = artifacts.get("scorecard", name, version)
-        if manifest.facts["inputs"] == inputs:
+        if manifest.fact("inputs") == inputs:
             return scorecard_of(artifacts, url, manifest)
     return None
 

@@ -15,7 +15,7 @@ from tasks.stored import SCALER_FILE
 @task(task_run_name="fit scalers on {training.fit_scalers_on} rows")
 def fit_scaler(features: FeatureSet, training: TrainingSettings) -> FittedScaler:
     """The recipe's scaler, as float64 buffers."""
-    artifacts, method = ArtifactStore(open_store(features.snapshot.store)), training.method()
+    artifacts, method = ArtifactStore(open_store(features.snapshot.store, writable=True)), training.method()
     scaler = method.scaler(read_prepared(features, method))
     draft = Draft(
         kind="scaler",

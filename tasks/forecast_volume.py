@@ -22,7 +22,7 @@ def forecast_volume(snapshot: Snapshot, training: TrainingSettings, choice: Choi
 
     Raises NotEnoughSessions when no ticker can be forecast.
     """
-    artifacts, model = ArtifactStore(open_store(snapshot.store)), None if choice.why else choice.champion
+    artifacts, model = ArtifactStore(open_store(snapshot.store, writable=True)), None if choice.why else choice.champion
     if model is None:
         method, forecasts = training.method(), fallback_frame(read_panel(snapshot))
     else:

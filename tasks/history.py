@@ -57,7 +57,7 @@ def history_of(artifacts: ArtifactStore, store_url: str, name: str) -> History:
             trained=manifest.created_at.date(),
             cutoff=record.scaler.features.snapshot.cutoff,
             loss=record.final_loss,
-            seed=int(str(manifest.facts["seed"])),
+            seed=manifest.fact("seed"),
             score=score,
             verdict=verdict,
             is_champion=version == champion,
@@ -69,12 +69,12 @@ def history_of(artifacts: ArtifactStore, store_url: str, name: str) -> History:
 def _scorecards(artifacts: ArtifactStore, name: str) -> dict[int, Manifest]:
     """Version of a model -> its newest scorecard."""
     found = [artifacts.get("scorecard", name, version) for version in artifacts.versions("scorecard", name)]
-    return {manifest.parents[0].version: manifest for manifest in found}
+    return {manifest.parent.version: manifest for manifest in found}
 
 
 def _scored(artifacts: ArtifactStore, name: str, scorecard: Manifest | None) -> tuple[str, str]:
     if scorecard is None:
         return NOT_SCORED, ""
-    method = stored_method(artifacts, name, scorecard.parents[0].version)
+    method = stored_method(artifacts, name, scorecard.parent.version)
     own = json.loads(artifacts.read(scorecard, SCORES_FILE))[MODEL]
-    return f"{method.metric_name} {method.metric(own)}", str(scorecard.facts["verdict"])
+    return f"{method.metric_name} {method.metric(own)}", scorecard.fact("verdict")

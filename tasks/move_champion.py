@@ -60,11 +60,10 @@ def move_words(entry: AliasEntry) -> str:
 
 
 def _artifacts(root: str, model: str) -> ArtifactStore:
-    artifacts = ArtifactStore(open_store(root))
-    known = artifacts.names("model")
+    known = ArtifactStore(open_store(root)).names("model")
     if model not in known:
         raise NotStored(f"No model {model} in {root}. It holds: {', '.join(known) or 'none'}.")
-    return artifacts
+    return ArtifactStore(open_store(root, writable=True))
 
 
 def _stated(reason: str) -> str:

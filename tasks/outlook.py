@@ -69,12 +69,11 @@ def read_forecast(store: Store, name: str, version: int) -> StoredForecast:
     """A version of a forecast that looks ahead. Raises NotStored, Corrupt."""
     artifacts = ArtifactStore(store)
     manifest = artifacts.get("forecast", name, version)
-    facts: dict[str, Any] = manifest.facts
     *models, prices = manifest.parents  # a fallback's has no model
     return StoredForecast(
         ref=manifest.ref,
-        cutoff=date.fromisoformat(facts["cutoff"]),
-        author=str(models[0]) if models else f"{facts['by']}, a fallback: {facts['why']}",
+        cutoff=date.fromisoformat(manifest.fact("cutoff")),
+        author=str(models[0]) if models else f"{manifest.fact('by')}, a fallback: {manifest.fact('why')}",
         prices_version=prices.version,
         simulated=manifest.provenance.source.startswith("simulated"),
         frame=read_frame(artifacts, manifest.ref, FORECAST_FILE),

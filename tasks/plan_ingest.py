@@ -70,7 +70,7 @@ def plan_ingest(data: DataSettings) -> IngestPlan:
     """Raises SourceError for a source that is not there, StoreError for a store that cannot be written."""
     source = open_source(data.source)
     require_event_source(data)
-    root = open_store(root_of(data.store, data.source)).url
+    root = open_store(root_of(data.store, data.source), writable=True).url
     tickers = tuple(dict.fromkeys(ticker.upper() for ticker in data.tickers)) or tuple(source.tickers())
     plan = IngestPlan(
         root=root,

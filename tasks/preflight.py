@@ -24,7 +24,7 @@ def check(data: DataSettings, training: TrainingSettings | None = None) -> None:
     if data.source != STORED:
         open_source(data.source).tickers()
         require_event_source(data)
-    open_store(root_of(data.store, data.source))
+    open_store(root_of(data.store, data.source), writable=True)
 
 
 def check_backtest(data: DataSettings, request: BacktestSettings) -> None:

@@ -14,7 +14,7 @@ from tasks.stored import CHAMPION, REFUSED, champion_version
 def promote_model(scorecard: Scorecard, answer: Answer) -> Outcome:
     """Moves the champion's alias when scorecard and answer say so; a present champion stays without a new entry."""
     model, root = scorecard.model.artifact, scorecard.model.scaler.features.snapshot.store
-    artifacts = ArtifactStore(open_store(root))
+    artifacts = ArtifactStore(open_store(root, writable=True))
     outcome = _outcome(scorecard, answer)
     if outcome.name == "Promoted" and champion_version(artifacts, model.name) != model.version:
         artifacts.set_alias("model", model.name, CHAMPION, model.version, outcome.words)

@@ -32,7 +32,7 @@ def publish_forecast(batch: ForecastBatch, training: TrainingSettings, choice: C
     if why := why_not_live(batch, training):
         get_run_logger().info("%s %s: not in the ledger", batch.artifact, why)
     else:
-        added = Ledger(open_store(batch.snapshot.store)).record_forecasts(ledger_rows(batch, choice))
+        added = Ledger(open_store(batch.snapshot.store, writable=True)).record_forecasts(ledger_rows(batch, choice))
         get_run_logger().info("%s: %d rows new in the ledger", batch.artifact, added)
     return batch
 

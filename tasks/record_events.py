@@ -39,7 +39,11 @@ ANSWERED = (Outcome.OK, Outcome.EMPTY)
 )
 def record_events(plan: IngestPlan) -> Announcements | None:
     """One commit, or none without news; None without a source. What failed is logged, and named in the result."""
-    source, log, table = open_event_source(plan.events), get_run_logger(), EventTable(open_store(plan.root))
+    source, log, table = (
+        open_event_source(plan.events),
+        get_run_logger(),
+        EventTable(open_store(plan.root, writable=True)),
+    )
     if source is None:
         log.info("no source of announcements (--events)")
         return None

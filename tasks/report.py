@@ -4,7 +4,6 @@ import base64
 import re
 from collections.abc import Mapping, Sequence
 
-import obstore
 import pandas as pd
 from prefect import get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
@@ -13,7 +12,7 @@ from models.recipes import DEFAULT_RECIPE
 from models.words import listed
 from storage.artifacts import ArtifactStore
 from storage.records import ForecastBatch, Report, Scorecard, Snapshot
-from storage.store import open_store
+from storage.store import open_store, put
 from tasks.frames import to_parquet
 from tasks.methods.protocol import Method, Names, Plot
 from tasks.methods.registry import method_from
@@ -50,7 +49,7 @@ def write_report(batch: ForecastBatch, scorecard: Scorecard | None) -> Report:
 
     Beside a fallback's forecast the scorecard is that of a model which did not make it, and its plots are left out.
     """
-    store, forecasts = open_store(batch.snapshot.store), _forecasts(batch)
+    store, forecasts = open_store(batch.snapshot.store, writable=True), _forecasts(batch)
     folder = f"reports/{batch.artifact.name}/v{batch.artifact.version}"
     plots = _forecast_plots(_method(batch), batch.snapshot, forecasts)
     plots += model_plots(scorecard) if scorecard and batch.model else []
@@ -63,7 +62,7 @@ def write_report(batch: ForecastBatch, scorecard: Scorecard | None) -> Report:
         by_another = [] if batch.model else [f"**The forecast is not by this model, but by {batch.author}.**"]
         files["scorecard.md"] = "\n\n".join([*by_another, markdown(scorecard)]).encode()
     for name, data in files.items():
-        obstore.put(store.objects, f"{folder}/{name}", data)
+        put(store, f"{folder}/{name}", data, replace=True)
     where = {name: f"{store.folder or store.url}/{folder}/{name}" for name in files}
     get_run_logger().info("report in %s/%s", store.folder or store.url, folder)
     return Report(batch=batch, scorecard=scorecard, files=where)

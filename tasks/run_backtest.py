@@ -85,7 +85,7 @@ def _keep(snapshot: Snapshot, request: BacktestSettings, span: TestSpan, frame: 
         },
         provenance=provenance(source=snapshot.source, seed=request.seed),
     )
-    return ArtifactStore(open_store(snapshot.store)).put(draft).ref
+    return ArtifactStore(open_store(snapshot.store, writable=True)).put(draft).ref
 
 
 def _result(snapshot: Snapshot, path: str, frame: pd.DataFrame, train: pd.DataFrame) -> BacktestResult:

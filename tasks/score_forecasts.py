@@ -19,7 +19,7 @@ LOOK_BACK = 63  # sessions: an actual that comes later than a quarter is not wai
 @task(task_run_name="score the forecasts of sessions up to {snapshot.cutoff}")
 def score_forecasts(snapshot: Snapshot) -> int:
     """How many scores are new. The volume is the one known now; a later restatement does not change a score."""
-    store = open_store(snapshot.store)
+    store = open_store(snapshot.store, writable=True)
     ledger = Ledger(store)
     pending = ledger.pending(first=session_before(snapshot.cutoff, LOOK_BACK), last=snapshot.cutoff)
     added = 0

@@ -1,7 +1,7 @@
 """Commit what passed the rules, keep what did not, and say how it went."""
 
 from collections.abc import Iterator
-from datetime import UTC, date, datetime
+from datetime import date
 
 import pandas as pd
 from prefect import get_run_logger, task
@@ -10,7 +10,6 @@ from pydantic import BaseModel, ConfigDict
 from storage.prices import Commit, PriceTable
 from storage.quarantine import QuarantineTable
 from storage.records import PriceCounts, Snapshot
-from storage.restatements import RestatementTable
 from storage.rows import bucket_of
 from storage.staging import StagedFrame, discard, unstage
 from storage.store import Store, open_store
@@ -56,13 +55,13 @@ class Ingested(BaseModel):
 @task(task_run_name="store prices of {plan.source}")
 def store_prices(plan: IngestPlan, checked: list[Checked]) -> Ingested:
     """One commit for all batches, or none when no row is new or changed. Version -1: nothing has ever been stored."""
-    store = open_store(plan.root)
+    store = open_store(plan.root, writable=True)
     bad = _gather(store, [batch.quarantined for batch in checked])
     if len(bad):
         QuarantineTable(store).add(bad)
     good = _Buckets(store, plan, checked)
-    commit = PriceTable(store).upsert_parts(good) if good.parts else None
-    changed = _record_restatements(store, plan, commit)
+    commit = PriceTable(store).upsert_parts(good, source=plan.source) if good.parts else None
+    changed = _log_restatements(commit)
     for batch in checked:
         discard(store, batch.good)
         discard(store, batch.quarantined)
@@ -137,17 +136,11 @@ def _gather(store: Store, staged: list[StagedFrame]) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
 
-def _record_restatements(store: Store, plan: IngestPlan, commit: Commit | None) -> pd.DataFrame:
-    """Keep what a commit changed of history, and log it; gives the ticker and session of each row, once."""
+def _log_restatements(commit: Commit | None) -> pd.DataFrame:
+    """Log what a commit changed of history; gives the ticker and session of each row, once."""
     if commit is None or commit.changes.empty:
         return pd.DataFrame({"ticker": [], "session": []})
-    rows = commit.changes.assign(
-        seen_at=pd.Timestamp(datetime.now(UTC)),
-        version_before=commit.version - 1,
-        version_after=commit.version,
-        source=plan.source,
-    )
-    RestatementTable(store).add(rows)
+    rows = commit.changes
     kinds = rows.groupby(["ticker", "column"], sort=False)["session"].agg(["size", "min"]).head(LOGGED)
     for (ticker, column), size, first in zip(kinds.index, kinds["size"], kinds["min"], strict=True):
         words = f"{ticker}: {column} restated in {size:,} rows, the first of session {first:%Y-%m-%d}"

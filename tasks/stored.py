@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable
 from datetime import date
-from typing import Any
 
 import pandas as pd
 
@@ -34,8 +33,7 @@ def read_frame(artifacts: ArtifactStore, ref: ArtifactRef, file_name: str) -> pd
 
 def stored_method(artifacts: ArtifactStore, name: str, version: int | None = None) -> Method:
     """The method of the recipe that a model was made by, by default the newest version's. Raises NotStored, Corrupt."""
-    facts: dict[str, Any] = artifacts.get("model", name, version).facts
-    return method_from(facts["recipe"])
+    return method_from(artifacts.get("model", name, version).fact("recipe"))
 
 
 def read_model(artifacts: ArtifactStore, name: str, version: int | None) -> tuple[Method, Predictor]:
@@ -69,45 +67,42 @@ def model_version(artifacts: ArtifactStore, store_url: str, manifest: Manifest) 
     """The record of a stored model, with those before it down to the prices."""
     scaler = _parent(artifacts, manifest)
     features = _parent(artifacts, scaler)
-    facts: dict[str, Any] = features.facts
     source = features.provenance.source
     snapshot = Snapshot(
         store=store_url,
-        prices=features.parents[0],
+        prices=features.parent,
         source=source,
         simulated=source.startswith("simulated"),
-        tickers=facts["tickers"],
-        first_session=date.fromisoformat(facts["first_session"]),
-        cutoff=date.fromisoformat(facts["cutoff"]),
-        rows=facts["snapshot_rows"],
+        tickers=features.fact("tickers"),
+        first_session=date.fromisoformat(features.fact("first_session")),
+        cutoff=date.fromisoformat(features.fact("cutoff")),
+        rows=features.fact("snapshot_rows"),
     )
     feature_set = FeatureSet(
-        artifact=features.ref, snapshot=snapshot, rows=facts["rows"], train_rows=facts["train_rows"]
+        artifact=features.ref, snapshot=snapshot, rows=features.fact("rows"), train_rows=features.fact("train_rows")
     )
-    fitted = FittedScaler(artifact=scaler.ref, features=feature_set, fitted_on=str(scaler.facts["fitted_on"]))
-    model_facts: dict[str, Any] = manifest.facts
+    fitted = FittedScaler(artifact=scaler.ref, features=feature_set, fitted_on=scaler.fact("fitted_on"))
     return ModelVersion(
         artifact=manifest.ref,
         scaler=fitted,
-        recipe=model_facts["recipe"]["name"],
-        device=model_facts["device"],
-        final_loss=model_facts["final_loss"],
+        recipe=manifest.fact("recipe")["name"],
+        device=manifest.fact("device"),
+        final_loss=manifest.fact("final_loss"),
     )
 
 
 def scorecard_of(artifacts: ArtifactStore, store_url: str, manifest: Manifest) -> Scorecard:
     """The record of a stored scorecard, with those before it."""
-    facts: dict[str, Any] = manifest.facts
     return Scorecard(
         artifact=manifest.ref,
         model=model_version(artifacts, store_url, _parent(artifacts, manifest)),
         scores=json.loads(artifacts.read(manifest, SCORES_FILE)),
-        words=facts["words"],
-        promote=facts["promote"],
-        verdict=facts["verdict"],
+        words=manifest.fact("words"),
+        promote=manifest.fact("promote"),
+        verdict=manifest.fact("verdict"),
     )
 
 
 def _parent(artifacts: ArtifactStore, manifest: Manifest) -> Manifest:
-    ref = manifest.parents[0]
+    ref = manifest.parent
     return artifacts.get(ref.kind, ref.name, ref.version)

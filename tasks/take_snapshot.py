@@ -3,6 +3,7 @@
 import pandas as pd
 from prefect import get_run_logger, task
 
+from models.words import listed
 from storage.errors import NotStored
 from storage.prices import PriceTable
 from storage.records import ArtifactRef, PriceCounts, Snapshot
@@ -24,7 +25,12 @@ def take_snapshot(data: DataSettings, counts: PriceCounts | None = None) -> Snap
     lacking = sorted(set(tickers) - set(rows.tickers))
     if lacking or rows.first_session is None or rows.last_session is None:
         until = f" up to {data.as_of}" if data.as_of else ""
-        raise NotStored(f"{store.url} holds no prices of {', '.join(lacking)}{until}. Ingest them first.")
+        held = table.coverage(version)
+        held = held.loc[held.index.isin(lacking)] if held.index.isin(lacking).any() else held
+        there = [f"{name} from {row['first']:%Y-%m-%d} to {row['last']:%Y-%m-%d}" for name, row in held.iterrows()]
+        raise NotStored(
+            f"{store.url} holds no prices of {listed(lacking)}{until}. It holds {listed(there)}. Ingest them first."
+        )
     snapshot = Snapshot(
         store=store.url,
         prices=ArtifactRef(kind="prices", name="prices", version=version, digest=rows.digest),

@@ -6,9 +6,9 @@ from models.devices import choose_device, describe_device
 from models.recipes import settings
 from models.weights import to_bytes
 from storage.artifacts import ArtifactStore, Draft
+from storage.checkpoints import StoredCheckpoint
 from storage.records import FittedScaler, ModelVersion
 from storage.store import open_store
-from tasks.checkpoints import StoredCheckpoint
 from tasks.find_trained import inputs_digest
 from tasks.methods.protocol import Hardware
 from tasks.prepared import read_prepared
@@ -28,7 +28,7 @@ def train_model(scaler: FittedScaler, training: TrainingSettings) -> ModelVersio
     Raises DeviceUnavailable, TrainingDiverged.
     """
     log, method, device = get_run_logger(), training.method(), choose_device(training.device)
-    features, store = scaler.features, open_store(scaler.features.snapshot.store)
+    features, store = scaler.features, open_store(scaler.features.snapshot.store, writable=True)
     artifacts, name = ArtifactStore(store), scaler.artifact.name
     prepared = read_prepared(features, method)
     for line in method.shapes(prepared):

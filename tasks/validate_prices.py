@@ -41,7 +41,7 @@ class Checked(BaseModel):
 @task(task_run_name="validate {batch.label}")
 def validate_prices(plan: IngestPlan, batch: Batch, fetched: Fetched) -> Checked:
     """Both parts of a batch, laid down for `store_prices`."""
-    store = open_store(plan.root)
+    store = open_store(plan.root, writable=True)
     bars = unstage(store, fetched.bars)
     good, bad = split_by_rules(bars) if len(bars) else (bars, no_quarantine())
     checked = Checked(

@@ -18,6 +18,7 @@ class Bucket(ThreadingHTTPServer):
     def __init__(self, *, conditional: bool) -> None:
         super().__init__(("127.0.0.1", 0), BucketHandler)
         self.conditional, self.content, self.lock = conditional, {}, threading.Lock()
+        self.requests: list[str] = []
 
 
 class BucketHandler(BaseHTTPRequestHandler):
@@ -50,6 +51,10 @@ class BucketHandler(BaseHTTPRequestHandler):
         self.answer(412 if taken else 200)
 
     def do_GET(self) -> None:
+        if self.path == "/requests":  # no part of S3: what it was asked so far, a line each
+            self.answer(200, "\n".join(self.server.requests).encode())
+            return
+        self.server.requests.append(f"{self.command} {self.path}")
         query = {name: values[0] for name, values in parse_qs(urlsplit(self.path).query).items()}
         body = self.server.content.get(self.key)
         if "list-type" in query:

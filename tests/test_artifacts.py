@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from storage.artifacts import ArtifactStore, Draft
 from storage.errors import Corrupt, NotStored
+from storage.keys import canonical_json, sha256
 from storage.records import ArtifactRef, Manifest, Provenance
 from storage.store import open_store
 
@@ -159,6 +160,32 @@ def test_a_torn_manifest_is_corrupt(on_disk, tmp_path, kept_bytes):
     path.write_bytes(path.read_bytes()[:kept_bytes])
     with pytest.raises(Corrupt, match=f"{kept_bytes} bytes that are not whole JSON"):
         on_disk.get("model", "tutorial.SBUX")
+
+
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [("digest", "Manifest, found digest: Field required. "), ("sha256", "Manifest, found no 'sha256'. ")],
+)
+def test_a_manifest_that_lacks_a_key_is_named_with_it_in_one_line(on_disk, tmp_path, key, words):
+    on_disk.put(draft())
+    path = the_file(tmp_path, "artifacts/model/tutorial.SBUX/00000001.json")
+    sealed = json.loads(path.read_text())
+    (sealed if key in sealed else sealed["record"]).pop(key)
+    if key != "sha256":
+        sealed["sha256"] = sha256(canonical_json(sealed["record"]))
+    path.write_text(json.dumps(sealed))
+    with pytest.raises(Corrupt, match=words) as found:
+        on_disk.get("model", "tutorial.SBUX")
+    assert "\n" not in str(found.value)
+
+
+def test_a_fact_or_parent_that_lacks_is_named(artifacts):
+    manifest = artifacts.put(draft(facts={"loss": 0.25}))
+    with pytest.raises(Corrupt, match=r"^model tutorial.SBUX v1: expected the fact recipe, found loss. Another"):
+        manifest.fact("recipe")
+    with pytest.raises(Corrupt, match=r"^model tutorial.SBUX v1: expected what it was made from, found none."):
+        assert manifest.parent
+    assert manifest.fact("loss") == 0.25
 
 
 def test_a_manifest_under_another_version_is_corrupt(on_disk, tmp_path):

@@ -196,9 +196,21 @@ def test_simulated_prices_never_stand_in_for_real_ones_that_are_asked_for(volcas
     "command", [["retrain"], ["forecast"], ["models", "list"], ["models", "show", "tutorial.SBUX"], ["status"]]
 )
 def test_an_empty_store_says_how_to_fill_it(command: list[str], volcast: Volcast) -> None:
+    Path("empty").mkdir()
     said = volcast(*command, "--store", "empty")
     assert said.code == 1
     assert "holds no prices. Bring some with: volcast ingest" in said.errors[0]
+
+
+def test_a_forecast_of_what_is_not_stored_names_it_and_what_is(volcast: Volcast) -> None:
+    assert volcast("ingest", "--source", "simulated", "--as-of", "2001-06-29").code == 0
+    for request, words in {
+        ("--tickers", "NOSUCH"): "holds no prices of NOSUCH. It holds SBUX from 2000-01-03 to 2001-06-29. Ingest",
+        ("--as-of", "1999-12-30"): "holds no prices of SBUX up to 1999-12-30. It holds SBUX from 2000-01-03 to",
+    }.items():
+        said = volcast("forecast", "--source", "simulated", *request)
+        assert said.code == 1
+        assert words in said.errors[0]
 
 
 def test_verify_names_a_damaged_file_and_exits_1_and_gc_says_what_would_go(volcast: Volcast, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from test_prices import bars
 from flows.ingest import ingest
 from flows.server import Server
 from storage.prices import PriceTable
+from storage.restatements import RestatementTable
 from storage.rows import bucket_of
 from storage.store import open_store
 from storage.verify import verify
@@ -35,20 +36,27 @@ from storage.prices import PriceTable
 from storage.store import open_store
 from test_prices import bars
 
-table = PriceTable(open_store(sys.argv[1]))
+table = PriceTable(open_store(sys.argv[1], writable=True))
 for count in range(1, int(sys.argv[2]) + 1):
     table.upsert(pd.concat([bars(ticker, sessions=count) for ticker in sys.argv[3:]]))
     print(count, flush=True)
 """
 
 
+IMPORTS = """
+import os, signal, sys
+from deltalake import DeltaTable
+from storage.prices import PriceTable
+from storage.restatements import RestatementTable
+from storage.store import open_store
+from test_prices import bars
+"""
+PATHS = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), str(Path(__file__).parent)])}
+
+
 def writer(root: Path, tickers: list[str], sessions: int = SESSIONS, **options) -> subprocess.Popen[str]:
     command = [sys.executable, "-c", WRITER, str(root), str(sessions), *tickers]
-    path = os.pathsep.join([str(Path(__file__).parents[1]), str(Path(__file__).parent)])
-    environment = os.environ | {"PYTHONPATH": path}
-    return subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
-    )
+    return subprocess.Popen(command, env=PATHS, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
 
 
 def damage(root: Path) -> list[str]:
@@ -76,6 +84,31 @@ def test_a_writer_killed_at_any_moment_loses_nothing_that_it_committed(tmp_path:
     assert damage(tmp_path) == []
     table.upsert(whole(TICKERS, SESSIONS))
     assert set(table.read().groupby("ticker").size()) == {SESSIONS}
+
+
+@pytest.mark.parametrize("moment", ["RestatementTable.complete", "DeltaTable.create_write_transaction"])
+def test_a_writer_killed_between_prices_and_restatements_loses_none_of_them(tmp_path: Path, moment: str) -> None:
+    store = open_store(str(tmp_path))
+    table, restatements = PriceTable(store), RestatementTable(store)
+    table.upsert(bars(close=10.0), source="first")
+    die = f"{moment} = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)"
+    upsert = "PriceTable(open_store(sys.argv[1])).upsert(bars(close=11.0), source='killed')"
+    command = [sys.executable, "-c", f"{IMPORTS}\n{die}\n{upsert}", str(tmp_path)]
+    assert subprocess.run(command, env=PATHS, capture_output=True).returncode == -signal.SIGKILL
+    is_committed = moment.startswith("Restatement")
+    assert table.version() == int(is_committed)
+    assert restatements.read().empty
+    (left,) = verify(store)
+    assert not left.damage
+    assert "The next ingest settles them" in left.words
+
+    table.upsert(bars(close=11.0), source="next")
+    found = restatements.read()
+    assert found["column"].tolist() == ["close"] * 3
+    facts = found[["old", "new", "version_before", "version_after"]].drop_duplicates()
+    assert facts.values.tolist() == [[10, 11, 0, 1]]
+    assert set(found["source"]) == {"killed" if is_committed else "next"}
+    assert list(verify(store)) == []
 
 
 @pytest.mark.parametrize("attempt", range(REPEATS))
@@ -114,7 +147,7 @@ def test_a_read_only_mount_is_named(tmp_path: Path) -> None:
     mount = f"mount --bind {tmp_path} {tmp_path} && mount -o remount,ro,bind {tmp_path}"
     if subprocess.run(["unshare", "--mount", "sh", "-c", mount], capture_output=True).returncode:
         pytest.skip("no right to mount here")
-    code = f"from storage.store import open_store; open_store({str(tmp_path)!r})"
+    code = f"from storage.store import open_store; open_store({str(tmp_path)!r}, writable=True)"
     command = ["unshare", "--mount", "sh", "-c", f'{mount} && {sys.executable} -c "{code}"']
     found = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[1])
     last = found.stderr.splitlines()[-1]

@@ -15,7 +15,13 @@ FORBIDDEN = {
     "tasks": {"flows"},
     "flows": {"torch", "pandas", "yfinance"},
 }
-ONLY_IN = {"yfinance": "tasks/sources/yahoo.py", "matplotlib": "tasks/plots.py"}
+ONLY_IN = {  # the module, or the package with a slash
+    "yfinance": "tasks/sources/yahoo.py",
+    "matplotlib": "tasks/plots.py",
+    "obstore": "storage/",
+    "deltalake": "storage/",
+    "pyarrow.fs": "storage/",
+}
 NEVER_IMPORTED = {"pickle", "cPickle", "cloudpickle", "dill", "joblib", "shelve"}
 NEVER_USED = {"torch.load", "torch.save", "pandas.read_pickle", "pd.read_pickle"}
 MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
@@ -49,7 +55,7 @@ def _imported(node: ast.AST) -> Iterator[str]:
 
 def _is_forbidden(name: str, path: str) -> bool:
     top = name.split(".")[0]
-    elsewhere = top in ONLY_IN and path != ONLY_IN[top]
+    elsewhere = any(f"{name}.".startswith(f"{owned}.") and not path.startswith(at) for owned, at in ONLY_IN.items())
     return elsewhere or top in FORBIDDEN[path.split("/")[0]] | NEVER_IMPORTED or name in NEVER_USED
 
 
@@ -73,6 +79,10 @@ def test_every_package_has_modules_to_look_at():
         ("tasks/made_up.py", "from flows.cli import main", "imports flows.cli.main"),
         ("tasks/made_up.py", "import yfinance", "imports yfinance"),
         ("tasks/sources/yahoo.py", "import matplotlib.pyplot as plt", "imports matplotlib.pyplot"),
+        ("tasks/made_up.py", "import obstore", "imports obstore"),
+        ("flows/made_up.py", "from deltalake.exceptions import DeltaError", "imports deltalake.exceptions.DeltaError"),
+        ("tasks/made_up.py", "from pyarrow import fs", "imports pyarrow.fs"),
+        ("tasks/made_up.py", "import pyarrow.fs", "imports pyarrow.fs"),
         ("flows/made_up.py", "import importlib\nimportlib.import_module('pandas')", "imports pandas"),
         ("tasks/made_up.py", "import pickle", "imports pickle"),
         ("models/made_up.py", "import torch\ntorch.load('x')", "torch.load"),
@@ -93,6 +103,8 @@ def test_a_planted_violation_is_found(path, source, fact):
         ("tasks/sources/yahoo.py", "import yfinance\nfrom models.sessions import FIRST_DATE"),
         ("tasks/plots.py", "import matplotlib.pyplot as plt"),
         ("flows/made_up.py", "from tasks.report import report"),
+        ("tasks/made_up.py", "import pyarrow as pa\nimport pyarrow.parquet as pq"),
+        ("storage/made_up.py", "import obstore\nfrom deltalake import DeltaTable\nimport pyarrow.fs"),
         ("models/made_up.py", "import torch\nfrom torch import nn"),
         ("storage/__init__.py", ""),
     ],

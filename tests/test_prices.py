@@ -38,7 +38,7 @@ def bars(ticker: str = "SBUX", first: str = "2024-01-02", sessions: int = 3, **c
 
 @pytest.fixture
 def table(tmp_path) -> PriceTable:
-    return PriceTable(open_store(str(tmp_path / "a store")))
+    return PriceTable(open_store(str(tmp_path / "a store"), writable=True))
 
 
 def test_what_is_upserted_comes_back_sorted(table):
@@ -52,6 +52,16 @@ def test_what_is_upserted_comes_back_sorted(table):
     assert list(found["ticker"]) == ["AAPL"] * 4 + ["SBUX"] * 3
     assert list(found["volume"]) == [1000, 1001, 1002, 1003, 1000, 1001, 1002]
     assert found["adj_close"].equals(found["close"].rename("adj_close"))
+
+
+@pytest.mark.parametrize("window", [{"tickers": ["NOSUCH"]}, {}, {"tickers": []}], ids=str)
+def test_what_has_no_rows_is_empty_and_typed_also_as_of_a_date(table, window):
+    table.upsert(bars())
+    for last in (None, pd.Timestamp("2020-01-02").date()) if window else (pd.Timestamp("2020-01-02").date(),):
+        found = table.read(**window, last=last)
+        assert found.empty
+        pd.testing.assert_series_equal(found.dtypes, table.read().dtypes)
+        assert table.describe(**window, last=last).rows == 0
 
 
 def test_the_same_bars_twice_make_no_commit(table):
@@ -262,7 +272,7 @@ def test_the_table_is_laid_out_for_reading_one_ticker_and_kept_for_ever(tmp_path
 
 def test_the_digest_is_of_the_values_and_not_of_their_layout(tmp_path):
     whole = pd.concat([bars("SBUX", sessions=6), bars("AAPL", sessions=6)])
-    one, many = (PriceTable(open_store(str(tmp_path / name))) for name in ("one", "many"))
+    one, many = (PriceTable(open_store(str(tmp_path / name), writable=True)) for name in ("one", "many"))
     one.upsert(whole)
     for _, rows in whole.groupby("session"):
         many.upsert(rows)

@@ -1,3 +1,5 @@
+from concurrent.futures import ThreadPoolExecutor
+
 import pandas as pd
 import pytest
 from deltalake import DeltaTable
@@ -21,7 +23,7 @@ def rows(ticker: str = "SBUX", **changes) -> pd.DataFrame:
 
 @pytest.fixture
 def table(tmp_path) -> QuarantineTable:
-    return QuarantineTable(open_store(str(tmp_path / "a store")))
+    return QuarantineTable(open_store(str(tmp_path / "a store"), writable=True))
 
 
 def test_what_is_added_comes_back_sorted(table):
@@ -59,6 +61,14 @@ def test_a_row_without_a_session_or_value_is_kept_once(table):
     assert table.add(odd) == 1
     assert table.add(odd) == 0
     assert table.read()["session"].isna().all()
+
+
+def test_of_many_writers_of_the_same_rows_one_adds_them(table):
+    odd = rows(session=pd.Series([pd.NaT, pd.NaT], dtype="datetime64[s]"))
+    for batch in (rows(), odd):
+        with ThreadPoolExecutor(4) as pool:
+            assert sum(pool.map(table.add, [batch] * 4)) == 2
+    assert len(table.read()) == 4
 
 
 def test_no_rows_at_all_make_no_table(table, tmp_path):

@@ -34,7 +34,7 @@ def dates_of(table: EventTable, as_of: date, ticker: str = "SBUX") -> list[str]:
 
 @pytest.fixture
 def table(tmp_path: Path) -> EventTable:
-    return EventTable(open_store(str(tmp_path / "data")))
+    return EventTable(open_store(str(tmp_path / "data"), writable=True))
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ def test_the_simulated_exchange_moves_dates_and_each_clock_knows_its_own(table: 
 def test_what_the_exchange_shows_later_changes_nothing_that_was_known(tmp_path: Path) -> None:
     source, tickers = SimulatedSource(7), ["SBUX", "AAPL", "MSFT"]
     clocks = [stamp.date() for stamp in market_calendar().sessions_in_range("2023-01-03", "2023-12-29")[::5]]
-    step_by_step, at_once = (EventTable(open_store(str(tmp_path / name))) for name in ("steps", "once"))
+    step_by_step, at_once = (EventTable(open_store(str(tmp_path / name), writable=True)) for name in ("steps", "once"))
     then = {}
     for clock in clocks:
         record(step_by_step, source, tickers, clock)

@@ -1,19 +1,30 @@
+import os
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
+import obstore
 import pytest
+from deltalake import DeltaTable
+from test_events import said
+from test_ledger import forecasts, scored
 from test_prices import bars
+from test_quarantine import rows as quarantined
 from test_verify import MADE_BY
 
+from storage import additions
 from storage.artifacts import ArtifactStore, Draft
 from storage.errors import Corrupt, StoreError
+from storage.events import EventTable
+from storage.keys import Keys, blob_key
+from storage.ledger import Ledger
 from storage.prices import PriceTable
+from storage.quarantine import QuarantineTable
 from storage.records import ArtifactRef
 from storage.retention import find_garbage, remove
 from storage.staging import stage
 from storage.store import Store, open_store
-from storage.verify import verify
+from storage.verify import TABLES, verify
 
 LATER = datetime.now(UTC) + timedelta(days=2)
 
@@ -66,6 +77,57 @@ def test_staged_frames_and_blobs_that_nothing_names_go_and_named_ones_stay(store
     assert collect(store, keep_versions=30) == ["blobs/sha256/00/00ff", left.key]
     artifacts = ArtifactStore(store)
     assert artifacts.read(artifacts.get("model", "m"), "weights") == b"1"
+
+
+def test_the_small_files_of_a_table_are_joined_and_go_a_day_after_that(
+    store: Store, tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.setattr(additions, "MAX_FILES", 3)
+    ledger, folder = Ledger(store), tmp_path / "forecasts"
+    for version in range(1, 5):
+        ledger.record_forecasts(forecasts(version))
+    assert len(DeltaTable(folder).file_uris()) == 2  # one of the first three, and one more
+    assert len(ledger.forecasts("volume", first=date(2024, 1, 1))) == 4 * 6
+    assert list(verify(store)) == []
+    days_ago = (datetime.now() - timedelta(days=3)).timestamp()
+    for path in folder.glob("*.parquet"):
+        os.utime(path, (days_ago, days_ago))
+    assert find_garbage(store, keep_versions=30) == {}  # they are old, but a reader may have opened the table just now
+    assert len(collect(store, keep_versions=30)) == 3
+    assert len(ledger.forecasts("volume", first=date(2024, 1, 1))) == 4 * 6
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_a_file_that_a_dead_writer_left_in_any_table_goes(store: Store, tmp_path: Path, table: str) -> None:
+    QuarantineTable(store).add(quarantined())
+    EventTable(store).record(said("2024-01-30"), as_of=date(2024, 1, 5), source="yahoo")
+    ledger = Ledger(store)
+    ledger.record_forecasts(forecasts())
+    ledger.record_scores(scored(forecasts()))
+    (tmp_path / table / "lost.parquet").write_bytes(b"of a writer that died")
+    assert collect(store, keep_versions=30) == [f"{table}/lost.parquet"]
+
+
+@pytest.mark.parametrize("moment", ["found, not removed yet", "before the manifest", "of a gc that was stopped"])
+def test_an_old_blob_that_a_running_put_uses_again_is_there_in_the_end(
+    store: Store, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    artifacts, keys = ArtifactStore(store), Keys(store)
+    blob = keys.put_blob(b"2")  # of a put that died before its manifest
+    garbage = find_garbage(store, keep_versions=30, now=LATER)
+    assert list(garbage) == [blob_key(blob)]
+    if moment == "before the manifest":
+        create = Keys.create_record
+        monkeypatch.setattr(Keys, "create_record", lambda *args: remove(store, garbage) or create(*args))
+    manifest = artifacts.put(Draft(kind="model", name="m", files={"weights": b"2"}, provenance=MADE_BY))
+    monkeypatch.undo()
+    if moment == "of a gc that was stopped":
+        obstore.rename(store.objects, blob_key(blob), f"trash/{blob_key(blob)}")
+        garbage = {}
+    remove(store, garbage)
+    assert artifacts.read(manifest, "weights") == b"2"
+    assert list(verify(store)) == []
+    assert [chunk for chunk in obstore.list(store.objects, "trash") if chunk] == []
 
 
 def test_what_is_younger_than_a_day_stays(store: Store) -> None:

@@ -1,25 +1,27 @@
 import os
 from concurrent.futures import ThreadPoolExecutor
+from urllib.request import urlopen
 
 import pandas as pd
 import pytest
+from test_prices import bars
 
 from storage.artifacts import ArtifactStore, Draft
-from storage.errors import StoreNotWritable, StoreUnsafe
+from storage.errors import NotStored, StoreNotWritable, StoreUnsafe
 from storage.prices import PriceTable
 from storage.records import Provenance
 from storage.store import open_store
 
 
 def test_a_folder_is_made_with_its_parents_and_left_empty(tmp_path):
-    store = open_store(str(tmp_path / "a" / "b c"))
+    store = open_store(str(tmp_path / "a" / "b c"), writable=True)
     assert store.url == (tmp_path / "a" / "b c").as_uri()
     assert list((tmp_path / "a" / "b c").iterdir()) == []
 
 
 def test_a_path_and_its_file_url_are_one_store(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    by_path = open_store("./da ta")
+    by_path = open_store("./da ta", writable=True)
     by_url = open_store(f"{by_path.url}/")
     assert by_path.url == by_url.url
     assert by_path.table_url("prices") == by_url.table_url("prices") == str(tmp_path / "da ta" / "prices")
@@ -30,23 +32,23 @@ def test_a_path_and_its_file_url_are_one_store(tmp_path, monkeypatch):
 def test_a_path_under_a_regular_file_is_refused(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(StoreNotWritable, match="file/data"):
-        open_store(str(tmp_path / "file" / "data"))
+        open_store(str(tmp_path / "file" / "data"), writable=True)
     with pytest.raises(StoreNotWritable, match="Give another root"):
-        open_store(str(tmp_path / "file"))
+        open_store(str(tmp_path / "file"), writable=True)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_read_only_folder_is_refused(tmp_path):
     tmp_path.chmod(0o500)
     with pytest.raises(StoreNotWritable, match=str(tmp_path)):
-        open_store(str(tmp_path))
+        open_store(str(tmp_path), writable=True)
 
 
 def test_a_folder_that_even_root_cannot_write_is_refused():
     with pytest.raises(StoreNotWritable, match="/proc"):
-        open_store("/proc/volcast")
+        open_store("/proc/volcast", writable=True)
     with pytest.raises(StoreNotWritable, match="/proc"):
-        open_store("/proc")
+        open_store("/proc", writable=True)
 
 
 @pytest.mark.parametrize(
@@ -57,6 +59,24 @@ def test_a_url_of_no_known_kind_is_refused(url):
         open_store(url)
 
 
+@pytest.mark.parametrize("name", ["a\tb", "a\nb", "a\x7fb", "a\\b", "a|b", "a^b", "a[b", "a]b", "a%20b"])
+@pytest.mark.parametrize("form", ["{}/{}", "file://{}/{}"])
+def test_a_folder_whose_name_the_tables_cannot_bear_is_refused_before_anything_is_written(tmp_path, name, form):
+    name = name.replace("%", "%25") if form.startswith("file") else name
+    with pytest.raises(ValueError, match="Nothing was written"):
+        open_store(form.format(tmp_path, name), writable=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["a b", "100%", "ä", "a#b", "a?b", "a&b=c;d", "a'b", 'a"b', "a:b*<c>{d}~`"])
+def test_a_folder_of_another_name_holds_tables_and_objects(tmp_path, name):
+    table = PriceTable(open_store(str(tmp_path / name), writable=True))
+    table.upsert(bars())
+    assert table.upsert(bars(close=1.0)).updated == 3
+    assert len(table.read(version=0)) == len(table.read()) == 3
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
 def test_a_memory_store_holds_no_tables():
     with pytest.raises(ValueError, match="objects, not tables"):
         open_store("memory://").table_url("prices")
@@ -64,7 +84,7 @@ def test_a_memory_store_holds_no_tables():
 
 def test_artifacts_live_in_a_bucket_as_they_do_in_a_folder(serve):
     listing = serve("conditional")
-    store = open_store("s3://bucket/some/prefix/")
+    store = open_store("s3://bucket/some/prefix/", writable=True)
     assert store.url == "s3://bucket/some/prefix"
     assert store.table_url("prices") == "s3://bucket/some/prefix/prices"
     assert store.table_options["AWS_ALLOW_HTTP"] == "true"
@@ -82,9 +102,32 @@ def test_artifacts_live_in_a_bucket_as_they_do_in_a_folder(serve):
     assert artifacts.read(artifacts.get("model", "tutorial.^GSPC", 2), "f") == b"b"
 
 
+def test_thirty_manifests_cost_one_listing_and_a_version_that_is_named_none(serve):
+    serve("conditional")
+    artifacts = ArtifactStore(open_store("s3://bucket", writable=True))
+    provenance = Provenance(code_version="abc", packages={}, flow_run_id=None, seed=None)
+    for number in range(30):
+        artifacts.put(Draft(kind="model", name="m", files={}, facts={"n": number}, provenance=provenance))
+
+    def listings() -> int:
+        requests = urlopen(f"{os.environ['AWS_ENDPOINT_URL']}/requests").read().decode().splitlines()
+        return sum("list-type" in request for request in requests)
+
+    before = listings()
+    assert [artifacts.get("model", "m", version).facts["n"] for version in range(1, 31)] == list(range(30))
+    assert listings() == before
+    for read in (artifacts.get, artifacts.newest):
+        newest = read("model", "m")
+        assert newest is not None
+        assert newest.version == 30
+    assert listings() == before + 2
+    with pytest.raises(NotStored, match=r"model m has no version 31; stored versions: \[1, 2"):
+        artifacts.get("model", "m", 31)
+
+
 def test_prices_live_in_a_bucket_as_they_do_in_a_folder(serve):
     listing = serve("conditional")
-    table = PriceTable(open_store("s3://bucket/some/prefix"))
+    table = PriceTable(open_store("s3://bucket/some/prefix", writable=True))
     bars = pd.DataFrame({"ticker": ["^GSPC", "SBUX"], "session": pd.Timestamp("2024-01-02"), "volume": [1, 2]})
     bars = bars.assign(open=1.0, high=1.0, low=1.0, close=1.0, dividend=0.0, split=0.0, later_adjustment=1.0)
     table.upsert(bars)
@@ -99,7 +142,7 @@ def test_prices_live_in_a_bucket_as_they_do_in_a_folder(serve):
 def test_a_bucket_without_conditional_puts_is_unsafe(serve):
     listing = serve("overwriting")
     with pytest.raises(StoreUnsafe, match="If-None-Match"):
-        open_store("s3://bucket/prefix")
+        open_store("s3://bucket/prefix", writable=True)
     assert "<Key>" not in listing()
 
 
@@ -108,4 +151,4 @@ def test_a_bucket_that_does_not_answer_is_not_writable(serve, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     monkeypatch.setattr("storage.store.MAX_RETRIES", 0)
     with pytest.raises(StoreNotWritable, match="credentials, region and endpoint"):
-        open_store("s3://bucket/prefix")
+        open_store("s3://bucket/prefix", writable=True)

@@ -113,7 +113,7 @@ def test_left_over_frames_are_named_and_are_no_damage(root: Path) -> None:
 def test_a_simulated_exchange_inside_is_looked_at_too_and_an_empty_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(NotStored, match="holds nothing"):
         list(find_faults(str(tmp_path)))
-    PriceTable(open_store(str(tmp_path / "simulated-7"))).upsert(bars())
+    PriceTable(open_store(str(tmp_path / "simulated-7"), writable=True)).upsert(bars())
     assert list(find_faults(str(tmp_path))) == []
     flip(next(tmp_path.glob("simulated-7/prices/bucket=*/*/*.parquet")))
     assert [finding.damage for finding in find_faults(str(tmp_path))] == [True]

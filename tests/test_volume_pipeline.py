@@ -20,10 +20,10 @@ from models.errors import NotEnoughSessions
 from models.sessions import sessions_between
 from models.volume_training import fit_volume
 from storage.artifacts import ArtifactStore
+from storage.checkpoints import StoredCheckpoint
 from storage.errors import Corrupt
 from storage.records import PipelineResult
 from storage.store import Store, open_store
-from tasks.checkpoints import StoredCheckpoint
 from tasks.history import history_of
 from tasks.move_champion import promote
 from tasks.plan_ingest import root_of

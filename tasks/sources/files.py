@@ -16,13 +16,13 @@ Parquet file with a ticker column, only the row groups that hold the ticker are 
 import re
 from datetime import date
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 import pandas as pd
 import pyarrow as pa
-import pyarrow.fs
 
+from storage.source_files import FileSystem, files_at
 from tasks.sources.columns import bars_of
 from tasks.sources.protocol import Fetch, Outcome, Pace, SourceError, SourceMissing, SourceUnusable
 from tasks.sources.tables import CsvTable, ParquetTable, Unreachable, first_line, open_table
@@ -107,26 +107,25 @@ class FilesSource:
         return None if is_folder else open_table(self.location, system, paths[0])
 
     @cached_property
-    def _listing(self) -> tuple[pyarrow.fs.FileSystem | None, list[str], bool]:
+    def _listing(self) -> tuple[FileSystem | None, list[str], bool]:
         return find_files(self.location)
 
 
-def find_files(location: str) -> tuple[pyarrow.fs.FileSystem | None, list[str], bool]:
+def find_files(location: str) -> tuple[FileSystem | None, list[str], bool]:
     """Where the files lie (None: on the web), their paths, and whether they are a folder's. Raises SourceMissing."""
     if _is_web(location):
         return None, [location], False
     try:
-        system, root = _filesystem(location)
-        info = system.get_file_info(root)
-        if info.type == pyarrow.fs.FileType.Directory:
-            return system, _files_inside(location, system, root), True
+        system, paths, is_folder = files_at(location)
     except (OSError, pa.ArrowException) as error:
         raise SourceMissing(f"{location}: cannot be looked at ({first_line(error)}).") from error
-    if info.type == pyarrow.fs.FileType.NotFound:
+    if is_folder:
+        return system, _usable(location, paths), True
+    if not paths:
         raise SourceMissing(
             f"{location}: there is no such file or folder. Expected a CSV or Parquet file, or a folder of <TICKER>.csv."
         )
-    return system, [root], False
+    return system, paths, False
 
 
 def ticker_of(location: str) -> str:
@@ -147,23 +146,11 @@ def _is_web(location: str) -> bool:
     return location.startswith(("http://", "https://"))
 
 
-def _filesystem(location: str) -> tuple[pyarrow.fs.FileSystem, str]:
-    if "://" in location:
-        return pyarrow.fs.FileSystem.from_uri(location)
-    return pyarrow.fs.LocalFileSystem(), str(Path(location).expanduser())
-
-
-def _files_inside(location: str, system: pyarrow.fs.FileSystem, root: str) -> list[str]:
-    entries = system.get_file_info(pyarrow.fs.FileSelector(root))
-    inside = [
-        entry.path
-        for entry in entries
-        if entry.type == pyarrow.fs.FileType.File
-        and entry.base_name.lower().endswith(SUFFIXES)
-        and not entry.base_name.startswith(".")
-    ]
+def _usable(location: str, paths: list[str]) -> list[str]:
+    names = {path: PurePosixPath(path).name for path in paths}
+    inside = [path for path, name in names.items() if name.lower().endswith(SUFFIXES) and not name.startswith(".")]
     if not inside:
         raise SourceMissing(
             f"{location}: the folder holds no .csv and no .parquet file. Expected one <TICKER>.csv a ticker."
         )
-    return sorted(inside)
+    return inside

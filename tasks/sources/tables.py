@@ -7,9 +7,9 @@ import httpx
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.fs
 import pyarrow.parquet as pq
 
+from storage.source_files import FileSystem
 from tasks.sources.columns import tidy, word_for
 from tasks.sources.protocol import SourceMissing, SourceUnusable
 
@@ -87,7 +87,7 @@ class ParquetTable:
         return self._last_read[1]
 
 
-def open_table(name: str, system: pyarrow.fs.FileSystem | None, path: str) -> CsvTable | ParquetTable:
+def open_table(name: str, system: FileSystem | None, path: str) -> CsvTable | ParquetTable:
     """The table in a file, named `name` in messages; `system` None means the web."""
     try:
         file, is_parquet = _open_file(system, path)
@@ -96,7 +96,7 @@ def open_table(name: str, system: pyarrow.fs.FileSystem | None, path: str) -> Cs
         _refuse_file(name, error)
 
 
-def read_cells(name: str, system: pyarrow.fs.FileSystem | None, path: str) -> pd.DataFrame:
+def read_cells(name: str, system: FileSystem | None, path: str) -> pd.DataFrame:
     """All cells of a small file, as text or typed, under the file's own headings; the index says where a row stands."""
     try:
         file, is_parquet = _open_file(system, path)
@@ -114,7 +114,7 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def _open_file(system: pyarrow.fs.FileSystem | None, path: str) -> tuple[pa.NativeFile, bool]:
+def _open_file(system: FileSystem | None, path: str) -> tuple[pa.NativeFile, bool]:
     """The file, and whether it is Parquet."""
     file = pa.BufferReader(_download(path)) if system is None else system.open_input_file(path)
     is_parquet = file.read(4) == b"PAR1" or path.lower().endswith(".parquet")

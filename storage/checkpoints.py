@@ -10,7 +10,7 @@ import obstore
 
 from storage.errors import Corrupt
 from storage.keys import sha256
-from storage.store import Store
+from storage.store import Store, put
 
 DIGEST_BYTES = 64
 
@@ -43,8 +43,8 @@ class StoredCheckpoint:
         return data
 
     def save(self, data: bytes) -> None:
-        """Keep this instead of what was saved before."""
-        obstore.put(self.store.objects, self.key, sha256(data).encode() + data)
+        """Keep this instead of what was saved before. Raises StoreNotWritable."""
+        put(self.store, self.key, sha256(data).encode() + data, replace=True)
 
     def clear(self) -> None:
         """The training has ended; clearing twice is no error."""

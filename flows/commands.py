@@ -58,11 +58,13 @@ def data_settings(
     return DataSettings(source=source, events=events, tickers=wanted, store=store, as_of=until)
 
 
-def stored_data_settings(source: str | None, tickers: str, store: str, as_of: datetime | None) -> DataSettings:
+def stored_data_settings(
+    source: str | None, tickers: str, store: str, as_of: datetime | None, events: str | None = None
+) -> DataSettings:
     """The settings of a command that works on stored prices: simulated ones on request, or where no real ones are."""
     if source is None:
-        return data_settings(stored_source(store), tickers, store, as_of)
-    return data_settings(source if source.startswith("simulated") else STORED, tickers, store, as_of)
+        return data_settings(stored_source(store), tickers, store, as_of, events)
+    return data_settings(source if source.startswith("simulated") else STORED, tickers, store, as_of, events)
 
 
 def training_settings(recipe: str, sessions: str = "253", **settings: Any) -> TrainingSettings:

@@ -38,12 +38,13 @@ def forecast_volume(snapshot: Snapshot, training: TrainingSettings, choice: Choi
     if forecasts.empty:
         raise NotEnoughSessions(f"None of {', '.join(left_out[:8])} has enough sessions before {snapshot.cutoff}.")
     by = {"by": FALLBACK, "why": choice.why} if model is None else {}
+    unused = {} if snapshot.uses_earnings else {"uses_earnings": False}
     draft = Draft(
         kind="forecast",
         name=choice.name,
         files={FORECAST_FILE: to_parquet(forecasts)},
         parents=(universe.prices,) if model is None else (model.artifact, universe.prices),
-        facts={"cutoff": str(snapshot.cutoff), "rows": len(forecasts), "horizon": method.horizon, **by},
+        facts={"cutoff": str(snapshot.cutoff), "rows": len(forecasts), "horizon": method.horizon, **by, **unused},
         provenance=provenance(source=snapshot.source),
     )
     batch = ForecastBatch(

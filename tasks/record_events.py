@@ -41,7 +41,7 @@ def record_events(plan: IngestPlan) -> Announcements | None:
     """One commit, or none without news; None without a source. What failed is logged, and named in the result."""
     source, log, table = open_event_source(plan.events), get_run_logger(), EventTable(open_store(plan.root))
     if source is None:
-        log.info("no source of announcements (--events)")
+        log.info("no source of announcements is asked (--events)")
         return None
     answers = ask(source, plan.tickers, plan.last_session)
     failed = failures(answers, plan.tickers)

@@ -36,9 +36,11 @@ def take_snapshot(data: DataSettings, counts: PriceCounts | None = None) -> Snap
         first_session=rows.first_session,
         cutoff=rows.last_session,
         rows=rows.rows,
+        uses_earnings=data.uses_earnings,
         counts=counts,
     )
-    get_run_logger().info("prices v%d: %s rows, cutoff %s", version, f"{snapshot.rows:,}", snapshot.cutoff)
+    unused = "" if data.uses_earnings else "; announced earnings are not used (--events none)"
+    get_run_logger().info("prices v%d: %s rows, cutoff %s%s", version, f"{snapshot.rows:,}", snapshot.cutoff, unused)
     return snapshot
 
 

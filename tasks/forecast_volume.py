@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pandas as pd
 from prefect import get_run_logger, task
+from pydantic import JsonValue
 
 from models.errors import NotEnoughSessions
 from models.live_forecasts import FALLBACK, fallback_frame
@@ -38,13 +39,13 @@ def forecast_volume(snapshot: Snapshot, training: TrainingSettings, choice: Choi
     if forecasts.empty:
         raise NotEnoughSessions(f"None of {', '.join(left_out[:8])} has enough sessions before {snapshot.cutoff}.")
     by = {"by": FALLBACK, "why": choice.why} if model is None else {}
-    unused = {} if snapshot.uses_earnings else {"uses_earnings": False}
+    asked = _asked(snapshot, method)
     draft = Draft(
         kind="forecast",
         name=choice.name,
         files={FORECAST_FILE: to_parquet(forecasts)},
         parents=(universe.prices,) if model is None else (model.artifact, universe.prices),
-        facts={"cutoff": str(snapshot.cutoff), "rows": len(forecasts), "horizon": method.horizon, **by, **unused},
+        facts={"cutoff": str(snapshot.cutoff), "rows": len(forecasts), "horizon": method.horizon, **by, **asked},
         provenance=provenance(source=snapshot.source),
     )
     batch = ForecastBatch(
@@ -86,14 +87,23 @@ def frame_of(
     return pd.concat(frames).sort_values(["unique_id", "h"], kind="stable", ignore_index=True)
 
 
+def _asked(snapshot: Snapshot, method: Method) -> dict[str, JsonValue]:
+    """What the run was asked for, where that is not all tickers, or not with announced earnings."""
+    facts: dict[str, JsonValue] = {} if snapshot.uses_earnings else {"uses_earnings": False}
+    stored = PriceTable(open_store(snapshot.store)).tickers(snapshot.prices.version)
+    if method.horizon and set(stored) != set(snapshot.tickers):
+        facts["asked_for"] = list(snapshot.tickers)
+    return facts
+
+
 def _widest(snapshot: Snapshot, champion: ModelVersion | None) -> Snapshot:
     """All the rows that the forecasts are made from; the log says which of them are not what a model expects."""
     log, (*_, (rows, tickers)) = get_run_logger(), universes(snapshot, champion)
     if champion and (new := sorted(set(tickers) - set(champion.scaler.features.snapshot.tickers))):
         words = "%s was not trained on %s, which are forecast from the rows of all %d stored tickers"
         log.info(words, champion.artifact, listed(new), len(rows.tickers))
-    last = PriceTable(open_store(rows.store)).coverage(rows.prices.version)["last"]
-    late = [ticker for ticker in rows.tickers if last[ticker].date() < rows.cutoff]
+    last = PriceTable(open_store(rows.store)).last_sessions(rows.prices.version)
+    late = [ticker for ticker in rows.tickers if last[ticker] < rows.cutoff]
     if late:
         words = "%d of the %d tickers that forecasts are made from have no price of %s: %s"
         log.warning(words, len(late), len(rows.tickers), rows.cutoff, listed(late))

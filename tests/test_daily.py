@@ -180,6 +180,23 @@ def test_the_same_day_again_adds_nothing(served: Served) -> None:
     assert list(verify(store_in(folder))) == []
 
 
+def test_a_day_is_skipped_for_the_tickers_that_were_forecast_and_for_no_others(served: Served, tmp_path: Path) -> None:
+    folder, day = shutil.copytree(served[0], tmp_path / "parts"), date(2004, 7, 8)
+    ingest(data_in(folder, day, tickers=TICKERS))
+    one, other = (data_in(folder, day, tickers=(ticker,)) for ticker in ("SBUX", "T1"))
+    assert not daily(one, TRAINING).skipped
+    assert daily(one, TRAINING).skipped
+    second = daily(other, TRAINING)
+    assert second.batch is not None
+    assert set(frame_of(second.batch)["unique_id"]) == {"T1"}
+    assert daily(data_in(folder, day, tickers=("SBUX", "T1")), TRAINING).skipped
+    assert not daily(data_in(folder, day), TRAINING).skipped  # T2 lacks
+    assert daily(other, TRAINING).skipped
+    without = other.model_copy(update={"events": "none"})
+    assert not daily(without, TRAINING).skipped
+    assert daily(without, TRAINING).skipped
+
+
 def test_missed_days_are_caught_up_then_a_source_that_is_down_lets_har_forecast(served: Served, tmp_path: Path) -> None:
     folder = shutil.copytree(served[0], tmp_path / "later")
     caught_up = daily(data_in(folder, date(2004, 7, 12)), TRAINING)

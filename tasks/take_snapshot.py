@@ -1,10 +1,12 @@
 """Fix which rows a run works on: some tickers, one version of the prices, nothing after the cutoff."""
 
 from collections.abc import Iterable
+from datetime import date
 
 import pandas as pd
 from prefect import get_run_logger, task
 
+from models.sessions import session_before
 from storage.errors import NotStored
 from storage.prices import PriceTable
 from storage.records import ArtifactRef, ModelVersion, PriceCounts, Snapshot
@@ -68,6 +70,12 @@ def _of_tickers(snapshot: Snapshot, tickers: Iterable[str]) -> Snapshot:
     facts = {"tickers": rows.tickers, "first_session": rows.first_session, "rows": rows.rows}
     prices = snapshot.prices.model_copy(update={"digest": rows.digest})
     return snapshot.model_copy(update={"prices": prices, **facts})
+
+
+def prices_before(store: Store, tickers: Iterable[str], *, cutoff: date, version: int, sessions: int) -> pd.DataFrame:
+    """The last sessions up to a cutoff, as `PriceTable.read` gives them: what is drawn of a history."""
+    first = session_before(cutoff, sessions - 1)
+    return PriceTable(store).read(tickers, first=first, last=cutoff, version=version)
 
 
 def read_prices(store: Store, snapshot: Snapshot) -> pd.DataFrame:

@@ -4,6 +4,7 @@ import json
 import shutil
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,12 +25,15 @@ from models.sessions import sessions_between
 from models.volume_training import fit_volume
 from storage.artifacts import ArtifactStore
 from storage.errors import Corrupt
+from storage.prices import PriceTable
 from storage.records import PipelineResult
 from storage.store import Store, open_store
 from tasks.checkpoints import StoredCheckpoint
 from tasks.history import history_of
 from tasks.move_champion import promote
+from tasks.page import page
 from tasks.plan_ingest import root_of
+from tasks.plots import SHOWN_SESSIONS
 from tasks.report import forecast_rows, score_rows
 from tasks.settings import BacktestSettings, DataSettings, TrainingSettings
 
@@ -197,6 +201,25 @@ def test_events_none_uses_none_of_the_announcements_that_are_stored(finished: Fi
     assert not tested.snapshot.uses_earnings
     facts = ArtifactStore(open_store(tested.snapshot.store)).get("backtest", "volume").facts
     assert facts["recipe"]["use_earnings"] is False  # pyright: ignore[reportIndexIssue, reportArgumentType, reportOptionalSubscript, reportCallIssue]
+
+
+def test_a_run_reads_its_history_twice_and_for_charts_the_sessions_that_are_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows, read = [], PriceTable.read
+
+    def counted(table: PriceTable, *wanted: Any, **limits: Any) -> pd.DataFrame:
+        frame = read(table, *wanted, **limits)
+        rows.append(len(frame))
+        return frame
+
+    monkeypatch.setattr(PriceTable, "read", counted)
+    result = pipeline(data_in(tmp_path), TRAINING)
+    drawn = 2 * SHOWN_SESSIONS
+    assert rows == [result.snapshot.rows] * 2 + [drawn] * 3  # its digest, its features; scorecard, forecast, report
+    rows.clear()
+    assert "forecast volume v1" in page(data_in(tmp_path))
+    assert rows == [drawn]
 
 
 def test_too_few_sessions_are_one_clear_error(tmp_path: Path) -> None:

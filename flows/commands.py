@@ -150,7 +150,7 @@ def status(data: DataSettings) -> bool:
     summary.show_status(console, root, counts)
     health = present_health(data)
     summary.show_health(console, health)
-    return health is None or not health.needs_person
+    return not health.needs_person
 
 
 def report(data: DataSettings, out: Path) -> None:

@@ -74,14 +74,12 @@ def _tell(store: Store, health: Health, before: Manifest | None, watch: WatchSet
         emit("volcast.sessions.enough", store.url, words=words, session=str(health.session))
 
 
-def present_health(data: DataSettings) -> Health | None:
-    """How things stand now, from the store alone; None before anything was forecast ahead.
+def present_health(data: DataSettings) -> Health:
+    """How things stand now, from the store alone.
 
-    The drift is the one that was measured last: measuring takes a while. Raises NotStored.
+    The drift is the one that was measured last: measuring takes a while. Raises NotStored before any prices are.
     """
     store, training = open_store(root_of(data.store, data.source)), TrainingSettings()
-    if Ledger(store).newest_cutoff(training.recipe) is None:
-        return None
     newest = ArtifactStore(store).newest("health", training.recipe)
     facts: Any = newest.facts["drift"] if newest else None
     drift = None if facts is None else InputDrift.model_validate(facts)

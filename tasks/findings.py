@@ -18,7 +18,7 @@ def findings_of(health: Health, watch: WatchSettings) -> tuple[Finding, ...]:
 def _of_prices(health: Health, watch: WatchSettings) -> list[Finding]:
     found, last = [], f"The prices end on {health.cutoff}; the market's last closed session is {health.session}"
     if health.behind > watch.max_behind:
-        remedy = "See why the last ingest failed, then run: volcast daily. Until then har forecasts."
+        remedy = "See why the last ingest failed, or brought nothing newer; then run: volcast daily"
         found.append(_alarm("STALE_PRICES", f"{last}, {health.behind} sessions later.", remedy))
     elif health.behind:
         found.append(_notice("LATE_PRICES", f"{last}.", "Nothing: the next ingest brings what is missing."))
@@ -43,6 +43,8 @@ def _of_forecasts(health: Health) -> list[Finding]:
     found = []
     if health.forecast_cutoff is None or health.forecast_cutoff < health.cutoff:
         words = f"No forecast was published from {health.cutoff}; the newest is from {health.forecast_cutoff}."
+        if health.forecast_cutoff is None:
+            words = "Nothing has been forecast ahead yet."
         found.append(_alarm("NO_FORECAST", words, "Run: volcast daily"))
     if health.by == FALLBACK:
         words = f"{FALLBACK} forecast from {health.forecast_cutoff}: {health.why}."

@@ -97,7 +97,6 @@ def health_of(
     first = session_before(cutoff, RECENT)
     trust, ledger = trust_in(store, name, cutoff, session), Ledger(store)
     published = _newest_published(ledger, name)
-    quarantined, restated = QuarantineTable(store).read(), RestatementTable(store).read()
     health = Health(
         name=name,
         simulated=data.source.startswith("simulated"),
@@ -106,8 +105,8 @@ def health_of(
         behind=trust.behind,
         tickers=len(tickers),
         late=tuple(ticker for ticker, end in ends.items() if end < cutoff),
-        quarantined=_recent(quarantined, tickers, first),
-        restated=_recent(restated, tickers, first),
+        quarantined=_broken(store, tickers, first),
+        restated=len(_recent(RestatementTable(store).read(), tickers, first)),
         champion=str(trust.champion.artifact) if trust.champion else "",
         model_age=trust.model_age,
         untrained=_sessions_since_training(store, name, cutoff),
@@ -140,10 +139,17 @@ def _newest_published(ledger: Ledger, name: str) -> dict[str, Any]:
     return {"forecast_cutoff": cutoff, "by": newest["model"], "why": newest["why"]}
 
 
-def _recent(rows: pd.DataFrame, tickers: list[str], first: date) -> int:
-    """How many sessions of the tickers are in the rows, from `first` on."""
+def _recent(rows: pd.DataFrame, tickers: list[str], first: date) -> pd.MultiIndex:
+    """The sessions of the tickers that are in the rows, from `first` on: ticker and session, each once."""
     own = rows.loc[rows["ticker"].isin(tickers) & (rows["session"] >= pd.Timestamp(first))]
-    return len(own[["ticker", "session"]].drop_duplicates())
+    return pd.MultiIndex.from_frame(own[["ticker", "session"]].astype({"session": "datetime64[s]"}).drop_duplicates())
+
+
+def _broken(store: Store, tickers: list[str], first: date) -> int:
+    """The sessions of the tickers, from `first` on, of which there are only rows that broke a rule."""
+    broken = _recent(QuarantineTable(store).read(), tickers, first)
+    stored = PriceTable(store).raw(broken.unique("ticker"), first=first)
+    return len(broken.difference(_recent(stored, tickers, first)))
 
 
 def _skill(ledger: Ledger, name: str, first: date) -> tuple[Skill, ...]:

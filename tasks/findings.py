@@ -4,8 +4,8 @@ from models.live_forecasts import FALLBACK
 from storage.health import Finding, Health
 from tasks.settings import WatchSettings
 
-RECENT = 20  # sessions whose quarantined and restated rows are counted
-BROKEN_SHARE = 0.05  # of the rows of these sessions; a source that breaks more of them is broken itself
+RECENT = 20  # sessions of each ticker in which the quarantined and restated ones are counted
+BROKEN_SHARE = 0.05  # of these sessions; a source that breaks more of them is broken itself
 DRIFTED_SHARE = 0.1  # of the features, more than that: one look in a hundred finds any single one by chance
 
 
@@ -29,7 +29,8 @@ def _of_prices(health: Health, watch: WatchSettings) -> list[Finding]:
             _notice("GAPS", f"{words}, and get no forecast: {shown}.", "See: volcast status, volcast quarantine.")
         )
     if health.quarantined:
-        words = f"{health.quarantined:,} rows of the last {RECENT} sessions broke a rule."
+        looked_at = f"{RECENT * health.tickers:,} sessions, the last {RECENT} of each ticker"
+        words = f"{health.quarantined:,} of {looked_at}, have only rows that broke a rule."
         if health.quarantined > BROKEN_SHARE * RECENT * health.tickers:
             remedy = "See which rule: volcast quarantine. Mend the source, or use another; then: volcast daily"
             found.append(_alarm("BAD_PRICES", words, remedy))

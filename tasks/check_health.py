@@ -40,7 +40,10 @@ SKILL_SPAN = 2 * max(WINDOWS)  # sessions in which the largest window is looked 
 def check_health(
     data: DataSettings, training: TrainingSettings, watch: WatchSettings, drift: InputDrift | None
 ) -> Health:
-    """How things stand, as a version of the artifact `health`."""
+    """How things stand, as a version of the artifact `health`.
+
+    It is stored when its events have been sent: a run that dies before leaves them to the next one.
+    """
     store = open_store(root_of(data.store, data.source))
     health = health_of(store, data, training, watch, drift)
     draft = Draft(
@@ -52,12 +55,12 @@ def check_health(
     )
     artifacts = ArtifactStore(store)
     before = artifacts.newest("health", health.name)
-    artifacts.put(draft)
     log = get_run_logger()
     log.info("%s", health.words)
     for finding in health.findings:
         (log.warning if finding.needs_person else log.info)("%s: %s %s", finding.code, finding.words, finding.remedy)
     _tell(store, health, before, watch)
+    artifacts.put(draft)
     return health
 
 

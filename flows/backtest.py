@@ -8,12 +8,12 @@ from prefect import flow
 from flows.ingest import ingest
 from storage.records import BacktestResult
 from tasks.run_backtest import ended_backtest, run_backtest
-from tasks.settings import BacktestSettings, DataSettings
+from tasks.settings import BacktestSettings, DataSettings, as_asked
 
 
 @flow(flow_run_name="backtest {data.label} {data.day}")
 def backtest(data: DataSettings, request: BacktestSettings) -> BacktestResult:
     """Bring the prices up to date, then test every forecaster on them, each session with what was known before it."""
     snapshot = ingest(data)
-    result = run_backtest(snapshot, request)
+    result = run_backtest(snapshot, as_asked(request, data))
     return ended_backtest(result)

@@ -28,8 +28,16 @@ Events = Annotated[
     str | None,
     typer.Option(
         envvar="VOLCAST_EVENTS",
-        help="Announced earnings: simulated[:SEED], yahoo, files:PATH-or-URL or none  "
-        "[default: as --source; for files: none]",
+        help="Announced earnings: simulated[:SEED], yahoo, files:PATH-or-URL, or none to use none  "
+        "[default: as --source; for files: those that are stored]",
+    ),
+]
+StoredEvents = Annotated[
+    str | None,
+    typer.Option(
+        "--events",
+        envvar="VOLCAST_EVENTS",
+        help="none: without announced earnings  [default: with those that are stored]",
     ),
 ]
 StoredSource = Annotated[
@@ -219,6 +227,7 @@ def retrain(
     cell: Cell = "lstm",
     setting: Settings = None,
     require_approval: RequireApproval = False,
+    events: StoredEvents = None,
 ) -> None:
     """Train on the stored prices; a version that beats har, and the present one but for noise, forecasts then."""
     from flows import commands
@@ -235,7 +244,7 @@ def retrain(
         settings=commands.recipe_settings(setting or ()),
     )
     why = RetrainSettings(require_approval=require_approval)
-    commands.retrain(commands.stored_data_settings(source, tickers, store, as_of), training, why)
+    commands.retrain(commands.stored_data_settings(source, tickers, store, as_of, events), training, why)
 
 
 @app.command()
@@ -246,12 +255,13 @@ def forecast(
     store: StoreRoot = DEFAULT_STORE,
     as_of: AsOf = None,
     out: Out = None,
+    events: StoredEvents = None,
 ) -> None:
     """Forecast with the champion from the stored prices."""
     from flows import commands
 
     training = commands.training_settings(recipe)
-    commands.forecast(commands.stored_data_settings(source, tickers, store, as_of), training, out)
+    commands.forecast(commands.stored_data_settings(source, tickers, store, as_of, events), training, out)
 
 
 @app.command()

@@ -58,11 +58,13 @@ def data_settings(
     return DataSettings(source=source, events=events, tickers=wanted, store=store, as_of=until)
 
 
-def stored_data_settings(source: str | None, tickers: str, store: str, as_of: datetime | None) -> DataSettings:
+def stored_data_settings(
+    source: str | None, tickers: str, store: str, as_of: datetime | None, events: str | None = None
+) -> DataSettings:
     """The settings of a command that works on stored prices: simulated ones on request, or where no real ones are."""
     if source is None:
-        return data_settings(stored_source(store), tickers, store, as_of)
-    data = data_settings(source if source.startswith("simulated") else STORED, tickers, store, as_of)
+        return data_settings(stored_source(store), tickers, store, as_of, events)
+    data = data_settings(source if source.startswith("simulated") else STORED, tickers, store, as_of, events)
     open_store(root_of(store, data.source))  # which is refused where there is none, before anything is made
     return data
 
@@ -150,7 +152,7 @@ def status(data: DataSettings) -> bool:
     summary.show_status(console, root, counts)
     health = present_health(data)
     summary.show_health(console, health)
-    return health is None or not health.needs_person
+    return not health.needs_person
 
 
 def report(data: DataSettings, out: Path) -> None:

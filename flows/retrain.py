@@ -13,7 +13,7 @@ from tasks.find_trained import find_trained, skipped
 from tasks.fit_scaler import fit_scaler
 from tasks.promote_model import ended_training, promote_model
 from tasks.report import publish_report
-from tasks.settings import DataSettings, RetrainSettings, TrainingSettings
+from tasks.settings import DataSettings, RetrainSettings, TrainingSettings, as_asked
 from tasks.take_snapshot import take_snapshot
 from tasks.train_model import train_model
 
@@ -27,7 +27,7 @@ def retrain(data: DataSettings, training: TrainingSettings, why: RetrainSettings
     Trained on before, or too soon after another training: Skipped, by name. With `require_approval` a version that
     passed waits for a person's yes.
     """
-    snapshot = take_snapshot(data)
+    snapshot, training = take_snapshot(data), as_asked(training, data)
     features = build_features(snapshot, training)
 
     found = find_trained(features, training, why)

@@ -16,7 +16,6 @@ from models.words import listed
 from storage.artifacts import ArtifactStore
 from storage.health import Daily, Health
 from storage.records import (
-    Announcements,
     ArtifactRef,
     BacktestResult,
     ForecastBatch,
@@ -63,11 +62,14 @@ def show_prices(console: Console, snapshot: Snapshot) -> None:
     for row in snapshot.counts.worst if snapshot.counts else ():
         if row.ticker not in snapshot.tickers:
             console.print(f"          [bold yellow]left out[/] {escape(row.ticker)}: {escape(row.outcome)}")
-    show_announcements(console, snapshot.announcements)
+    show_announcements(console, snapshot)
 
 
-def show_announcements(console: Console, announcements: Announcements | None) -> None:
-    """What is known of the earnings calendar, and what kept its source from answering."""
+def show_announcements(console: Console, snapshot: Snapshot) -> None:
+    """What is known of the earnings calendar, and what kept its source from answering; or that it is not used."""
+    announcements = snapshot.announcements
+    if not snapshot.uses_earnings:
+        console.print("[bold]Earnings[/]  announced ones are not used: --events none")
     if announcements is not None:
         console.print(f"[bold]Earnings[/]  {announcements.words}")
         if announcements.failed:
@@ -145,6 +147,7 @@ def show_forecast(console: Console, batch: ForecastBatch) -> None:
     console.print(
         f"[bold]Forecast[/]  {batch.artifact} by {batch.model.artifact if batch.model else batch.by}: "
         f"{batch.rows:,} rows, sessions {batch.first_session} to {batch.last_session}"
+        + (", without announced earnings" * (not batch.snapshot.uses_earnings))
     )
     if batch.left_out:
         console.print(f"          [yellow]no forecast of[/] {', '.join(batch.left_out)}: no price, or too few")

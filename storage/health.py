@@ -83,8 +83,8 @@ class Health(Record):
     behind: int  # sessions
     tickers: int
     late: tuple[str, ...]  # those without a row of the cutoff
-    quarantined: int  # rows of the last 20 sessions
-    restated: int  # the same
+    quarantined: int  # of the last 20 sessions of each ticker, those whose row broke a rule, and that have no good one
+    restated: int  # of the same, those with a value that has changed
     champion: str  # `model volume v3`; empty without one
     model_age: int | None  # sessions
     untrained: int | None = None  # sessions since those that the newest version was trained on, promoted or not

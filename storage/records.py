@@ -156,6 +156,7 @@ class Snapshot(Record):
     first_session: date
     cutoff: date  # last known session
     rows: int
+    uses_earnings: bool = True  # False: the run is asked to use no announced earnings, whatever is stored
     counts: PriceCounts | None = None  # of the ingest that took it
     announcements: Announcements | None = None  # of the ingest that took it; None without a source of them
 

@@ -40,7 +40,10 @@ SKILL_SPAN = 2 * max(WINDOWS)  # sessions in which the largest window is looked 
 def check_health(
     data: DataSettings, training: TrainingSettings, watch: WatchSettings, drift: InputDrift | None
 ) -> Health:
-    """How things stand, as a version of the artifact `health`."""
+    """How things stand, as a version of the artifact `health`.
+
+    It is stored when its events have been sent: a run that dies before leaves them to the next one.
+    """
     store = open_store(root_of(data.store, data.source), writable=True)
     health = health_of(store, data, training, watch, drift)
     draft = Draft(
@@ -52,12 +55,12 @@ def check_health(
     )
     artifacts = ArtifactStore(store)
     before = artifacts.newest("health", health.name)
-    artifacts.put(draft)
     log = get_run_logger()
     log.info("%s", health.words)
     for finding in health.findings:
         (log.warning if finding.needs_person else log.info)("%s: %s %s", finding.code, finding.words, finding.remedy)
     _tell(store, health, before, watch)
+    artifacts.put(draft)
     return health
 
 
@@ -74,14 +77,12 @@ def _tell(store: Store, health: Health, before: Manifest | None, watch: WatchSet
         emit("volcast.sessions.enough", store.url, words=words, session=str(health.session))
 
 
-def present_health(data: DataSettings) -> Health | None:
-    """How things stand now, from the store alone; None before anything was forecast ahead.
+def present_health(data: DataSettings) -> Health:
+    """How things stand now, from the store alone.
 
-    The drift is the one that was measured last: measuring takes a while. Raises NotStored.
+    The drift is the one that was measured last: measuring takes a while. Raises NotStored before any prices are.
     """
     store, training = open_store(root_of(data.store, data.source)), TrainingSettings()
-    if Ledger(store).newest_cutoff(training.recipe) is None:
-        return None
     newest = ArtifactStore(store).newest("health", training.recipe)
     facts: Any = newest.fact("drift") if newest else None
     drift = None if facts is None else InputDrift.model_validate(facts)
@@ -99,7 +100,6 @@ def health_of(
     first = session_before(cutoff, RECENT)
     trust, ledger = trust_in(store, name, cutoff, session), Ledger(store)
     published = _newest_published(ledger, name)
-    quarantined, restated = QuarantineTable(store).read(), RestatementTable(store).read()
     health = Health(
         name=name,
         simulated=data.source.startswith("simulated"),
@@ -108,8 +108,8 @@ def health_of(
         behind=trust.behind,
         tickers=len(tickers),
         late=tuple(ticker for ticker, end in ends.items() if end < cutoff),
-        quarantined=_recent(quarantined, tickers, first),
-        restated=_recent(restated, tickers, first),
+        quarantined=_broken(store, tickers, first),
+        restated=len(_recent(RestatementTable(store).read(), tickers, first)),
         champion=str(trust.champion.artifact) if trust.champion else "",
         model_age=trust.model_age,
         untrained=_sessions_since_training(store, name, cutoff),
@@ -142,10 +142,17 @@ def _newest_published(ledger: Ledger, name: str) -> dict[str, Any]:
     return {"forecast_cutoff": cutoff, "by": newest["model"], "why": newest["why"]}
 
 
-def _recent(rows: pd.DataFrame, tickers: list[str], first: date) -> int:
-    """How many sessions of the tickers are in the rows, from `first` on."""
+def _recent(rows: pd.DataFrame, tickers: list[str], first: date) -> pd.MultiIndex:
+    """The sessions of the tickers that are in the rows, from `first` on: ticker and session, each once."""
     own = rows.loc[rows["ticker"].isin(tickers) & (rows["session"] >= pd.Timestamp(first))]
-    return len(own[["ticker", "session"]].drop_duplicates())
+    return pd.MultiIndex.from_frame(own[["ticker", "session"]].astype({"session": "datetime64[s]"}).drop_duplicates())
+
+
+def _broken(store: Store, tickers: list[str], first: date) -> int:
+    """The sessions of the tickers, from `first` on, of which there are only rows that broke a rule."""
+    broken = _recent(QuarantineTable(store).read(), tickers, first)
+    stored = PriceTable(store).raw(broken.unique("ticker"), first=first)
+    return len(broken.difference(_recent(stored, tickers, first)))
 
 
 def _skill(ledger: Ledger, name: str, first: date) -> tuple[Skill, ...]:

@@ -1,7 +1,7 @@
 """What a daily run works on, whether there is anything for it to do, and how it ended."""
 
 from datetime import date
-from typing import Any
+from typing import Any, cast
 
 from prefect import get_run_logger, task
 from prefect.client.schemas.objects import State
@@ -45,8 +45,9 @@ def stored_part(data: DataSettings, ingested: State[Any]) -> DataSettings:
 def find_nothing_new(data: DataSettings, training: TrainingSettings) -> str:
     """Why there is nothing to do, or an empty text.
 
-    That is so when the prices are up to date, the newest forecast was made from this version of them, by the present
-    champion or in its place, and somebody has looked at how things stand since this session.
+    That is so when the prices are up to date, the newest forecast of each ticker was made from this version of them, by
+    the present champion or in its place, with announced earnings or without as it is asked now, and somebody has looked
+    at how things stand since this session.
     """
     require_ahead(training)
     store = open_store(root_of(data.store, data.source))
@@ -63,11 +64,16 @@ def _is_forecast(store: Store, data: DataSettings, name: str) -> bool:
     cutoff = ledger.newest_cutoff(name)
     if cutoff is None or cutoff < last_session(data.as_of, data.now):
         return False
-    rows = ledger.forecasts(name, first=cutoff)
-    newest = rows.loc[rows["version"] == rows["version"].max()]
-    present, used = champion_version(ArtifactStore(store), name), newest["model_version"].max()
-    same_champion = present is None if used != used else present == int(used)  # NaN: there was none
-    return same_champion and newest["prices_version"].iloc[0] == PriceTable(store).version()
+    artifacts, prices = ArtifactStore(store), PriceTable(store).version()
+    present, is_current = champion_version(artifacts, name), dict[str, bool]()
+    for version, rows in ledger.forecasts(name, first=cutoff).groupby("version"):  # a later one replaces it
+        facts: dict[str, Any] = artifacts.get("forecast", name, cast(int, version)).facts
+        used = rows["model_version"].dropna().unique().tolist()
+        same_champion = used == ([] if present is None else [present])
+        same_earnings = facts.get("uses_earnings", True) == data.uses_earnings
+        is_same = same_champion and same_earnings and rows["prices_version"].iloc[0] == prices
+        is_current |= dict.fromkeys(facts.get("asked_for", data.tickers), is_same)
+    return all(is_current.get(ticker, False) for ticker in data.tickers)
 
 
 def _is_looked_at(store: Store, name: str, session: date) -> bool:

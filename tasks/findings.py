@@ -4,8 +4,8 @@ from models.live_forecasts import FALLBACK
 from storage.health import Finding, Health
 from tasks.settings import WatchSettings
 
-RECENT = 20  # sessions whose quarantined and restated rows are counted
-BROKEN_SHARE = 0.05  # of the rows of these sessions; a source that breaks more of them is broken itself
+RECENT = 20  # sessions of each ticker in which the quarantined and restated ones are counted
+BROKEN_SHARE = 0.05  # of these sessions; a source that breaks more of them is broken itself
 DRIFTED_SHARE = 0.1  # of the features, more than that: one look in a hundred finds any single one by chance
 
 
@@ -18,7 +18,7 @@ def findings_of(health: Health, watch: WatchSettings) -> tuple[Finding, ...]:
 def _of_prices(health: Health, watch: WatchSettings) -> list[Finding]:
     found, last = [], f"The prices end on {health.cutoff}; the market's last closed session is {health.session}"
     if health.behind > watch.max_behind:
-        remedy = "See why the last ingest failed, then run: volcast daily. Until then har forecasts."
+        remedy = "See why the last ingest failed, or brought nothing newer; then run: volcast daily"
         found.append(_alarm("STALE_PRICES", f"{last}, {health.behind} sessions later.", remedy))
     elif health.behind:
         found.append(_notice("LATE_PRICES", f"{last}.", "Nothing: the next ingest brings what is missing."))
@@ -29,7 +29,8 @@ def _of_prices(health: Health, watch: WatchSettings) -> list[Finding]:
             _notice("GAPS", f"{words}, and get no forecast: {shown}.", "See: volcast status, volcast quarantine.")
         )
     if health.quarantined:
-        words = f"{health.quarantined:,} rows of the last {RECENT} sessions broke a rule."
+        looked_at = f"{RECENT * health.tickers:,} sessions, the last {RECENT} of each ticker"
+        words = f"{health.quarantined:,} of {looked_at}, have only rows that broke a rule."
         if health.quarantined > BROKEN_SHARE * RECENT * health.tickers:
             remedy = "See which rule: volcast quarantine. Mend the source, or use another; then: volcast daily"
             found.append(_alarm("BAD_PRICES", words, remedy))
@@ -43,6 +44,8 @@ def _of_forecasts(health: Health) -> list[Finding]:
     found = []
     if health.forecast_cutoff is None or health.forecast_cutoff < health.cutoff:
         words = f"No forecast was published from {health.cutoff}; the newest is from {health.forecast_cutoff}."
+        if health.forecast_cutoff is None:
+            words = "Nothing has been forecast ahead yet."
         found.append(_alarm("NO_FORECAST", words, "Run: volcast daily"))
     if health.by == FALLBACK:
         words = f"{FALLBACK} forecast from {health.forecast_cutoff}: {health.why}."

@@ -9,18 +9,20 @@ from storage.store import open_store
 from tasks.prepared import prepare
 from tasks.settings import TrainingSettings, WatchSettings
 from tasks.stored import champion, champion_version, reader, stored_method
+from tasks.take_snapshot import universes
 
 
 @task(task_run_name="measure drift up to {snapshot.cutoff}")
 def measure_drift(snapshot: Snapshot, training: TrainingSettings, watch: WatchSettings) -> InputDrift | None:
-    """The drift of each feature; None without a champion."""
+    """The drift of each feature of the tickers that the champion was trained on; None without a champion."""
     artifacts, name = ArtifactStore(open_store(snapshot.store)), training.method().model_name(snapshot.tickers)
     if champion_version(artifacts, name) is None:
         return None
     model = champion(artifacts, snapshot.store, name)
     method = stored_method(artifacts, name, model.artifact.version)
     read = reader(artifacts, model.scaler.features.artifact)
-    found = method.drift(prepare(snapshot, method), read, watch.drift_sessions)
+    rows = universes(snapshot, model)[0][0]
+    found = method.drift(prepare(rows, method), read, watch.drift_sessions)
     drift = InputDrift(
         model=str(model.artifact),
         cutoff=snapshot.cutoff,

@@ -14,13 +14,13 @@ from models.sessions import session_before
 from models.skill import WINDOWS, live_skill
 from storage.artifacts import ArtifactStore
 from storage.ledger import Ledger
-from storage.prices import PriceTable
 from storage.records import ArtifactRef
 from storage.store import Store
 from tasks.methods.protocol import Plot
 from tasks.methods.registry import method_from
 from tasks.plots import SHOWN_SESSIONS
 from tasks.stored import FORECAST_FILE, read_frame
+from tasks.take_snapshot import prices_before
 
 MEAN_SESSIONS = 20
 SKILL_SPAN = 2 * max(WINDOWS)  # sessions in which the largest window is looked for
@@ -121,8 +121,8 @@ def _by_ticker(forecast: StoredForecast, tickers: Sequence[str]) -> dict[str, pd
 
 def _prices_before(store: Store, forecast: StoredForecast, tickers: Sequence[str], sessions: int) -> pd.DataFrame:
     """The last sessions that the forecast knew, as `PriceTable.read` gives them."""
-    first = session_before(forecast.cutoff, sessions - 1)
-    return PriceTable(store).read(list(tickers), first=first, last=forecast.cutoff, version=forecast.prices_version)
+    version = forecast.prices_version
+    return prices_before(store, tickers, cutoff=forecast.cutoff, version=version, sessions=sessions)
 
 
 def _rows(own: pd.DataFrame, prices: pd.DataFrame) -> list[dict[str, str]]:

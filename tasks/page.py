@@ -4,7 +4,7 @@ It is made from the store alone, without a server, and needs nothing when it is 
 """
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -51,7 +51,8 @@ def page(data: DataSettings) -> str:
         "count_rows": count_rows(counts),
         **_history(ArtifactStore(store), root),
         "health": health,
-        **(_of_forecasts(store, health, data.tickers) if health else {}),
+        "lines": lines(health),
+        **(_of_forecasts(store, health, health.forecast_cutoff, data.tickers) if health.forecast_cutoff else {}),
     }
     pages = Environment(
         loader=PackageLoader("tasks", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
@@ -87,16 +88,14 @@ def _history(artifacts: ArtifactStore, root: str) -> dict[str, Any]:
     return {"versions": versions[::-1], "moves": moves[::-1]}
 
 
-def _of_forecasts(store: Store, health: Health, tickers: Sequence[str]) -> dict[str, Any]:
-    """What there is to tell once something was forecast."""
-    assert health.forecast_cutoff is not None, "there is no health before the first forecast"
+def _of_forecasts(store: Store, health: Health, newest: date, tickers: Sequence[str]) -> dict[str, Any]:
+    """What there is to tell once something was forecast, from `newest` last."""
     ledger = Ledger(store)
-    rows = ledger.forecasts(health.name, first=health.forecast_cutoff)
+    rows = ledger.forecasts(health.name, first=newest)
     forecast = read_forecast(store, health.name, int(rows["version"].iloc[-1]))  # every version is published
     there = [ticker for ticker in in_order(forecast.frame) if not tickers or ticker in tickers]
     leading, others = there[:DRAWN_TICKERS], there[DRAWN_TICKERS:]
     return {
-        "lines": lines(health),
         "forecast": forecast,
         "legend": LEGEND,
         "outlooks": outlooks(store, forecast, leading),

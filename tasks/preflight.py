@@ -23,7 +23,7 @@ def check(data: DataSettings, training: TrainingSettings | None = None) -> None:
     last_session(data.as_of, data.now)
     if data.source != STORED:
         open_source(data.source).tickers()
-        require_event_source(data)
+    require_event_source(data)
     open_store(root_of(data.store, data.source), writable=True)
 
 

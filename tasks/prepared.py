@@ -23,7 +23,7 @@ Key = tuple[str, str, str, int | None]
 class _Kept:
     """What was made of the rows of one snapshot; nobody changes it."""
 
-    key: Key  # store, digest of the rows, cutoff, version of the events
+    key: Key  # store, digest of the rows, cutoff, version of the events (None: none are used)
     rows: Rows
     prepared: dict[str, Prepared] = field(default_factory=dict)  # digest of the recipe, or of the features -> of them
 
@@ -62,9 +62,10 @@ def _kept(snapshot: Snapshot) -> _Kept:
     """The newest, where it is of these rows, else a new one in its place."""
     store = open_store(snapshot.store)
     events = EventTable(store)
-    key = (snapshot.store, snapshot.prices.digest, str(snapshot.cutoff), events.version())
+    version = events.version() if snapshot.uses_earnings else None
+    key = (snapshot.store, snapshot.prices.digest, str(snapshot.cutoff), version)
     if not _newest or _newest[0].key != key:
-        known = events.known(snapshot.tickers, as_of=snapshot.cutoff)
+        known = events.known(snapshot.tickers if snapshot.uses_earnings else (), as_of=snapshot.cutoff)
         rows = Rows(read_prices=lambda: read_prices(store, snapshot), announcements=known)
         _newest[:] = [_Kept(key=key, rows=rows)]
     return _newest[0]

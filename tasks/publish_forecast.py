@@ -18,10 +18,11 @@ from storage.prices import PriceTable
 from storage.records import Choice, ForecastBatch
 from storage.schemas import FORECASTS
 from storage.store import open_store
-from tasks.forecast_volume import model_frame
+from tasks.forecast_volume import model_frame, panel_frame
 from tasks.prepared import read_panel
 from tasks.settings import TrainingSettings
 from tasks.stored import FORECAST_FILE, read_frame
+from tasks.take_snapshot import universes
 
 VALUES = {MODEL: "median", f"{MODEL}-mean": "mean"} | {f"{MODEL}-{end}": end.replace("-", "_") for end in INTERVALS}
 
@@ -48,24 +49,28 @@ def why_not_live(batch: ForecastBatch, training: TrainingSettings) -> str:
 
 def ledger_rows(batch: ForecastBatch, choice: Choice) -> pd.DataFrame:
     """The columns of FORECASTS: what is published, and its rivals of the same tickers."""
-    artifacts, panel = ArtifactStore(open_store(batch.snapshot.store)), read_panel(batch.snapshot)
-    frames = {batch.by: read_frame(artifacts, batch.artifact, FORECAST_FILE), "naive": naive_frame(panel)}
+    artifacts, snapshot, champion = ArtifactStore(open_store(batch.snapshot.store)), batch.snapshot, choice.champion
+    frames = {
+        batch.by: read_frame(artifacts, batch.artifact, FORECAST_FILE),
+        "naive": panel_frame(snapshot, champion, naive_frame),
+    }
     if batch.by != FALLBACK:
-        frames[FALLBACK] = fallback_frame(panel)
-    elif choice.champion is not None:
-        frames[MODEL] = model_frame(batch.snapshot, choice.champion)[1]
+        frames[FALLBACK] = panel_frame(snapshot, champion, fallback_frame)
+    elif champion is not None:
+        frames[MODEL] = model_frame(snapshot, champion)[1]
+    scales = pd.concat([scales_now(read_panel(rows)).reindex(own) for rows, own in universes(snapshot, champion)])
     rows = pd.concat([frame.assign(model=model) for model, frame in frames.items()], ignore_index=True)
     rows = rows.loc[rows["unique_id"].isin(frames[batch.by]["unique_id"])]
     is_published, is_model = rows["model"] == batch.by, rows["model"] == MODEL
-    version = choice.champion.artifact.version if choice.champion else None
+    version = champion.artifact.version if champion else None
     facts = {
         "published": is_published,
         "name": batch.artifact.name,
         "version": batch.artifact.version,
         "model_version": pd.Series(version, index=rows.index, dtype="Int64").where(is_model),
-        "prices_version": batch.snapshot.prices.version,
+        "prices_version": snapshot.prices.version,
         "why": pd.Series(batch.why, index=rows.index).where(is_published, ""),
-        "scale": rows["unique_id"].map(scales_now(panel)).astype("float64"),
+        "scale": rows["unique_id"].map(scales).astype("float64"),
         "published_at": pd.Timestamp(datetime.now(UTC)),
     }
     named = rows.rename(columns={"unique_id": "ticker", **VALUES}).assign(**facts)

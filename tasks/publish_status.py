@@ -52,9 +52,9 @@ def lines(health: Health) -> list[str]:
     prices = f"prices of {health.tickers:,} tickers to {health.cutoff}, {behind}"
     made = f"forecast from {health.forecast_cutoff} by {health.by}" if health.forecast_cutoff else "no forecast yet"
     age = f"{health.champion}, {health.model_age:,} sessions old" if health.champion else "no champion"
-    counts = f"{health.quarantined:,} rows quarantined and {health.restated:,} restated"
+    counts = f"{health.quarantined:,} quarantined and {health.restated:,} restated"
     return [
-        f"{prices}; {counts} of the last 20 sessions",
+        f"{prices}; {counts} of each ticker's last 20 sessions",
         made + (f", a fallback: {health.why}" if health.why else ""),
         age + (f"; {health.errors.words}" if health.errors else "; too few scores to judge its errors by"),
     ]

@@ -45,7 +45,7 @@ def record_events(plan: IngestPlan) -> Announcements | None:
         EventTable(open_store(plan.root, writable=True)),
     )
     if source is None:
-        log.info("no source of announcements (--events)")
+        log.info("no source of announcements is asked (--events)")
         return None
     answers = ask(source, plan.tickers, plan.last_session)
     failed = failures(answers, plan.tickers)

@@ -16,10 +16,11 @@ from storage.store import open_store, put
 from tasks.frames import to_parquet
 from tasks.methods.protocol import Method, Names, Plot
 from tasks.methods.registry import method_from
-from tasks.methods.volume import in_order
+from tasks.methods.volume import DRAWN_TICKERS, in_order
+from tasks.plots import SHOWN_SESSIONS
 from tasks.prepared import read_prepared
 from tasks.stored import FORECAST_FILE, read_frame, read_model, reader, stored_method
-from tasks.take_snapshot import read_prices
+from tasks.take_snapshot import prices_before
 
 SIMULATED_NOTE = (
     "**Simulated data**: these prices and volumes come from volcast's own simulated exchange, not from a market."
@@ -125,7 +126,10 @@ def model_plots(scorecard: Scorecard) -> list[Plot]:
 
 
 def _forecast_plots(method: Method, snapshot: Snapshot, forecasts: pd.DataFrame) -> list[Plot]:
-    return method.forecast_plots(read_prices(open_store(snapshot.store), snapshot), forecasts, simulated_note(snapshot))
+    store, version = open_store(snapshot.store), snapshot.prices.version
+    drawn = in_order(forecasts)[:DRAWN_TICKERS]
+    prices = prices_before(store, drawn, cutoff=snapshot.cutoff, version=version, sessions=SHOWN_SESSIONS)
+    return method.forecast_plots(prices, forecasts, simulated_note(snapshot))
 
 
 def simulated_note(snapshot: Snapshot) -> str:

@@ -3,7 +3,7 @@
 import os
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue
 
@@ -27,8 +27,8 @@ class DataSettings(BaseModel):
     source: str = Field(default="simulated", description="simulated[:SEED], yahoo, or files:PATH-or-URL")
     events: str | None = Field(
         default=None,
-        description="Announced earnings: simulated[:SEED], yahoo, files:PATH-or-URL or none; by default the prices' "
-        "own source (for files: none)",
+        description="Announced earnings: simulated[:SEED], yahoo, files:PATH-or-URL, or none to use none; by default "
+        "the prices' own source is asked (for files none is), and what is stored is used",
     )
     tickers: tuple[str, ...] = Field(
         default=(), description="Tickers; none means all that the source holds (SBUX for simulated and yahoo)"
@@ -59,6 +59,11 @@ class DataSettings(BaseModel):
         """The spec of the source of announcements."""
         own = "none" if self.source.startswith(("files:", "stored")) else self.source
         return own if self.events is None else self.events
+
+    @property
+    def uses_earnings(self) -> bool:
+        """Whether the announced earnings that are stored are used: always, unless a run is asked for none."""
+        return self.events != "none"
 
     @property
     def day(self) -> date:
@@ -173,3 +178,14 @@ class BacktestSettings(BaseModel):
         start = self.test_start or session_before(last_session_on_or_before(end), TESTED_SESSIONS - 1)
         before = last_session_on_or_before(start - timedelta(days=1))
         return TestSpan(train_through=self.train_through or before, test_start=start, test_end=end, refit=self.refit)
+
+
+Settings = TypeVar("Settings", TrainingSettings, BacktestSettings)
+
+
+def as_asked(settings: Settings, data: DataSettings) -> Settings:
+    """The same settings, but without announced earnings where the run is asked to use none (`--events none`)."""
+    recipe = settings.recipe if isinstance(settings, TrainingSettings) else DEFAULT_RECIPE
+    if data.uses_earnings or "use_earnings" not in setting_names(recipe):
+        return settings
+    return settings.model_copy(update={"settings": {**settings.settings, "use_earnings": False}})

@@ -1,12 +1,16 @@
 """Fix which rows a run works on: some tickers, one version of the prices, nothing after the cutoff."""
 
+from collections.abc import Iterable
+from datetime import date
+
 import pandas as pd
 from prefect import get_run_logger, task
 
+from models.sessions import session_before
 from models.words import listed
 from storage.errors import NotStored
 from storage.prices import PriceTable
-from storage.records import ArtifactRef, PriceCounts, Snapshot
+from storage.records import ArtifactRef, ModelVersion, PriceCounts, Snapshot
 from storage.store import Store, open_store
 from tasks.plan_ingest import last_session, root_of
 from tasks.settings import DataSettings
@@ -40,10 +44,44 @@ def take_snapshot(data: DataSettings, counts: PriceCounts | None = None) -> Snap
         first_session=rows.first_session,
         cutoff=rows.last_session,
         rows=rows.rows,
+        uses_earnings=data.uses_earnings,
         counts=counts,
     )
-    get_run_logger().info("prices v%d: %s rows, cutoff %s", version, f"{snapshot.rows:,}", snapshot.cutoff)
+    unused = "" if data.uses_earnings else "; announced earnings are not used (--events none)"
+    get_run_logger().info("prices v%d: %s rows, cutoff %s%s", version, f"{snapshot.rows:,}", snapshot.cutoff, unused)
     return snapshot
+
+
+def universes(snapshot: Snapshot, champion: ModelVersion | None) -> list[tuple[Snapshot, tuple[str, ...]]]:
+    """The rows that forecasts are made from, each with the tickers of the snapshot that are forecast from them.
+
+    What a model sees of a ticker depends on the other ones, so they are the same whichever tickers a run is asked for:
+    those that the champion was trained on, as far as they are stored; for any other ticker, and without a champion,
+    all that are stored.
+    """
+    stored = PriceTable(open_store(snapshot.store)).tickers(snapshot.prices.version)
+    trained = set(stored if champion is None else champion.scaler.features.snapshot.tickers)
+    members = tuple(ticker for ticker in snapshot.tickers if ticker in trained)
+    others = tuple(ticker for ticker in snapshot.tickers if ticker not in trained)
+    found = [(trained, members), (stored, others)]
+    return [(_of_tickers(snapshot, universe), asked) for universe, asked in found if asked]
+
+
+def _of_tickers(snapshot: Snapshot, tickers: Iterable[str]) -> Snapshot:
+    """The rows of other tickers of the same version, up to the same cutoff; those without a row are left out."""
+    if set(tickers) == set(snapshot.tickers):
+        return snapshot
+    table = PriceTable(open_store(snapshot.store))
+    rows = table.describe(tickers, last=snapshot.cutoff, version=snapshot.prices.version)
+    facts = {"tickers": rows.tickers, "first_session": rows.first_session, "rows": rows.rows}
+    prices = snapshot.prices.model_copy(update={"digest": rows.digest})
+    return snapshot.model_copy(update={"prices": prices, **facts})
+
+
+def prices_before(store: Store, tickers: Iterable[str], *, cutoff: date, version: int, sessions: int) -> pd.DataFrame:
+    """The last sessions up to a cutoff, as `PriceTable.read` gives them: what is drawn of a history."""
+    first = session_before(cutoff, sessions - 1)
+    return PriceTable(store).read(tickers, first=first, last=cutoff, version=version)
 
 
 def read_prices(store: Store, snapshot: Snapshot) -> pd.DataFrame:

@@ -244,6 +244,10 @@ def test_status_and_quarantine_say_what_is_stored_and_what_is_wrong_without_a_se
     assert re.search(r"SBUX +250 +2019-12-11 +2020-12-10 +2 +3 +0 +ok", said.out)
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:1/api")
     status = volcast("status")
+    assert status.code == 1  # a history that ended years ago, and nothing was forecast
+    assert "needs a person" in status.out
+    assert re.search(r"STALE_PRICES The prices end on 2020-12-10; .*, or brought nothing newer; then run: ", status.out)
+    assert "NO_FORECAST Nothing has been forecast ahead yet. Run: volcast daily" in status.out
     assert "Prices    v0 in data: 250 rows of 1 tickers, sessions 2019-12-11 to 2020-12-10" in status.out
     assert re.search(r"[0-9,]{5,} sessions behind the market's last closed session", status.out)
     assert f"SBUX lacks {frame['Date'][70]} (volume is not positive), {frame['Date'][60]}" in status.out

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from test_flows import message_of, run_named
+from test_flows import log_lines, message_of, run_named
 
 from flows.daily import daily
 from flows.forecast import forecast
@@ -20,11 +20,13 @@ from models.sessions import sessions_between
 from storage.artifacts import ArtifactStore
 from storage.health import Daily
 from storage.ledger import Ledger
+from storage.records import ForecastBatch
 from storage.store import Store, open_store
 from storage.verify import verify
 from tasks.check_health import present_health
 from tasks.publish_status import markdown
 from tasks.settings import DataSettings, TrainingSettings, WatchSettings
+from tasks.stored import FORECAST_FILE, read_frame
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
 
@@ -115,6 +117,57 @@ def test_health_has_live_skill_and_the_status_shows_it(served: Served) -> None:
     assert result.health.model_dump(mode="json") == ArtifactStore(store_in(served[0])).get("health", "volume").facts
 
 
+def frame_of(batch: ForecastBatch) -> pd.DataFrame:
+    return read_frame(ArtifactStore(open_store(batch.snapshot.store)), batch.artifact, FORECAST_FILE)
+
+
+def of_ticker(batch: ForecastBatch, ticker: str) -> pd.DataFrame:
+    frame = frame_of(batch)
+    return frame.loc[frame["unique_id"] == ticker].reset_index(drop=True)
+
+
+@pytest.mark.parametrize("watch", [None, WatchSettings(max_model_age=1)], ids=["champion", "har"])
+def test_a_forecast_is_the_same_whichever_tickers_are_asked_for(
+    served: Served, tmp_path: Path, watch: WatchSettings | None
+) -> None:
+    folder = shutil.copytree(served[0], tmp_path / "asked")
+    whole = forecast(data_in(folder, DAYS[-1]), TRAINING, watch)
+    alone = forecast(data_in(folder, DAYS[-1], tickers=("T1",)), TRAINING, watch)
+    assert alone.by == whole.by == ("volcast" if watch is None else "har")
+    assert set(frame_of(alone)["unique_id"]) == {"T1"}
+    pd.testing.assert_frame_equal(frame_of(alone), of_ticker(whole, "T1"))
+    rows = Ledger(store_in(folder)).forecasts("volume", first=DAYS[-1])
+    values = ["h", "model", "median", "mean", "lo_95", "lo_80", "hi_80", "hi_95", "scale", "published"]
+    first, second = (
+        rows.loc[(rows["version"] == version) & (rows["ticker"] == "T1"), values].reset_index(drop=True)
+        for version in (whole.artifact.version, alone.artifact.version)
+    )
+    pd.testing.assert_frame_equal(first, second)
+
+
+def test_a_ticker_that_the_model_was_not_trained_on_changes_no_other_ones_forecast(
+    served: Served, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(served[0], tmp_path / "newcomer")
+    before = forecast(data_in(folder, DAYS[-1]), TRAINING)
+    ingest(data_in(folder, DAYS[-1], tickers=("T7", "T8")))
+    after = forecast(data_in(folder, DAYS[-1]), TRAINING)
+    assert set(frame_of(after)["unique_id"]) == {*TICKERS, "T7", "T8"}
+    for ticker in TICKERS:
+        pd.testing.assert_frame_equal(of_ticker(after, ticker), of_ticker(before, ticker))
+    alone = forecast(data_in(folder, DAYS[-1], tickers=("T7", "SBUX")), TRAINING)
+    for ticker in ("T7", "SBUX"):
+        pd.testing.assert_frame_equal(of_ticker(alone, ticker), of_ticker(after, ticker))
+    said = log_lines(run_named(f"forecast volume T7, SBUX {DAYS[-1]}"))
+    assert any("model volume v1 was not trained on T7, which are forecast from" in line for line in said)
+
+
+def test_drift_is_of_the_tickers_that_the_champion_was_trained_on(served: Served, tmp_path: Path) -> None:
+    folder = shutil.copytree(served[0], tmp_path / "drift")
+    whole = monitor(data_in(folder, DAYS[-1]), TRAINING)
+    assert monitor(data_in(folder, DAYS[-1], tickers=("T1",)), TRAINING).drift == whole.drift is not None
+
+
 def test_the_same_day_again_adds_nothing(served: Served) -> None:
     folder, last = served[0], DAYS[-1]
     ledger = Ledger(store_in(folder))
@@ -125,6 +178,23 @@ def test_the_same_day_again_adds_nothing(served: Served) -> None:
     for old, new in zip(before, after, strict=True):
         pd.testing.assert_frame_equal(old, new)
     assert list(verify(store_in(folder))) == []
+
+
+def test_a_day_is_skipped_for_the_tickers_that_were_forecast_and_for_no_others(served: Served, tmp_path: Path) -> None:
+    folder, day = shutil.copytree(served[0], tmp_path / "parts"), date(2004, 7, 8)
+    ingest(data_in(folder, day, tickers=TICKERS))
+    one, other = (data_in(folder, day, tickers=(ticker,)) for ticker in ("SBUX", "T1"))
+    assert not daily(one, TRAINING).skipped
+    assert daily(one, TRAINING).skipped
+    second = daily(other, TRAINING)
+    assert second.batch is not None
+    assert set(frame_of(second.batch)["unique_id"]) == {"T1"}
+    assert daily(data_in(folder, day, tickers=("SBUX", "T1")), TRAINING).skipped
+    assert not daily(data_in(folder, day), TRAINING).skipped  # T2 lacks
+    assert daily(other, TRAINING).skipped
+    without = other.model_copy(update={"events": "none"})
+    assert not daily(without, TRAINING).skipped
+    assert daily(without, TRAINING).skipped
 
 
 def test_missed_days_are_caught_up_then_a_source_that_is_down_lets_har_forecast(served: Served, tmp_path: Path) -> None:

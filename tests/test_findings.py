@@ -1,13 +1,21 @@
+from collections.abc import Callable
 from datetime import date
+from pathlib import Path
 
 import pytest
+from prefect.logging import disable_run_logger
 
+import tasks.check_health
 from storage.health import Errors, FeatureIndex, Health, InputDrift
+from storage.prices import PriceTable
 from storage.records import ArtifactRef, FeatureSet, FittedScaler, ModelVersion, Snapshot
+from storage.store import open_store
+from tasks.check_health import check_health
 from tasks.choose_forecaster import Trust
 from tasks.findings import findings_of
 from tasks.publish_status import markdown
-from tasks.settings import WatchSettings
+from tasks.settings import DataSettings, TrainingSettings, WatchSettings
+from tasks.sources.exchange import Exchange
 
 CUTOFF, WATCH = date(2024, 3, 8), WatchSettings()
 ERRORS = {"sessions": 20, "recent": 0.7, "expected": 0.6, "har": 0.65, "p_value": 0.001}
@@ -73,6 +81,36 @@ def test_each_finding_has_a_code_a_sentence_and_what_to_do(
     whole = health.model_copy(update={"findings": found})
     assert whole.needs_person is needs_person
     assert all(f"**{code}**" in markdown(whole) for code in codes)
+
+
+class Killed(BaseException):
+    """A process that ends while it tells."""
+
+
+def test_a_run_that_dies_before_its_events_are_sent_leaves_them_to_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bars = Exchange(seed=3, last=date(2001, 12, 14)).bars("SBUX").astype({"volume": "int64"})
+    PriceTable(open_store(str(tmp_path))).upsert(bars)
+    data = DataSettings(source="stored", store=str(tmp_path), as_of=date(2002, 1, 31))
+    sent: list[str] = []
+
+    def look(emit: Callable[..., None]) -> Health:
+        monkeypatch.setattr(tasks.check_health, "emit", emit)
+        with disable_run_logger():
+            return check_health.fn(data, TrainingSettings(), WATCH, None)
+
+    def kill(*_: object, **__: object) -> None:
+        raise Killed
+
+    with pytest.raises(Killed):
+        look(kill)
+    health = look(lambda event, *_, **__: sent.append(event))
+    assert {finding.code for finding in health.findings} >= {"STALE_PRICES", "NO_FORECAST"}
+    assert sent == ["volcast.prices.stale", "volcast.forecast.missing", "volcast.sessions.enough"]
+    sent.clear()
+    look(lambda event, *_, **__: sent.append(event))
+    assert sent == ["volcast.sessions.enough"]  # what was found is told once a session
 
 
 def champion() -> ModelVersion:

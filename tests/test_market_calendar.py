@@ -6,6 +6,7 @@ import pytest
 
 from models.market_calendar import CALENDAR_COLUMNS, calendar_columns
 from models.sessions import sessions_between
+from tasks.sources.exchange_calendar import trading_grid
 
 FLAGS = set(CALENDAR_COLUMNS) - {"monday", "tuesday", "wednesday", "thursday", "month_phase"}
 
@@ -56,6 +57,19 @@ def test_a_month_has_one_expiry_and_a_year_four_triple_witchings() -> None:
         assert counted(name, (years - 2010) * 12 + months - 1) == {1}
     for name, count in {"triple_witching": 4, "msci": 4, "quarter_end": 4, "russell": 1, "black_friday": 1}.items():
         assert counted(name, years - 2010) == {count}
+
+
+def test_model_and_simulated_exchange_have_the_russell_reconstitution_on_the_fourth_friday_of_june() -> None:
+    days = [23, 22, 28, 27, 25, 24, 23, 22, 27, 26, 25, 24, 22, 28, 27, 26, 24, 23, 22, 28, 26, 25, 24, 23, 28, 27, 26]
+    expected = [pd.Timestamp(2000 + place, 6, day) for place, day in enumerate(days)]
+    grid = trading_grid()
+    years = (grid.sessions.year >= 2000) & (grid.sessions.year <= 2026)
+    flags_S = calendar_columns(grid.sessions)[:, CALENDAR_COLUMNS.index("russell")] == 1
+    assert list(grid.sessions[flags_S & years]) == expected
+    late = (grid.sessions.month == 6) & (grid.sessions.day_of_week == 4) & (grid.sessions.day >= 22)
+    fridays, effects = grid.sessions[late & years], grid.effects[late & years]
+    largest = [fridays[np.where(fridays.year == year, effects, -np.inf).argmax()] for year in range(2000, 2027)]
+    assert largest == expected
 
 
 def test_the_sessions_of_a_month_count_up_from_its_first() -> None:

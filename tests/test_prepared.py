@@ -7,12 +7,14 @@ import pytest
 from panels import tiny_recipe
 from prefect.logging import disable_run_logger
 
+from models.live_forecasts import fallback_frame
 from models.volume_data import VolumeData, sha256_of
 from storage.adjustment import adjusted_close
 from storage.events import EventTable
 from storage.prices import PriceTable
 from storage.records import Snapshot
 from storage.store import Store, open_store
+from tasks.forecast_volume import panel_frame
 from tasks.methods.protocol import Rows
 from tasks.methods.volume import VolumeMethod
 from tasks.prepared import prepare, read_panel
@@ -37,9 +39,9 @@ def store(tmp_path) -> Store:
     return store
 
 
-def snapshot_of(store: Store, last: date = CUTOFF) -> Snapshot:
+def snapshot_of(store: Store, last: date = CUTOFF, tickers: tuple[str, ...] = TICKERS) -> Snapshot:
     with disable_run_logger():
-        return take_snapshot.fn(DataSettings(source="stored", store=store.url, tickers=TICKERS, as_of=last))
+        return take_snapshot.fn(DataSettings(source="stored", store=store.url, tickers=tickers, as_of=last))
 
 
 def test_the_same_rows_are_prepared_once_whenever_the_snapshot_was_taken(store: Store) -> None:
@@ -78,3 +80,11 @@ def test_what_is_kept_is_what_is_made_from_the_rows_themselves(store: Store) -> 
     prices = bars(CUTOFF).assign(adj_close=lambda rows: adjusted_close(rows))
     made = METHOD.prepare(Rows(read_prices=lambda: prices, announcements=kept.announcements))
     assert sha256_of(kept.inputs) == sha256_of(made.inputs)
+
+
+def test_har_fits_a_short_history_with_all_that_is_stored_whichever_tickers_are_asked_for(store: Store) -> None:
+    whole = panel_frame(snapshot_of(store), None, fallback_frame)  # fewer than har.LEAST_ROWS rows: one fit of all
+    alone = panel_frame(snapshot_of(store, tickers=("T1",)), None, fallback_frame)
+    own = whole.loc[whole["unique_id"] == "T1"].reset_index(drop=True)
+    assert len(own) == 10
+    pd.testing.assert_frame_equal(alone, own)

@@ -17,6 +17,7 @@ from storage.quarantine import QuarantineTable
 from storage.records import Snapshot, TickerCount
 from storage.restatements import RestatementTable
 from storage.store import open_store
+from tasks.check_health import present_health
 from tasks.fetch_prices import FetchFailed
 from tasks.plan_ingest import _share
 from tasks.settings import DataSettings
@@ -70,6 +71,25 @@ def test_a_changed_old_row_is_kept_as_it_was_and_as_it_is(tmp_path: Path) -> Non
     assert set(zip(found["version_before"], found["version_after"], strict=True)) == {(0, 1)}
     assert (count_of(first).restated, count_of(second).restated) == (0, 2)
     assert ingest(settings(source, tmp_path)).prices.version == 1
+
+
+def test_broken_rows_alarm_by_the_session_and_no_longer_once_good_ones_have_come(tmp_path: Path) -> None:
+    frame = yahoo_frame()
+    bad = frame.copy()
+    bad.loc[frame.index[-5:-1], "Volume"] = 0
+    bad = pd.concat([bad, bad.tail(3).assign(High=1.0)])  # of one session two rows that break a rule
+    data = settings(write(tmp_path / "SBUX.csv", bad), tmp_path, as_of=date(2020, 12, 10))
+    ingest(data)
+    assert len(QuarantineTable(open_store(data.store)).read()) > 4
+    found = {finding.code: finding.words for finding in present_health(data).findings}
+    assert found["BAD_PRICES"].startswith(
+        "5 of 20 sessions, the last 20 of each ticker, have only rows that broke a rule"
+    )
+    write(tmp_path / "SBUX.csv", frame)
+    ingest(data)
+    healed = present_health(data)
+    assert healed.quarantined == 0
+    assert not {"BAD_PRICES", "QUARANTINE"} & {finding.code for finding in healed.findings}
 
 
 def test_later_dividends_rewrite_no_history(tmp_path: Path) -> None:

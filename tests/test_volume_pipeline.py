@@ -1,8 +1,10 @@
 """The volume recipe through the same flow, store and registry: one model of all tickers, 10 sessions ahead."""
 
 import json
+import shutil
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,6 +13,8 @@ from conftest import yahoo_frame
 from test_flows import forecasts_of, log_lines, run_named, scored
 
 import tasks.methods.volume
+from flows.backtest import backtest
+from flows.daily import daily
 from flows.forecast import forecast
 from flows.ingest import ingest
 from flows.pipeline import pipeline
@@ -22,13 +26,16 @@ from models.volume_training import fit_volume
 from storage.artifacts import ArtifactStore
 from storage.checkpoints import StoredCheckpoint
 from storage.errors import Corrupt
+from storage.prices import PriceTable
 from storage.records import PipelineResult
 from storage.store import Store, open_store
 from tasks.history import history_of
 from tasks.move_champion import promote
+from tasks.page import page
 from tasks.plan_ingest import root_of
+from tasks.plots import SHOWN_SESSIONS
 from tasks.report import forecast_rows, score_rows
-from tasks.settings import DataSettings, TrainingSettings
+from tasks.settings import BacktestSettings, DataSettings, TrainingSettings
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
 
@@ -174,6 +181,45 @@ def test_without_announcements_the_scorecard_says_so_and_a_short_history_is_left
     assert "Not forecast, too short a history: NEW." in scored(report).words
     assert set(forecasts_of(report.batch)["unique_id"]) == {"SBUX"}
     assert report.batch.left_out == ("NEW",)
+
+
+def test_events_none_uses_none_of_the_announcements_that_are_stored(finished: Finished, tmp_path: Path) -> None:
+    stored, unannounced = (shutil.copytree(finished[0].store, tmp_path / name) for name in ("stored", "unannounced"))
+    shutil.rmtree(unannounced / "simulated-0" / "events")
+    asked = data_in(stored, events="none")
+    without = forecasts_of(forecast(asked, TRAINING))
+    pd.testing.assert_frame_equal(without, forecasts_of(forecast(data_in(unannounced), TRAINING)))
+    assert not without.equals(forecasts_of(forecast(data_in(stored), TRAINING)))
+    of_day = daily(asked, TRAINING).batch
+    assert of_day is not None
+    pd.testing.assert_frame_equal(forecasts_of(of_day), without)
+
+    words = retrain(asked, TRAINING).words
+    assert "Announced earnings were not used: use_earnings is false." in words
+    days = {"test_start": date(2004, 6, 22), "test_end": date(2004, 6, 28), "settings": {**QUICK, "steps": 10}}
+    tested = backtest(asked, BacktestSettings.model_validate(days))
+    assert not tested.snapshot.uses_earnings
+    facts = ArtifactStore(open_store(tested.snapshot.store)).get("backtest", "volume").facts
+    assert facts["recipe"]["use_earnings"] is False  # pyright: ignore[reportIndexIssue, reportArgumentType, reportOptionalSubscript, reportCallIssue]
+
+
+def test_a_run_reads_its_history_twice_and_for_charts_the_sessions_that_are_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows, read = [], PriceTable.read
+
+    def counted(table: PriceTable, *wanted: Any, **limits: Any) -> pd.DataFrame:
+        frame = read(table, *wanted, **limits)
+        rows.append(len(frame))
+        return frame
+
+    monkeypatch.setattr(PriceTable, "read", counted)
+    result = pipeline(data_in(tmp_path), TRAINING)
+    drawn = 2 * SHOWN_SESSIONS
+    assert rows == [result.snapshot.rows] * 2 + [drawn] * 3  # its digest, its features; scorecard, forecast, report
+    rows.clear()
+    assert "forecast volume v1" in page(data_in(tmp_path))
+    assert rows == [drawn]
 
 
 def test_too_few_sessions_are_one_clear_error(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from functools import lru_cache
 import numpy as np
 import pandas as pd
 
+from models.market_calendar import CALENDAR_COLUMNS, calendar_columns
 from models.sessions import market_calendar, sessions_between
 from tasks.sources.exchange_shocks import stream
 
@@ -21,7 +22,7 @@ WEEKDAY = np.log([0.95, 1.0, 1.02, 1.02, 1.0])  # Monday first
 EARLY_CLOSE = np.log(0.35)  # in place of every other effect
 TRIPLE_WITCHING = np.log(1.41)  # third Friday of March, June, September, December
 MONTHLY_EXPIRY = np.log(1.10)  # third Friday of the other months
-RUSSELL = np.log(1.23)  # last Friday of June
+RUSSELL = np.log(1.23)  # fourth Friday of June
 BEFORE_HOLIDAY = np.log(0.77)
 YEAR_END_LULL = np.log(0.75)  # 24 to 31 December, in place of the effect before a holiday
 MONTH_END = np.log(1.08)
@@ -66,28 +67,19 @@ def _grid_until(end: date) -> Grid:
 
 def _effects(sessions: pd.DatetimeIndex) -> np.ndarray:
     """(T,): the calendar's part of log volume."""
+    flags = dict(zip(CALENDAR_COLUMNS, calendar_columns(sessions).T, strict=True))
     following = pd.DatetimeIndex(np.r_[sessions[1:], sessions[-1:] + pd.offsets.BDay(1)])
-    early = sessions.isin(market_calendar().early_closes)
     lull = (sessions.month == 12) & (sessions.day >= 24)
     before_holiday = np.busday_count(_days(sessions), _days(following)) > 1
     month_end = np.asarray(sessions.month != following.month)
     quarter_month = np.asarray(sessions.month % 3 == 0)
-    expiry = _on_or_before(sessions, pd.date_range(sessions[0], sessions[-1], freq="WOM-3FRI"))
-    fridays = pd.date_range(sessions[0], sessions[-1], freq="W-FRI")
-    russell = _on_or_before(sessions, fridays[(fridays.month == 6) & (fridays.day >= 24)])
     effects = WEEKDAY[sessions.day_of_week]
     effects = effects + np.where(lull, YEAR_END_LULL, BEFORE_HOLIDAY * before_holiday)
     effects = effects + month_end * (MONTH_END + QUARTER_END * quarter_month)
-    effects = effects + expiry * np.where(quarter_month, TRIPLE_WITCHING, MONTHLY_EXPIRY) + RUSSELL * russell
-    return np.where(early, EARLY_CLOSE, effects)
+    effects = effects + flags["expiry"] * np.where(quarter_month, TRIPLE_WITCHING, MONTHLY_EXPIRY)
+    effects = effects + RUSSELL * flags["russell"]
+    return np.where(flags["half_day"] == 1, EARLY_CLOSE, effects)
 
 
 def _days(sessions: pd.DatetimeIndex) -> np.ndarray:
     return sessions.to_numpy().astype("datetime64[D]")
-
-
-def _on_or_before(sessions: pd.DatetimeIndex, dates: pd.DatetimeIndex) -> np.ndarray:
-    """(T,) bool: the sessions that are one of `dates`, or the last one before it when the market is closed on it."""
-    marks = np.zeros(len(sessions), bool)
-    marks[sessions.searchsorted(dates, side="right") - 1] = True
-    return marks

@@ -44,6 +44,13 @@ def read_model(artifacts: ArtifactStore, name: str, version: int | None) -> tupl
     return method, method.load(artifacts.read(artifacts.get("model", name, version), MODEL_FILE))
 
 
+def universe(artifacts: ArtifactStore, name: str, version: int | None = None) -> tuple[str, ...]:
+    """The tickers that a stored model was made of, by default the newest version. Raises NotStored, Corrupt."""
+    scaler = _parent(artifacts, artifacts.get("model", name, version))
+    facts: dict[str, Any] = _parent(artifacts, scaler).facts
+    return tuple(facts["tickers"])
+
+
 def champion_version(artifacts: ArtifactStore, name: str) -> int | None:
     """The version that forecasts, or None before the first."""
     entry = artifacts.alias("model", name, CHAMPION)

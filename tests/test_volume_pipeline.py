@@ -29,6 +29,7 @@ from tasks.move_champion import promote
 from tasks.plan_ingest import root_of
 from tasks.report import forecast_rows, score_rows
 from tasks.settings import DataSettings, TrainingSettings
+from tasks.stored import universe
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
 
@@ -115,6 +116,7 @@ def test_a_forecast_walks_back_to_the_prices_and_the_features_are_known_by_their
     profile = json.loads(artifacts.read(features, "profile.json"))
     assert set(profile["traded_sessions"]) == {"SBUX", "T2"}
     assert all(len(own["deciles"]) == 9 and own["std"] >= 0 for own in profile["features"].values())
+    assert universe(artifacts, "volume", 1) == ("SBUX", "T2")
     assert features.facts["earnings_sources"] == ["simulated:0"]
     assert features.facts["rows"] - features.facts["train_rows"] == 2 * 63  # pyright: ignore[reportOperatorIssue]
 

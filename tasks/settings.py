@@ -3,7 +3,7 @@
 import os
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue
 
@@ -17,6 +17,9 @@ from tasks.methods.registry import method_of
 DEFAULT_STORE = "./data"
 TESTED_SESSIONS = 63  # of a backtest that names no dates; a quarter
 RECIPE_SETTINGS = ("cell", "fit_scalers_on", "window_sessions")  # of TrainingSettings, each of one recipe
+
+Seed = Annotated[int, Field(ge=0, lt=2**32)]  # as numpy's and torch's generators take it
+Sessions = Annotated[int, Field(le=2520)]  # a count of them, ten years at the most
 
 
 class DataSettings(BaseModel):
@@ -88,7 +91,7 @@ class TrainingSettings(BaseModel):
     window_sessions: int | None = Field(
         default=253, description="Tutorial: the newest sessions that the recipe looks at; none means all"
     )
-    seed: int = Field(default=0, description="Seed of the initial weights")
+    seed: Seed = Field(default=0, description="Seed of the initial weights")
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto takes a GPU when there is one")
     force: bool = Field(
         default=False, description="Train even where the same data and settings have been trained on before"
@@ -113,14 +116,14 @@ class WatchSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    max_model_age: int = Field(
+    max_model_age: Sessions = Field(
         default=63, ge=1, description="Sessions since the newest one that the champion was trained on; a quarter"
     )
-    max_behind: int = Field(
+    max_behind: Sessions = Field(
         default=1, ge=0, description="Sessions that the prices may be behind; a bar that is an evening late is common"
     )
-    drift_sessions: int = Field(default=63, ge=20, description="The newest sessions whose features are looked at")
-    retrain_sessions: int = Field(
+    drift_sessions: Sessions = Field(default=63, ge=20, description="The newest sessions whose features are looked at")
+    retrain_sessions: Sessions = Field(
         default=5, ge=1, description="New sessions since the newest training that are enough for another one"
     )
 
@@ -133,7 +136,7 @@ class RetrainSettings(BaseModel):
     cause: Literal["person", "schedule", "sessions", "drift", "quality"] = Field(
         default="person", description="What started it: a person, the schedule, or an event"
     )
-    cool_down_sessions: int = Field(
+    cool_down_sessions: Sessions = Field(
         default=5, ge=0, description="Since the newest training; an event starts no other one before they have passed"
     )
     require_approval: bool = Field(
@@ -156,7 +159,7 @@ class BacktestSettings(BaseModel):
         default=None, description="The last session that is forecast; nothing after it is used; none means the newest"
     )
     refit: Refit = Field(default="never", description="When the forecasters are fitted again during the test")
-    seed: int = Field(default=0, description="Seed of the initial weights")
+    seed: Seed = Field(default=0, description="Seed of the initial weights")
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto takes a GPU when there is one")
     out: Path | None = Field(
         default=None, description="The forecasts' file, .parquet or .csv; none means only the artifact in the store"

@@ -38,7 +38,7 @@ QUICK = {
     "members": 1,
     "hidden_size": 8,
     "batch_sequences": 8,
-    "log_every_steps": 10,
+    "validate_every_steps": 10,
     "stop_sessions": 40,
 }
 TRAINING = TrainingSettings.model_validate({"device": "cpu", "settings": QUICK})

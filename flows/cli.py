@@ -220,7 +220,7 @@ def retrain(
     setting: Settings = None,
     require_approval: RequireApproval = False,
 ) -> None:
-    """Train on the stored prices; a version that beats har, and the present one but for noise, forecasts then."""
+    """Train on the stored prices; a version that beats har, and is not worse than the present one, forecasts then."""
     from flows import commands
     from tasks.settings import RetrainSettings
 

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue
 
 from models.backtest import Refit, TestSpan
+from models.promotion import MARGIN
 from models.recipes import DEFAULT_RECIPE, Recipe, VolumeRecipe, make_recipe, setting_names
 from models.sessions import last_closed_session, last_session_on_or_before, session_before
 from models.words import listed
@@ -138,6 +139,12 @@ class RetrainSettings(BaseModel):
     )
     cool_down_sessions: Sessions = Field(
         default=5, ge=0, description="Since the newest training; an event starts no other one before they have passed"
+    )
+    margin: float = Field(
+        default=MARGIN,
+        ge=0,
+        le=0.5,
+        description="Of the champion's error: a version that may be worse by more stays out",
     )
     require_approval: bool = Field(
         default=False, description="A version that passed the gate waits for a person's yes before it forecasts"

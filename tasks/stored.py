@@ -46,9 +46,28 @@ def read_model(artifacts: ArtifactStore, name: str, version: int | None) -> tupl
 
 def universe(artifacts: ArtifactStore, name: str, version: int | None = None) -> tuple[str, ...]:
     """The tickers that a stored model was made of, by default the newest version. Raises NotStored, Corrupt."""
-    scaler = _parent(artifacts, artifacts.get("model", name, version))
-    facts: dict[str, Any] = _parent(artifacts, scaler).facts
+    facts: dict[str, Any] = features_of(artifacts, name, version).facts
     return tuple(facts["tickers"])
+
+
+def trained_through(artifacts: ArtifactStore, name: str, version: int) -> date:
+    """The last session that a stored model has seen. Raises NotStored, Corrupt."""
+    features = features_of(artifacts, name, version)
+    return stored_method(artifacts, name, version).trained_through(features.facts, reader(artifacts, features.ref))
+
+
+def features_of(artifacts: ArtifactStore, name: str, version: int | None) -> Manifest:
+    """The features that a stored model was made of. Raises NotStored, Corrupt."""
+    return _parent(artifacts, _parent(artifacts, artifacts.get("model", name, version)))
+
+
+def newest_scorecard(artifacts: ArtifactStore, name: str, version: int) -> Manifest | None:
+    """The newest scorecard of a version of a model; None when it was never scored. Raises Corrupt."""
+    for number in reversed(artifacts.versions("scorecard", name)):
+        manifest = artifacts.get("scorecard", name, number)
+        if manifest.parents[0].version == version:
+            return manifest
+    return None
 
 
 def champion_version(artifacts: ArtifactStore, name: str) -> int | None:

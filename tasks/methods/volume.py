@@ -2,6 +2,8 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from datetime import date
+from typing import Any
 
 import pandas as pd
 from torch import nn
@@ -11,6 +13,7 @@ from models.evaluation import MODEL
 from models.forecasters import LEVELS
 from models.metrics import format_millions
 from models.panel import HORIZONS
+from models.promotion import Contest
 from models.recipes import VolumeRecipe
 from models.scores import FIRST_TICKER
 from models.volume_data import VolumeData, profile, recent_features, sha256_of, volume_data
@@ -125,8 +128,11 @@ class VolumeMethod:
     def load(self, data: bytes) -> VolumePredictor:
         return VolumePredictor(model=volume_from_bytes(data, self.recipe), recipe=self.recipe)
 
-    def evaluate(self, prepared: VolumeData, model: VolumePredictor, champion: VolumePredictor | None) -> Evaluated:
-        found = evaluate_volume(prepared, model, champion)
+    def trained_through(self, facts: Mapping[str, Any], read: Callable[[str], bytes]) -> date:  # noqa: ARG002
+        return date.fromisoformat(facts["train_through"])
+
+    def evaluate(self, prepared: VolumeData, model: VolumePredictor, contest: Contest) -> Evaluated:
+        found = evaluate_volume(prepared, model, contest)
         return Evaluated(
             scores=found.scores,
             words=found.words,

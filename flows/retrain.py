@@ -25,7 +25,7 @@ def retrain(data: DataSettings, training: TrainingSettings, why: RetrainSettings
     """Train on the stored prices; a version that beats har, and is not worse than the champion, forecasts then.
 
     Trained on before, or too soon after another training: Skipped, by name. With `require_approval` a version that
-    passed waits for a person's yes.
+    passed waits for a person's yes; without `promote` it is an experiment.
     """
     snapshot = take_snapshot(data)
     features = build_features(snapshot, training)
@@ -37,7 +37,7 @@ def retrain(data: DataSettings, training: TrainingSettings, why: RetrainSettings
     scorecard = found.scorecard or train_challenger(features, training, why)
 
     answer = ask_approval(scorecard, why)
-    outcome = promote_model(scorecard, answer)
+    outcome = promote_model(scorecard, answer, why)
     return ended_training(scorecard, outcome)
 
 

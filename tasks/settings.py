@@ -12,6 +12,7 @@ from models.promotion import MARGIN
 from models.recipes import DEFAULT_RECIPE, Recipe, VolumeRecipe, make_recipe, setting_names
 from models.sessions import last_closed_session, last_session_on_or_before, session_before
 from models.words import listed
+from storage.records import Name
 from tasks.methods.protocol import Method
 from tasks.methods.registry import method_of
 
@@ -98,6 +99,10 @@ class TrainingSettings(BaseModel):
         default=False, description="Train even where the same data and settings have been trained on before"
     )
     settings: dict[str, JsonValue] = Field(default={}, description="Any other settings of the recipe, by name")
+    name: Name | None = Field(
+        default=None,
+        description="The model's registered name, for a model beside the recipe's own; none means the recipe's name",
+    )
 
     def make(self) -> Recipe:
         """The recipe with these settings; one that it lacks must stand at its default. Raises UnknownRecipe."""
@@ -109,7 +114,7 @@ class TrainingSettings(BaseModel):
 
     def method(self) -> Method:
         """The steps of the recipe. Raises UnknownRecipe."""
-        return method_of(self.make())
+        return method_of(self.make(), self.name)
 
 
 class WatchSettings(BaseModel):
@@ -139,6 +144,9 @@ class RetrainSettings(BaseModel):
     )
     cool_down_sessions: Sessions = Field(
         default=5, ge=0, description="Since the newest training; an event starts no other one before they have passed"
+    )
+    promote: bool = Field(
+        default=True, description="Off for an experiment: the version is scored and kept, whatever its scorecard says"
     )
     margin: float = Field(
         default=MARGIN,

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from models.errors import UnknownRecipe
 from storage.artifacts import ArtifactStore
 from storage.errors import NotStored
 from storage.records import ArtifactRef, FeatureSet, FittedScaler, Manifest, ModelVersion, Scorecard, Snapshot
@@ -36,6 +37,15 @@ def stored_method(artifacts: ArtifactStore, name: str, version: int | None = Non
     """The method of the recipe that a model was made by, by default the newest version's. Raises NotStored, Corrupt."""
     facts: dict[str, Any] = artifacts.get("model", name, version).facts
     return method_from(facts["recipe"])
+
+
+def require_own_name(artifacts: ArtifactStore, name: str, method: Method) -> None:
+    """Raises UnknownRecipe where models of another recipe go by that name."""
+    stored = stored_method(artifacts, name).recipe.name if artifacts.versions("model", name) else method.recipe.name
+    if stored != method.recipe.name:
+        raise UnknownRecipe(
+            f"{name} is the name of models of the recipe {stored}; those of {method.recipe.name} need another: --name"
+        )
 
 
 def read_model(artifacts: ArtifactStore, name: str, version: int | None) -> tuple[Method, Predictor]:

@@ -87,19 +87,20 @@ def test_another_recipe_must_be_better_and_not_only_no_worse() -> None:
 
 
 def test_a_series_of_small_losses_ends_at_the_best_version_that_ever_forecast() -> None:
-    champion, best, promoted = 0.500, 0.500, 0
+    champion, best, promoted, reason = 0.500, 0.500, 0, ""
     for _ in range(20):
         challenger = champion * 1.004
         against_best = beside(challenger, best, spread=0.002, name=BEST, margin=CUMULATED * MARGIN)
         comparisons = [beside(challenger, champion, spread=0.002), against_best]
         decision = decide(challenger, ALONE, comparisons, gate=HAR, measure=MASE)
+        reason = decision.reason
         assert decision.best
         if not decision.promote:
             break
         champion, promoted = challenger, promoted + 1
     assert promoted == 3
     assert champion < best * (1 + CUMULATED * MARGIN)
-    assert decision.reason.endswith(", but +1.6% against the best, at most +2.0%: the margin is 2.0%.")
+    assert reason.endswith(", but +1.6% against the best, at most +2.0%: the margin is 2.0%.")
 
 
 def test_the_best_version_is_the_one_with_the_smaller_error_on_the_same_rows() -> None:

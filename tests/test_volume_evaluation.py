@@ -57,7 +57,7 @@ def champion(share: float, data: VolumeData, place: int = THROUGH, **changes: ob
 
 
 def day(data: VolumeData, place: int) -> date:
-    return data.inputs.panel.sessions[place].date()
+    return data.inputs.panel.sessions.date[place]
 
 
 def test_a_champion_is_compared_from_closes_on_that_it_was_not_trained_on(data: VolumeData) -> None:

@@ -16,7 +16,7 @@ from flows.ingest import ingest
 from flows.pipeline import pipeline
 from flows.retrain import retrain
 from flows.server import Server
-from models.errors import NotEnoughSessions
+from models.errors import NotEnoughSessions, UnknownRecipe
 from models.sessions import sessions_between
 from models.volume_training import fit_volume
 from storage.artifacts import ArtifactStore
@@ -28,8 +28,8 @@ from tasks.history import history_of
 from tasks.move_champion import promote
 from tasks.plan_ingest import root_of
 from tasks.report import forecast_rows, score_rows
-from tasks.settings import DataSettings, TrainingSettings
-from tasks.stored import universe
+from tasks.settings import DataSettings, RetrainSettings, TrainingSettings
+from tasks.stored import CHAMPION, universe
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
 
@@ -157,6 +157,26 @@ def test_a_model_of_fewer_tickers_cannot_take_the_place_of_one_that_serves_more(
     model = forecast(data, TRAINING).model
     assert model is not None
     assert model.artifact.version == 1
+
+
+def test_a_model_of_its_own_and_an_experiment_leave_the_champion_alone(tmp_path: Path) -> None:
+    data, alone = data_in(tmp_path), data_in(tmp_path, tickers=("SBUX",))
+    artifacts = artifacts_of(pipeline(data, TRAINING))
+    champion = artifacts.alias("model", "volume", CHAMPION)
+    own = TRAINING.model_copy(update={"name": "own.SBUX"})
+    result = pipeline(alone, own, RetrainSettings(promote=False))
+    assert result.trainings["own.SBUX"].startswith(
+        "Kept own.SBUX v1: An experiment, by --no-promote; the gate says: MASE "
+    )
+    assert artifacts.alias("model", "own.SBUX", CHAMPION) is None
+    (report,) = result.reports
+    assert (report.batch.artifact.name, report.batch.by) == ("own.SBUX", "har")
+    assert pipeline(alone, own).trainings["own.SBUX"].startswith("Promoted own.SBUX v1: MASE ")
+    assert artifacts.versions("model", "own.SBUX") == [1]  # it was not trained again
+    assert artifacts.versions("model", "volume") == [1]
+    assert artifacts.alias("model", "volume", CHAMPION) == champion
+    with pytest.raises(UnknownRecipe, match=r"own\.SBUX is the name of models of the recipe volume"):
+        retrain(alone, TrainingSettings(recipe="tutorial", name="own"))
 
 
 def test_new_sessions_retrain_and_the_champion_is_scored_on_the_same_rows(tmp_path: Path) -> None:

@@ -111,6 +111,11 @@ class Method(Protocol):
         """The settings."""
         ...
 
+    @property
+    def size(self) -> str:
+        """The cell, how many networks, and how many steps each was trained, for a reader: `lstm 4x300`."""
+        ...
+
     def parts(self, tickers: Sequence[str]) -> list[tuple[str, ...]]:
         """The tickers of each model."""
         ...

@@ -36,8 +36,8 @@ class TutorialMethod:
     epoch_name = "Epoch"
     metric_name = "RMSE"
 
-    def __init__(self, recipe: TutorialRecipe) -> None:
-        self.recipe = recipe
+    def __init__(self, recipe: TutorialRecipe, name: str | None = None) -> None:
+        self.recipe, self._name = recipe, name or recipe.name
         self.epochs = recipe.epochs
 
     def parts(self, tickers: Sequence[str]) -> list[tuple[str, ...]]:
@@ -49,7 +49,7 @@ class TutorialMethod:
             raise ValueError(
                 f"The tutorial recipe trains one ticker a model; {', '.join(tickers)} came. Start one run for each."
             )
-        return f"tutorial.{tickers[0]}"
+        return f"{self._name}.{tickers[0]}"
 
     def prepare(self, rows: Rows) -> pd.DataFrame:
         return build_features(rows.read_prices(), self.recipe)
@@ -94,6 +94,10 @@ class TutorialMethod:
             seconds=fitted.seconds,
             summary=summary(fitted.nowcaster.network),
         )
+
+    @property
+    def size(self) -> str:
+        return f"lstm 1x{self.recipe.epochs}"
 
     def load(self, data: bytes) -> Nowcast:
         nowcaster = from_bytes(data, self.recipe)

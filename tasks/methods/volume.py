@@ -47,15 +47,15 @@ class VolumeMethod:
     epoch_name = "Step"
     metric_name = "MASE 1-5"
 
-    def __init__(self, recipe: VolumeRecipe) -> None:
-        self.recipe = recipe
+    def __init__(self, recipe: VolumeRecipe, name: str | None = None) -> None:
+        self.recipe, self._name = recipe, name or recipe.name
         self.epochs = recipe.steps
 
     def parts(self, tickers: Sequence[str]) -> list[tuple[str, ...]]:
         return [tuple(tickers)]
 
     def model_name(self, tickers: Sequence[str]) -> str:  # noqa: ARG002 (whichever they are)
-        return self.recipe.name
+        return self._name
 
     def prepare(self, rows: Rows) -> VolumeData:
         return volume_data(rows.panel, rows.announcements, self.recipe)
@@ -124,6 +124,10 @@ class VolumeMethod:
             seconds=fitted.seconds,
             summary=f"{self.recipe.members} networks of {self.recipe.cell}, {weights:,} weights in all",
         )
+
+    @property
+    def size(self) -> str:
+        return f"{self.recipe.cell} {self.recipe.members}x{self.recipe.steps}"
 
     def load(self, data: bytes) -> VolumePredictor:
         return VolumePredictor(model=volume_from_bytes(data, self.recipe), recipe=self.recipe)

@@ -15,8 +15,9 @@ from benchmarks.year_script import EVENT_CAUSES, NAME, Diary, Script
 from models.evaluation import MODEL
 from models.live_forecasts import FALLBACK, fallback_frame
 from models.panel import HORIZONS
+from models.promotion import CHAMPION, Contest, Predecessor
 from models.sessions import next_session, sessions_after
-from models.volume_evaluation import CHAMPION, evaluate_volume
+from models.volume_evaluation import evaluate_volume
 from storage.artifacts import ArtifactStore
 from storage.ledger import Ledger
 from storage.prices import PriceTable
@@ -27,7 +28,7 @@ from tasks.forecast_volume import model_frame
 from tasks.prepared import prepare, read_panel
 from tasks.publish_forecast import VALUES
 from tasks.stored import CHAMPION as ALIAS
-from tasks.stored import model_version, read_model
+from tasks.stored import model_version, read_model, trained_through, universe
 
 SAMPLED = 8  # cutoffs that are forecast from again
 NOTICED_WITHIN = 40  # sessions; errors are looked at over 20 of them
@@ -50,7 +51,12 @@ class Takeover:
         last = table.coverage()["last"].max().date()
         data = prepare(_snapshot(script, script.store, last, table.version() or 0), method)
         later = replace(data, through=data.inputs.panel.position(self.cutoff))
-        found = evaluate_volume(later, new, read_model(artifacts, NAME, self.before)[1])
+        before = Predecessor(
+            predictor=read_model(artifacts, NAME, self.before)[1],
+            tickers=universe(artifacts, NAME, self.before),
+            trained_through=trained_through(artifacts, NAME, self.before),
+        )
+        found = evaluate_volume(later, new, Contest(predecessors={CHAMPION: before}))
         return {name: own["mase_1_5"] for name, own in found.scores.items()}
 
 

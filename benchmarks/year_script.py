@@ -44,7 +44,7 @@ SETTINGS: dict[str, Any] = {
     "hidden_size": 16,
     "head_size": 32,
     "batch_sequences": 32,
-    "log_every_steps": 15,
+    "validate_every_steps": 15,
     "stop_sessions": 10,
     "test_sessions": 20,
 }

@@ -105,6 +105,16 @@ ApprovedByPerson = Annotated[
         help="A retrained model that passed the gate waits for a person's yes in the UI",
     ),
 ]
+ModelName = Annotated[
+    str | None,
+    typer.Option("--name", help="A model of its own beside the recipe's: its registered name  [default: the recipe's]"),
+]
+NoPromote = Annotated[
+    bool, typer.Option("--no-promote", help="An experiment: the version is scored and kept, and does not forecast")
+]
+Margin = Annotated[
+    float, typer.Option(min=0, max=0.5, help="By how much of the champion's error a version may be worse, at the most")
+]
 Out = Annotated[Path | None, typer.Option(help="Write the forecasts to this .parquet or .csv file")]
 AllowShrink = Annotated[
     bool, typer.Option("--allow-shrink", help="Accept a source that has lost sessions which are stored; those stay")
@@ -155,9 +165,13 @@ def run(
     events: Events = None,
     cell: Cell = "lstm",
     setting: Settings = None,
+    name: ModelName = None,
+    no_promote: NoPromote = False,
+    margin: Margin = 0.01,
 ) -> None:
     """The whole pipeline: ingest, retrain, forecast, report."""
     from flows import commands
+    from tasks.settings import RetrainSettings
 
     training = commands.training_settings(
         recipe,
@@ -168,8 +182,10 @@ def run(
         device=device,
         force=force,
         settings=commands.recipe_settings(setting or ()),
+        name=name,
     )
-    commands.run(commands.data_settings(source, tickers, store, as_of, events), training, out)
+    why = RetrainSettings(promote=not no_promote, margin=margin)
+    commands.run(commands.data_settings(source, tickers, store, as_of, events), training, why, out)
 
 
 @app.command()
@@ -228,8 +244,11 @@ def retrain(
     setting: Settings = None,
     require_approval: RequireApproval = False,
     events: StoredEvents = None,
+    name: ModelName = None,
+    no_promote: NoPromote = False,
+    margin: Margin = 0.01,
 ) -> None:
-    """Train on the stored prices; a version that beats har, and the present one but for noise, forecasts then."""
+    """Train on the stored prices; a version that beats har, and is not worse than the present one, forecasts then."""
     from flows import commands
     from tasks.settings import RetrainSettings
 
@@ -242,8 +261,9 @@ def retrain(
         device=device,
         force=force,
         settings=commands.recipe_settings(setting or ()),
+        name=name,
     )
-    why = RetrainSettings(require_approval=require_approval)
+    why = RetrainSettings(require_approval=require_approval, promote=not no_promote, margin=margin)
     commands.retrain(commands.stored_data_settings(source, tickers, store, as_of, events), training, why)
 
 
@@ -256,11 +276,12 @@ def forecast(
     as_of: AsOf = None,
     out: Out = None,
     events: StoredEvents = None,
+    name: ModelName = None,
 ) -> None:
     """Forecast with the champion from the stored prices."""
     from flows import commands
 
-    training = commands.training_settings(recipe)
+    training = commands.training_settings(recipe, name=name)
     commands.forecast(commands.stored_data_settings(source, tickers, store, as_of, events), training, out)
 
 

@@ -90,7 +90,7 @@ def recipe_settings(given: Sequence[str]) -> dict[str, Any]:
     return found
 
 
-def run(data: DataSettings, training: TrainingSettings, out: Path | None) -> None:
+def run(data: DataSettings, training: TrainingSettings, why: RetrainSettings, out: Path | None) -> None:
     """Ingest, retrain, forecast, report; then a summary. Raises SomeModelsFailed after the summary of the others."""
     check_out(out)
     check(data, training)
@@ -98,7 +98,7 @@ def run(data: DataSettings, training: TrainingSettings, out: Path | None) -> Non
     _quiet()
     with prefect_server() as server:
         try:
-            result: PipelineResult = pipeline(data, training)
+            result: PipelineResult = pipeline(data, training, why)
         except SomeModelsFailed as error:
             failed, result = error, error.result
     summary.show_result(console, result)

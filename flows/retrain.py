@@ -22,10 +22,10 @@ BY_HAND = RetrainSettings()
 
 @flow(flow_run_name="retrain {training.recipe} {data.label} {data.day}")
 def retrain(data: DataSettings, training: TrainingSettings, why: RetrainSettings = BY_HAND) -> Scorecard:
-    """Train on the stored prices; a version that beats har, and the champion but for noise, forecasts from then on.
+    """Train on the stored prices; a version that beats har, and is not worse than the champion, forecasts then.
 
     Trained on before, or too soon after another training: Skipped, by name. With `require_approval` a version that
-    passed waits for a person's yes.
+    passed waits for a person's yes; without `promote` it is an experiment.
     """
     snapshot, training = take_snapshot(data), as_asked(training, data)
     features = build_features(snapshot, training)
@@ -34,18 +34,18 @@ def retrain(data: DataSettings, training: TrainingSettings, why: RetrainSettings
     if found.settled:
         return skipped(found)
 
-    scorecard = found.scorecard or train_challenger(features, training)
+    scorecard = found.scorecard or train_challenger(features, training, why)
 
     answer = ask_approval(scorecard, why)
-    outcome = promote_model(scorecard, answer)
+    outcome = promote_model(scorecard, answer, why)
     return ended_training(scorecard, outcome)
 
 
-def train_challenger(features: FeatureSet, training: TrainingSettings) -> Scorecard:
+def train_challenger(features: FeatureSet, training: TrainingSettings, why: RetrainSettings) -> Scorecard:
     """A new version, scored beside the champion and the baselines on the same sessions, with its report."""
     scaler = fit_scaler(features, training)
     model = train_model(scaler, training)
 
-    scorecard = evaluate_model(model, training)
+    scorecard = evaluate_model(model, training, why)
     publish_report(scorecard)
     return scorecard

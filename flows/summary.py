@@ -230,7 +230,7 @@ def show_server(console: Console, server: Server) -> None:
 
 
 def show_models(console: Console, store_url: str) -> None:
-    """A table of every version of every model; then why those that did not pass did not, and each move."""
+    """A table of every version of every model; then whose volume they know, why some did not pass, and each move."""
     artifacts = ArtifactStore(open_store(store_url))
     histories = [history_of(artifacts, store_url, name) for name in artifacts.names("model")]
     if not histories:
@@ -238,12 +238,10 @@ def show_models(console: Console, store_url: str) -> None:
         return
     rows = [
         {
-            "model": history.name,
-            "version": f"v{line.version}",
-            "trained": f"{line.trained}",
-            "cutoff": f"{line.cutoff}",
-            "loss": f"{line.loss:.5f}",
-            "seed": f"{line.seed}",
+            "model": f"{history.name} v{line.version}",
+            "tickers": f"{len(line.tickers)}",
+            "recipe": line.size,
+            "test sessions": f"{line.test_sessions} to {line.cutoff}",
             "score": line.score,
             "now": CHAMPION if line.is_champion else "",
         }
@@ -251,6 +249,7 @@ def show_models(console: Console, store_url: str) -> None:
         for line in history.versions
     ]
     console.print(_table(rows, title=f"Models in {nice_path(store_url)}", padding=0))
+    console.print("Scores can be compared where the tickers and the test are the same.\n")
     for history in histories:
         _show_history(console, history)
 
@@ -286,7 +285,10 @@ def _table(rows: Sequence[Mapping[str, str]], *, title: str, **style: Any) -> Ta
 
 
 def _show_history(console: Console, history: History) -> None:
-    """Why the versions that did not pass did not; then what was decided when, oldest first, with the reason."""
+    """Of which tickers the versions were made; why some did not pass; then what was decided when, and why."""
+    for tickers in dict.fromkeys(line.tickers for line in history.versions):
+        versions = [f"v{line.version}" for line in history.versions if line.tickers == tickers]
+        console.print(f"{history.name} of {listed(tickers, 12)}: {listed(versions, 12)}")
     for line in history.kept:
         console.print(f"{history.name} v{line.version}: {escape(line.verdict)}")
     for entry in history.moves:
@@ -323,7 +325,7 @@ def _duel_table(result: BacktestResult) -> Table:
 def _line(step: Manifest | ArtifactRef) -> str:
     if isinstance(step, ArtifactRef):
         return f"[bold]{step.kind}[/] v{step.version}  {step.digest[:12]}"
-    shown = ("cutoff", "rows", "horizon", "fitted_on", "final_loss", "device", "verdict")
+    shown = ("cutoff", "rows", "horizon", "fitted_on", "seed", "final_loss", "device", "verdict")
     facts = ", ".join(f"{key.replace('_', ' ')} {_shown(step.facts[key])}" for key in shown if key in step.facts)
     made = f"{step.created_at:%Y-%m-%d %H:%M} UTC by {step.provenance.code_version}"
     return f"[bold]{step.kind}[/] {step.name} v{step.version}  {step.digest[:12]}\n{facts}\n[dim]{made}[/]"

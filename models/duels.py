@@ -13,6 +13,7 @@ from models.scores import BANDS, Bands, Scores, models_of, scales, scored_rows
 # P points in time (cutoffs)
 
 NOT_SURE = 0.05  # a larger p-value may be chance
+OUTSIDE = 0.1  # the share of cases in which the true difference lies outside of its interval
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +27,7 @@ class Duel:
     pinball_ratio: float
     ticker_share: float  # of the tickers, those on which the model's MASE is the smaller one
     p_value: float  # Diebold and Mariano, two-sided; NaN where the test has no answer
+    spread: float  # half the 90 % interval of the difference of their MASE; NaN where there is none
 
 
 def duels(frame: pd.DataFrame, train: pd.DataFrame, scores: Scores, *, model: str, bands: Bands = BANDS) -> list[Duel]:
@@ -42,17 +44,32 @@ def duels(frame: pd.DataFrame, train: pd.DataFrame, scores: Scores, *, model: st
 def diebold_mariano(difference_P: np.ndarray, *, h: int) -> float:
     """The two-sided p-value that losses differ by nothing on the whole, from their differences in order of time.
 
-    Diebold and Mariano (1995), "Comparing Predictive Accuracy", with the variance of Newey and West (1987), h - 1 lags,
-    the correction for short tests of Harvey, Leybourne and Newbold (1997), and Student's t with P - 1 degrees of
-    freedom. NaN where the differences are all the same, or fewer than 2 h.
+    Diebold and Mariano (1995), "Comparing Predictive Accuracy", with Student's t with P - 1 degrees of freedom. NaN
+    where the differences are all the same, or fewer than 2 h.
+    """
+    if np.ptp(difference_P) == 0:
+        return float("nan")
+    statistic = difference_P.mean() / standard_error(difference_P, h=h)
+    return float(2 * student_t.sf(abs(statistic), len(difference_P) - 1))
+
+
+def half_interval(difference_P: np.ndarray, *, h: int) -> float:
+    """Half the width of the 90 % interval of the mean difference, by the same law; NaN for fewer than 2 h."""
+    return float(student_t.isf(OUTSIDE / 2, len(difference_P) - 1) * standard_error(difference_P, h=h))
+
+
+def standard_error(difference_P: np.ndarray, *, h: int) -> float:
+    """Of the mean of differences in order of time, of forecasts h ahead; NaN for fewer than 2 h of them.
+
+    The variance is that of Newey and West (1987), h - 1 lags, with the correction for short tests of Harvey, Leybourne
+    and Newbold (1997).
     """
     count = len(difference_P)
-    if count < 2 * h or np.ptp(difference_P) == 0:
+    if count < 2 * h:
         return float("nan")
-    variance = long_run_variance(difference_P, lags=h - 1)
+    variance = max(long_run_variance(difference_P, lags=h - 1), 0.0)
     correction = (count + 1 - 2 * h + h * (h - 1) / count) / count
-    statistic = difference_P.mean() / np.sqrt(variance / count) * np.sqrt(correction)
-    return float(2 * student_t.sf(abs(statistic), count - 1))
+    return float(np.sqrt(variance / count / correction))
 
 
 def verdict(duels: Sequence[Duel]) -> str:
@@ -86,6 +103,7 @@ def _duel(errors: pd.DataFrame, scores: Scores, band: str, between: tuple[int, i
         pinball_ratio=losses[model]["pinball"] / losses[rival]["pinball"],
         ticker_share=float((tickers[model] < tickers[rival]).mean()),
         p_value=diebold_mariano(difference_P, h=between[1]),
+        spread=half_interval(difference_P, h=between[1]),
     )
 
 

@@ -4,6 +4,7 @@ The grid holds every session of the market from the first row to the last, and H
 ahead. A ticker that was not listed yet, halted, or has a gap has NaN there, and `traded_NT` says so: nothing is filled.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import cached_property
@@ -65,6 +66,17 @@ class Panel:
             known=known,
             fields={name: values[:, :known] for name, values in self.fields.items()},
             announcements=self.announcements.loc[seen].reset_index(drop=True),
+        )
+
+    def of(self, tickers: Sequence[str]) -> "Panel":
+        """The panel of some of its tickers, on the same grid."""
+        kept = [place for place, ticker in enumerate(self.tickers) if ticker in tickers]
+        return Panel(
+            tickers=tuple(self.tickers[place] for place in kept),
+            sessions=self.sessions,
+            known=self.known,
+            fields={name: values[kept] for name, values in self.fields.items()},
+            announcements=self.announcements.loc[self.announcements["ticker"].isin(tickers)].reset_index(drop=True),
         )
 
 

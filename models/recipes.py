@@ -19,6 +19,26 @@ NOWCAST_NOTE = (
 MIN_TRAIN_SESSIONS = 20  # the 20-session mean, a baseline, needs them before the first test session
 MIN_TEST_SESSIONS = 20  # twice the longest horizon, the least that a test against chance takes
 CELLS = ("lstm", "gru", "rnn", "mlp")
+LIMITS = {
+    "hidden_size": 1024,
+    "head_size": 1024,
+    "layers": 16,
+    "members": 64,
+    "steps": 1_000_000,
+    "epochs": 1_000_000,
+    "validate_every_steps": 1_000_000,
+    "log_every_epochs": 1_000_000,
+    "batch_sequences": 4096,
+    "burn_in_sessions": 252,
+    "scored_sessions": 1260,
+    "score_every": 252,
+    "train_sessions": 25_200,
+    "stop_sessions": 1260,
+    "test_sessions": 1260,
+}  # the largest value of each count, far beyond what helps: a mistyped one must not fill the memory, or train for ever
+MAX_CLIP = 1e6
+MAX_WINDOW_SESSIONS = 25_200  # a century
+OLD_NAMES = {"log_every_steps": "validate_every_steps"}  # of release 0.1.0, in which digests were made with it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,13 +76,14 @@ class TutorialRecipe:
         known = bool(self.features) and set(self.features) <= set(PRICE_COLUMNS)
         distinct = len(set(self.features)) == len(self.features)
         _require(known and distinct, self, "features", f"one or more of {list(PRICE_COLUMNS)}, each once")
-        _require_counts(self, ("train_sessions", "hidden_size", "layers", "head_size", "epochs", "log_every_epochs"))
+        _require_counts(self)
         trainable = self.train_sessions >= MIN_TRAIN_SESSIONS
         _require(trainable, self, "train_sessions", f"{MIN_TRAIN_SESSIONS} or more")
         _require_rate(self)
         window = self.window_sessions
-        enough = window is None or (_is_count(window) and window > self.train_sessions)
-        _require(enough, self, "window_sessions", f"None, or more than train_sessions ({self.train_sessions})")
+        enough = window is None or (_is_count(window, MAX_WINDOW_SESSIONS) and window > self.train_sessions)
+        expected = f"None, or more than train_sessions ({self.train_sessions}) and up to {MAX_WINDOW_SESSIONS:,}"
+        _require(enough, self, "window_sessions", expected)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +108,7 @@ class VolumeRecipe:
     learning_rate: float = 8e-3  # the highest of the schedule
     weight_decay: float = 1e-3
     gradient_clip: float = 1.0  # norm
-    log_every_steps: int = 50
+    validate_every_steps: int = 50  # each time by other random numbers than before: it changes the weights
     stop_sessions: int = 63  # the last ones of the train span: early stopping, first calibration
     test_sessions: int = 63  # the newest ones, held back: each is forecast from the sessions before it
 
@@ -95,14 +116,16 @@ class VolumeRecipe:
         _require(self.name == "volume", self, "name", "volume")
         _require(self.cell in CELLS, self, "cell", f"one of {list(CELLS)}")
         _require(isinstance(self.use_earnings, bool), self, "use_earnings", "true or false")
-        _require_counts(self, ("hidden_size", "head_size", "members", "steps", "batch_sequences", "burn_in_sessions"))
-        _require_counts(self, ("scored_sessions", "score_every", "log_every_steps", "stop_sessions", "test_sessions"))
+        _require_counts(self)
         _require_rate(self)
+        for setting in ("dropout", "weight_decay", "gradient_clip"):
+            if type(getattr(self, setting)) is int:  # 0 is as good as 0.0
+                object.__setattr__(self, setting, float(getattr(self, setting)))
         for setting in ("dropout", "weight_decay"):
             value = getattr(self, setting)
             _require(isinstance(value, float) and 0 <= value < 1, self, setting, "a number from 0 up to 1")
         clip = self.gradient_clip
-        _require(isinstance(clip, float) and clip > 0, self, "gradient_clip", "a number above 0")
+        _require(isinstance(clip, float) and 0 < clip <= MAX_CLIP, self, "gradient_clip", f"above 0, up to {MAX_CLIP}")
         _require(self.test_sessions >= MIN_TEST_SESSIONS, self, "test_sessions", f"{MIN_TEST_SESSIONS} or more")
 
 
@@ -128,9 +151,11 @@ def make_recipe(name: str, **changes: Any) -> Recipe: ...
 def make_recipe(name: str, **changes: Any) -> Recipe:
     """The recipe of that name, with its defaults except for `changes`; `make_recipe(**settings(r)) == r`.
 
-    Raises UnknownRecipe for a name that is not in RECIPES, a setting that the recipe lacks, or a value not allowed.
+    A setting's name of an earlier release does as well. Raises UnknownRecipe for a name that is not in RECIPES, a
+    setting that the recipe lacks, or a value not allowed.
     """
     known = setting_names(name)
+    changes = {OLD_NAMES.get(given, given): value for given, value in changes.items()}
     unknown = sorted(set(changes) - set(known))
     if unknown:
         raise UnknownRecipe(f"Recipe {name} has no setting {', '.join(unknown)}. Its settings: {', '.join(known)}.")
@@ -143,17 +168,24 @@ def settings(recipe: Recipe) -> dict[str, Any]:
 
 
 def digest(recipe: Recipe) -> str:
-    """sha256 (64 hex digits) of the recipe's settings as JSON with sorted keys: equal recipes, equal digests."""
-    return hashlib.sha256(json.dumps(settings(recipe), sort_keys=True).encode()).hexdigest()
+    """sha256 (64 hex digits) of the recipe's settings as JSON with sorted keys: equal recipes, equal digests.
+
+    A setting that was renamed is in it by its first name, so that a recipe's digest lasts.
+    """
+    first_names = {new: old for old, new in OLD_NAMES.items()}
+    named = {first_names.get(name, name): value for name, value in settings(recipe).items()}
+    return hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()
 
 
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+def _is_count(value: object, limit: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= limit
 
 
-def _require_counts(recipe: Recipe, names: tuple[str, ...]) -> None:
-    for setting in names:
-        _require(_is_count(getattr(recipe, setting)), recipe, setting, "a whole number, 1 or more")
+def _require_counts(recipe: Recipe) -> None:
+    for setting, limit in LIMITS.items():
+        if hasattr(recipe, setting):
+            is_count = _is_count(getattr(recipe, setting), limit)
+            _require(is_count, recipe, setting, f"a whole number from 1 to {limit:,}")
 
 
 def _require_rate(recipe: Recipe) -> None:

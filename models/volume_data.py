@@ -4,7 +4,8 @@ The newest `test_sessions` sessions are held back; everything that is fitted end
 """
 
 import hashlib
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -51,6 +52,13 @@ class VolumeData:
         if recipe.use_earnings == self.use_earnings:
             return self.inputs
         return build_inputs(self.inputs.panel, use_earnings=recipe.use_earnings)
+
+    def of(self, tickers: Sequence[str]) -> "VolumeData":
+        """The data of some of the tickers: what a feature takes from the others, it takes from these alone."""
+        if set(tickers) == set(self.inputs.panel.tickers):
+            return self
+        panel = self.inputs.panel.of(tickers)
+        return replace(self, inputs=build_inputs(panel, use_earnings=self.use_earnings))
 
 
 def volume_data(panel: Panel, announcements: pd.DataFrame, recipe: VolumeRecipe) -> VolumeData:

@@ -3,32 +3,31 @@
 Rolling origin: each test session is forecast from each of the 10 before it, by models that were fitted before the test.
 """
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, Self
 
 import numpy as np
 import pandas as pd
 
 from models.all_forecasters import baselines
-from models.backtest import backtest, train_volumes
-from models.duels import duels, verdict
+from models.backtest import KEYS, backtest, train_volumes
+from models.duels import Duel, duels, verdict
 from models.evaluation import MODEL, SMALL_TEST_SESSIONS
 from models.forecasters import Forecaster, Forecasts
 from models.live_forecasts import FALLBACK, forecast_frame
 from models.panel import HORIZONS, Panel
-from models.promotion import MASE, Decision, Rivals, decide
-from models.recipes import VolumeRecipe
-from models.scores import FIRST_TICKER, calibration, score
+from models.promotion import CHAMPION, CUMULATED, MASE, Comparison, Contest, Decision, decide
+from models.recipes import MIN_TEST_SESSIONS, VolumeRecipe
+from models.scores import BANDS, FIRST_TICKER, Scores, calibration, score
 from models.volume_data import VolumeData
 from models.volume_features import Inputs
 from models.words import listed
 
 # N tickers, C cutoffs, H horizons
 
-CHAMPION = "champion"
 GATE = "1-5"  # the band that decides: what an order of tomorrow and of this week needs
+DECIDING, DECIDING_BAND = "mase_1_5", {GATE: BANDS[GATE]}
 METRICS = {"mase_1": ("1", "mase"), "mase_1_5": ("1-5", "mase"), "mase_1_10": ("1-10", "mase")} | {
     name: ("1-10", name) for name in ("pinball", "coverage_80", "coverage_95")
 }  # of a scorecard -> band and loss
@@ -84,31 +83,46 @@ class VolumeEvaluation:
     calibration: pd.DataFrame  # as `models.scores.calibration` gives it
 
 
-def evaluate_volume(data: VolumeData, model: VolumePredictor, champion: VolumePredictor | None) -> VolumeEvaluation:
+@dataclass(frozen=True, kw_only=True)
+class _Beside:
+    """A predecessor and the challenger on the same rows."""
+
+    name: str
+    rows: int
+    tickers: int
+    cutoffs: int
+    losses: dict[str, dict[str, float]]  # of both, as METRICS
+    duel: Duel
+
+    @property
+    def words(self) -> str:
+        """What the two numbers are of."""
+        own, other = self.losses[MODEL][DECIDING], self.losses[self.name][DECIDING]
+        return (
+            f"Beside the {self.name}, on its {self.tickers} tickers, from {self.cutoffs} closes that it was not "
+            f"trained on: MASE {own:.3f} against {other:.3f}."
+        )
+
+
+def evaluate_volume(data: VolumeData, model: VolumePredictor, contest: Contest) -> VolumeEvaluation:
     """The evaluation of a model, trained up to `data.through`. Raises NotEnoughSessions where no ticker has a score."""
-    trained = {MODEL: model} | ({} if champion is None else {CHAMPION: champion})
-    networks = [_Trained(name=name, predictor=each, data=data) for name, each in trained.items()]
-    rivals = baselines()
-    taking_part: Sequence[Forecaster] = (*networks, *rivals)
-    panel = data.inputs.panel
-    frame, train = backtest(panel, taking_part, data.span), train_volumes(panel, data.span)
+    taking_part: Sequence[Forecaster] = (_Trained(name=MODEL, predictor=model, data=data), *baselines())
+    frame, train = backtest(data.inputs.panel, taking_part, data.span), train_volumes(data.inputs.panel, data.span)
     found = score(frame, train)
-    losses = {(row["band"], row["model"]): row for row in found.panel.to_dict("records")}
-    scores = {
-        each.name: {metric: float(losses[band, each.name][loss]) for metric, (band, loss) in METRICS.items()}
-        for each in taking_part
-    }
-    gate = {name: own["mase_1_5"] for name, own in scores.items()}
-    fought = [duel for duel in duels(frame, train, found, model=MODEL) if duel.band == GATE]
-    beside = Rivals(
-        champion=gate.get(CHAMPION),
-        gate=(FALLBACK, gate[FALLBACK]),
-        champion_p=next((duel.p_value / 2 for duel in fought if duel.rival == CHAMPION), math.nan),
+    besides = [each for name in contest.predecessors if (each := _beside(data, frame, train, name, contest))]
+    losses = _losses(found)
+    scores = {MODEL: losses[MODEL]} | {each.name: each.losses[each.name] for each in besides} | losses
+    decision = decide(
+        scores[MODEL][DECIDING],
+        contest if besides else replace(contest, bar=contest.bar or _unfair(contest)),
+        [_comparison(each, model, contest) for each in besides],
+        gate=(FALLBACK, scores[FALLBACK][DECIDING]),
+        measure=MASE,
     )
-    decision = decide(gate[MODEL], beside, measure=MASE)
     words = (
         _what(frame),
-        verdict(fought),
+        verdict([*(each.duel for each in besides), *duels(frame, train, found, model=MODEL, bands=DECIDING_BAND)]),
+        *(each.words for each in besides if each.rows < len(frame)),
         *_first_ticker(found.by_ticker),
         earnings_words(data, model.recipe),
         *_left_out(data, frame),
@@ -136,6 +150,62 @@ def earnings_words(data: VolumeData, recipe: VolumeRecipe) -> str:
             f" When {assumed:,} of them became known was not recorded; they count as known {HORIZONS} sessions ahead."
         )
     return words
+
+
+def _beside(data: VolumeData, frame: pd.DataFrame, train: pd.DataFrame, name: str, contest: Contest) -> _Beside | None:
+    """Both on the tickers that the predecessor serves, with features of these alone, from closes that it has not seen.
+
+    None where these are too few for a test.
+    """
+    predecessor = contest.predecessors[name]
+    own = data.of(predecessor.tickers)
+    theirs = backtest(own.inputs.panel, [_Trained(name=name, predictor=predecessor.predictor, data=own)], data.span)
+    ours = [column for column in frame.columns if column in KEYS or column.startswith(MODEL)]
+    rows = frame[ours].merge(theirs, on=KEYS)
+    rows = rows.loc[rows["cutoff"] >= pd.Timestamp(predecessor.trained_through)]
+    if rows["cutoff"].nunique() < MIN_TEST_SESSIONS:
+        return None
+    found = score(rows, train)
+    (duel,) = duels(rows, train, found, model=MODEL, bands=DECIDING_BAND)
+    return _Beside(
+        name=name,
+        rows=len(rows),
+        tickers=rows["unique_id"].nunique(),
+        cutoffs=rows["cutoff"].nunique(),
+        losses=_losses(found),
+        duel=duel,
+    )
+
+
+def _comparison(beside: _Beside, model: VolumePredictor, contest: Contest) -> Comparison:
+    is_champion, predictor = beside.name == CHAMPION, contest.predecessors[beside.name].predictor
+    return Comparison(
+        name=beside.name,
+        challenger=beside.losses[MODEL][DECIDING],
+        predecessor=beside.losses[beside.name][DECIDING],
+        margin=contest.margin * (1 if is_champion else CUMULATED),
+        spread=beside.duel.spread,
+        must_be_better=is_champion and predictor.recipe != model.recipe,
+    )
+
+
+def _unfair(contest: Contest) -> str:
+    """Why nothing can be compared with the champion."""
+    if contest.gives_way or CHAMPION not in contest.predecessors:
+        return ""
+    return (
+        f"the champion was trained up to {contest.predecessors[CHAMPION].trained_through}: fewer than "
+        f"{MIN_TEST_SESSIONS} sessions of the test are new to it, too few to compare them on"
+    )
+
+
+def _losses(found: Scores) -> dict[str, dict[str, float]]:
+    """Forecaster -> METRICS, means over the tickers."""
+    losses = {(row["band"], row["model"]): row for row in found.panel.to_dict("records")}
+    return {
+        name: {metric: float(losses[band, name][loss]) for metric, (band, loss) in METRICS.items()}
+        for name in dict.fromkeys(found.panel["model"])
+    }
 
 
 def _what(frame: pd.DataFrame) -> str:

@@ -3,7 +3,7 @@
 1. the last `stop_sessions` of the train span are held back; the rest is sampled: `batch_sequences` stretches of a
    ticker's history a step, the first part of each burn-in, every `score_every`-th of the others forecast from
 2. each member has weights, batches and dropout of its own, all drawn from (seed, member, epoch); an epoch is
-   `log_every_steps` steps, members in threads side by side where there is no GPU
+   `validate_every_steps` steps, members in threads side by side where there is no GPU
 3. AdamW under a one-cycle schedule (Smith and Topin, 2018, arXiv:1708.07120), gradients clipped by their norm
 4. after each epoch: the pinball loss on the held-back sessions, the best weights kept, a checkpoint written; a member
    that has not improved for PATIENCE epochs stops
@@ -148,7 +148,7 @@ def fit_volume(
     members = [_new_member(data, number) for number in range(recipe.members)]
     saved = checkpoint.load() if checkpoint else None
     losses = _restore(members, saved) if saved else []
-    epochs = math.ceil(recipe.steps / recipe.log_every_steps)
+    epochs = math.ceil(recipe.steps / recipe.validate_every_steps)
     threads = _threads(device)  # before one_thread makes it 1
     with one_thread(), ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         while len(losses) < epochs and any(member.worse < PATIENCE for member in members):
@@ -310,14 +310,14 @@ class _Gradients:
 
 
 def _run_epoch(member: _Member, data: _Data, number: int, epoch: int) -> None:
-    """`log_every_steps` steps, and a look at the held-back sessions; nothing for a member that has stopped."""
+    """`validate_every_steps` steps, and a look at the held-back sessions; nothing for a member that has stopped."""
     if member.worse >= PATIENCE:
         return
-    recipe, begin = data.recipe, epoch * data.recipe.log_every_steps
+    recipe, begin = data.recipe, epoch * data.recipe.validate_every_steps
     rng = np.random.default_rng([data.run.seed, number, epoch])
     member.gradients.generator.manual_seed(int(rng.integers(2**31)))
     losses = []
-    for step in range(begin, min(begin + recipe.log_every_steps, recipe.steps)):
+    for step in range(begin, min(begin + recipe.validate_every_steps, recipe.steps)):
         rate, beta = one_cycle(step / recipe.steps)
         for group in member.optimizer.param_groups:
             group["lr"], group["betas"] = recipe.learning_rate * rate, (beta, 0.999)
@@ -402,7 +402,7 @@ def _threads(device: torch.device) -> int:
 
 
 def _steps_done(recipe: VolumeRecipe, epoch: int) -> int:
-    return min((epoch + 1) * recipe.log_every_steps, recipe.steps)
+    return min((epoch + 1) * recipe.validate_every_steps, recipe.steps)
 
 
 def _saved(members: list[_Member], losses: list[float]) -> bytes:

@@ -214,7 +214,7 @@ class Answer(Record):
 
 
 class Outcome(Record):
-    """What became of a version: Promoted, Kept (it did not pass), Refused (by a person) or Held (for a person)."""
+    """What became of a version: Promoted, Kept (as a version), Refused (by a person) or Held (for a person)."""
 
     name: Literal["Promoted", "Kept", "Refused", "Held"]
     words: str

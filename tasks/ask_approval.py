@@ -34,7 +34,10 @@ def ask_approval(scorecard: Scorecard, why: RetrainSettings) -> Answer:
     """The answer; at once where none is needed. Suspends the flow run until there is one."""
     model = scorecard.model.artifact
     artifacts = ArtifactStore(open_store(scorecard.model.scaler.features.snapshot.store, writable=True))
-    if not (why.require_approval and scorecard.promote) or champion_version(artifacts, model.name) == model.version:
+    if (
+        not (why.require_approval and why.promote and scorecard.promote)
+        or champion_version(artifacts, model.name) == model.version
+    ):
         return Answer()
     _hold(artifacts, scorecard)
     if deployment.id is None:

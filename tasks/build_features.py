@@ -10,12 +10,15 @@ from storage.store import open_store
 from tasks.prepared import keep, prepare
 from tasks.provenance import provenance
 from tasks.settings import TrainingSettings
+from tasks.stored import require_own_name
 
 
 @task(task_run_name="build {training.recipe} features")
 def build_features(snapshot: Snapshot, training: TrainingSettings) -> FeatureSet:
-    """Features of the snapshot as a version. Raises NotEnoughSessions, IncompletePrices."""
-    method = training.method()
+    """Features of the snapshot as a version. Raises NotEnoughSessions, IncompletePrices, UnknownRecipe."""
+    method, artifacts = training.method(), ArtifactStore(open_store(snapshot.store, writable=True))
+    name = method.model_name(snapshot.tickers)
+    require_own_name(artifacts, name, method)
     prepared = prepare(snapshot, method)
     described = method.describe(prepared)
     facts: dict[str, Any] = {
@@ -27,13 +30,13 @@ def build_features(snapshot: Snapshot, training: TrainingSettings) -> FeatureSet
     }
     draft = Draft(
         kind="features",
-        name=method.model_name(snapshot.tickers),
+        name=name,
         files=described.files,
         parents=(snapshot.prices,),
         facts=facts,
         provenance=provenance(source=snapshot.source),
     )
-    ref = ArtifactStore(open_store(snapshot.store, writable=True)).put(draft).ref
+    ref = artifacts.put(draft).ref
     features = FeatureSet(artifact=ref, snapshot=snapshot, rows=facts["rows"], train_rows=facts["train_rows"])
     keep(features, prepared)
     counts = (features.rows, features.train_rows, features.rows - features.train_rows)

@@ -19,7 +19,7 @@ from storage.records import ArtifactRef, FeatureSet, ForecastBatch, Record, Scor
 from storage.store import open_store
 from tasks.ended import ended
 from tasks.settings import RetrainSettings, TrainingSettings
-from tasks.stored import HELD, decided_versions, scorecard_of
+from tasks.stored import HELD, decided_versions, newest_scorecard, scorecard_of
 
 RECENT = 8  # scorecards that are looked at: runs of several sets of tickers take turns under one name
 BY_EVENT = ("sessions", "drift", "quality")  # causes that a cool-down holds back
@@ -78,11 +78,10 @@ def find_scorecard(batch: ForecastBatch) -> Scorecard | None:
 def scorecard_of_model(url: str, model: ArtifactRef) -> Scorecard:
     """The newest scorecard of a version of a model. Raises NotStored when it was never scored."""
     artifacts = ArtifactStore(open_store(url))
-    for version in reversed(artifacts.versions("scorecard", model.name)):
-        manifest = artifacts.get("scorecard", model.name, version)
-        if manifest.parent.version == model.version:
-            return scorecard_of(artifacts, url, manifest)
-    raise NotStored(f"{model} has no scorecard in {url}. Score it with: volcast retrain --force")
+    manifest = newest_scorecard(artifacts, model.name, model.version)
+    if manifest is None:
+        raise NotStored(f"{model} has no scorecard in {url}. Score it with: volcast retrain --force")
+    return scorecard_of(artifacts, url, manifest)
 
 
 def skipped(found: Found) -> Scorecard:

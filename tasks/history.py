@@ -5,9 +5,19 @@ from dataclasses import dataclass
 from datetime import date
 
 from models.evaluation import MODEL
+from models.sessions import sessions_after
 from storage.artifacts import ArtifactStore
 from storage.records import AliasEntry, Manifest
-from tasks.stored import CHAMPION, HELD, REFUSED, SCORES_FILE, champion_version, model_version, stored_method
+from tasks.stored import (
+    CHAMPION,
+    HELD,
+    REFUSED,
+    SCORES_FILE,
+    champion_version,
+    model_version,
+    stored_method,
+    trained_through,
+)
 
 NOT_SCORED = "not scored"
 
@@ -18,9 +28,10 @@ class VersionLine:
 
     version: int
     trained: date
-    cutoff: date  # of what it was trained on
-    loss: float
-    seed: int
+    cutoff: date  # of what it was trained on; the last session of its test
+    test_sessions: int
+    tickers: tuple[str, ...]  # that it was made of, and scored on
+    size: str  # cell, members and steps
     score: str  # the number that decides, rounded for a reader, by the newest scorecard
     verdict: str  # of that scorecard; empty where it was never scored
     is_champion: bool
@@ -51,13 +62,15 @@ def history_of(artifacts: ArtifactStore, store_url: str, name: str) -> History:
     for version in artifacts.versions("model", name):
         manifest = artifacts.get("model", name, version)
         record = model_version(artifacts, store_url, manifest)
+        cutoff = record.scaler.features.snapshot.cutoff
         score, verdict = _scored(artifacts, name, scorecards.get(version))
         line = VersionLine(
             version=version,
             trained=manifest.created_at.date(),
-            cutoff=record.scaler.features.snapshot.cutoff,
-            loss=record.final_loss,
-            seed=manifest.fact("seed"),
+            cutoff=cutoff,
+            test_sessions=sessions_after(trained_through(artifacts, name, version), cutoff),
+            tickers=record.scaler.features.snapshot.tickers,
+            size=stored_method(artifacts, name, version).size,
             score=score,
             verdict=verdict,
             is_champion=version == champion,

@@ -7,15 +7,16 @@ from storage.records import Answer, Outcome, Scorecard
 from storage.store import open_store
 from tasks.ended import ended
 from tasks.events import emit
+from tasks.settings import RetrainSettings
 from tasks.stored import CHAMPION, REFUSED, champion_version
 
 
 @task(task_run_name="decide on {scorecard.model.artifact}")
-def promote_model(scorecard: Scorecard, answer: Answer) -> Outcome:
+def promote_model(scorecard: Scorecard, answer: Answer, why: RetrainSettings) -> Outcome:
     """Moves the champion's alias when scorecard and answer say so; a present champion stays without a new entry."""
     model, root = scorecard.model.artifact, scorecard.model.scaler.features.snapshot.store
     artifacts = ArtifactStore(open_store(root, writable=True))
-    outcome = _outcome(scorecard, answer)
+    outcome = _outcome(scorecard, answer, why)
     if outcome.name == "Promoted" and champion_version(artifacts, model.name) != model.version:
         artifacts.set_alias("model", model.name, CHAMPION, model.version, outcome.words)
         emit("volcast.champion.moved", root, words=f"{model}: {outcome.words}", model=model.name, version=model.version)
@@ -32,9 +33,11 @@ def ended_training(scorecard: Scorecard, outcome: Outcome) -> Scorecard:
     return ended(scorecard, words, f"{outcome.name.lower()} v{model.version}")
 
 
-def _outcome(scorecard: Scorecard, answer: Answer) -> Outcome:
+def _outcome(scorecard: Scorecard, answer: Answer, why: RetrainSettings) -> Outcome:
     if not scorecard.promote:
         return Outcome(name="Kept", words=scorecard.verdict)
+    if not why.promote:
+        return Outcome(name="Kept", words=f"An experiment, by --no-promote; the gate says: {scorecard.verdict}")
     if answer.waits:
         return Outcome(name="Held", words=f"{answer.waits} {scorecard.verdict}")
     if answer.approved is None:

@@ -3,20 +3,25 @@
 import os
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue
 
 from models.backtest import Refit, TestSpan
+from models.promotion import MARGIN
 from models.recipes import DEFAULT_RECIPE, Recipe, VolumeRecipe, make_recipe, setting_names
 from models.sessions import last_closed_session, last_session_on_or_before, session_before
 from models.words import listed
+from storage.records import Name
 from tasks.methods.protocol import Method
 from tasks.methods.registry import method_of
 
 DEFAULT_STORE = "./data"
 TESTED_SESSIONS = 63  # of a backtest that names no dates; a quarter
 RECIPE_SETTINGS = ("cell", "fit_scalers_on", "window_sessions")  # of TrainingSettings, each of one recipe
+
+Seed = Annotated[int, Field(ge=0, lt=2**32)]  # as numpy's and torch's generators take it
+Sessions = Annotated[int, Field(le=2520)]  # a count of them, ten years at the most
 
 
 class DataSettings(BaseModel):
@@ -93,12 +98,16 @@ class TrainingSettings(BaseModel):
     window_sessions: int | None = Field(
         default=253, description="Tutorial: the newest sessions that the recipe looks at; none means all"
     )
-    seed: int = Field(default=0, description="Seed of the initial weights")
+    seed: Seed = Field(default=0, description="Seed of the initial weights")
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto takes a GPU when there is one")
     force: bool = Field(
         default=False, description="Train even where the same data and settings have been trained on before"
     )
     settings: dict[str, JsonValue] = Field(default={}, description="Any other settings of the recipe, by name")
+    name: Name | None = Field(
+        default=None,
+        description="The model's registered name, for a model beside the recipe's own; none means the recipe's name",
+    )
 
     def make(self) -> Recipe:
         """The recipe with these settings; one that it lacks must stand at its default. Raises UnknownRecipe."""
@@ -110,7 +119,7 @@ class TrainingSettings(BaseModel):
 
     def method(self) -> Method:
         """The steps of the recipe. Raises UnknownRecipe."""
-        return method_of(self.make())
+        return method_of(self.make(), self.name)
 
 
 class WatchSettings(BaseModel):
@@ -118,14 +127,14 @@ class WatchSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    max_model_age: int = Field(
+    max_model_age: Sessions = Field(
         default=63, ge=1, description="Sessions since the newest one that the champion was trained on; a quarter"
     )
-    max_behind: int = Field(
+    max_behind: Sessions = Field(
         default=1, ge=0, description="Sessions that the prices may be behind; a bar that is an evening late is common"
     )
-    drift_sessions: int = Field(default=63, ge=20, description="The newest sessions whose features are looked at")
-    retrain_sessions: int = Field(
+    drift_sessions: Sessions = Field(default=63, ge=20, description="The newest sessions whose features are looked at")
+    retrain_sessions: Sessions = Field(
         default=5, ge=1, description="New sessions since the newest training that are enough for another one"
     )
 
@@ -138,8 +147,17 @@ class RetrainSettings(BaseModel):
     cause: Literal["person", "schedule", "sessions", "drift", "quality"] = Field(
         default="person", description="What started it: a person, the schedule, or an event"
     )
-    cool_down_sessions: int = Field(
+    cool_down_sessions: Sessions = Field(
         default=5, ge=0, description="Since the newest training; an event starts no other one before they have passed"
+    )
+    promote: bool = Field(
+        default=True, description="Off for an experiment: the version is scored and kept, whatever its scorecard says"
+    )
+    margin: float = Field(
+        default=MARGIN,
+        ge=0,
+        le=0.5,
+        description="Of the champion's error: a version that may be worse by more stays out",
     )
     require_approval: bool = Field(
         default=False, description="A version that passed the gate waits for a person's yes before it forecasts"
@@ -161,7 +179,7 @@ class BacktestSettings(BaseModel):
         default=None, description="The last session that is forecast; nothing after it is used; none means the newest"
     )
     refit: Refit = Field(default="never", description="When the forecasters are fitted again during the test")
-    seed: int = Field(default=0, description="Seed of the initial weights")
+    seed: Seed = Field(default=0, description="Seed of the initial weights")
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto takes a GPU when there is one")
     out: Path | None = Field(
         default=None, description="The forecasts' file, .parquet or .csv; none means only the artifact in the store"

@@ -6,6 +6,7 @@ from datetime import date
 
 import pandas as pd
 
+from models.errors import UnknownRecipe
 from storage.artifacts import ArtifactStore
 from storage.errors import NotStored
 from storage.records import ArtifactRef, FeatureSet, FittedScaler, Manifest, ModelVersion, Scorecard, Snapshot
@@ -36,10 +37,44 @@ def stored_method(artifacts: ArtifactStore, name: str, version: int | None = Non
     return method_from(artifacts.get("model", name, version).fact("recipe"))
 
 
+def require_own_name(artifacts: ArtifactStore, name: str, method: Method) -> None:
+    """Raises UnknownRecipe where models of another recipe go by that name."""
+    stored = stored_method(artifacts, name).recipe.name if artifacts.versions("model", name) else method.recipe.name
+    if stored != method.recipe.name:
+        raise UnknownRecipe(
+            f"{name} is the name of models of the recipe {stored}; those of {method.recipe.name} need another: --name"
+        )
+
+
 def read_model(artifacts: ArtifactStore, name: str, version: int | None) -> tuple[Method, Predictor]:
     """A stored model, checked, and the method that asks it. Raises NotStored, Corrupt, WrongWeights."""
     method = stored_method(artifacts, name, version)
     return method, method.load(artifacts.read(artifacts.get("model", name, version), MODEL_FILE))
+
+
+def universe(artifacts: ArtifactStore, name: str, version: int | None = None) -> tuple[str, ...]:
+    """The tickers that a stored model was made of, by default the newest version. Raises NotStored, Corrupt."""
+    return tuple(features_of(artifacts, name, version).fact("tickers"))
+
+
+def trained_through(artifacts: ArtifactStore, name: str, version: int) -> date:
+    """The last session that a stored model has seen. Raises NotStored, Corrupt."""
+    features = features_of(artifacts, name, version)
+    return stored_method(artifacts, name, version).trained_through(features.facts, reader(artifacts, features.ref))
+
+
+def features_of(artifacts: ArtifactStore, name: str, version: int | None) -> Manifest:
+    """The features that a stored model was made of. Raises NotStored, Corrupt."""
+    return _parent(artifacts, _parent(artifacts, artifacts.get("model", name, version)))
+
+
+def newest_scorecard(artifacts: ArtifactStore, name: str, version: int) -> Manifest | None:
+    """The newest scorecard of a version of a model; None when it was never scored. Raises Corrupt."""
+    for number in reversed(artifacts.versions("scorecard", name)):
+        manifest = artifacts.get("scorecard", name, number)
+        if manifest.parents[0].version == version:
+            return manifest
+    return None
 
 
 def champion_version(artifacts: ArtifactStore, name: str) -> int | None:

@@ -36,6 +36,7 @@ from flows.cli import main
 from flows.commands import console
 from models.live_forecasts import fallback_frame, naive_frame, scales_now
 from models.live_scores import score_forecasts
+from models.promotion import CHAMPION, Contest, Predecessor
 from models.sessions import session_before
 from models.skill import live_calibration, rolling_errors
 from models.weights import to_bytes
@@ -58,7 +59,17 @@ from tasks.plan_ingest import last_session, root_of
 from tasks.prepared import read_panel, read_prepared
 from tasks.settings import DataSettings, TrainingSettings, WatchSettings
 from tasks.sources.simulated import simulated_source
-from tasks.stored import MODEL_FILE, SCALER_FILE, SCORES_FILE, model_version, read_model, reader, stored_method
+from tasks.stored import (
+    MODEL_FILE,
+    SCALER_FILE,
+    SCORES_FILE,
+    model_version,
+    read_model,
+    reader,
+    stored_method,
+    trained_through,
+    universe,
+)
 from tasks.take_snapshot import take_snapshot
 
 GOLDEN = Path(__file__).parent / "data" / "golden"
@@ -180,7 +191,10 @@ class Opened:
     def _history(self, name: str) -> dict[str, Any]:
         history = history_of(self.artifacts, open_store(self.root).url, name)
         moves = [move.model_dump(mode="json") for move in history.moves]
-        return {"versions": [asdict(line) for line in history.versions], "moves": moves}
+        facts = [self.artifacts.get("model", name, line.version).facts for line in history.versions]
+        made = [{"loss": each["final_loss"], "seed": each["seed"]} for each in facts]
+        lines = [asdict(line) | own for line, own in zip(history.versions, made, strict=True)]
+        return {"versions": lines, "moves": moves}
 
     def _lineage(self, name: str) -> list[str]:
         chain = self.artifacts.walk(self.artifacts.get("forecast", name))
@@ -242,16 +256,23 @@ class Opened:
         return model_frame(snapshot, model_version(self.artifacts, snapshot.store, model))[1]
 
     def scores(self, scorecard: Manifest) -> tuple[Any, Any]:
-        """A stored scorecard: its scores and its decision, as they are stored and as they come out now."""
+        """A stored scorecard: its scores, as they are stored and as they come out now; the gate's rules may change."""
         model = self.artifacts.get("model", scorecard.name, scorecard.parents[0].version)
         features = model_version(self.artifacts, open_store(self.root).url, model).scaler.features
         method, own = read_model(self.artifacts, model.name, model.version)
         facts: Any = scorecard.facts
         champion = facts["champion"]
-        rival = read_model(self.artifacts, model.name, champion)[1] if champion else None
-        found = method.evaluate(read_prepared(features, method), own, rival)
-        stored = json.loads(self.artifacts.read(scorecard, SCORES_FILE))
-        return [stored, facts["promote"]], [found.scores, found.decision.promote]
+        predecessors = {CHAMPION: self.predecessor(model.name, champion)} if champion else {}
+        found = method.evaluate(read_prepared(features, method), own, Contest(predecessors=predecessors))
+        return json.loads(self.artifacts.read(scorecard, SCORES_FILE)), found.scores
+
+    def predecessor(self, name: str, version: int) -> Predecessor:
+        """A stored version, as a challenger meets it."""
+        return Predecessor(
+            predictor=read_model(self.artifacts, name, version)[1],
+            tickers=universe(self.artifacts, name, version),
+            trained_through=trained_through(self.artifacts, name, version),
+        )
 
     def drift(self) -> tuple[Any, Any]:
         """The drift of the features up to the newest session, as the day's health has it and as it comes out now."""

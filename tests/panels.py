@@ -91,7 +91,7 @@ def tiny_recipe(**changes: Any) -> VolumeRecipe:
     small = {
         "members": 2,
         "steps": 40,
-        "log_every_steps": 10,
+        "validate_every_steps": 10,
         "hidden_size": 8,
         "head_size": 16,
         "batch_sequences": 16,

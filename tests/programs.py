@@ -17,7 +17,7 @@ from prefect.client.base import PrefectHttpxSyncClient
 VOLCAST = [sys.executable, "-m", "flows.cli"]
 CODE = Path(__file__).parents[1]
 QUICK = {"steps": 20, "members": 1, "hidden_size": 8}  # a training of seconds
-ENDLESS = {"steps": 1_000_000, "log_every_steps": 1_000_000, "members": 1, "hidden_size": 8}
+ENDLESS = {"steps": 1_000_000, "validate_every_steps": 1_000_000, "members": 1, "hidden_size": 8}
 READY_SECONDS, RUN_SECONDS, END_SECONDS = 150, 240, 60
 
 

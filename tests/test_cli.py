@@ -89,10 +89,11 @@ BAD_REQUESTS = [
     (["--store", "SBUX.csv/data"], 1, "expected a root that can be written"),
     (["--as-of", "2100-01-01"], 1, "--as-of 2100-01-01 is still to come"),
     (["--set", "steps"], 2, "--set must be NAME=VALUE, such as steps=1000; 'steps' came"),
-    (["--set", "epochs=0"], 2, "epochs must be a whole number, 1 or more; 0 came"),
+    (["--set", "epochs=0"], 2, "epochs must be a whole number from 1 to 1,000,000; 0 came"),
     (["--cell", "gru"], 2, "Recipe tutorial has no setting cell"),
     (["--sessions", "many"], 2, "--sessions must be a whole number or 'all'"),
     (["--sessions", "200"], 2, "window_sessions must be"),
+    (["--name", "../champion"], 2, "name"),
     (["--out", "forecasts.xlsx"], 1, "expected a name that ends in .parquet or .csv"),
     (["--out", "nowhere/forecasts.csv"], 1, "there is no folder"),
 ]
@@ -176,6 +177,10 @@ def test_models_are_listed_and_shown_with_their_lineage(volcast: Volcast, sbux_c
     assert volcast("run", *TUTORIAL, "--source", f"files:{sbux_csv.name}").code == 0
     listed = volcast("models", "list")
     assert "tutorial.SBUX" in listed.out
+    row = next(line.split() for line in listed.out.splitlines() if line.strip().startswith("tutorial.SBUX v1"))
+    assert row[:9] == ["tutorial.SBUX", "v1", "1", "lstm", "1x1000", "53", "to", "2020-12-10", "RMSE"]
+    assert "Scores can be compared where the tickers and the test are the same." in listed.out
+    assert "tutorial.SBUX of SBUX: v1" in listed.out
     assert "v1" in listed.out
     assert "champion since" in listed.out
     shown = volcast("models", "show", "tutorial.SBUX")

@@ -30,7 +30,14 @@ from tasks.stored import FORECAST_FILE, read_frame
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
 
-QUICK = {"steps": 60, "members": 1, "hidden_size": 8, "batch_sequences": 8, "log_every_steps": 10, "stop_sessions": 40}
+QUICK = {
+    "steps": 60,
+    "members": 1,
+    "hidden_size": 8,
+    "batch_sequences": 8,
+    "validate_every_steps": 10,
+    "stop_sessions": 40,
+}
 TRAINING = TrainingSettings.model_validate({"device": "cpu", "settings": QUICK})
 TICKERS = ("SBUX", "T1", "T2")
 TRAINED = date(2004, 6, 28)

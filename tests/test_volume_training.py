@@ -109,7 +109,7 @@ def test_a_training_learns_weekdays_and_yesterday() -> None:
     weekday_T = panel_of(volume_NT).sessions.day_of_week.to_numpy()[:420]
     volume_NT = volume_NT * np.exp(1.0 * (weekday_T == 0))
     inputs = build_inputs(panel_of(volume_NT), use_earnings=False)
-    fitted = fit(inputs, steps=120, log_every_steps=20)
+    fitted = fit(inputs, steps=120, validate_every_steps=20)
     held_back = np.arange(420 - 1 - 42, 419)
     before, after = (targets_at(inputs, each, through=419) for each in (np.arange(40, 377), held_back))
     naive_Q = np.quantile(before[0][before[1]], LEVELS)  # of all targets before, whatever the session

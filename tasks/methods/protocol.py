@@ -8,6 +8,7 @@ The tasks read and write, and ask the method of their recipe (`registry.method_o
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -18,7 +19,7 @@ from torch import nn
 
 from models.drift import FeatureDrift
 from models.panel import Panel, make_panel
-from models.promotion import Decision
+from models.promotion import Contest, Decision
 from models.recipes import Recipe
 from models.volume_training import Checkpoint
 
@@ -110,6 +111,11 @@ class Method(Protocol):
         """The settings."""
         ...
 
+    @property
+    def size(self) -> str:
+        """The cell, how many networks, and how many steps each was trained, for a reader: `lstm 4x300`."""
+        ...
+
     def parts(self, tickers: Sequence[str]) -> list[tuple[str, ...]]:
         """The tickers of each model."""
         ...
@@ -150,8 +156,12 @@ class Method(Protocol):
         """A model from `to_bytes`. Raises WrongWeights."""
         ...
 
-    def evaluate(self, prepared: Prepared, model: Predictor, champion: Predictor | None) -> Evaluated:
-        """Both and the baselines on the same held-back rows; `champion` may be of other settings."""
+    def trained_through(self, facts: Mapping[str, Any], read: Callable[[str], bytes]) -> date:
+        """The last session that a model has seen; `facts` and `read` are those of the features that it was made of."""
+        ...
+
+    def evaluate(self, prepared: Prepared, model: Predictor, contest: Contest) -> Evaluated:
+        """It, its predecessors and the baselines on the same held-back rows; they may be of other settings."""
         ...
 
     def drift(self, prepared: Prepared, read: Callable[[str], bytes], sessions: int) -> dict[str, FeatureDrift]:

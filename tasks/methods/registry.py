@@ -8,12 +8,12 @@ from tasks.methods.protocol import Method
 from tasks.methods.tutorial import TutorialMethod
 from tasks.methods.volume import VolumeMethod
 
-METHODS: dict[str, Callable[[Any], Method]] = {"tutorial": TutorialMethod, "volume": VolumeMethod}
+METHODS: dict[str, Callable[[Any, str | None], Method]] = {"tutorial": TutorialMethod, "volume": VolumeMethod}
 
 
-def method_of(recipe: Recipe) -> Method:
-    """The method of a recipe."""
-    return METHODS[recipe.name](recipe)
+def method_of(recipe: Recipe, name: str | None = None) -> Method:
+    """The method of a recipe, whose models are registered under `name` or, without one, the recipe's."""
+    return METHODS[recipe.name](recipe, name)
 
 
 def method_from(settings: dict[str, Any]) -> Method:

@@ -1,18 +1,21 @@
 """The tutorial recipe: one ticker a model, a nowcast of the same session's volume."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from datetime import date
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from torch import nn
 
 from models.drift import FeatureDrift
-from models.evaluation import evaluate
+from models.evaluation import MODEL, evaluate
 from models.features import build_features, rows, tensors
 from models.forecasting import nowcast_frame
 from models.lstm import as_sequences, from_bytes, summary
 from models.metrics import format_shares
-from models.promotion import Rivals, decide
+from models.promotion import CHAMPION, CUMULATED, Comparison, Contest, decide
 from models.recipes import TutorialRecipe
 from models.scaling import Scaler, fit_scaler
 from models.training import fit
@@ -33,8 +36,8 @@ class TutorialMethod:
     epoch_name = "Epoch"
     metric_name = "RMSE"
 
-    def __init__(self, recipe: TutorialRecipe) -> None:
-        self.recipe = recipe
+    def __init__(self, recipe: TutorialRecipe, name: str | None = None) -> None:
+        self.recipe, self._name = recipe, name or recipe.name
         self.epochs = recipe.epochs
 
     def parts(self, tickers: Sequence[str]) -> list[tuple[str, ...]]:
@@ -46,7 +49,7 @@ class TutorialMethod:
             raise ValueError(
                 f"The tutorial recipe trains one ticker a model; {', '.join(tickers)} came. Start one run for each."
             )
-        return f"tutorial.{tickers[0]}"
+        return f"{self._name}.{tickers[0]}"
 
     def prepare(self, rows: Rows) -> pd.DataFrame:
         return build_features(rows.read_prices(), self.recipe)
@@ -92,15 +95,35 @@ class TutorialMethod:
             summary=summary(fitted.nowcaster.network),
         )
 
+    @property
+    def size(self) -> str:
+        return f"lstm 1x{self.recipe.epochs}"
+
     def load(self, data: bytes) -> Nowcast:
         nowcaster = from_bytes(data, self.recipe)
         return lambda frame: nowcaster.predict(tensors(frame, self.recipe)[0])
 
-    def evaluate(self, prepared: pd.DataFrame, model: Nowcast, champion: Nowcast | None) -> Evaluated:
-        rivals = {} if champion is None else {"champion": champion(prepared)}
+    def trained_through(self, facts: Mapping[str, Any], read: Callable[[str], bytes]) -> date:  # noqa: ARG002
+        return rows(from_parquet(read(FEATURES_FILE)), "train")["session"].max().date()
+
+    def evaluate(self, prepared: pd.DataFrame, model: Nowcast, contest: Contest) -> Evaluated:
+        tested = rows(prepared, "test")["session"].min().date()
+        fair = {name: each for name, each in contest.predecessors.items() if each.trained_through < tested}
+        rivals = {name: each.predictor(prepared) for name, each in fair.items()}
         evaluation = evaluate(prepared, model(prepared), self.recipe, rivals=rivals)
-        champion_rmse = evaluation.table["rmse_shares"].to_dict().get("champion")
-        decision = decide(evaluation.rmse_shares, Rivals(champion=champion_rmse))
+        errors = evaluation.table["rmse_shares"].to_dict()
+        comparisons = [
+            Comparison(
+                name=name,
+                challenger=errors[MODEL],
+                predecessor=errors[name],
+                margin=0.0 if name == CHAMPION else CUMULATED * contest.margin,
+            )
+            for name in fair
+        ]
+        unfair = contest.predecessors.keys() - fair.keys()
+        bar = f"the champion was trained on sessions of the test, from {tested} on" if CHAMPION in unfair else ""
+        decision = decide(evaluation.rmse_shares, replace(contest, bar=contest.bar or bar), comparisons)
         scores = {str(method): errors for method, errors in evaluation.table.to_dict("index").items()}
         return Evaluated(scores=scores, words=evaluation.words, decision=decision)
 

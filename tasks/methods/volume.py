@@ -2,6 +2,8 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from datetime import date
+from typing import Any
 
 import pandas as pd
 from torch import nn
@@ -11,6 +13,7 @@ from models.evaluation import MODEL
 from models.forecasters import LEVELS
 from models.metrics import format_millions
 from models.panel import HORIZONS
+from models.promotion import Contest
 from models.recipes import VolumeRecipe
 from models.scores import FIRST_TICKER
 from models.volume_data import VolumeData, profile, recent_features, sha256_of, volume_data
@@ -44,15 +47,15 @@ class VolumeMethod:
     epoch_name = "Step"
     metric_name = "MASE 1-5"
 
-    def __init__(self, recipe: VolumeRecipe) -> None:
-        self.recipe = recipe
+    def __init__(self, recipe: VolumeRecipe, name: str | None = None) -> None:
+        self.recipe, self._name = recipe, name or recipe.name
         self.epochs = recipe.steps
 
     def parts(self, tickers: Sequence[str]) -> list[tuple[str, ...]]:
         return [tuple(tickers)]
 
     def model_name(self, tickers: Sequence[str]) -> str:  # noqa: ARG002 (whichever they are)
-        return self.recipe.name
+        return self._name
 
     def prepare(self, rows: Rows) -> VolumeData:
         return volume_data(rows.panel, rows.announcements, self.recipe)
@@ -122,11 +125,18 @@ class VolumeMethod:
             summary=f"{self.recipe.members} networks of {self.recipe.cell}, {weights:,} weights in all",
         )
 
+    @property
+    def size(self) -> str:
+        return f"{self.recipe.cell} {self.recipe.members}x{self.recipe.steps}"
+
     def load(self, data: bytes) -> VolumePredictor:
         return VolumePredictor(model=volume_from_bytes(data, self.recipe), recipe=self.recipe)
 
-    def evaluate(self, prepared: VolumeData, model: VolumePredictor, champion: VolumePredictor | None) -> Evaluated:
-        found = evaluate_volume(prepared, model, champion)
+    def trained_through(self, facts: Mapping[str, Any], read: Callable[[str], bytes]) -> date:  # noqa: ARG002
+        return date.fromisoformat(facts["train_through"])
+
+    def evaluate(self, prepared: VolumeData, model: VolumePredictor, contest: Contest) -> Evaluated:
+        found = evaluate_volume(prepared, model, contest)
         return Evaluated(
             scores=found.scores,
             words=found.words,

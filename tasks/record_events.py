@@ -19,7 +19,8 @@ from storage.events import Changes, EventTable
 from storage.records import Announcements, Snapshot
 from storage.store import open_store
 from tasks.fetch_prices import SourceBusy, may_pass
-from tasks.plan_ingest import IngestPlan, last_session
+from tasks.plan_ingest import IngestPlan
+from tasks.settings import last_session
 from tasks.sources.protocol import EVENT_COLUMNS, TRANSIENT, Announced, EventSource, Outcome
 from tasks.sources.registry import open_event_source
 

@@ -1,20 +1,25 @@
 """What a person may ask of a run: which prices, and which model of them."""
 
 import os
+import re
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue
 
 from models.backtest import Refit, TestSpan
+from models.errors import NotASession
 from models.recipes import DEFAULT_RECIPE, Recipe, VolumeRecipe, make_recipe, setting_names
 from models.sessions import last_closed_session, last_session_on_or_before, session_before
 from models.words import listed
-from tasks.methods.protocol import Method
 from tasks.methods.registry import method_of
 
+if TYPE_CHECKING:
+    from tasks.methods.protocol import Method
+
 DEFAULT_STORE = "./data"
+SIMULATED_FOLDER = "simulated-"  # and the exchange's seed and shift: what is simulated shares no table with real prices
 TESTED_SESSIONS = 63  # of a backtest that names no dates; a quarter
 RECIPE_SETTINGS = ("cell", "fit_scalers_on", "window_sessions")  # of TrainingSettings, each of one recipe
 
@@ -103,7 +108,7 @@ class TrainingSettings(BaseModel):
                 chosen.setdefault(name, getattr(self, name))
         return make_recipe(self.recipe, **chosen)
 
-    def method(self) -> Method:
+    def method(self) -> "Method":
         """The steps of the recipe. Raises UnknownRecipe."""
         return method_of(self.make())
 
@@ -173,3 +178,26 @@ class BacktestSettings(BaseModel):
         start = self.test_start or session_before(last_session_on_or_before(end), TESTED_SESSIONS - 1)
         before = last_session_on_or_before(start - timedelta(days=1))
         return TestSpan(train_through=self.train_through or before, test_start=start, test_end=end, refit=self.refit)
+
+
+def root_of(store: str, source: str) -> str:
+    """The root for a source's prices: `store` itself, or a folder of it for each simulated exchange."""
+    found = re.match(r"simulated(?::(\d+))?(?:.*\bshift=([\d-]+))?", source)
+    if not found:
+        return store
+    shifted = f"-shift-{found[2]}" if found[2] else ""
+    return f"{store.rstrip('/')}/{SIMULATED_FOLDER}{int(found[1] or 0)}{shifted}"
+
+
+def last_session(as_of: date | None, now: datetime | None = None) -> date:
+    """The newest closed session at `now` (none: the clock), or the newest one up to `as_of`.
+
+    Raises NotASession for a date to come.
+    """
+    now = now or datetime.now(UTC)
+    newest = last_closed_session(now)
+    if as_of is None:
+        return newest
+    if as_of > now.astimezone(UTC).date():
+        raise NotASession(f"--as-of {as_of} is still to come. The last closed session is {newest}.")
+    return min(last_session_on_or_before(as_of), newest)

@@ -1,3 +1,4 @@
+import json
 import re
 import subprocess
 import sys
@@ -189,7 +190,7 @@ def test_simulated_prices_never_stand_in_for_real_ones_that_are_asked_for(volcas
     assert volcast("ingest", "--source", "simulated", "--as-of", "2001-06-29").code == 0
     said = volcast("retrain", "--source", "yahoo")
     assert said.code == 1
-    assert "no prices are stored yet" in said.errors[0]
+    assert "holds no prices. Bring some with: volcast ingest --source yahoo" in said.errors[0]
 
 
 @pytest.mark.parametrize(
@@ -251,6 +252,49 @@ def test_a_shrunk_file_is_refused_by_name_and_allowed_on_request(volcast: Volcas
     assert said.code == 1
     assert "SBUX: shrunk: the source gives 127 of the 253 sessions stored" in said.errors[0]
     assert volcast("ingest", "--source", source, "--allow-shrink").code == 0
+
+
+MISTAKES = [
+    *(["run", *options] for options in (["--recipe", "x"], ["--set", "steps=0"], ["--source", "x"], ["--events", "x"])),
+    *(["run", *options] for options in (["--as-of", "2100-01-01"], ["--out", "f.xlsx"], ["--store", "file/store"])),
+    ["run", "--source", "simulated:1?faults=none"],
+    ["run", "--source", "files:absent.csv"],
+    ["daily", "--recipe", "tutorial"],
+    [
+        "backtest",
+        "--train-through",
+        "2020-01-03",
+        "--test-start",
+        "2020-01-02",
+        "--test-end",
+        "2020-02-03",
+        "--out",
+        "f.csv",
+    ],
+    *([command] for command in ("status", "verify", "gc", "quarantine", "report", "retrain", "forecast", "monitor")),
+    *(["models", *words] for words in (["list"], ["show", "volume"], ["rollback", "volume", "--reason", "x"])),
+    *([command, "--source", "simulated:7"] for command in ("status", "quarantine", "retrain")),
+]
+REFUSE = """
+import json, sys
+from flows.cli import main
+
+HEAVY = ("torch", "scipy", "matplotlib", "prefect")
+for words in json.loads(sys.argv[1]):
+    sys.argv = ["volcast", *words]
+    try:
+        main()
+    except SystemExit as end:
+        print(words, end.code in (1, 2), [name for name in HEAVY if name in sys.modules])
+"""
+
+
+def test_a_mistake_is_said_before_anything_heavy_is_imported(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    command = [sys.executable, "-c", REFUSE, json.dumps(MISTAKES)]
+    done = subprocess.run(command, cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [f"{words} True []" for words in MISTAKES]
+    assert done.stderr.count("Error: ") == len(MISTAKES)
 
 
 PROCESS = """

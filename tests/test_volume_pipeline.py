@@ -26,9 +26,8 @@ from storage.store import Store, open_store
 from tasks.checkpoints import StoredCheckpoint
 from tasks.history import history_of
 from tasks.move_champion import promote
-from tasks.plan_ingest import root_of
 from tasks.report import forecast_rows, score_rows
-from tasks.settings import DataSettings, TrainingSettings
+from tasks.settings import DataSettings, TrainingSettings, root_of
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
 

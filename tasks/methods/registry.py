@@ -1,21 +1,24 @@
 """Which method goes with which recipe."""
 
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from models.recipes import Recipe, make_recipe
-from tasks.methods.protocol import Method
-from tasks.methods.tutorial import TutorialMethod
-from tasks.methods.volume import VolumeMethod
+from models.recipes import Recipe, TutorialRecipe, make_recipe
 
-METHODS: dict[str, Callable[[Any], Method]] = {"tutorial": TutorialMethod, "volume": VolumeMethod}
+if TYPE_CHECKING:
+    from tasks.methods.protocol import Method
 
 
-def method_of(recipe: Recipe) -> Method:
-    """The method of a recipe."""
-    return METHODS[recipe.name](recipe)
+def method_of(recipe: Recipe) -> "Method":
+    """The method of a recipe, imported here: settings can be checked without torch."""
+    if isinstance(recipe, TutorialRecipe):
+        from tasks.methods.tutorial import TutorialMethod
+
+        return TutorialMethod(recipe)
+    from tasks.methods.volume import VolumeMethod
+
+    return VolumeMethod(recipe)
 
 
-def method_from(settings: dict[str, Any]) -> Method:
+def method_from(settings: dict[str, Any]) -> "Method":
     """The method of a recipe that was stored by its settings. Raises UnknownRecipe."""
     return method_of(make_recipe(**settings))

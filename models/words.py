@@ -3,6 +3,6 @@
 from collections.abc import Sequence
 
 
-def listed(names: Sequence[str], limit: int = 8) -> str:
+def listed(names: Sequence[str], limit: int = 8, joint: str = ", ") -> str:
     """The first names, and how many more there are: "AAPL, SBUX and 3 more"."""
-    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
+    return joint.join(names[:limit]) + (f" and {len(names) - limit:,} more" if len(names) > limit else "")

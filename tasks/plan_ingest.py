@@ -66,7 +66,7 @@ class IngestPlan(BaseModel):
 def plan_ingest(data: DataSettings) -> IngestPlan:
     """Raises SourceError for a source that is not there, StoreError for a store that cannot be written."""
     source = open_source(data.source)
-    require_event_source(data)
+    events = require_event_source(data)
     root = open_store(root_of(data.store, data.source)).url
     tickers = tuple(dict.fromkeys(ticker.upper() for ticker in data.tickers)) or tuple(source.tickers())
     plan = IngestPlan(
@@ -81,8 +81,9 @@ def plan_ingest(data: DataSettings) -> IngestPlan:
         max_failed_share=data.max_failed_share,
         recheck_sessions=data.recheck_sessions,
     )
-    if source.pace is not None:
-        _share(source.pace)
+    for asked in (source, events):
+        if asked is not None and asked.pace is not None:
+            _share(asked.pace)
     get_run_logger().info(
         "%s: %d tickers, sessions up to %s, into %s", plan.source, len(tickers), plan.last_session, root
     )

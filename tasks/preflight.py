@@ -14,7 +14,7 @@ from storage.prices import PriceTable
 from storage.store import Store, open_store
 from storage.verify import TABLES
 from tasks.settings import SIMULATED_FOLDER, BacktestSettings, DataSettings, TrainingSettings, last_session, root_of
-from tasks.sources.protocol import UnknownSource
+from tasks.sources.protocol import EventSource, UnknownSource
 from tasks.sources.registry import open_event_source, open_source
 
 STORED = "stored"  # the source of a run that only uses what the store holds
@@ -63,14 +63,16 @@ def require_ahead(training: TrainingSettings) -> None:
         raise UnknownRecipe(f"Recipe {training.recipe} is a nowcast. This needs one that looks ahead: --recipe volume")
 
 
-def require_event_source(data: DataSettings) -> None:
-    """Raises SourceError for a source of announcements that is not there, or not of the world of the prices."""
+def require_event_source(data: DataSettings) -> EventSource | None:
+    """The source of announcements. Raises SourceError for one that is not there, or not of the world of the prices."""
     spec = data.event_source
-    if open_event_source(spec) is not None and root_of(data.store, spec) != root_of(data.store, data.source):
+    source = open_event_source(spec)
+    if source is not None and root_of(data.store, spec) != root_of(data.store, data.source):
         raise UnknownSource(
             f"--events {spec} does not go with --source {data.source}: a simulated exchange has announcements of its "
             "own, and real ones never share a table with them. Leave --events out, or give none."
         )
+    return source
 
 
 def stored_parts(data: DataSettings, training: TrainingSettings) -> list[DataSettings]:

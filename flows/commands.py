@@ -5,6 +5,7 @@ What is heavy is imported by the command that needs it, after the request has be
 
 import json
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -16,6 +17,7 @@ from rich.console import Console
 
 from flows.server_options import ServerError, ServerOptions
 from models.errors import ImpossibleTest, ModelError, UnknownRecipe
+from models.words import brief
 from storage.artifacts import ArtifactStore
 from storage.errors import StoreError
 from storage.records import AliasEntry, ForecastBatch, PipelineResult
@@ -40,6 +42,7 @@ from tasks.settings import (
     root_of,
 )
 from tasks.sources.protocol import SourceError, UnknownSource
+from tasks.sources.registry import open_source
 
 if TYPE_CHECKING:
     from flows.server import Server
@@ -52,12 +55,12 @@ console = Console(highlight=False, soft_wrap=True)
 
 
 def data_settings(
-    source: str, tickers: str, store: str, as_of: datetime | None, events: str | None = None
+    source: str, tickers: str, store: str, as_of: datetime | None, events: str | None = None, **more: Any
 ) -> DataSettings:
     """The settings of a command that brings prices in."""
     wanted = tuple(dict.fromkeys(ticker.strip().upper() for ticker in tickers.split(",") if ticker.strip()))
     until = as_of.date() if as_of else None
-    return DataSettings(source=source, events=events, tickers=wanted, store=store, as_of=until)
+    return DataSettings(source=source, events=events, tickers=wanted, store=store, as_of=until, **more)
 
 
 def stored_data_settings(source: str | None, tickers: str, store: str, as_of: datetime | None) -> DataSettings:
@@ -67,8 +70,8 @@ def stored_data_settings(source: str | None, tickers: str, store: str, as_of: da
 
 def training_settings(recipe: str, sessions: str = "253", **settings: Any) -> TrainingSettings:
     """The settings of a training; `sessions` is a number or `all`."""
-    if sessions != "all" and not sessions.isdigit():
-        raise UnknownRecipe(f"--sessions must be a whole number or 'all'; {sessions!r} came.")
+    if sessions != "all" and not re.fullmatch("[0-9]{1,9}", sessions):
+        raise UnknownRecipe(f"--sessions must be a whole number or 'all'; {brief(sessions)} came.")
     return TrainingSettings(recipe=recipe, window_sessions=None if sessions == "all" else int(sessions), **settings)
 
 
@@ -76,13 +79,19 @@ def recipe_settings(given: Sequence[str]) -> dict[str, Any]:
     """Settings of a recipe from NAME=VALUE, the value as JSON or else a word."""
     found: dict[str, Any] = {}
     for each in given:
-        name, is_there, value = each.partition("=")
-        if not is_there:
-            raise UnknownRecipe(f"--set must be NAME=VALUE, such as steps=1000; {each!r} came.")
+        name, _, value = (word.strip() for word in each.partition("="))
+        if not (name and value):
+            raise UnknownRecipe(f"--set must be NAME=VALUE, such as steps=1000; {brief(each)} came.")
         try:
-            found[name.strip()] = json.loads(value)
-        except json.JSONDecodeError:
-            found[name.strip()] = value
+            found[name] = json.loads(value)
+        except ValueError:  # a word, or an integer of more digits than Python reads
+            found[name] = value
+        except RecursionError:
+            found[name] = {}
+        members = found[name] if isinstance(found[name], list) else [found[name]]
+        if any(isinstance(member, list | dict) for member in members):
+            expected = "expected a number, a word or a list of them"
+            raise UnknownRecipe(f"--set {brief(name)}: {expected}; {brief(value)} came.")
     return found
 
 
@@ -239,6 +248,7 @@ def up(data: DataSettings, options: ServerOptions, began: float) -> None:
 
 def deploy(data: DataSettings, pool: str, image: str | None) -> None:
     """prefect.yaml and the alerts, onto a server that is up."""
+    open_source(data.source)  # what it holds may be seen only from where the runs are
     _quiet()
     from flows.up import deploy_to
 

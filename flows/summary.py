@@ -147,7 +147,7 @@ def show_forecast(console: Console, batch: ForecastBatch) -> None:
         f"{batch.rows:,} rows, sessions {batch.first_session} to {batch.last_session}"
     )
     if batch.left_out:
-        console.print(f"          [yellow]no forecast of[/] {', '.join(batch.left_out)}: no price, or too few")
+        console.print(f"          [yellow]no forecast of[/] {listed(batch.left_out)}: no price, or too few")
     rows = forecast_rows(batch)
     if rows:
         console.print(_table(rows, title="Median and 80 % interval, million shares"))

@@ -5,6 +5,7 @@ from prefect import get_run_logger, task
 
 from models.errors import NotEnoughSessions
 from models.live_forecasts import FALLBACK, fallback_frame
+from models.words import listed
 from storage.artifacts import ArtifactStore, Draft
 from storage.records import Choice, ForecastBatch, ModelVersion, Snapshot
 from storage.store import open_store
@@ -29,7 +30,7 @@ def forecast_volume(snapshot: Snapshot, training: TrainingSettings, choice: Choi
         method, forecasts = model_frame(snapshot, model)
     left_out = sorted(set(snapshot.tickers) - set(forecasts["unique_id"]))
     if forecasts.empty:
-        raise NotEnoughSessions(f"None of {', '.join(left_out[:8])} has enough sessions before {snapshot.cutoff}.")
+        raise NotEnoughSessions(f"None of {listed(left_out)} has enough sessions before {snapshot.cutoff}.")
     by = {"by": FALLBACK, "why": choice.why} if model is None else {}
     draft = Draft(
         kind="forecast",

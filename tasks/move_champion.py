@@ -8,6 +8,7 @@ from typing import Annotated
 from prefect import get_run_logger, task
 from pydantic import Field, StringConstraints
 
+from models.words import listed
 from storage.artifacts import ArtifactStore
 from storage.errors import NotStored
 from storage.records import AliasEntry
@@ -63,7 +64,7 @@ def _artifacts(root: str, model: str) -> ArtifactStore:
     artifacts = ArtifactStore(open_store(root))
     known = artifacts.names("model")
     if model not in known:
-        raise NotStored(f"No model {model} in {root}. It holds: {', '.join(known) or 'none'}.")
+        raise NotStored(f"No model {model} in {root}. It holds: {listed(known) or 'none'}.")
     return artifacts
 
 

@@ -3,12 +3,14 @@
 Nothing here imports torch, scipy, matplotlib or Prefect, so that a mistake is said at once.
 """
 
+import os
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 from models.errors import ImpossibleTest, UnknownRecipe
 from models.recipes import TutorialRecipe
+from models.words import listed
 from storage.errors import NotStored
 from storage.prices import PriceTable
 from storage.store import Store, open_store
@@ -53,8 +55,11 @@ def check_out(out: Path | None, formats: Sequence[str] = FORECAST_FORMATS) -> No
         return
     if out.suffix.lower() not in formats:
         raise ValueError(f"--out {out}: expected a name that ends in {' or '.join(formats)}.")
-    if not out.resolve().parent.is_dir():
-        raise ValueError(f"--out {out}: there is no folder {out.resolve().parent}. Make it first.")
+    folder = out.resolve().parent
+    if not folder.is_dir():
+        raise ValueError(f"--out {out}: there is no folder {folder}. Make it first.")
+    if out.is_dir() or not os.access(out if out.exists() else folder, os.W_OK):
+        raise ValueError(f"--out {out}: expected a file that can be written. Give another name.")
 
 
 def require_ahead(training: TrainingSettings) -> None:
@@ -102,7 +107,7 @@ def stored_source(store_url: str, asked: str | None = None) -> str:
     if not simulated:
         raise _no_prices(store, store_url, "…")
     if len(simulated) > 1:
-        specs = ", ".join(folder.replace(SIMULATED_FOLDER, "simulated:") for folder in simulated)
+        specs = listed([folder.replace(SIMULATED_FOLDER, "simulated:") for folder in simulated])
         raise NotStored(f"{store.url} holds several simulated exchanges; say which by --source: {specs}.")
     return simulated[0].replace(SIMULATED_FOLDER, "simulated:")
 

@@ -2,14 +2,15 @@
 
 import os
 import re
+from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue
 
 from models.backtest import Refit, TestSpan
-from models.errors import NotASession
+from models.errors import NotASession, UnknownRecipe
 from models.recipes import DEFAULT_RECIPE, Recipe, VolumeRecipe, make_recipe, setting_names
 from models.sessions import last_closed_session, last_session_on_or_before, session_before
 from models.words import listed
@@ -93,7 +94,7 @@ class TrainingSettings(BaseModel):
     window_sessions: int | None = Field(
         default=253, description="Tutorial: the newest sessions that the recipe looks at; none means all"
     )
-    seed: int = Field(default=0, description="Seed of the initial weights")
+    seed: int = Field(default=0, ge=0, lt=2**63, description="Seed of the initial weights")
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto takes a GPU when there is one")
     force: bool = Field(
         default=False, description="Train even where the same data and settings have been trained on before"
@@ -106,7 +107,7 @@ class TrainingSettings(BaseModel):
         for name in RECIPE_SETTINGS:
             if name in known or getattr(self, name) != TrainingSettings.model_fields[name].default:
                 chosen.setdefault(name, getattr(self, name))
-        return make_recipe(self.recipe, **chosen)
+        return _made(self.recipe, chosen)
 
     def method(self) -> "Method":
         """The steps of the recipe. Raises UnknownRecipe."""
@@ -161,7 +162,7 @@ class BacktestSettings(BaseModel):
         default=None, description="The last session that is forecast; nothing after it is used; none means the newest"
     )
     refit: Refit = Field(default="never", description="When the forecasters are fitted again during the test")
-    seed: int = Field(default=0, description="Seed of the initial weights")
+    seed: int = Field(default=0, ge=0, lt=2**63, description="Seed of the initial weights")
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto takes a GPU when there is one")
     out: Path | None = Field(
         default=None, description="The forecasts' file, .parquet or .csv; none means only the artifact in the store"
@@ -170,7 +171,7 @@ class BacktestSettings(BaseModel):
 
     def recipe(self) -> VolumeRecipe:
         """The recipe of volcast's own forecaster. Raises UnknownRecipe."""
-        return make_recipe("volume", **self.settings)
+        return _made("volume", self.settings)
 
     def span(self, newest: date) -> TestSpan:
         """The dates, checked against each other, where `newest` is the last known session. Raises ImpossibleTest."""
@@ -180,13 +181,24 @@ class BacktestSettings(BaseModel):
         return TestSpan(train_through=self.train_through or before, test_start=start, test_end=end, refit=self.refit)
 
 
+@overload
+def _made(recipe: Literal["volume"], settings: Mapping[str, Any]) -> VolumeRecipe: ...
+@overload
+def _made(recipe: str, settings: Mapping[str, Any]) -> Recipe: ...
+def _made(recipe: str, settings: Mapping[str, Any]) -> Recipe:
+    if "name" in settings:
+        raise UnknownRecipe("name is no setting: the recipe itself is chosen by --recipe.")
+    return make_recipe(recipe, **settings)
+
+
 def root_of(store: str, source: str) -> str:
     """The root for a source's prices: `store` itself, or a folder of it for each simulated exchange."""
     found = re.match(r"simulated(?::(\d+))?(?:.*\bshift=([\d-]+))?", source)
-    if not found:
+    if not found or not store.strip():
         return store
     shifted = f"-shift-{found[2]}" if found[2] else ""
-    return f"{store.rstrip('/')}/{SIMULATED_FOLDER}{int(found[1] or 0)}{shifted}"
+    root = store if store.endswith("://") else store.rstrip("/")
+    return f"{root}/{SIMULATED_FOLDER}{int(found[1] or 0)}{shifted}"
 
 
 def last_session(as_of: date | None, now: datetime | None = None) -> date:

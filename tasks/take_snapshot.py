@@ -3,6 +3,7 @@
 import pandas as pd
 from prefect import get_run_logger, task
 
+from models.words import listed
 from storage.errors import NotStored
 from storage.prices import PriceTable
 from storage.records import ArtifactRef, PriceCounts, Snapshot
@@ -23,7 +24,7 @@ def take_snapshot(data: DataSettings, counts: PriceCounts | None = None) -> Snap
     lacking = sorted(set(tickers) - set(rows.tickers))
     if lacking or rows.first_session is None or rows.last_session is None:
         until = f" up to {data.as_of}" if data.as_of else ""
-        raise NotStored(f"{store.url} holds no prices of {', '.join(lacking)}{until}. Ingest them first.")
+        raise NotStored(f"{store.url} holds no prices of {listed(lacking)}{until}. Ingest them first.")
     snapshot = Snapshot(
         store=store.url,
         prices=ArtifactRef(kind="prices", name="prices", version=version, digest=rows.digest),

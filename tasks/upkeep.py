@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from prefect import get_run_logger, task
 
+from models.words import listed
 from storage.errors import Corrupt
 from storage.retention import find_garbage, remove
 from storage.verify import Finding, verify
@@ -28,8 +29,7 @@ def require_undamaged(store_url: str) -> int:
         left_over += not finding.damage
         damaged += [finding.words] if finding.damage else []
     if damaged:
-        shown = " ".join(damaged[:SHOWN])
-        raise Corrupt(f"{len(damaged)} faults found in {store_url}. {shown}{' …' * (len(damaged) > SHOWN)}")
+        raise Corrupt(f"{len(damaged)} faults found in {store_url}. {listed(damaged, SHOWN, ' ')}")
     get_run_logger().info(undamaged_words(store_url, left_over))
     return left_over
 

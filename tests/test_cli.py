@@ -91,6 +91,20 @@ BAD_REQUESTS = [
     (["--as-of", "2100-01-01"], 1, "--as-of 2100-01-01 is still to come"),
     (["--set", "steps"], 2, "--set must be NAME=VALUE, such as steps=1000; 'steps' came"),
     (["--set", "epochs=0"], 2, "epochs must be a whole number, 1 or more; 0 came"),
+    (["--set", "name=volume"], 2, "name is no setting: the recipe itself is chosen by --recipe"),
+    (["--set", "features=5"], 2, "features must be one or more of ['open', 'high', 'low', 'close', 'adj_close']"),
+    (["--set", 'features=[["open"]]'], 2, "expected a number, a word or a list of them"),
+    (["--set", "epochs=" + "[" * 100_000], 2, "(100,002 characters) came"),
+    (["--set", "epochs=" + "9" * 5_000], 2, "(5,002 characters) came"),
+    (["--set", "=5"], 2, "--set must be NAME=VALUE, such as steps=1000; '=5' came"),
+    (["--set", "x" * 5_000 + "=1"], 2, "Recipe tutorial has no setting xxx"),
+    (["--seed", "-1"], 2, "--seed: Input should be greater than or equal to 0; -1 came"),
+    (["--source", "x" * 5_000], 2, "(5,002 characters) is not a source"),
+    (["--source", "simulated:" + "9" * 5_000], 2, "expected simulated[:SEED]"),
+    (["--source", "simulated", "--store", ""], 1, "The store's root is empty"),
+    (["--source", "simulated", "--store", "memory://"], 1, "open a folder or a bucket"),
+    (["--store", "~nobody-of-this-name/data"], 1, "Could not determine home directory"),
+    (["--store", "x/" * 5_000], 1, "characters more)"),
     (["--cell", "gru"], 2, "Recipe tutorial has no setting cell"),
     (["--sessions", "many"], 2, "--sessions must be a whole number or 'all'"),
     (["--sessions", "200"], 2, "window_sessions must be"),
@@ -107,7 +121,23 @@ def test_a_bad_request_is_one_clear_line(
     assert said.code == code
     assert len(said.errors) == 1
     assert expected in said.errors[0]
+    assert len(said.errors[0]) < 1_100
     assert not said.has_traceback
+
+
+def test_of_thousands_of_tickers_the_first_are_named_and_the_others_counted(volcast: Volcast, sbux_csv: Path) -> None:
+    assert volcast("ingest", "--source", f"files:{sbux_csv.name}").code == 0
+    absent = ",".join(f"T{number:04}" for number in range(3_000))
+    for *command, tickers in (
+        ("status", "--tickers", absent),
+        ("report", "--tickers", f"SBUX,{absent}"),
+        ("ingest", "--source", f"files:{sbux_csv.name}", "--tickers", absent),
+    ):
+        said = volcast(*command, tickers)
+        assert said.code == 1
+        assert "T0" in said.errors[0]
+        assert said.errors[0].count(" more") == 1
+        assert len(said.errors[0]) < 600
 
 
 def test_cuda_where_there_is_none_is_one_clear_line(volcast: Volcast, sbux_csv: Path) -> None:

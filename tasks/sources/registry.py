@@ -3,6 +3,7 @@
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from models.words import brief
 from tasks.sources.files import FilesSource
 from tasks.sources.files_events import FileEvents
 from tasks.sources.protocol import EventSource, PriceSource, UnknownSource
@@ -33,7 +34,7 @@ def open_source(spec: str) -> PriceSource:
             return FilesSource(rest)
         case _ if kind.split("?")[0] == "simulated":
             return _simulated(spec)
-    raise UnknownSource(f"{spec!r} is not a source. Expected one of: {KNOWN}.")
+    raise UnknownSource(f"{brief(spec)} is not a source. Expected one of: {KNOWN}.")
 
 
 def open_event_source(spec: str) -> EventSource | None:
@@ -48,4 +49,4 @@ def open_event_source(spec: str) -> EventSource | None:
             return FileEvents(rest)
         case _ if kind.split("?")[0] == "simulated":
             return simulated_source(spec)
-    raise UnknownSource(f"{spec!r} is not a source of announcements. Expected one of: {KNOWN}, none.")
+    raise UnknownSource(f"{brief(spec)} is not a source of announcements. Expected one of: {KNOWN}, none.")

@@ -489,7 +489,10 @@ def _one_line(error: Exception) -> str:
     from pydantic import ValidationError
 
     from flows.commands import EXPECTED
+    from storage.errors import UNREADABLE, StoreError, first_line
 
+    if isinstance(error, UNREADABLE) and not isinstance(error, OSError):
+        error = StoreError(f"The store cannot be used: {first_line(error)}. See: volcast verify")
     words = re.sub(r"\s*\n\s*", " ", _validation(error) if isinstance(error, ValidationError) else str(error)).strip()
     words = words if len(words) <= LONGEST else f"{words[:LONGEST]}… ({len(words) - LONGEST:,} characters more)"
     if isinstance(error, EXPECTED):

@@ -24,6 +24,7 @@ from storage.records import AliasEntry, ForecastBatch, PipelineResult
 from storage.store import open_store
 from tasks.preflight import (
     PAGE_FORMATS,
+    artifacts_of,
     check,
     check_backtest,
     check_out,
@@ -264,9 +265,11 @@ def list_models(data: DataSettings) -> None:
 
 def show_models(data: DataSettings, name: str) -> None:
     """Print the lineage of one model's newest forecast, or of each model's."""
+    root = root_of(data.store, data.source)
+    if name:
+        artifacts_of(root, name, kinds=("model", "forecast"))
     from flows import summary
 
-    root = root_of(data.store, data.source)
     names = [name] if name else ArtifactStore(open_store(root)).names("model")
     for each in names:
         summary.show_lineage(console, root, each)
@@ -276,17 +279,19 @@ def show_models(data: DataSettings, name: str) -> None:
 
 def promote(data: DataSettings, name: str, version: int, reason: str) -> None:
     """Let a version forecast; it works when Prefect is down, too."""
+    root = root_of(data.store, data.source)
+    artifacts_of(root, name)
     from tasks import move_champion
 
-    root = root_of(data.store, data.source)
     _tell_move(root, move_champion.promote(root, name, version, reason))
 
 
 def roll_back(data: DataSettings, name: str, reason: str) -> None:
     """Go back one version; it works when Prefect is down, too."""
+    root = root_of(data.store, data.source)
+    artifacts_of(root, name)
     from tasks import move_champion
 
-    root = root_of(data.store, data.source)
     _tell_move(root, move_champion.roll_back(root, name, reason))
 
 

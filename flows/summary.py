@@ -230,7 +230,7 @@ def show_models(console: Console, store_url: str) -> None:
     """A table of every version of every model; then why those that did not pass did not, and each move."""
     artifacts = ArtifactStore(open_store(store_url))
     histories = [history_of(artifacts, store_url, name) for name in artifacts.names("model")]
-    if not histories:
+    if not any(history.versions for history in histories):
         console.print(f"No model has been trained in {nice_path(store_url)}. Train one with: volcast run")
         return
     rows = [

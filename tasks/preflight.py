@@ -11,6 +11,7 @@ from pathlib import Path
 from models.errors import ImpossibleTest, UnknownRecipe
 from models.recipes import TutorialRecipe
 from models.words import listed
+from storage.artifacts import ArtifactStore
 from storage.errors import NotStored
 from storage.prices import PriceTable
 from storage.store import Store, open_store
@@ -85,6 +86,15 @@ def stored_parts(data: DataSettings, training: TrainingSettings) -> list[DataSet
     table = PriceTable(open_store(root_of(data.store, data.source)))
     parts = training.method().parts(data.tickers or table.tickers())
     return [data.model_copy(update={"tickers": tickers}) for tickers in parts]
+
+
+def artifacts_of(root: str, model: str, kinds: Sequence[str] = ("model",)) -> ArtifactStore:
+    """The artifacts of a store that holds the model, or another of `kinds` by its name. Raises NotStored."""
+    artifacts = ArtifactStore(open_store(root))
+    known = sorted({name for kind in kinds for name in artifacts.names(kind)})
+    if model not in known:
+        raise NotStored(f"No model {model[:60]} in {root}. It holds: {listed(known) or 'none'}.")
+    return artifacts
 
 
 def stored_source(store_url: str, asked: str | None = None) -> str:

@@ -1,5 +1,6 @@
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -251,6 +252,51 @@ def test_verify_names_a_damaged_file_and_exits_1_and_gc_says_what_would_go(volca
     assert path.name in damaged.out
     assert damaged.out.endswith("1 faults found.\n")
     assert volcast("verify", "--store", "elsewhere").errors[0].endswith("Give the right one with: --store")
+
+
+def a_file(path: Path) -> None:
+    shutil.rmtree(path)
+    path.touch()
+
+
+def a_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+DAMAGES = {
+    "prices": a_file,
+    "artifacts": a_file,
+    "artifacts/model/tutorial.SBUX/00000001.json": a_folder,
+    "artifacts/scorecard/tutorial.SBUX/00000001.json": lambda path: path.write_text('{"record": 5, "sha256": "x"}'),
+    "prices/_delta_log/00000000000000000000.json": lambda path: path.write_text("{"),
+    "events/_delta_log/00000000000000000000.json": lambda path: path.write_text("{"),
+}
+
+
+def test_in_a_damaged_store_every_command_ends_in_one_line_and_verify_names_the_place(
+    volcast: Volcast, sbux_csv: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "dates.csv").write_text("Ticker,Earnings_Date\nSBUX,2020-10-29\n")
+    sources = ("--source", f"files:{sbux_csv.name}", "--events", "files:dates.csv")
+    assert volcast("run", *TUTORIAL, *sources, "--set", "epochs=20", "--store", "whole").code == 0
+    for place, damage in DAMAGES.items():
+        shutil.copytree("whole", "damaged")
+        damage(tmp_path / "damaged" / place)
+        for command in (
+            *(["status"], ["quarantine"], ["report"], ["gc", "--dry-run"], ["models", "list"], ["models", "show"]),
+            ["models", "rollback", "tutorial.SBUX", "--reason", "for the test"],
+            ["models", "show", "x" * 3_000],
+        ):
+            said = volcast(*command, "--store", "damaged")
+            assert len(said.errors) == said.code, (place, command)
+            assert not said.has_traceback
+            assert all("foreseen" not in line and len(line) < 1_100 for line in said.errors), said.errors
+        verified = volcast("verify", "--store", "damaged")
+        assert verified.code == 1
+        assert ("tutorial.SBUX" if "tutorial.SBUX" in place else place.split("/")[0]) in verified.out
+        assert verified.errors == []
+        shutil.rmtree("damaged")
 
 
 def test_status_and_quarantine_say_what_is_stored_and_what_is_wrong_without_a_server(

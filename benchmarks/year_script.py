@@ -26,9 +26,8 @@ from storage.artifacts import ArtifactStore
 from storage.health import Daily, Health
 from storage.store import Store, open_store
 from tasks.fetch_prices import fetch_prices
-from tasks.plan_ingest import root_of
 from tasks.record_events import record_events
-from tasks.settings import DataSettings, RetrainSettings, TrainingSettings, WatchSettings
+from tasks.settings import DataSettings, RetrainSettings, TrainingSettings, WatchSettings, root_of
 
 SEED = 2
 SHIFT = date(2003, 5, 1)

@@ -7,12 +7,16 @@ import sys
 import time
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
 
 from flows.leaving import leaving
+from models.words import brief, listed
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 app = typer.Typer(
     help="Forecasts of daily trading volume, from a retrained, versioned and watched LSTM on Prefect.",
@@ -125,7 +129,7 @@ MaxFailedShare = Annotated[
 Host = Annotated[
     str, typer.Option(help="The server's address; another than this machine's own demands VOLCAST_AUTH=user:password")
 ]
-Port = Annotated[int, typer.Option(help="The UI's port, if it is free; else a free one is taken")]
+Port = Annotated[int, typer.Option(min=0, max=65535, help="The UI's port, if it is free; else a free one is taken")]
 Database = Annotated[
     str | None,
     typer.Option(
@@ -138,6 +142,7 @@ ModelNamed = Annotated[str, typer.Argument(help="A model's name, such as volume 
 Reason = Annotated[str, typer.Option(help="Why; it stays on record beside the move")]
 
 DEFAULT_STORE = "./data"
+LONGEST = 1000  # characters of an error's line
 INTERRUPTED = 130  # 128 and SIGINT's number, as shells have it
 
 
@@ -201,9 +206,8 @@ def ingest(
     """Bring the stored prices up to the last closed session."""
     from flows import commands
 
-    data = commands.data_settings(source, tickers, store, as_of, events)
     accepted = {"allow_shrink": allow_shrink, "max_failed_share": max_failed_share}
-    commands.ingest(data.model_copy(update=accepted))
+    commands.ingest(commands.data_settings(source, tickers, store, as_of, events, **accepted))
 
 
 @app.command()
@@ -513,12 +517,24 @@ def _move_into_environment(option: str, variable: str, value: str | None) -> Non
 
 
 def _one_line(error: Exception) -> str:
-    from flows.commands import EXPECTED
+    from pydantic import ValidationError
 
-    words = re.sub(r"\s*\n\s*", " ", str(error)).strip()
+    from flows.commands import EXPECTED
+    from storage.errors import UNREADABLE, StoreError, first_line
+
+    if isinstance(error, UNREADABLE) and not isinstance(error, OSError):
+        error = StoreError(f"The store cannot be used: {first_line(error)}. See: volcast verify")
+    words = re.sub(r"\s*\n\s*", " ", _validation(error) if isinstance(error, ValidationError) else str(error)).strip()
+    words = words if len(words) <= LONGEST else f"{words[:LONGEST]}… ({len(words) - LONGEST:,} characters more)"
     if isinstance(error, EXPECTED):
         return words
     return f"{type(error).__name__}: {words} (this was not foreseen; volcast --debug … shows where it happened)"
+
+
+def _validation(error: "ValidationError") -> str:
+    """What pydantic says of each option, without its links."""
+    facts = ((" ".join(map(str, each["loc"])), each["msg"], each["input"]) for each in error.errors())
+    return listed([f"--{name.replace('_', '-')}: {known}; {brief(came)} came." for name, known, came in facts], 3, " ")
 
 
 def _exit_code(error: Exception) -> int:

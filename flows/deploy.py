@@ -32,7 +32,7 @@ from pydantic import TypeAdapter
 from flows.automations import alerts, sync_automations
 from flows.server import ServerError
 from storage.store import open_store
-from tasks.plan_ingest import root_of
+from tasks.settings import root_of
 
 PROJECT_FILE = Path(__file__).parents[1] / "prefect.yaml"
 TAG = "volcast"

@@ -8,8 +8,7 @@ from prefect import flow
 from storage.records import AliasEntry
 from tasks.ended import ended
 from tasks.move_champion import Reason, move_words, roll_back_version
-from tasks.plan_ingest import root_of
-from tasks.settings import DEFAULT_STORE
+from tasks.settings import DEFAULT_STORE, root_of
 
 
 @flow(flow_run_name="rollback {model}")

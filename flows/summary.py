@@ -150,7 +150,7 @@ def show_forecast(console: Console, batch: ForecastBatch) -> None:
         + (", without announced earnings" * (not batch.snapshot.uses_earnings))
     )
     if batch.left_out:
-        console.print(f"          [yellow]no forecast of[/] {', '.join(batch.left_out)}: no price, or too few")
+        console.print(f"          [yellow]no forecast of[/] {listed(batch.left_out)}: no price, or too few")
     rows = forecast_rows(batch)
     if rows:
         console.print(_table(rows, title="Median and 80 % interval, million shares"))
@@ -233,7 +233,7 @@ def show_models(console: Console, store_url: str) -> None:
     """A table of every version of every model; then whose volume they know, why some did not pass, and each move."""
     artifacts = ArtifactStore(open_store(store_url))
     histories = [history_of(artifacts, store_url, name) for name in artifacts.names("model")]
-    if not histories:
+    if not any(history.versions for history in histories):
         console.print(f"No model has been trained in {nice_path(store_url)}. Train one with: volcast run")
         return
     rows = [

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from models.errors import IncompletePrices, NotEnoughSessions
 from models.recipes import TutorialRecipe
+from models.words import listed
 
 # N sessions, F features, C columns of numbers
 
@@ -24,7 +25,7 @@ def build_features(prices: pd.DataFrame, recipe: TutorialRecipe) -> pd.DataFrame
     """
     tickers = sorted(set(prices["ticker"]))
     if len(tickers) > 1:
-        raise ValueError(f"Recipe {recipe.name} takes the rows of one ticker; these came: {', '.join(tickers)}.")
+        raise ValueError(f"Recipe {recipe.name} takes the rows of one ticker; these came: {listed(tickers)}.")
     _check_count(prices, recipe)
     numbers = [*recipe.features, recipe.target]
     window = prices if recipe.window_sessions is None else prices.tail(recipe.window_sessions)

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, overload
 
 from models.errors import UnknownRecipe
+from models.words import brief, listed
 
 PRICE_COLUMNS = ("open", "high", "low", "close", "adj_close")
 
@@ -65,7 +66,8 @@ class TutorialRecipe:
     log_every_epochs: int = 100
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "features", tuple(self.features))  # a list, when it comes from JSON
+        if isinstance(self.features, list):  # as it comes from JSON
+            object.__setattr__(self, "features", tuple(self.features))
         for setting, allowed in (
             ("name", ("tutorial",)),
             ("target", ("volume",)),
@@ -73,9 +75,10 @@ class TutorialRecipe:
             ("fit_scalers_on", ("train", "all")),
         ):
             _require(getattr(self, setting) in allowed, self, setting, f"one of {list(allowed)}")
-        known = bool(self.features) and set(self.features) <= set(PRICE_COLUMNS)
-        distinct = len(set(self.features)) == len(self.features)
-        _require(known and distinct, self, "features", f"one or more of {list(PRICE_COLUMNS)}, each once")
+        chosen = self.features if isinstance(self.features, tuple) else ()
+        known = bool(chosen) and all(name in PRICE_COLUMNS for name in chosen)
+        distinct = known and len(set(chosen)) == len(chosen)
+        _require(distinct, self, "features", f"one or more of {list(PRICE_COLUMNS)}, each once")
         _require_counts(self)
         trainable = self.train_sessions >= MIN_TRAIN_SESSIONS
         _require(trainable, self, "train_sessions", f"{MIN_TRAIN_SESSIONS} or more")
@@ -138,7 +141,7 @@ RECIPES: dict[str, type[TutorialRecipe] | type[VolumeRecipe]] = {"tutorial": Tut
 def setting_names(name: str) -> list[str]:
     """The settings of the recipe of that name. Raises UnknownRecipe."""
     if name not in RECIPES:
-        raise UnknownRecipe(f"There is no recipe {name!r}. Known recipes: {', '.join(sorted(RECIPES))}.")
+        raise UnknownRecipe(f"There is no recipe {brief(name)}. Known recipes: {', '.join(sorted(RECIPES))}.")
     return [field.name for field in fields(RECIPES[name])]
 
 
@@ -158,7 +161,9 @@ def make_recipe(name: str, **changes: Any) -> Recipe:
     changes = {OLD_NAMES.get(given, given): value for given, value in changes.items()}
     unknown = sorted(set(changes) - set(known))
     if unknown:
-        raise UnknownRecipe(f"Recipe {name} has no setting {', '.join(unknown)}. Its settings: {', '.join(known)}.")
+        raise UnknownRecipe(
+            f"Recipe {name} has no setting {listed([each[:60] for each in unknown])}. Its settings: {', '.join(known)}."
+        )
     return RECIPES[name](**changes)
 
 
@@ -196,4 +201,4 @@ def _require_rate(recipe: Recipe) -> None:
 def _require(holds: bool, recipe: Recipe, setting: str, expected: str) -> None:
     if not holds:
         came = getattr(recipe, setting)
-        raise UnknownRecipe(f"Recipe {recipe.name}: {setting} must be {expected}; {came!r} came.")
+        raise UnknownRecipe(f"Recipe {recipe.name}: {setting} must be {expected}; {brief(came)} came.")

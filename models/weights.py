@@ -7,6 +7,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from models.errors import WrongWeights
+from models.words import listed
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -42,4 +43,4 @@ def _kinds(tensors: dict[str, Tensor]) -> set[str]:
 
 
 def _listed(kinds: set[str]) -> str:
-    return "; ".join(sorted(kinds)) if kinds else "none"
+    return listed(sorted(kinds), joint="; ") or "none"

@@ -7,13 +7,17 @@ blobs/sha256/ab/<sha256>      content, under its own digest
 import hashlib
 import json
 import re
-from typing import TypeVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import ValidationError
 
-from storage.errors import Corrupt, NotStored
+from storage.errors import Corrupt, NotStored, reading
 from storage.records import FileRef, Record
 from storage.store import Store, put
+
+if TYPE_CHECKING:
+    from obstore import ListResult, ObjectMeta
 
 SomeRecord = TypeVar("SomeRecord", bound=Record)
 
@@ -71,14 +75,16 @@ class Keys:
 
     def numbers(self, folder: str) -> list[int]:
         """The numbers of the folder's records, ascending."""
-        paths = [entry["path"] for entry in self._store.objects.list_with_delimiter(folder)["objects"]]
+        paths = [entry["path"] for entry in self._inside(folder)["objects"]]
         return sorted(int(match[1]) for path in paths if (match := re.search(r"/(\d{8})\.json$", path)))
 
     def folders(self, folder: str) -> list[str]:
         """The names of the folders inside, sorted."""
-        return sorted(
-            path.rsplit("/", 1)[-1] for path in self._store.objects.list_with_delimiter(folder)["common_prefixes"]
-        )
+        return sorted(path.rsplit("/", 1)[-1] for path in self._inside(folder)["common_prefixes"])
+
+    def _inside(self, folder: str) -> "ListResult[Sequence[ObjectMeta]]":
+        with reading(f"{self._store.url}/{folder}"):
+            return self._store.objects.list_with_delimiter(folder)
 
     def check(self, key: str, *, expected: str, found: str) -> None:
         """Raise Corrupt, naming the key, unless both are equal."""
@@ -86,10 +92,11 @@ class Keys:
             raise Corrupt(f"{self._store.url}/{key}: expected {expected}, found {found}. {REMEDY}")
 
     def _read(self, key: str) -> bytes:
-        try:
-            return bytes(self._store.objects.get(key).bytes())
-        except FileNotFoundError as error:
-            raise NotStored(f"{self._store.url}/{key} is not there. {REMEDY}") from error
+        with reading(f"{self._store.url}/{key}"):
+            try:
+                return bytes(self._store.objects.get(key).bytes())
+            except FileNotFoundError as error:
+                raise NotStored(f"{self._store.url}/{key} is not there. {REMEDY}") from error
 
 
 REMEDY = "Restore it from a backup, or delete it and run the step that made it again."

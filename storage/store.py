@@ -92,7 +92,10 @@ def _folder_of(url_or_path: str) -> Path:
     if not url_or_path.strip():
         raise ValueError("The store's root is empty; expected a path or a URL, such as ./data or s3://bucket/prefix.")
     if "://" not in url_or_path:
-        return Path(url_or_path).expanduser().resolve()
+        try:
+            return Path(url_or_path).expanduser().resolve()
+        except RuntimeError as error:
+            raise ValueError(f"{url_or_path}: {error} Give the whole path, such as /srv/volcast.") from error
     parts = urlsplit(url_or_path)
     if parts.netloc not in ("", "localhost"):
         raise ValueError(f"{url_or_path}: a file URL needs three slashes and a full path, such as file:///srv/volcast.")

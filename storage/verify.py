@@ -18,7 +18,7 @@ from deltalake.exceptions import DeltaError
 
 from storage.artifacts import ArtifactStore
 from storage.data_files import recorded_sha256
-from storage.errors import NotStored, StoreError, first_line
+from storage.errors import UNREADABLE, NotStored, StoreError, first_line
 from storage.keys import Keys, sha256
 from storage.restatements import intents
 from storage.store import Store
@@ -37,17 +37,14 @@ class Finding:
 
 def verify(store: Store) -> Iterator[Finding]:
     """Each thing that is wrong, as it is found."""
-    yield from _artifacts(store)
-    yield from _aliases(store)
-    for table in TABLES:
-        yield from _table(store, table)
-    left = [entry["path"] for chunk in obstore.list(store.objects, "staging") for entry in chunk]
-    if left:
-        words = f"{store.url}/staging: {len(left)} frames that a stopped run left. volcast gc removes them after a day."
-        yield Finding(words, damage=False)
-    if waiting := intents(store):
-        words = f"{store.url}/intents: restatements of {len(waiting)} ingests that died. The next ingest settles them."
-        yield Finding(words, damage=False)
+    parts = {"artifacts": _artifacts(store), "aliases": _aliases(store)}
+    parts |= {table: _table(store, table) for table in TABLES}
+    parts |= {"staging": _staging(store), "intents": _intents(store)}
+    for folder, findings in parts.items():
+        try:
+            yield from findings
+        except (StoreError, *UNREADABLE) as error:  # a file in the place of a folder, or no right to read
+            yield Finding(f"{store.url}/{folder}: cannot be looked at: {first_line(error)}. {RESTORE}")
 
 
 def _artifacts(store: Store) -> Iterator[Finding]:
@@ -97,6 +94,19 @@ def _table(store: Store, table: str) -> Iterator[Finding]:
     files = pa.table(delta.get_add_actions()).select(["path", "size_bytes"]).to_pylist()
     for file in files:
         yield from _data_file(store, f"{table}/{file['path']}", file["size_bytes"], f"{table} v{delta.version()}")
+
+
+def _staging(store: Store) -> Iterator[Finding]:
+    left = [entry["path"] for chunk in obstore.list(store.objects, "staging") for entry in chunk]
+    if left:
+        words = f"{store.url}/staging: {len(left)} frames that a stopped run left. volcast gc removes them after a day."
+        yield Finding(words, damage=False)
+
+
+def _intents(store: Store) -> Iterator[Finding]:
+    if waiting := intents(store):
+        words = f"{store.url}/intents: restatements of {len(waiting)} ingests that died. The next ingest settles them."
+        yield Finding(words, damage=False)
 
 
 def _log_entry(store: Store, key: str) -> Iterator[Finding]:

@@ -1,4 +1,4 @@
-"""Ask a source for what is missing of one ticker, and refuse a history that has shrunk.
+"""Ask a source for one ticker after the other, for what is missing of each, and refuse a history that has shrunk.
 
 1. a ticker without stored rows, and any ticker of a file: the whole history
 2. else: from the last stored session, less a window that is looked at again
@@ -6,22 +6,41 @@
 4. a whole history that lacks many of the sessions that are stored: SHRUNK, unless that is allowed
 """
 
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
-from typing import cast
+from typing import Any, TypeVar, cast
 
 import pandas as pd
+from prefect import Task, get_run_logger
+from prefect.client.schemas.objects import State, TaskRun
 from prefect.concurrency.sync import rate_limit
+from prefect.context import TaskRunContext
 
 from models.sessions import FIRST_DATE
+from models.words import listed
 from storage.errors import NotStored
 from storage.prices import PriceTable
 from storage.rows import RESTATED, differs
 from storage.store import Store
 from tasks.plan_ingest import IngestPlan
-from tasks.sources.protocol import Fetch, Outcome, PriceSource
+from tasks.sources.protocol import TRANSIENT, Announced, Fetch, Outcome, Pace, PriceSource, SourceError
 
+Answer = TypeVar("Answer", Fetch, Announced)
+NAMED = 3  # tickers without an answer
 LACKING_SHARE, LACKING_SESSIONS = 0.05, 10  # more than both: a few late or lost rows are gaps, named as such
+
+_answered: dict[str, dict[str, Any]] = {}  # task run -> what need not be asked for again when it is tried again
+
+
+class SourceBusy(SourceError):
+    """The source refused or did not answer; asking again may help."""
+
+
+def may_pass(_task: Task[Any, Any], _run: TaskRun, state: State) -> bool:
+    """Whether Prefect should try a task run again."""
+    return isinstance(state.result(raise_on_failure=False), SourceBusy)
 
 
 @dataclass(frozen=True)
@@ -68,13 +87,57 @@ def ask(source: PriceSource, ticker: str, plan: IngestPlan, stored: Stored) -> F
     return whole
 
 
+def ask_each(
+    ask_one: Callable[[str], Answer],
+    tickers: Sequence[str],
+    *,
+    pace: Pace | None,
+    deadline: datetime,
+    patience: int | None = None,
+) -> dict[str, Answer]:
+    """The answers by ticker; with `patience`, of those before so many in a row did not come.
+
+    Raises SourceBusy where some did not come, its task run can be tried again, and the deadline has not passed; the
+    tickers that have answered are not asked for again then.
+    """
+    context = TaskRunContext.get()
+    run_id, attempt = (str(context.task_run.id), context.task_run.run_count) if context else ("", 0)
+    answers: dict[str, Answer] = _answered.pop(run_id, {})
+    in_a_row = 0
+    for ticker in (each for each in tickers if each not in answers):
+        answers[ticker] = ask_one(ticker)
+        in_a_row = in_a_row + 1 if answers[ticker].outcome in TRANSIENT else 0
+        if in_a_row == patience:
+            break
+    busy = [answer for answer in answers.values() if answer.outcome in TRANSIENT]
+    if busy and context and attempt <= context.task.retries and datetime.now(UTC) < deadline:
+        _answered[run_id] = {name: answer for name, answer in answers.items() if answer.outcome not in TRANSIENT}
+        why = listed([why_not(answer) for answer in busy], NAMED, "; ")
+        get_run_logger().warning("%s; asking again", why)
+        if pace is not None and any(answer.outcome == Outcome.RATE_LIMITED for answer in busy):
+            time.sleep(pace.pause_seconds * attempt)
+        raise SourceBusy(why)
+    return answers
+
+
+def why_not(answer: Fetch | Announced) -> str:
+    """What kept a ticker from being answered, in words."""
+    guess = f" (perhaps {answer.guessed})" if isinstance(answer, Fetch) and answer.guessed else ""
+    return f"{answer.ticker}: {answer.outcome.replace('_', ' ')}: {answer.known}{guess}"
+
+
+def wait_for_turn(pace: Pace | None, deadline: datetime) -> str:
+    """Return when it may be called, or why it may not be. All workers share the limit; without one nobody waits."""
+    if datetime.now(UTC) > deadline:
+        return f"not asked for: the ingest's deadline of {deadline:%H:%M} UTC has passed"
+    if pace is not None:
+        rate_limit(pace.limit)
+    return ""
+
+
 def _call(source: PriceSource, ticker: str, first: date | None, plan: IngestPlan) -> Fetch:
-    """One call, when it is its turn. All workers share the limit; a server without it does not hold anyone up."""
-    if datetime.now(UTC) > plan.deadline:
-        known = f"not asked for: the ingest's deadline of {plan.deadline:%H:%M} UTC has passed"
-        return Fetch(ticker=ticker, outcome=Outcome.DOWN, known=known)
-    if source.pace is not None:
-        rate_limit(source.pace.limit)
+    if why := wait_for_turn(source.pace, plan.deadline):
+        return Fetch(ticker=ticker, outcome=Outcome.DOWN, known=why)
     return source.fetch(ticker, first=first, last=plan.last_session)
 
 

@@ -19,9 +19,8 @@ from storage.store import Store, open_store
 from tasks.choose_forecaster import trust_in
 from tasks.events import Event, emit
 from tasks.findings import RECENT, findings_of
-from tasks.plan_ingest import last_session, root_of
 from tasks.provenance import provenance
-from tasks.settings import DataSettings, TrainingSettings, WatchSettings
+from tasks.settings import DataSettings, TrainingSettings, WatchSettings, last_session, root_of
 from tasks.stored import scorecard_of
 
 EVENTS: dict[str, Event] = {

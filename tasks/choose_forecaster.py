@@ -13,7 +13,6 @@ from datetime import date
 from prefect import get_run_logger, task
 
 from models.drift import RECENT, error_drift
-from models.errors import UnknownRecipe
 from models.evaluation import MODEL
 from models.live_forecasts import FALLBACK
 from models.sessions import session_before, sessions_after
@@ -24,8 +23,8 @@ from storage.ledger import Ledger
 from storage.records import Choice, ModelVersion, Snapshot
 from storage.store import Store, open_store
 from tasks.find_trained import scorecard_of_model
-from tasks.plan_ingest import last_session
-from tasks.settings import DataSettings, TrainingSettings, WatchSettings
+from tasks.preflight import require_ahead
+from tasks.settings import DataSettings, TrainingSettings, WatchSettings, last_session
 from tasks.stored import champion, champion_version
 
 GATE = "mase_1_5"  # of a scorecard: the test's error on the horizons of models.drift.BAND
@@ -88,12 +87,6 @@ def trust_in(store: Store, name: str, cutoff: date, session: date) -> Trust:
         model_age=sessions_after(model.scaler.features.snapshot.cutoff, cutoff) if model else None,
         errors=_errors_of(store, model, cutoff) if model else None,
     )
-
-
-def require_ahead(training: TrainingSettings) -> None:
-    """Raises UnknownRecipe for a nowcast: what is not forecast ahead needs no ledger, no fallback and no watch."""
-    if not training.method().horizon:
-        raise UnknownRecipe(f"Recipe {training.recipe} is a nowcast. This needs one that looks ahead: --recipe volume")
 
 
 def _errors_of(store: Store, model: ModelVersion, cutoff: date) -> Errors | None:

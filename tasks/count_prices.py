@@ -9,6 +9,7 @@ import pandas as pd
 from prefect import task
 
 from models.sessions import market_calendar, sessions_between
+from models.words import listed
 from storage.errors import NotStored
 from storage.prices import PriceTable
 from storage.quarantine import QuarantineTable
@@ -44,7 +45,7 @@ def status_of(root: str, tickers: tuple[str, ...], last_closed: date) -> PriceCo
     table = _table(store, last_closed)
     lacking = sorted(set(tickers) - set(table.index))
     if lacking:
-        raise NotStored(f"{store.url} holds no prices of {', '.join(lacking)}. It holds {', '.join(table.index[:8])}.")
+        raise NotStored(f"{store.url} holds no prices of {listed(lacking)}. It holds {listed(list(table.index))}.")
     chosen = table.loc[list(tickers) or table.index].copy()
     quarantined = QuarantineTable(store).read()["ticker"].value_counts()
     chosen["quarantined"] = quarantined.reindex(chosen.index)
@@ -130,7 +131,7 @@ def _gaps(store: Store, tickers: list[str]) -> dict[str, str]:
         lacking = sessions_between(first, last).difference(known)[::-1]
         named = [
             f"{session:%Y-%m-%d}" + (f" ({rules[ticker, session]})" if (ticker, session) in rules else "")
-            for session in lacking[:NAMED]
+            for session in lacking
         ]
-        words[ticker] = ", ".join(named) + (f" and {len(lacking) - NAMED:,} more" if len(lacking) > NAMED else "")
+        words[ticker] = listed(named, NAMED)
     return words

@@ -13,11 +13,10 @@ from storage.ledger import Ledger
 from storage.prices import PriceTable
 from storage.records import ForecastBatch
 from storage.store import Store, open_store
-from tasks.choose_forecaster import require_ahead
 from tasks.ended import ended
 from tasks.events import emit
-from tasks.plan_ingest import last_session, root_of
-from tasks.settings import DataSettings, TrainingSettings
+from tasks.preflight import require_ahead
+from tasks.settings import DataSettings, TrainingSettings, last_session, root_of
 from tasks.stored import champion_version
 
 

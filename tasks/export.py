@@ -10,18 +10,6 @@ from storage.records import ForecastBatch
 from storage.store import open_store
 from tasks.stored import FORECAST_FILE, read_frame
 
-FORMATS = (".parquet", ".csv")
-
-
-def check_out(out: Path | None, formats: Sequence[str] = FORMATS) -> None:
-    """Raises ValueError for a file whose name ends otherwise, or whose folder is not there."""
-    if out is None:
-        return
-    if out.suffix.lower() not in formats:
-        raise ValueError(f"--out {out}: expected a name that ends in {' or '.join(formats)}.")
-    if not out.resolve().parent.is_dir():
-        raise ValueError(f"--out {out}: there is no folder {out.resolve().parent}. Make it first.")
-
 
 def write_forecasts(batches: Sequence[ForecastBatch], out: Path) -> int:
     """All rows of the batches in one file, by ticker and target session; returns how many.
@@ -37,7 +25,7 @@ def write_forecasts(batches: Sequence[ForecastBatch], out: Path) -> int:
 
 
 def write_frame(frame: pd.DataFrame, out: Path) -> None:
-    """One of FORMATS, by the file's name."""
+    """CSV or Parquet, by the file's name (preflight.FORECAST_FORMATS)."""
     if out.suffix.lower() == ".csv":
         frame.to_csv(out, index=False, date_format="%Y-%m-%d")
     else:

@@ -1,6 +1,7 @@
 """What an operator must know, from how things stand: each finding with a sentence, and what to do."""
 
 from models.live_forecasts import FALLBACK
+from models.words import listed
 from storage.health import Finding, Health
 from tasks.settings import WatchSettings
 
@@ -24,7 +25,7 @@ def _of_prices(health: Health, watch: WatchSettings) -> list[Finding]:
         found.append(_notice("LATE_PRICES", f"{last}.", "Nothing: the next ingest brings what is missing."))
     if health.late:
         words = f"{len(health.late):,} of {health.tickers:,} tickers have no price of {health.cutoff}"
-        shown = ", ".join(health.late[:5]) + (" …" if len(health.late) > 5 else "")
+        shown = listed(health.late, 5)
         found.append(
             _notice("GAPS", f"{words}, and get no forecast: {shown}.", "See: volcast status, volcast quarantine.")
         )

@@ -37,7 +37,7 @@ def forecast_volume(snapshot: Snapshot, training: TrainingSettings, choice: Choi
     universe = _widest(snapshot, choice.champion)
     left_out = sorted(set(snapshot.tickers) - set(forecasts["unique_id"]))
     if forecasts.empty:
-        raise NotEnoughSessions(f"None of {', '.join(left_out[:8])} has enough sessions before {snapshot.cutoff}.")
+        raise NotEnoughSessions(f"None of {listed(left_out)} has enough sessions before {snapshot.cutoff}.")
     by = {"by": FALLBACK, "why": choice.why} if model is None else {}
     asked = _asked(snapshot, method)
     draft = Draft(

@@ -8,11 +8,10 @@ from typing import Annotated
 from prefect import get_run_logger, task
 from pydantic import Field, StringConstraints
 
-from storage.artifacts import ArtifactStore
-from storage.errors import NotStored
 from storage.records import AliasEntry
 from storage.store import open_store
 from tasks.events import emit
+from tasks.preflight import artifacts_of
 from tasks.stored import CHAMPION, champion_version
 
 Reason = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500, pattern=r"\S")]
@@ -25,7 +24,7 @@ class AlreadyChampion(ValueError):
 
 def promote(root: str, model: str, version: int, reason: str) -> AliasEntry:
     """Let a stored version forecast. Raises NotStored, AlreadyChampion, ValueError (no reason)."""
-    artifacts = _artifacts(root, model)
+    artifacts = artifacts_of(root, model, writable=True)
     if champion_version(artifacts, model) == version:
         raise AlreadyChampion(f"{model} v{version} is the {CHAMPION} already; nothing was changed.")
     return artifacts.set_alias("model", model, CHAMPION, version, _stated(reason))
@@ -33,7 +32,7 @@ def promote(root: str, model: str, version: int, reason: str) -> AliasEntry:
 
 def roll_back(root: str, model: str, reason: str) -> AliasEntry:
     """Let the version forecast that did so before the present one came. Raises NotStored, ValueError (no reason)."""
-    return _artifacts(root, model).roll_back("model", model, CHAMPION, _stated(reason))
+    return artifacts_of(root, model, writable=True).roll_back("model", model, CHAMPION, _stated(reason))
 
 
 @task(task_run_name="promote {model} v{version}")
@@ -57,13 +56,6 @@ def tell_move(root: str, entry: AliasEntry) -> None:
 def move_words(entry: AliasEntry) -> str:
     """One line for logs and people."""
     return f"{entry.name} v{entry.version} forecasts since {entry.set_at:%Y-%m-%d %H:%M} UTC. {entry.reason}"
-
-
-def _artifacts(root: str, model: str) -> ArtifactStore:
-    known = ArtifactStore(open_store(root)).names("model")
-    if model not in known:
-        raise NotStored(f"No model {model} in {root}. It holds: {', '.join(known) or 'none'}.")
-    return ArtifactStore(open_store(root, writable=True))
 
 
 def _stated(reason: str) -> str:

@@ -24,14 +24,12 @@ from tasks.history import NOT_SCORED, history_of
 from tasks.methods.protocol import Plot
 from tasks.methods.volume import DRAWN_TICKERS, in_order
 from tasks.outlook import LEGEND, outlooks, read_forecast, short_rows
-from tasks.plan_ingest import last_session, root_of
 from tasks.plots import calibration_plot, errors_plot
 from tasks.publish_status import drift_rows, lines, skill_rows
 from tasks.report import data_uri, model_plots
-from tasks.settings import DataSettings
+from tasks.settings import DataSettings, last_session, root_of
 from tasks.stored import CHAMPION, champion_version
 
-FORMATS = (".html",)
 SHORT_TICKERS = 500  # in the short table; with 6,700 nobody would find anything
 LIVE_SESSIONS, ERROR_SESSIONS = 60, 250  # target sessions of the calibration, and of the errors over time
 AHEAD = {"1": "1 ahead", "1-5": "1-5 ahead", "1-10": "1-10 ahead"}  # bands of models/scores.py

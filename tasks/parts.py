@@ -6,6 +6,7 @@ from prefect.client.schemas.objects import State
 from prefect.exceptions import MissingResult
 
 from models.errors import ModelError
+from models.words import listed
 from storage.artifacts import ArtifactStore
 from storage.records import PipelineResult, Report, Scorecard, Snapshot
 from storage.store import open_store
@@ -67,7 +68,7 @@ def finish(snapshot: Snapshot, reports: Sequence[Report], trained: Mapping[str, 
     words = {name: str(outcome) for name, outcome in trained.items()}
     result = PipelineResult(snapshot=snapshot, reports=tuple(reports), trainings=words)
     if failed:
-        why = " ".join(str(error) for error in failed)
+        why = listed([str(error) for error in failed], 3, " ")
         raise SomeModelsFailed(f"{len(failed)} of {len(trained)} models were not trained. {why}", result)
     forecasts = [f"{report.batch.artifact} by {report.batch.author}" for report in reports[:3]]
     prices = f"prices v{snapshot.prices.version} to {snapshot.cutoff}"

@@ -1,6 +1,5 @@
 """Decide what an ingest fetches: source, tickers, last session, and where it all goes."""
 
-import re
 from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 
@@ -10,16 +9,14 @@ from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
 from prefect.exceptions import ObjectAlreadyExists
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
-from models.errors import NotASession
-from models.sessions import last_closed_session, last_session_on_or_before
 from storage.rows import bucket_of
 from storage.store import open_store
-from tasks.settings import DataSettings
-from tasks.sources.protocol import Pace, UnknownSource
-from tasks.sources.registry import open_event_source, open_source
+from tasks.preflight import require_event_source
+from tasks.settings import DataSettings, last_session, root_of
+from tasks.sources.protocol import Pace
+from tasks.sources.registry import open_source
 
 EACH_ALONE = 20  # tickers; one task run a ticker is for a handful of them, else it is one a bucket
-SIMULATED_FOLDER = "simulated-"  # and the exchange's seed and shift: what is simulated shares no table with real prices
 
 
 class Batch(BaseModel):
@@ -69,7 +66,7 @@ class IngestPlan(BaseModel):
 def plan_ingest(data: DataSettings) -> IngestPlan:
     """Raises SourceError for a source that is not there, StoreError for a store that cannot be written."""
     source = open_source(data.source)
-    require_event_source(data)
+    events = require_event_source(data)
     root = open_store(root_of(data.store, data.source), writable=True).url
     tickers = tuple(dict.fromkeys(ticker.upper() for ticker in data.tickers)) or tuple(source.tickers())
     plan = IngestPlan(
@@ -84,45 +81,13 @@ def plan_ingest(data: DataSettings) -> IngestPlan:
         max_failed_share=data.max_failed_share,
         recheck_sessions=data.recheck_sessions,
     )
-    if source.pace is not None:
-        _share(source.pace)
+    for asked in (source, events):
+        if asked is not None and asked.pace is not None:
+            _share(asked.pace)
     get_run_logger().info(
         "%s: %d tickers, sessions up to %s, into %s", plan.source, len(tickers), plan.last_session, root
     )
     return plan
-
-
-def require_event_source(data: DataSettings) -> None:
-    """Raises SourceError for a source of announcements that is not there, or not of the world of the prices."""
-    spec = data.event_source
-    if open_event_source(spec) is not None and root_of(data.store, spec) != root_of(data.store, data.source):
-        raise UnknownSource(
-            f"--events {spec} does not go with --source {data.source}: a simulated exchange has announcements of its "
-            "own, and real ones never share a table with them. Leave --events out, or give none."
-        )
-
-
-def root_of(store: str, source: str) -> str:
-    """The root for a source's prices: `store` itself, or a folder of it for each simulated exchange."""
-    found = re.match(r"simulated(?::(\d+))?(?:.*\bshift=([\d-]+))?", source)
-    if not found:
-        return store
-    shifted = f"-shift-{found[2]}" if found[2] else ""
-    return f"{store.rstrip('/')}/{SIMULATED_FOLDER}{int(found[1] or 0)}{shifted}"
-
-
-def last_session(as_of: date | None, now: datetime | None = None) -> date:
-    """The newest closed session at `now` (none: the clock), or the newest one up to `as_of`.
-
-    Raises NotASession for a date to come.
-    """
-    now = now or datetime.now(UTC)
-    newest = last_closed_session(now)
-    if as_of is None:
-        return newest
-    if as_of > now.astimezone(UTC).date():
-        raise NotASession(f"--as-of {as_of} is still to come. The last closed session is {newest}.")
-    return min(last_session_on_or_before(as_of), newest)
 
 
 def _share(pace: Pace) -> None:

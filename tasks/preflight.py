@@ -1,30 +1,41 @@
-"""Find a mistake in a request before a server is started for it; the flows check the same things again."""
+"""Find a mistake in a request before a server is started for it; the flows check the same things again.
 
+Nothing here imports torch, scipy, matplotlib or Prefect, so that a mistake is said at once.
+"""
+
+import os
+from collections.abc import Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 
-from models.devices import choose_device
-from models.errors import ImpossibleTest
+from models.errors import ImpossibleTest, UnknownRecipe
+from models.recipes import TutorialRecipe
+from models.words import listed
+from storage.artifacts import ArtifactStore
 from storage.errors import NotStored
 from storage.prices import PriceTable
-from storage.store import open_store
-from tasks.export import check_out
-from tasks.plan_ingest import SIMULATED_FOLDER, last_session, require_event_source, root_of
-from tasks.settings import BacktestSettings, DataSettings, TrainingSettings
-from tasks.sources.registry import open_source
+from storage.store import Store, open_store
+from storage.verify import TABLES
+from tasks.settings import SIMULATED_FOLDER, BacktestSettings, DataSettings, TrainingSettings, last_session, root_of
+from tasks.sources.protocol import EventSource, UnknownSource
+from tasks.sources.registry import open_event_source, open_source
 
 STORED = "stored"  # the source of a run that only uses what the store holds
+KEPT = {*TABLES, "artifacts", "blobs", "aliases", "staging"}  # folders of a store's root
+FORECAST_FORMATS, PAGE_FORMATS = (".parquet", ".csv"), (".html",)
 
 
 def check(data: DataSettings, training: TrainingSettings | None = None) -> None:
     """Raises ModelError, SourceError or StoreError for what cannot work."""
     if training is not None:
         training.make()
-        choose_device(training.device)
     last_session(data.as_of, data.now)
     if data.source != STORED:
         open_source(data.source).tickers()
     require_event_source(data)
     open_store(root_of(data.store, data.source), writable=True)
+    if training is not None:
+        _check_device(training.device)
 
 
 def check_backtest(data: DataSettings, request: BacktestSettings) -> None:
@@ -32,11 +43,42 @@ def check_backtest(data: DataSettings, request: BacktestSettings) -> None:
     request.span(data.day)
     request.recipe()
     check_out(request.out)
-    choose_device(request.device)
     today = (data.now or datetime.now(UTC)).date()
     if request.test_end is not None and request.test_end > today:
         raise ImpossibleTest(f"--test-end {request.test_end} is still to come: what is not known cannot be scored.")
     check(data)
+    _check_device(request.device)
+
+
+def check_out(out: Path | None, formats: Sequence[str] = FORECAST_FORMATS) -> None:
+    """Raises ValueError for a file whose name ends otherwise, or whose folder is not there."""
+    if out is None:
+        return
+    if out.suffix.lower() not in formats:
+        raise ValueError(f"--out {out}: expected a name that ends in {' or '.join(formats)}.")
+    folder = out.resolve().parent
+    if not folder.is_dir():
+        raise ValueError(f"--out {out}: there is no folder {folder}. Make it first.")
+    if out.is_dir() or not os.access(out if out.exists() else folder, os.W_OK):
+        raise ValueError(f"--out {out}: expected a file that can be written. Give another name.")
+
+
+def require_ahead(training: TrainingSettings) -> None:
+    """Raises UnknownRecipe for a nowcast: what is not forecast ahead needs no ledger, no fallback and no watch."""
+    if isinstance(training.make(), TutorialRecipe):
+        raise UnknownRecipe(f"Recipe {training.recipe} is a nowcast. This needs one that looks ahead: --recipe volume")
+
+
+def require_event_source(data: DataSettings) -> EventSource | None:
+    """The source of announcements. Raises SourceError for one that is not there, or not of the world of the prices."""
+    spec = data.event_source
+    source = open_event_source(spec)
+    if source is not None and root_of(data.store, spec) != root_of(data.store, data.source):
+        raise UnknownSource(
+            f"--events {spec} does not go with --source {data.source}: a simulated exchange has announcements of its "
+            "own, and real ones never share a table with them. Leave --events out, or give none."
+        )
+    return source
 
 
 def stored_parts(data: DataSettings, training: TrainingSettings) -> list[DataSettings]:
@@ -46,16 +88,70 @@ def stored_parts(data: DataSettings, training: TrainingSettings) -> list[DataSet
     return [data.model_copy(update={"tickers": tickers}) for tickers in parts]
 
 
-def stored_source(store_url: str) -> str:
-    """Whose prices the store holds: real ones before simulated. Raises NotStored for none, or several exchanges."""
+def artifacts_of(root: str, model: str, kinds: Sequence[str] = ("model",), *, writable: bool = False) -> ArtifactStore:
+    """The artifacts of a store that holds the model, or another of `kinds` by its name. Raises NotStored."""
+    artifacts = ArtifactStore(open_store(root))
+    known = sorted({name for kind in kinds for name in artifacts.names(kind)})
+    if model not in known:
+        raise NotStored(f"No model {model[:60]} in {root}. It holds: {listed(known) or 'none'}.")
+    return ArtifactStore(open_store(root, writable=True)) if writable else artifacts
+
+
+def stored_source(store_url: str, asked: str | None = None) -> str:
+    """Whose prices the store holds: those that are `asked` for, else real ones before simulated.
+
+    Raises UnknownSource, NotStored for none, or where several exchanges are stored and none is asked for.
+    """
+    if asked is not None:
+        if asked not in (STORED, "yahoo"):
+            open_source(asked)
+        source = asked if asked.startswith("simulated") else STORED
+        store = open_store(root_of(store_url, source))
+        if not _is_used(store):
+            raise _no_prices(store, store_url, asked)
+        return source
     store = open_store(store_url)
     if PriceTable(store).version() is not None:
         return STORED
-    folders = [prefix.rsplit("/", 1)[-1] for prefix in store.objects.list_with_delimiter()["common_prefixes"]]
-    simulated = sorted(folder for folder in folders if folder.startswith(SIMULATED_FOLDER))
+    simulated = _exchanges(store)
     if not simulated:
-        raise NotStored(f"{store.url} holds no prices. Bring some with: volcast ingest --source … --store {store_url}")
+        raise _no_prices(store, store_url, "…")
     if len(simulated) > 1:
-        specs = ", ".join(folder.replace(SIMULATED_FOLDER, "simulated:") for folder in simulated)
+        specs = listed([folder.replace(SIMULATED_FOLDER, "simulated:") for folder in simulated])
         raise NotStored(f"{store.url} holds several simulated exchanges; say which by --source: {specs}.")
     return simulated[0].replace(SIMULATED_FOLDER, "simulated:")
+
+
+def kept_roots(store_url: str) -> list[Store]:
+    """The store, and the simulated exchanges inside it. Raises NotStored where nothing is kept."""
+    top = open_store(store_url)
+    simulated = _exchanges(top)
+    if not simulated and not _is_used(top):
+        raise NotStored(f"{top.url} holds nothing of volcast's. Give the right one with: --store")
+    return [top, *(open_store(f"{top.url}/{folder}") for folder in simulated)]
+
+
+def _no_prices(store: Store, store_url: str, source: str) -> NotStored:
+    fill = f"volcast ingest --source {source} --store {store_url}"
+    return NotStored(f"{store.url} holds no prices. Bring some with: {fill}")
+
+
+def _exchanges(store: Store) -> list[str]:
+    """The folders of the simulated exchanges that hold anything."""
+    folders = (folder for folder in _folders(store) if folder.startswith(SIMULATED_FOLDER))
+    return sorted(folder for folder in folders if _is_used(store, folder))
+
+
+def _is_used(store: Store, root: str = "") -> bool:
+    return not _folders(store, root).isdisjoint(KEPT)
+
+
+def _folders(store: Store, root: str = "") -> set[str]:
+    return {prefix.rsplit("/", 1)[-1] for prefix in store.objects.list_with_delimiter(root)["common_prefixes"]}
+
+
+def _check_device(device: str) -> None:
+    if device == "cuda":  # only torch knows; the CPU is always there
+        from models.devices import choose_device
+
+        choose_device(device)

@@ -1,60 +1,63 @@
 """Record what a source says of its tickers' earnings dates, as known at the close of the ingest's last session.
 
-1. ask for one ticker after the other; one that fails stops no other, a source that is down stops no ingest
+1. ask for one ticker after the other, in turn with the calls for prices, until the ingest's deadline; one that fails
+   stops no other, a source that is down stops no ingest
 2. a date without first_seen counts as known ten sessions ahead; one to come, when the ingest is of today, as of now
 3. what was not known yet at that close is left out
 4. of two dates less than ten sessions apart the later seen one holds, where the source says when each was seen
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
 
 import numpy as np
 import pandas as pd
 from prefect import get_run_logger, task
-from prefect.runtime import task_run
 
 from models.sessions import market_calendar
+from models.words import listed
 from storage.events import Changes, EventTable
 from storage.records import Announcements, Snapshot
 from storage.store import open_store
-from tasks.fetch_prices import SourceBusy, may_pass
-from tasks.plan_ingest import IngestPlan, last_session
-from tasks.sources.protocol import EVENT_COLUMNS, TRANSIENT, Announced, EventSource, Outcome
+from tasks.ask_source import ask_each, may_pass, wait_for_turn, why_not
+from tasks.plan_ingest import IngestPlan
+from tasks.settings import last_session
+from tasks.sources.protocol import EVENT_COLUMNS, Announced, EventSource, Outcome, SourceError
 from tasks.sources.registry import open_event_source
 
 AHEAD = 10  # sessions: a history without first_seen must be no better than a calendar that is asked each session
-RETRIES = 2
-GIVE_UP = 3  # tickers without an answer, after which a source counts as down: each may take a time-out of 30 s
+GIVE_UP = 3  # tickers in a row without an answer, after which a source counts as down: each may take a time-out of 30 s
 ANSWERED = (Outcome.OK, Outcome.EMPTY)
 
 
 @task(
     task_run_name="record announcements of {plan.label}",
-    retries=RETRIES,
+    retries=2,
     retry_delay_seconds=[2, 8],
     retry_jitter_factor=0.5,
     retry_condition_fn=may_pass,
-    timeout_seconds=1800,
 )
 def record_events(plan: IngestPlan) -> Announcements | None:
-    """One commit, or none without news; None without a source. What failed is logged, and named in the result."""
-    source, log, table = (
-        open_event_source(plan.events),
-        get_run_logger(),
-        EventTable(open_store(plan.root, writable=True)),
-    )
-    if source is None:
-        log.info("no source of announcements is asked (--events)")
-        return None
-    answers = ask(source, plan.tickers, plan.last_session)
-    failed = failures(answers, plan.tickers)
-    if any(answer.outcome in TRANSIENT for answer in answers) and (task_run.run_count or 0) <= RETRIES:
-        log.warning("%s; asking again", failed)
-        raise SourceBusy(failed)
-    as_of, asked = plan.last_session, [answer.ticker for answer in answers if answer.outcome in ANSWERED]
-    events = known_events(answers, as_of=as_of, is_now=as_of == last_session(None))
-    changes = table.record(events, as_of=as_of, source=source.spec, asked=asked)
+    """One commit, or none without news; None without a source. What failed is logged, and named in the result.
+
+    The prices are stored already, so that no source of announcements fails the ingest: neither one that is not there
+    any more, nor a slow one, which is not asked after the plan's deadline.
+    """
+    log, table = get_run_logger(), EventTable(open_store(plan.root, writable=True))
+    try:
+        source = open_event_source(plan.events)
+    except SourceError as error:
+        source, answers, failed = None, {}, str(error)
+    else:
+        if source is None:
+            log.info("no source of announcements is asked (--events)")
+            return None
+        answers = ask_for_dates(source, plan)
+        failed = failures(answers, plan.tickers)
+    asked = [ticker for ticker, answer in answers.items() if answer.outcome in ANSWERED]
+    as_of = plan.last_session
+    events = known_events(list(answers.values()), as_of=as_of, is_now=as_of == last_session(None))
+    changes = table.record(events, as_of=as_of, source=source.spec if source else plan.events, asked=asked)
     recorded = _recorded(plan, table.known(plan.tickers, as_of=as_of), changes, failed)
     log.info(recorded.words)
     if failed:
@@ -67,22 +70,22 @@ def with_announcements(snapshot: Snapshot, announced: Announcements | None) -> S
     return snapshot.model_copy(update={"announcements": announced})
 
 
-def ask(source: EventSource, tickers: Sequence[str], as_of: date) -> list[Announced]:
-    """An answer for each ticker, as far as the source does not count as down before."""
-    answers: list[Announced] = []
-    for ticker in tickers:
-        answers.append(source.announced(ticker, as_of=as_of))
-        if sum(answer.outcome in TRANSIENT for answer in answers) == GIVE_UP:
-            break
-    return answers
+def ask_for_dates(source: EventSource, plan: IngestPlan) -> dict[str, Announced]:
+    """An answer for each ticker, as far as the source does not count as down before. Raises SourceBusy."""
+
+    def ask_one(ticker: str) -> Announced:
+        if why := wait_for_turn(source.pace, plan.deadline):
+            return Announced(ticker=ticker, outcome=Outcome.DOWN, known=why)
+        return source.announced(ticker, as_of=plan.last_session)
+
+    return ask_each(ask_one, plan.tickers, pace=source.pace, deadline=plan.deadline, patience=GIVE_UP)
 
 
-def failures(answers: Sequence[Announced], tickers: Sequence[str]) -> str:
+def failures(answers: Mapping[str, Announced], tickers: Sequence[str]) -> str:
     """Which tickers have no answer and why; empty when all have, be it that there is no date."""
-    bad = [answer for answer in answers if answer.outcome not in (*ANSWERED, Outcome.NOT_FOUND)]
-    whys = [f"{answer.ticker}: {answer.outcome.replace('_', ' ')}: {answer.known}" for answer in bad[:GIVE_UP]]
-    more = len(tickers) - len(answers) + len(bad[GIVE_UP:])
-    return "; ".join(whys + [f"{more} tickers more"] * (more > 0))
+    good = {ticker for ticker, answer in answers.items() if answer.outcome in (*ANSWERED, Outcome.NOT_FOUND)}
+    whys = [why_not(answers[ticker]) if ticker in answers else ticker for ticker in tickers if ticker not in good]
+    return listed(whys, GIVE_UP, "; ")
 
 
 def known_events(answers: Sequence[Announced], *, as_of: date, is_now: bool) -> pd.DataFrame:

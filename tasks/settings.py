@@ -1,22 +1,28 @@
 """What a person may ask of a run: which prices, and which model of them."""
 
 import os
+import re
+from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, overload
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue
 
 from models.backtest import Refit, TestSpan
+from models.errors import NotASession, UnknownRecipe
 from models.promotion import MARGIN
 from models.recipes import DEFAULT_RECIPE, Recipe, VolumeRecipe, make_recipe, setting_names
 from models.sessions import last_closed_session, last_session_on_or_before, session_before
 from models.words import listed
 from storage.records import Name
-from tasks.methods.protocol import Method
 from tasks.methods.registry import method_of
 
+if TYPE_CHECKING:
+    from tasks.methods.protocol import Method
+
 DEFAULT_STORE = "./data"
+SIMULATED_FOLDER = "simulated-"  # and the exchange's seed and shift: what is simulated shares no table with real prices
 TESTED_SESSIONS = 63  # of a backtest that names no dates; a quarter
 RECIPE_SETTINGS = ("cell", "fit_scalers_on", "window_sessions")  # of TrainingSettings, each of one recipe
 
@@ -115,9 +121,9 @@ class TrainingSettings(BaseModel):
         for name in RECIPE_SETTINGS:
             if name in known or getattr(self, name) != TrainingSettings.model_fields[name].default:
                 chosen.setdefault(name, getattr(self, name))
-        return make_recipe(self.recipe, **chosen)
+        return _made(self.recipe, chosen)
 
-    def method(self) -> Method:
+    def method(self) -> "Method":
         """The steps of the recipe. Raises UnknownRecipe."""
         return method_of(self.make(), self.name)
 
@@ -188,7 +194,7 @@ class BacktestSettings(BaseModel):
 
     def recipe(self) -> VolumeRecipe:
         """The recipe of volcast's own forecaster. Raises UnknownRecipe."""
-        return make_recipe("volume", **self.settings)
+        return _made("volume", self.settings)
 
     def span(self, newest: date) -> TestSpan:
         """The dates, checked against each other, where `newest` is the last known session. Raises ImpossibleTest."""
@@ -207,3 +213,37 @@ def as_asked(settings: Settings, data: DataSettings) -> Settings:
     if data.uses_earnings or "use_earnings" not in setting_names(recipe):
         return settings
     return settings.model_copy(update={"settings": {**settings.settings, "use_earnings": False}})
+
+
+@overload
+def _made(recipe: Literal["volume"], settings: Mapping[str, Any]) -> VolumeRecipe: ...
+@overload
+def _made(recipe: str, settings: Mapping[str, Any]) -> Recipe: ...
+def _made(recipe: str, settings: Mapping[str, Any]) -> Recipe:
+    if "name" in settings:
+        raise UnknownRecipe("name is no setting: the recipe itself is chosen by --recipe.")
+    return make_recipe(recipe, **settings)
+
+
+def root_of(store: str, source: str) -> str:
+    """The root for a source's prices: `store` itself, or a folder of it for each simulated exchange."""
+    found = re.match(r"simulated(?::(\d+))?(?:.*\bshift=([\d-]+))?", source)
+    if not found or not store.strip():
+        return store
+    shifted = f"-shift-{found[2]}" if found[2] else ""
+    root = store if store.endswith("://") else store.rstrip("/")
+    return f"{root}/{SIMULATED_FOLDER}{int(found[1] or 0)}{shifted}"
+
+
+def last_session(as_of: date | None, now: datetime | None = None) -> date:
+    """The newest closed session at `now` (none: the clock), or the newest one up to `as_of`.
+
+    Raises NotASession for a date to come.
+    """
+    now = now or datetime.now(UTC)
+    newest = last_closed_session(now)
+    if as_of is None:
+        return newest
+    if as_of > now.astimezone(UTC).date():
+        raise NotASession(f"--as-of {as_of} is still to come. The last closed session is {newest}.")
+    return min(last_session_on_or_before(as_of), newest)

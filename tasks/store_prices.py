@@ -7,6 +7,7 @@ import pandas as pd
 from prefect import get_run_logger, task
 from pydantic import BaseModel, ConfigDict
 
+from models.words import listed
 from storage.prices import Commit, PriceTable
 from storage.quarantine import QuarantineTable
 from storage.records import PriceCounts, Snapshot
@@ -99,7 +100,7 @@ def require_fetched(plan: IngestPlan, fetched: list[Fetched], ingested: Ingested
         if len(failed) < len(plan.tickers)
         else " Nothing was changed."
     )
-    raise FetchFailed(f"{'; '.join(list(failed.values())[:5])}{' …' if len(failed) > 5 else '.'}{kept}", counts)
+    raise FetchFailed(f"{listed(list(failed.values()), 5, '; ')}.{kept}", counts)
 
 
 def ingested_part(data: DataSettings, plan: IngestPlan, fetched: list[Fetched], ingested: Ingested) -> DataSettings:

@@ -12,8 +12,7 @@ from storage.errors import NotStored
 from storage.prices import PriceTable
 from storage.records import ArtifactRef, ModelVersion, PriceCounts, Snapshot
 from storage.store import Store, open_store
-from tasks.plan_ingest import last_session, root_of
-from tasks.settings import DataSettings
+from tasks.settings import DataSettings, last_session, root_of
 
 
 @task(task_run_name="take a snapshot of the prices")

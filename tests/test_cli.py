@@ -1,4 +1,6 @@
+import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -90,6 +92,20 @@ BAD_REQUESTS = [
     (["--as-of", "2100-01-01"], 1, "--as-of 2100-01-01 is still to come"),
     (["--set", "steps"], 2, "--set must be NAME=VALUE, such as steps=1000; 'steps' came"),
     (["--set", "epochs=0"], 2, "epochs must be a whole number from 1 to 1,000,000; 0 came"),
+    (["--set", "name=volume"], 2, "name is no setting: the recipe itself is chosen by --recipe"),
+    (["--set", "features=5"], 2, "features must be one or more of ['open', 'high', 'low', 'close', 'adj_close']"),
+    (["--set", 'features=[["open"]]'], 2, "expected a number, a word or a list of them"),
+    (["--set", "epochs=" + "[" * 100_000], 2, "(100,002 characters) came"),
+    (["--set", "epochs=" + "9" * 5_000], 2, "(5,002 characters) came"),
+    (["--set", "=5"], 2, "--set must be NAME=VALUE, such as steps=1000; '=5' came"),
+    (["--set", "x" * 5_000 + "=1"], 2, "Recipe tutorial has no setting xxx"),
+    (["--seed", "-1"], 2, "--seed: Input should be greater than or equal to 0; -1 came"),
+    (["--source", "x" * 5_000], 2, "(5,002 characters) is not a source"),
+    (["--source", "simulated:" + "9" * 5_000], 2, "expected simulated[:SEED]"),
+    (["--source", "simulated", "--store", ""], 1, "The store's root is empty"),
+    (["--source", "simulated", "--store", "memory://"], 1, "open a folder or a bucket"),
+    (["--store", "~nobody-of-this-name/data"], 1, "Could not determine home directory"),
+    (["--store", "x/" * 5_000], 1, "characters more)"),
     (["--cell", "gru"], 2, "Recipe tutorial has no setting cell"),
     (["--sessions", "many"], 2, "--sessions must be a whole number or 'all'"),
     (["--sessions", "200"], 2, "window_sessions must be"),
@@ -107,7 +123,23 @@ def test_a_bad_request_is_one_clear_line(
     assert said.code == code
     assert len(said.errors) == 1
     assert expected in said.errors[0]
+    assert len(said.errors[0]) < 1_100
     assert not said.has_traceback
+
+
+def test_of_thousands_of_tickers_the_first_are_named_and_the_others_counted(volcast: Volcast, sbux_csv: Path) -> None:
+    assert volcast("ingest", "--source", f"files:{sbux_csv.name}").code == 0
+    absent = ",".join(f"T{number:04}" for number in range(3_000))
+    for *command, tickers in (
+        ("status", "--tickers", absent),
+        ("report", "--tickers", f"SBUX,{absent}"),
+        ("ingest", "--source", f"files:{sbux_csv.name}", "--tickers", absent),
+    ):
+        said = volcast(*command, tickers)
+        assert said.code == 1
+        assert "T0" in said.errors[0]
+        assert said.errors[0].count(" more") == 1
+        assert len(said.errors[0]) < 600
 
 
 def test_cuda_where_there_is_none_is_one_clear_line(volcast: Volcast, sbux_csv: Path) -> None:
@@ -194,7 +226,7 @@ def test_simulated_prices_never_stand_in_for_real_ones_that_are_asked_for(volcas
     assert volcast("ingest", "--source", "simulated", "--as-of", "2001-06-29").code == 0
     said = volcast("retrain", "--source", "yahoo")
     assert said.code == 1
-    assert "no prices are stored yet" in said.errors[0]
+    assert "holds no prices. Bring some with: volcast ingest --source yahoo" in said.errors[0]
 
 
 @pytest.mark.parametrize(
@@ -239,6 +271,52 @@ def test_verify_names_a_damaged_file_and_exits_1_and_gc_says_what_would_go(volca
     assert volcast("verify", "--store", "elsewhere").errors[0].endswith("Give the right one with: --store")
 
 
+def a_file(path: Path) -> None:
+    shutil.rmtree(path)
+    path.touch()
+
+
+def a_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+DAMAGES = {
+    "prices": a_file,
+    "artifacts": a_file,
+    "artifacts/model/tutorial.SBUX/00000001.json": a_folder,
+    "artifacts/scorecard/tutorial.SBUX/00000001.json": lambda path: path.write_text('{"record": 5, "sha256": "x"}'),
+    "prices/_delta_log/00000000000000000000.json": lambda path: path.write_text("{"),
+    "events/_delta_log/00000000000000000000.json": lambda path: path.write_text("{"),
+}
+
+
+def test_in_a_damaged_store_every_command_ends_in_one_line_and_verify_names_the_place(
+    volcast: Volcast, sbux_csv: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "dates.csv").write_text("Ticker,Earnings_Date\nSBUX,2020-10-29\n")
+    sources = ("--source", f"files:{sbux_csv.name}", "--events", "files:dates.csv")
+    assert volcast("run", *TUTORIAL, *sources, "--set", "epochs=20", "--store", "whole").code == 0
+    for place, damage in DAMAGES.items():
+        shutil.copytree("whole", "damaged")
+        damage(tmp_path / "damaged" / place)
+        for command in (
+            *(["status"], ["quarantine"], ["report"], ["gc", "--dry-run"], ["models", "list"], ["models", "show"]),
+            ["models", "rollback", "tutorial.SBUX", "--reason", "for the test"],
+            ["models", "show", "x" * 3_000],
+        ):
+            said = volcast(*command, "--store", "damaged")
+            finding = command == ["status"] and not said.errors  # exit 1 as well: the store has no forecast ahead
+            assert finding or len(said.errors) == said.code, (place, command)
+            assert not said.has_traceback
+            assert all("foreseen" not in line and len(line) < 1_100 for line in said.errors), said.errors
+        verified = volcast("verify", "--store", "damaged")
+        assert verified.code == 1
+        assert ("tutorial.SBUX" if "tutorial.SBUX" in place else place.split("/")[0]) in verified.out
+        assert verified.errors == []
+        shutil.rmtree("damaged")
+
+
 def test_status_and_quarantine_say_what_is_stored_and_what_is_wrong_without_a_server(
     volcast: Volcast, sbux_csv: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -272,6 +350,49 @@ def test_a_shrunk_file_is_refused_by_name_and_allowed_on_request(volcast: Volcas
     assert said.code == 1
     assert "SBUX: shrunk: the source gives 127 of the 253 sessions stored" in said.errors[0]
     assert volcast("ingest", "--source", source, "--allow-shrink").code == 0
+
+
+MISTAKES = [
+    *(["run", *options] for options in (["--recipe", "x"], ["--set", "steps=0"], ["--source", "x"], ["--events", "x"])),
+    *(["run", *options] for options in (["--as-of", "2100-01-01"], ["--out", "f.xlsx"], ["--store", "file/store"])),
+    ["run", "--source", "simulated:1?faults=none"],
+    ["run", "--source", "files:absent.csv"],
+    ["daily", "--recipe", "tutorial"],
+    [
+        "backtest",
+        "--train-through",
+        "2020-01-03",
+        "--test-start",
+        "2020-01-02",
+        "--test-end",
+        "2020-02-03",
+        "--out",
+        "f.csv",
+    ],
+    *([command] for command in ("status", "verify", "gc", "quarantine", "report", "retrain", "forecast", "monitor")),
+    *(["models", *words] for words in (["list"], ["show", "volume"], ["rollback", "volume", "--reason", "x"])),
+    *([command, "--source", "simulated:7"] for command in ("status", "quarantine", "retrain")),
+]
+REFUSE = """
+import json, sys
+from flows.cli import main
+
+HEAVY = ("torch", "scipy", "matplotlib", "prefect")
+for words in json.loads(sys.argv[1]):
+    sys.argv = ["volcast", *words]
+    try:
+        main()
+    except SystemExit as end:
+        print(words, end.code in (1, 2), [name for name in HEAVY if name in sys.modules])
+"""
+
+
+def test_a_mistake_is_said_before_anything_heavy_is_imported(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    command = [sys.executable, "-c", REFUSE, json.dumps(MISTAKES)]
+    done = subprocess.run(command, cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [f"{words} True []" for words in MISTAKES]
+    assert done.stderr.count("Error: ") == len(MISTAKES)
 
 
 PROCESS = """

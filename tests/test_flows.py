@@ -32,8 +32,7 @@ from storage.store import open_store
 from tasks.export import write_forecasts
 from tasks.fetch_prices import FetchFailed
 from tasks.parts import SomeModelsFailed
-from tasks.plan_ingest import last_session
-from tasks.settings import DataSettings, TrainingSettings
+from tasks.settings import DataSettings, TrainingSettings, last_session
 from tasks.stored import CHAMPION, FORECAST_FILE, read_frame
 
 pytestmark = pytest.mark.usefixtures("prefect_api")

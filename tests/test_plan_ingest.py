@@ -3,8 +3,8 @@ from datetime import date
 from prefect.logging import disable_run_logger
 
 from storage.rows import bucket_of
-from tasks.plan_ingest import IngestPlan, plan_ingest, root_of
-from tasks.settings import DataSettings
+from tasks.plan_ingest import IngestPlan, plan_ingest
+from tasks.settings import DataSettings, root_of
 
 
 def plan_of(source: str, store: str) -> IngestPlan:

@@ -1,22 +1,29 @@
 import logging
 import re
-from datetime import date
+import time
+from collections import Counter
+from collections.abc import Mapping
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from prefect import flow
 
 from flows.ingest import ingest
 from models.sessions import market_calendar
 from storage.events import EventTable
 from storage.prices import PriceTable
+from storage.records import Announcements
 from storage.store import open_store
+from tasks.plan_ingest import plan_ingest
 from tasks.preflight import check
-from tasks.record_events import ask, failures, known_events
+from tasks.record_events import known_events, record_events
 from tasks.settings import DataSettings
 from tasks.sources.files_events import FileEvents
-from tasks.sources.protocol import Announced, EventSource, Outcome, SourceMissing, SourceUnusable, UnknownSource
+from tasks.sources.protocol import Announced, EventSource, Outcome, Pace, SourceMissing, SourceUnusable, UnknownSource
 from tasks.sources.registry import open_event_source
 from tasks.sources.simulated import SimulatedSource
 
@@ -24,7 +31,8 @@ AS_OF = date(2020, 12, 10)
 
 
 def record(table: EventTable, source: EventSource, tickers: list[str], as_of: date, *, is_now: bool = False) -> None:
-    events = known_events(ask(source, tickers, as_of), as_of=as_of, is_now=is_now)
+    answers = [source.announced(ticker, as_of=as_of) for ticker in tickers]
+    events = known_events(answers, as_of=as_of, is_now=is_now)
     table.record(events, as_of=as_of, source=source.spec, asked=tickers)
 
 
@@ -184,22 +192,99 @@ def test_announcements_come_from_where_the_prices_come_from_but_for_files() -> N
     assert open_event_source("none") is None
 
 
-class Down:
-    """A source whose server never answers, and that counts how often it was asked."""
+class Faulty:
+    """A source that does not answer the first calls for some tickers, and notes who was asked for when."""
 
-    spec, calls = "down", 0
+    spec = "simulated:7"
+    pace = Pace(limit="volcast-test-announcements", calls_per_second=2.0, pause_seconds=0.0)
+
+    def __init__(self, failures: Mapping[str, int] | None = None, *, always: bool = False) -> None:
+        self.left, self.always = Counter(failures or {}), always
+        self.calls: list[tuple[str, float]] = []
 
     def announced(self, ticker: str, *, as_of: date) -> Announced:
-        self.calls += 1
-        return Announced(ticker=ticker, outcome=Outcome.DOWN, known=f"no answer at {as_of}")
+        self.calls.append((ticker, time.monotonic()))
+        if self.always or self.left[ticker]:
+            self.left[ticker] -= 1
+            return Announced(ticker=ticker, outcome=Outcome.DOWN, known=f"no answer at {as_of}")
+        return Announced(ticker=ticker, outcome=Outcome.EMPTY, known="no date")
+
+    @property
+    def asked(self) -> list[str]:
+        return [ticker for ticker, _ in self.calls]
 
 
-def test_a_source_that_is_down_is_not_asked_for_every_ticker() -> None:
-    source, tickers = Down(), [f"T{number}" for number in range(500)]
-    answers = ask(source, tickers, AS_OF)
-    assert source.calls == len(answers) == 3
-    assert failures(answers, tickers).startswith("T0: down: no answer at 2020-12-10; ")
-    assert failures(answers, tickers).endswith("; 497 tickers more")
+TICKERS = tuple(f"T{number:02}" for number in range(12))
+
+
+@flow
+def only_announcements(data: DataSettings, changes: dict[str, Any]) -> Announcements | None:
+    return record_events(plan_ingest(data).model_copy(update=changes))
+
+
+def record_from(source: Faulty, folder: Path, patch: pytest.MonkeyPatch, **changes: object) -> Announcements:
+    """What an ingest of TICKERS from the simulated exchange records, with announcements from `source`."""
+    patch.setattr("tasks.sources.registry.simulated_source", lambda _spec: source)
+    data = DataSettings(source="simulated:7", tickers=TICKERS, store=str(folder / "data"), as_of=AS_OF)
+    recorded = only_announcements(data, changes)
+    assert recorded is not None
+    return recorded
+
+
+@pytest.mark.usefixtures("prefect_api")
+def test_a_source_that_is_down_is_not_asked_for_every_ticker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = Faulty(always=True)
+    recorded = record_from(source, tmp_path, monkeypatch)
+    assert source.asked == ["T00", "T01", "T02"] * 3
+    assert recorded.failed.startswith("T00: down: no answer at 2020-12-10; T01: ")
+    assert recorded.failed.endswith(" and 9 more")
+
+
+@pytest.mark.usefixtures("prefect_api")
+def test_a_source_that_fails_now_and_then_is_not_down_and_only_who_failed_is_asked_for_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = Faulty(dict.fromkeys(TICKERS[::2], 1))
+    recorded = record_from(source, tmp_path, monkeypatch)
+    assert recorded.failed == ""
+    assert source.asked == [*TICKERS, *TICKERS[::2]]
+
+
+@pytest.mark.usefixtures("prefect_api")
+def test_calls_for_announcements_take_turns_under_the_limit_of_the_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = Faulty()
+    record_from(source, tmp_path, monkeypatch)
+    times = [moment for _, moment in source.calls]
+    assert times[-1] - times[0] > 0.4 * len(TICKERS)
+
+
+@pytest.mark.usefixtures("prefect_api")
+def test_no_announcement_is_asked_for_after_the_deadline_and_the_ingest_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, past = Faulty(), datetime.now(UTC) - timedelta(seconds=1)
+    recorded = record_from(source, tmp_path, monkeypatch, deadline=past)
+    assert source.asked == []
+    assert "T00: down: not asked for: the ingest's deadline of " in recorded.failed
+
+
+@pytest.mark.usefixtures("prefect_api")
+def test_a_calendar_that_is_taken_away_during_an_ingest_is_named_and_does_not_fail_it(
+    tmp_path: Path, sbux_csv: Path, calendar: Path
+) -> None:
+    data = DataSettings(source=f"files:{sbux_csv}", events=f"files:{calendar}", store=str(tmp_path / "data"))
+
+    @flow
+    def taken_away() -> Announcements | None:
+        plan = plan_ingest(data)
+        calendar.unlink()
+        return record_events(plan)
+
+    recorded = taken_away()
+    assert recorded is not None
+    assert "earnings.csv: there is no such file" in recorded.failed
 
 
 @pytest.mark.usefixtures("prefect_api")

@@ -31,7 +31,8 @@ def test_a_nowcaster_saved_by_an_earlier_release_loads_and_says_the_same(path: P
 @pytest.mark.parametrize("path", sorted(DATA.glob("volume_*.safetensors")), ids=lambda path: path.stem)
 def test_a_forecaster_saved_by_an_earlier_release_loads_and_says_the_same(path: Path) -> None:
     answers = answers_of(path)
-    recipe = VolumeRecipe(**answers["recipe"])
+    recipe = make_recipe(**answers["recipe"])
+    assert isinstance(recipe, VolumeRecipe)
     events = pd.DataFrame(answers["announcements"]).astype({"announced_for": "M8[s]", "first_seen": "M8[s]"})
     prices = pd.DataFrame(answers["prices"]).astype({"session": "M8[s]"})
     data = volume_data(make_panel(prices, events), events, recipe)

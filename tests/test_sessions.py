@@ -5,7 +5,7 @@ import pytest
 
 from models.errors import NotASession
 from models.sessions import last_closed_session, last_session_on_or_before, next_session, sessions_between
-from tasks.plan_ingest import last_session
+from tasks.settings import last_session
 
 
 def new_york(*numbers: int) -> datetime:

@@ -32,10 +32,9 @@ from storage.store import Store, open_store
 from tasks.history import history_of
 from tasks.move_champion import promote
 from tasks.page import page
-from tasks.plan_ingest import root_of
 from tasks.plots import SHOWN_SESSIONS
 from tasks.report import forecast_rows, score_rows
-from tasks.settings import BacktestSettings, DataSettings, RetrainSettings, TrainingSettings
+from tasks.settings import BacktestSettings, DataSettings, RetrainSettings, TrainingSettings, root_of
 from tasks.stored import CHAMPION, universe
 
 pytestmark = pytest.mark.usefixtures("prefect_api")

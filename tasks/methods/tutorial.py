@@ -20,6 +20,7 @@ from models.recipes import TutorialRecipe
 from models.scaling import Scaler, fit_scaler
 from models.training import fit
 from models.weights import load_exactly
+from models.words import listed
 from tasks.frames import from_parquet, to_parquet
 from tasks.methods.protocol import Described, Evaluated, Hardware, Names, Plot, Rows, Scores, Trained
 from tasks.plots import actual_against_predicted, volume_over_time
@@ -47,7 +48,7 @@ class TutorialMethod:
         """For example `tutorial.SBUX`."""
         if len(tickers) != 1:
             raise ValueError(
-                f"The tutorial recipe trains one ticker a model; {', '.join(tickers)} came. Start one run for each."
+                f"The tutorial recipe trains one ticker a model; {listed(tickers)} came. Start one run for each."
             )
         return f"{self._name}.{tickers[0]}"
 

@@ -10,9 +10,8 @@
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.signal import lfilter
 
-from tasks.sources.exchange_shocks import stream
+from tasks.sources.exchange_shocks import filtered, stream
 
 YEAR = 252  # sessions
 REVERSION = 0.998  # of log price about its trend; half of a deviation is left after 346 sessions
@@ -73,7 +72,7 @@ def price_path(seed: int, ticker: str, traits: PriceTraits, *, market: np.ndarra
     yields = np.where(paid, traits.dividend_yield / 4, 0.0)
     overnight = moves[:, 0] + np.log1p(-yields)
     trend = np.log(traits.first) + traits.trend / YEAR * np.arange(count)
-    close = trend + np.asarray(lfilter([1.0], [1.0, -REVERSION], overnight + moves[:, 1]))
+    close = trend + filtered([1.0], [1.0, -REVERSION], overnight + moves[:, 1])
     before = np.r_[trend[0], close[:-1]]
     opened = before + overnight
     reach = np.abs(stream(seed, ticker, "reach").standard_normal((count, 2)))

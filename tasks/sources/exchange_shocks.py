@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 
 import numpy as np
-from scipy.signal import lfilter
+from numpy.typing import ArrayLike
 
 BURN_IN = 250  # sessions drawn before the first one, so that a path starts in its long-run law
 MEMORY = 22  # past sessions that a path leans on
@@ -61,7 +61,7 @@ class Har:
 
     def path(self, innovations: np.ndarray) -> np.ndarray:
         """The path that starts from zeros and takes these innovations; same shape (T,)."""
-        return np.asarray(lfilter([1.0], np.r_[1.0, -self.coefficients()], innovations))
+        return filtered([1.0], np.r_[1.0, -self.coefficients()], innovations)
 
     def responses(self, count: int) -> np.ndarray:
         """(count,): what a unit innovation adds to the path 0, 1, .. count - 1 sessions later (the psi weights)."""
@@ -76,9 +76,16 @@ class Har:
         return values[:, past_CM.shape[1] :]
 
 
+def filtered(taps: ArrayLike, feedback: ArrayLike, path: np.ndarray) -> np.ndarray:
+    """`scipy.signal.lfilter`, imported when prices are drawn: naming an exchange does not wait for scipy."""
+    from scipy.signal import lfilter
+
+    return np.asarray(lfilter(taps, feedback, path))
+
+
 def volatility_factor(path: np.ndarray) -> np.ndarray:
     """(T,): how much wider prices move than usual, given a path (T,) of surprises in log volume up to each session."""
-    month = np.asarray(lfilter(np.full(MEMORY, 1 / MEMORY), [1.0], path))
+    month = filtered(np.full(MEMORY, 1 / MEMORY), [1.0], path)
     return np.exp(0.7 * path + 0.8 * month)  # absolute returns then correlate 0.17 with the ones before, SBUX's 0.23
 
 

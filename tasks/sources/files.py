@@ -22,6 +22,7 @@ from urllib.parse import unquote, urlsplit
 import pandas as pd
 import pyarrow as pa
 
+from models.words import listed
 from storage.source_files import FileSystem, files_at
 from tasks.sources.columns import bars_of
 from tasks.sources.protocol import Fetch, Outcome, Pace, SourceError, SourceMissing, SourceUnusable
@@ -68,8 +69,7 @@ class FilesSource:
 
     @property
     def _held(self) -> str:
-        held = self.tickers()
-        return ", ".join(held[:8]) + (f" and {len(held) - 8} more" if len(held) > 8 else "")
+        return listed(self.tickers())
 
     def _rows(self, ticker: str) -> pd.DataFrame:
         """The tidy rows of a ticker that is there."""
@@ -83,7 +83,7 @@ class FilesSource:
         table = open_table(names[0], *self._listing[:1], self._paths_of[ticker][0])
         if table.tickers not in (None, [ticker]):
             raise SourceUnusable(
-                f"{names[0]}: its ticker column holds {', '.join(map(str, table.tickers[:8])) or 'nothing'}. "
+                f"{names[0]}: its ticker column holds {listed(table.tickers) or 'nothing'}. "
                 f"Expected only {ticker}, the file's name; give a file of several tickers by itself, not in a folder."
             )
         return table.rows(ticker)

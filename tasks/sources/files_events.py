@@ -9,12 +9,14 @@ import pandas as pd
 
 from tasks.sources.columns import tidy_events
 from tasks.sources.files import find_files
-from tasks.sources.protocol import Announced, Outcome, SourceUnusable
+from tasks.sources.protocol import Announced, Outcome, Pace, SourceUnusable
 from tasks.sources.tables import Unreachable, read_cells
 
 
 class FileEvents:
     """Announcements out of one file, which is read at once: SourceMissing, SourceUnusable where that cannot be."""
+
+    pace: Pace | None = None
 
     def __init__(self, location: str) -> None:
         self.location = location

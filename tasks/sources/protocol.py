@@ -127,6 +127,11 @@ class EventSource(Protocol):
         """What it is opened by."""
         ...
 
+    @property
+    def pace(self) -> Pace | None:
+        """How fast it may be asked; a source of prices and announcements has one pace for both."""
+        ...
+
     def announced(self, ticker: str, *, as_of: date) -> Announced:
         """The dates that were known by the close of `as_of`; those without first_seen, as far as the source has any."""
         ...

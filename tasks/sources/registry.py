@@ -1,16 +1,27 @@
 """Which source a spec means."""
 
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
+from models.words import brief
 from tasks.sources.files import FilesSource
 from tasks.sources.files_events import FileEvents
 from tasks.sources.protocol import EventSource, PriceSource, UnknownSource
 from tasks.sources.simulated import simulated_source
-from tasks.sources.yahoo import YahooSource
+
+if TYPE_CHECKING:
+    from tasks.sources.yahoo import YahooSource
 
 KNOWN = "simulated[:SEED], yahoo, files:PATH-or-URL"
 
 _simulated = lru_cache(simulated_source)  # one a process: it counts the calls that it has refused (fault ratelimit)
+
+
+def _yahoo() -> "YahooSource":
+    """Imported when it is asked for: yfinance takes a second."""
+    from tasks.sources.yahoo import YahooSource
+
+    return YahooSource()
 
 
 def open_source(spec: str) -> PriceSource:
@@ -18,12 +29,12 @@ def open_source(spec: str) -> PriceSource:
     kind, _, rest = spec.partition(":")
     match kind:
         case "yahoo" if spec == "yahoo":
-            return YahooSource()
+            return _yahoo()
         case "files" if rest:
             return FilesSource(rest)
         case _ if kind.split("?")[0] == "simulated":
             return _simulated(spec)
-    raise UnknownSource(f"{spec!r} is not a source. Expected one of: {KNOWN}.")
+    raise UnknownSource(f"{brief(spec)} is not a source. Expected one of: {KNOWN}.")
 
 
 def open_event_source(spec: str) -> EventSource | None:
@@ -33,9 +44,9 @@ def open_event_source(spec: str) -> EventSource | None:
         case "none" if spec == "none":
             return None
         case "yahoo" if spec == "yahoo":
-            return YahooSource()
+            return _yahoo()
         case "files" if rest:
             return FileEvents(rest)
         case _ if kind.split("?")[0] == "simulated":
             return simulated_source(spec)
-    raise UnknownSource(f"{spec!r} is not a source of announcements. Expected one of: {KNOWN}, none.")
+    raise UnknownSource(f"{brief(spec)} is not a source of announcements. Expected one of: {KNOWN}, none.")

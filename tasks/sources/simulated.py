@@ -14,14 +14,15 @@ from itertools import islice, product
 
 import pandas as pd
 
+from models.words import brief
 from tasks.sources.exchange import Exchange
 from tasks.sources.exchange_calendar import FIRST_SESSION
 from tasks.sources.exchange_faults import FAULTS, Fault, is_down, refusals, spoil
 from tasks.sources.protocol import EVENT_COLUMNS, Announced, Fetch, Outcome, Pace, UnknownSource
 
 TICKER = re.compile(r"[A-Z0-9][A-Z0-9.\-]{0,11}")
-SPEC = re.compile(r"simulated(?::(?P<seed>[0-9]+))?(?:\?(?P<options>.+))?")
-OPTIONS = {"universe": re.compile(r"[0-9]+"), "faults": re.compile(r"[a-z,]+"), "shift": re.compile(r"[0-9-]{10}")}
+SPEC = re.compile(r"simulated(?::(?P<seed>[0-9]{1,100}))?(?:\?(?P<options>.+))?")
+OPTIONS = {"universe": re.compile(r"[0-9]{1,9}"), "faults": re.compile(r"[a-z,]+"), "shift": re.compile(r"[0-9-]{10}")}
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 MAX_UNIVERSE = 100_000
 
@@ -34,7 +35,7 @@ def simulated_source(spec: str) -> "SimulatedSource":
     if match is None or len(given) < len(parts):
         raise UnknownSource(
             "expected simulated[:SEED][?universe=TICKERS][&faults=NAME,NAME][&shift=DATE], such as "
-            f"simulated:7?faults=gap, not {spec!r}"
+            f"simulated:7?faults=gap, not {brief(spec)}"
         )
     faults = given["faults"].split(",") if "faults" in given else []
     shift = _date(given["shift"]) if "shift" in given else None
@@ -55,7 +56,7 @@ class SimulatedSource:
         names = set(faults)
         if seed < 0 or not names <= set(FAULTS):
             raise UnknownSource(
-                f"expected a seed >= 0 and faults among {', '.join(FAULTS)}, not {seed} and {sorted(names)}"
+                f"expected a seed >= 0 and faults among {', '.join(FAULTS)}, not {seed} and {brief(sorted(names))}"
             )
         if not 1 <= universe <= MAX_UNIVERSE:
             raise UnknownSource(f"expected a universe of 1 to {MAX_UNIVERSE} tickers, not {universe}")

@@ -149,6 +149,18 @@ class ArtifactStore:
                 return entry
         raise _lost(folder)
 
+    def move_alias(self, ref: ArtifactRef, alias: str, reason: str, *, after: int) -> AliasEntry:
+        """Point the alias at a version as its next entry after the one of that number; 0 where it was never set.
+
+        Raises VersionConflict where another entry has come meanwhile.
+        """
+        folder, entry = _alias_folder(ref.kind, ref.name, alias), _entry(ref, alias, reason, after=[after])
+        if not self._keys.create_record(folder, entry.number, entry):
+            raise VersionConflict(
+                f"{ref.kind} {ref.name}: {alias} was moved by another writer meanwhile; look where it is now."
+            )
+        return entry
+
     def roll_back(self, kind: str, name: str, alias: str, reason: str) -> AliasEntry:
         """Append an entry for the version that was current before the current one came; twice goes back two.
 
@@ -158,13 +170,7 @@ class ArtifactStore:
         path = _path([entry.version for entry in entries])
         if len(path) < 2:
             raise NotStored(f"{kind} {name}: no version before the current {alias} to go back to; it came by {path}.")
-        folder, ref = _alias_folder(kind, name, alias), self.get(kind, name, path[-2]).ref
-        entry = _entry(ref, alias, reason, after=[entry.number for entry in entries])
-        if not self._keys.create_record(folder, entry.number, entry):
-            raise VersionConflict(
-                f"{kind} {name}: {alias} was moved by another writer meanwhile; look where it is now."
-            )
-        return entry
+        return self.move_alias(self.get(kind, name, path[-2]).ref, alias, reason, after=entries[-1].number)
 
     def _unversioned(self, draft: Draft) -> Manifest:
         manifest = Manifest(

@@ -198,6 +198,8 @@ class Scorecard(Record):
     words: tuple[str, ...]  # what the numbers mean, a sentence each
     promote: bool
     verdict: str  # why, or why not
+    champion: int | None = None  # the version that forecast when it was made
+    champion_move: int | None = None  # the number of the alias's entry then, 0 before the first; None: by release 0.1.0
 
     @property
     def judgement(self) -> str:

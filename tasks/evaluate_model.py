@@ -22,7 +22,6 @@ from tasks.provenance import provenance
 from tasks.settings import RetrainSettings, TrainingSettings, WatchSettings
 from tasks.stored import (
     SCORES_FILE,
-    champion_version,
     newest_scorecard,
     read_model,
     stored_method,
@@ -39,7 +38,9 @@ def evaluate_model(model: ModelVersion, training: TrainingSettings, why: Retrain
     features, name, method = model.scaler.features, model.artifact.name, training.method()
     store = open_store(features.snapshot.store, writable=True)
     artifacts = ArtifactStore(store)
-    versions = _versions(artifacts, model)
+    entry = artifacts.alias("model", name, CHAMPION)
+    present = entry.version if entry else None
+    versions = _versions(artifacts, model, present)
     own = read_model(artifacts, name, model.artifact.version)[1]
     evaluated = method.evaluate(read_prepared(features, method), own, _contest(store, model, versions, why))
     best = versions[evaluated.decision.best or MODEL]
@@ -50,7 +51,8 @@ def evaluate_model(model: ModelVersion, training: TrainingSettings, why: Retrain
         parents=(model.artifact,),
         facts={
             "inputs": inputs_digest(features, training),
-            "champion": champion_version(artifacts, name),
+            "champion": present,
+            "champion_move": entry.number if entry else 0,
             "best": best,
             "words": list(evaluated.words),
             "promote": evaluated.decision.promote,
@@ -67,16 +69,17 @@ def evaluate_model(model: ModelVersion, training: TrainingSettings, why: Retrain
         words=evaluated.words,
         promote=evaluated.decision.promote,
         verdict=evaluated.decision.reason,
+        champion=present,
+        champion_move=entry.number if entry else 0,
     )
 
 
-def _versions(artifacts: ArtifactStore, model: ModelVersion) -> dict[str, int]:
+def _versions(artifacts: ArtifactStore, model: ModelVersion, champion: int | None) -> dict[str, int]:
     """MODEL, and CHAMPION and BEST where these are other versions.
 
     The champion, scored again, counts as the version that it was measured by: it must not become its own measure.
     """
     name, own = model.artifact.name, model.artifact.version
-    champion = champion_version(artifacts, name)
     if champion is None:
         return {MODEL: own}
     scorecard = newest_scorecard(artifacts, name, champion)

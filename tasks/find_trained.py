@@ -1,7 +1,8 @@
 """Find out whether a training has been done before, or has to wait.
 
 1. a version that this very run holds for a person's answer: the run goes on with it (it was suspended meanwhile)
-2. the same data and settings were trained on before: nothing to do, unless the version passed and was never decided on
+2. the same data and settings were trained on before: nothing to do, unless the version passed and was never decided on;
+   where another champion has come since, it is trained and scored again: its scorecard says nothing of that one
 3. an event asks for a training too soon after the newest one: nothing to do
 """
 
@@ -19,7 +20,7 @@ from storage.records import ArtifactRef, FeatureSet, ForecastBatch, Record, Scor
 from storage.store import open_store
 from tasks.ended import ended
 from tasks.settings import RetrainSettings, TrainingSettings
-from tasks.stored import HELD, decided_versions, newest_scorecard, scorecard_of
+from tasks.stored import HELD, champion_moved, decided_versions, newest_scorecard, scorecard_of
 
 RECENT = 8  # scorecards that are looked at: runs of several sets of tickers take turns under one name
 BY_EVENT = ("sessions", "drift", "quality")  # causes that a cool-down holds back
@@ -51,7 +52,7 @@ def find_trained(features: FeatureSet, training: TrainingSettings, why: RetrainS
     if same := _same_inputs(artifacts, url, name, inputs_digest(features, training)):
         model = same.model.artifact
         if same.promote and model.version not in decided_versions(artifacts, name):
-            return Found(scorecard=same)
+            return Found() if champion_moved(artifacts, same) else Found(scorecard=same)
         cutoff = features.snapshot.cutoff
         why_not = f"no session after {cutoff}, and {model} was trained on the same data and settings."
         return Found(scorecard=same, settled=why_not)

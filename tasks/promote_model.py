@@ -8,17 +8,23 @@ from storage.store import open_store
 from tasks.ended import ended
 from tasks.events import emit
 from tasks.settings import RetrainSettings
-from tasks.stored import CHAMPION, REFUSED, champion_version
+from tasks.stored import CHAMPION, REFUSED, champion_moved
 
 
 @task(task_run_name="decide on {scorecard.model.artifact}")
 def promote_model(scorecard: Scorecard, answer: Answer, why: RetrainSettings) -> Outcome:
-    """Moves the champion's alias when scorecard and answer say so; a present champion stays without a new entry."""
+    """Moves the champion's alias when scorecard and answer say so, and nobody has moved it since the scorecard.
+
+    A present champion stays without a new entry. Raises VersionConflict for a move at this very moment.
+    """
     model, root = scorecard.model.artifact, scorecard.model.scaler.features.snapshot.store
     artifacts = ArtifactStore(open_store(root, writable=True))
+    entry = artifacts.alias("model", model.name, CHAMPION)
     outcome = _outcome(scorecard, answer, why)
-    if outcome.name == "Promoted" and champion_version(artifacts, model.name) != model.version:
-        artifacts.set_alias("model", model.name, CHAMPION, model.version, outcome.words)
+    if outcome.name == "Promoted" and (moved := champion_moved(artifacts, scorecard)):
+        outcome = Outcome(name="Kept", words=moved)
+    if outcome.name == "Promoted" and (entry is None or entry.version != model.version):
+        artifacts.move_alias(model, CHAMPION, outcome.words, after=entry.number if entry else 0)
         emit("volcast.champion.moved", root, words=f"{model}: {outcome.words}", model=model.name, version=model.version)
     if outcome.name == "Refused":
         artifacts.set_alias("model", model.name, REFUSED, model.version, outcome.words)

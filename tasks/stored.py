@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from datetime import date
+from typing import Any
 
 import pandas as pd
 
@@ -83,6 +84,22 @@ def champion_version(artifacts: ArtifactStore, name: str) -> int | None:
     return entry.version if entry else None
 
 
+def champion_moved(artifacts: ArtifactStore, scorecard: Scorecard) -> str:
+    """Why a scorecard says nothing of the present champion; empty where it does, or the version forecasts already."""
+    model = scorecard.model.artifact
+    entry = artifacts.alias("model", model.name, CHAMPION)
+    number, present = (entry.number, entry.version) if entry else (0, None)
+    is_same = present == scorecard.champion if scorecard.champion_move is None else number == scorecard.champion_move
+    if entry is None or is_same or present == model.version:
+        return ""
+    then = f"the champion v{scorecard.champion}" if scorecard.champion else "no champion beside it"
+    return (
+        f"{model} was scored with {then}; since {entry.set_at:%Y-%m-%d %H:%M} UTC v{present} forecasts "
+        f"({entry.reason}). Score it again with: volcast retrain --force; or decide by: "
+        f"volcast models promote {model.name} --version {model.version} --reason …"
+    )
+
+
 def decided_versions(artifacts: ArtifactStore, name: str) -> set[int]:
     """The versions that were promoted, are held for an answer, or were refused."""
     return {entry.version for alias in (CHAMPION, HELD, REFUSED) for entry in artifacts.history("model", name, alias)}
@@ -128,6 +145,7 @@ def model_version(artifacts: ArtifactStore, store_url: str, manifest: Manifest) 
 
 def scorecard_of(artifacts: ArtifactStore, store_url: str, manifest: Manifest) -> Scorecard:
     """The record of a stored scorecard, with those before it."""
+    move: Any = manifest.facts.get("champion_move")  # 0.1.0 has none
     return Scorecard(
         artifact=manifest.ref,
         model=model_version(artifacts, store_url, _parent(artifacts, manifest)),
@@ -135,6 +153,8 @@ def scorecard_of(artifacts: ArtifactStore, store_url: str, manifest: Manifest) -
         words=manifest.fact("words"),
         promote=manifest.fact("promote"),
         verdict=manifest.fact("verdict"),
+        champion=manifest.fact("champion"),
+        champion_move=move,
     )
 
 

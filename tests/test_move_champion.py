@@ -1,9 +1,11 @@
+import shutil
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import yahoo_frame
+from prefect import flow
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows import commands
@@ -13,12 +15,13 @@ from flows.promote import promote
 from flows.retrain import retrain
 from flows.rollback import rollback
 from flows.verify import verify
-from storage.artifacts import ArtifactStore
-from storage.errors import Corrupt, NotStored
-from storage.records import ForecastBatch
+from storage.artifacts import ArtifactStore, Draft
+from storage.errors import Corrupt, NotStored, VersionConflict
+from storage.records import Answer, ForecastBatch, Outcome, Provenance, Scorecard
 from storage.store import open_store
 from tasks.move_champion import AlreadyChampion
-from tasks.settings import DataSettings, TrainingSettings
+from tasks.promote_model import promote_model
+from tasks.settings import DataSettings, RetrainSettings, TrainingSettings
 from tasks.stored import CHAMPION, FORECAST_FILE, champion_version
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
@@ -124,3 +127,52 @@ def test_verify_fails_where_something_is_damaged_and_says_what(
     with pytest.raises(Corrupt, match="faults found in"):
         verify(data.store)
     blob.write_bytes(whole)
+
+
+@flow
+def settle(scorecard: Scorecard, answer: Answer) -> Outcome:
+    """The last step of a retraining, for a scorecard that has waited."""
+    return promote_model(scorecard, answer, RetrainSettings())
+
+
+def test_a_scorecard_that_knew_another_champion_promotes_nothing(
+    two_versions: tuple[DataSettings, ForecastBatch], tmp_path: Path
+) -> None:
+    """An approval that comes days later neither replaces a newer champion nor undoes a rollback."""
+    store = str(shutil.copytree(two_versions[0].store, tmp_path / "data"))
+    data = two_versions[0].model_copy(update={"store": store})
+    artifacts, experiment = ArtifactStore(open_store(store)), RetrainSettings(promote=False)
+    if champion_version(artifacts, NAME) != 1:
+        rollback(NAME, "where the test begins", store=store)
+    third = TrainingSettings(recipe="tutorial", device="cpu", seed=2)
+    card = retrain(data, third, experiment).model_copy(update={"promote": True})  # scored beside v1
+    yes = Answer(approved=True, reason="the scorecard is good")
+
+    promote(NAME, 2, "it is newer", store=store)
+    outcome = settle(card, yes)
+    assert outcome.name == "Kept"
+    assert outcome.words.startswith(f"model {NAME} v3 was scored with the champion v1; since ")
+    assert " UTC v2 forecasts (it is newer). Score it again with: volcast retrain --force;" in outcome.words
+
+    rollback(NAME, "v2 errs", store=store)  # v1 again, and still v3 was scored before
+    assert settle(card, yes).name == "Kept"
+    refused = settle(card, Answer(approved=False, reason="no"))
+    assert refused.name == "Refused"
+    assert champion_version(artifacts, NAME) == 1
+
+    again = retrain(data, third.model_copy(update={"force": True}), experiment)
+    assert again.model.artifact == card.model.artifact
+    assert settle(again.model_copy(update={"promote": True}), yes).name == "Promoted"
+    assert champion_version(artifacts, NAME) == 3
+
+
+def test_of_two_writers_that_move_a_champion_at_once_one_is_refused(tmp_path: Path) -> None:
+    artifacts = ArtifactStore(open_store(str(tmp_path)))
+    draft = Draft(
+        kind="model", name="m", files={}, provenance=Provenance(code_version="", packages={}, flow_run_id=None, seed=0)
+    )
+    ref = artifacts.put(draft).ref
+    assert artifacts.move_alias(ref, CHAMPION, "the first", after=0).number == 1
+    with pytest.raises(VersionConflict, match="was moved by another writer meanwhile"):
+        artifacts.move_alias(ref, CHAMPION, "the same moment", after=0)
+    assert artifacts.move_alias(ref, CHAMPION, "after it", after=1).number == 2

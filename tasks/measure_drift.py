@@ -9,7 +9,7 @@ from storage.store import open_store
 from tasks.prepared import prepare
 from tasks.settings import TrainingSettings, WatchSettings
 from tasks.stored import champion, champion_version, reader, stored_method
-from tasks.take_snapshot import universes
+from tasks.take_snapshot import of_tickers
 
 
 @task(task_run_name="measure drift up to {snapshot.cutoff}")
@@ -21,7 +21,7 @@ def measure_drift(snapshot: Snapshot, training: TrainingSettings, watch: WatchSe
     model = champion(artifacts, snapshot.store, name)
     method = stored_method(artifacts, name, model.artifact.version)
     read = reader(artifacts, model.scaler.features.artifact)
-    rows = universes(snapshot, model)[0][0]
+    rows = of_tickers(snapshot, model.scaler.features.snapshot.tickers)
     found = method.drift(prepare(rows, method), read, watch.drift_sessions)
     drift = InputDrift(
         model=str(model.artifact),

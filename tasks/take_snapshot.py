@@ -63,10 +63,10 @@ def universes(snapshot: Snapshot, champion: ModelVersion | None) -> list[tuple[S
     members = tuple(ticker for ticker in snapshot.tickers if ticker in trained)
     others = tuple(ticker for ticker in snapshot.tickers if ticker not in trained)
     found = [(trained, members), (stored, others)]
-    return [(_of_tickers(snapshot, universe), asked) for universe, asked in found if asked]
+    return [(of_tickers(snapshot, universe), asked) for universe, asked in found if asked]
 
 
-def _of_tickers(snapshot: Snapshot, tickers: Iterable[str]) -> Snapshot:
+def of_tickers(snapshot: Snapshot, tickers: Iterable[str]) -> Snapshot:
     """The rows of other tickers of the same version, up to the same cutoff; those without a row are left out."""
     if set(tickers) == set(snapshot.tickers):
         return snapshot

@@ -172,7 +172,10 @@ def test_a_ticker_that_the_model_was_not_trained_on_changes_no_other_ones_foreca
 def test_drift_is_of_the_tickers_that_the_champion_was_trained_on(served: Served, tmp_path: Path) -> None:
     folder = shutil.copytree(served[0], tmp_path / "drift")
     whole = monitor(data_in(folder, DAYS[-1]), TRAINING)
-    assert monitor(data_in(folder, DAYS[-1], tickers=("T1",)), TRAINING).drift == whole.drift is not None
+    assert whole.drift is not None
+    assert monitor(data_in(folder, DAYS[-1], tickers=("T1",)), TRAINING).drift == whole.drift
+    ingest(data_in(folder, DAYS[-1], tickers=("T7",)))
+    assert monitor(data_in(folder, DAYS[-1], tickers=("T7",)), TRAINING).drift == whole.drift
 
 
 def test_the_same_day_again_adds_nothing(served: Served) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from contextlib import suppress
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from storage.prices import PriceTable
 from storage.records import PipelineResult
 from storage.store import Store, open_store
 from tasks.history import history_of
-from tasks.move_champion import promote
+from tasks.move_champion import AlreadyChampion, promote
 from tasks.page import page
 from tasks.plots import SHOWN_SESSIONS
 from tasks.report import forecast_rows, score_rows
@@ -329,7 +330,8 @@ def test_a_champion_without_earnings_is_scored_on_inputs_of_its_own(tmp_path: Pa
     without = TRAINING.model_copy(update={"settings": {**QUICK, "use_earnings": False}})
     first = scored(pipeline(data, without).reports[0])
     assert "Announced earnings were not used: use_earnings is false." in first.words
-    promote(root_of(data.store, data.source), "volume", 1, "for the test: it does not beat har")
+    with suppress(AlreadyChampion):  # as good as har: whether it passes hangs by a thread
+        promote(root_of(data.store, data.source), "volume", 1, "for the test: it does not beat har")
     second = retrain(data, TRAINING)
     assert second.scores["champion"] == pytest.approx(first.scores["volcast"])
     assert isinstance(forecasts_of(forecast(data, TRAINING)), pd.DataFrame)

@@ -19,9 +19,10 @@ from itertools import groupby
 import obstore
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
+from obstore.exceptions import BaseError
 
 from storage.artifacts import ArtifactStore
-from storage.errors import Corrupt, first_line
+from storage.errors import Corrupt, StoreNotWritable, first_line
 from storage.keys import blob_key
 from storage.prices import TABLE as PRICE_TABLE
 from storage.prices import PriceTable
@@ -54,15 +55,18 @@ def find_garbage(store: Store, *, keep_versions: int, now: datetime | None = Non
 
 
 def remove(store: Store, garbage: dict[str, int]) -> None:
-    """Take it away."""
+    """Take it away. Raises StoreNotWritable, and what `find_garbage` does."""
     blobs = [key for key in garbage if key.startswith("blobs/")]
-    others = [key for key in garbage if key not in blobs]
-    if others:
-        obstore.delete(store.objects, others)
-    for key in blobs:
-        with suppress(FileNotFoundError):  # another gc was faster
-            obstore.rename(store.objects, key, f"{TRASH}/{key}")
-    _empty_trash(store)
+    others = [key for key in garbage if not key.startswith("blobs/")]
+    try:
+        if others:
+            obstore.delete(store.objects, others)
+        for key in blobs:
+            with suppress(FileNotFoundError):  # another gc was faster
+                obstore.rename(store.objects, key, f"{TRASH}/{key}")
+        _empty_trash(store)
+    except (OSError, BaseError) as error:
+        raise StoreNotWritable(f"{store.url}: not all could be removed: {first_line(error)}. Try again.") from error
 
 
 def _empty_trash(store: Store) -> None:

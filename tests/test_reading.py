@@ -85,6 +85,12 @@ def test_gc_makes_room_on_a_full_disk(watched: Path, tmp_path: Path) -> None:
     assert line.startswith("gc ran: Removed 1 files")
 
 
+def test_gc_on_a_read_only_mount_says_that_nothing_can_be_removed(watched: Path, tmp_path: Path) -> None:
+    (line,) = look(watched, tmp_path, READ_ONLY, "gc")
+    assert line.startswith("gc failed: StoreNotWritable(")
+    assert "Read-only file system" in line
+
+
 def test_a_look_at_a_mistyped_store_says_so_and_makes_nothing(
     prefect_api: Server, volcast: Volcast, tmp_path: Path
 ) -> None:

@@ -15,7 +15,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ from pydantic import SecretStr
 
 from flows.lifeline import STOP_SECONDS
 from flows.lost_runs import command_tag, find_lost, settle
-from flows.processes import end, is_running, kept_in, start, wait_for_end
+from flows.processes import Process, end, kept_in, own_process, start, wait_for_end
 from flows.server_options import LOOPBACK, ServerError, ServerOptions, require_database
 
 START_SECONDS = 120  # 15 s on two idle cores; a busy machine takes several times that
@@ -154,9 +154,9 @@ def alone_in(folder: Path) -> Iterator[Path]:
     lock = FileLock(folder / "server.lock")
     try:
         with lock.acquire(timeout=5):
-            left = wait_for_end([pid for pid, run in kept_in(folder).items() if run is None], seconds=LEFT_SECONDS)
-            if left:
-                ids = " ".join(map(str, left))
+            kept = [process for process, run in kept_in(folder).items() if run is None]
+            if left := wait_for_end(kept, seconds=LEFT_SECONDS):
+                ids = " ".join(str(process.pid) for process in left)
                 raise ServerError(
                     f"Processes that a killed volcast left in {folder} do not end. End them: kill -9 {ids}"
                 )
@@ -192,7 +192,7 @@ def announce(server: Server) -> None:
     path = home() / "server.json"
     path.unlink(missing_ok=True)  # one that a killed command left may be open to others
     path.touch(mode=0o600)
-    path.write_text(json.dumps({"api_url": server.api_url, "auth": server.auth, "pid": os.getpid()}))
+    path.write_text(json.dumps({"api_url": server.api_url, "auth": server.auth, "process": asdict(own_process())}))
 
 
 def withdraw() -> None:
@@ -216,9 +216,10 @@ def _kept_up() -> Server | None:
     """The server that `volcast up` keeps in this folder, if it does and it answers."""
     try:
         kept = json.loads((home() / "server.json").read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
+        is_there = Process(**kept["process"]).is_running
+    except (FileNotFoundError, json.JSONDecodeError, KeyError):  # the last for one of release 0.1.0
         return None
-    answers = is_running(kept["pid"]) and _healthy(kept["api_url"])
+    answers = is_there and _healthy(kept["api_url"])
     return Server(kept["api_url"], auth=kept["auth"]) if answers else None
 
 

@@ -107,7 +107,7 @@ def _worker(client: SyncPrefectClient, environment: Mapping[str, str]) -> Iterat
         yield worker
     finally:
         worker.end()
-        end_all([pid for pid, flow_run in kept_in(home()).items() if flow_run])
+        end_all([process for process, flow_run in kept_in(home()).items() if flow_run])
         with suppress(httpx.HTTPError), temporary_settings(ONE_TRY):  # the server may be what died
             settle(client, find_lost(client))
 

@@ -7,7 +7,8 @@ from prefect import flow, task
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from flows.server import Server, ServerError, free_port, own_server, prefect_server
+from flows.processes import own_process
+from flows.server import Server, ServerError, announce, free_port, own_server, prefect_server, present_server
 
 
 def test_a_taken_port_is_left_alone() -> None:
@@ -39,6 +40,20 @@ def test_a_configured_server_that_does_not_answer_is_named_with_what_to_do() -> 
         prefect_server(),
     ):
         pass
+
+
+def test_an_address_left_by_a_killed_command_is_not_used_when_its_process_id_is_taken_again(
+    prefect_api: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VOLCAST_HOME", str(tmp_path))
+    with temporary_settings(restore_defaults={PREFECT_API_URL}):
+        announce(prefect_api)
+        with present_server() as server:
+            assert server is not None
+        left = tmp_path / "server.json"
+        left.write_text(left.read_text().replace(own_process().start, "another"))
+        with present_server() as server:
+            assert server is None
 
 
 def test_a_second_server_of_one_folder_is_refused_with_what_to_do(prefect_api: Server) -> None:

@@ -1,10 +1,11 @@
 """Bring a Prefect server to what prefect.yaml says.
 
 1. each deployment of the file that differs from the server's: created or replaced, its schedules with it
-2. deployments with the tag volcast that the file has no more (a renamed one is such a one): deleted
-3. the triggers of the file and the alerts, as automations, by name (flows/automations.py)
+2. the triggers of the file and the alerts, as automations (flows/automations.py)
+3. the store's deployments that the file has no more (a renamed one is such a one): deleted
 
-Twice in a row changes nothing.
+What belongs to a store carries its label in name and tag; other stores on the server are left alone. Twice in a row
+changes nothing.
 """
 
 import inspect
@@ -19,7 +20,7 @@ import yaml
 from prefect.cli.deploy._models import DeploymentConfig
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import DeploymentScheduleCreate
-from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterTags
+from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterName, DeploymentFilterTags
 from prefect.client.schemas.objects import ConcurrencyOptions
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.schedules import CronSchedule
@@ -29,13 +30,12 @@ from prefect.flows import Flow, load_flow_from_entrypoint
 from prefect.utilities.callables import parameter_schema
 from pydantic import TypeAdapter
 
-from flows.automations import alerts, sync_automations
+from flows.automations import TAG, alerts, deployment_name, store_label, store_tag, sync_automations
 from flows.server import ServerError
 from storage.store import open_store
 from tasks.plan_ingest import root_of
 
 PROJECT_FILE = Path(__file__).parents[1] / "prefect.yaml"
-TAG = "volcast"
 TRIGGER: TypeAdapter[Any] = TypeAdapter(DeploymentTriggerTypes)
 
 
@@ -43,6 +43,7 @@ TRIGGER: TypeAdapter[Any] = TypeAdapter(DeploymentTriggerTypes)
 class Deployed:
     """What a deploy changed, by name."""
 
+    tag: str  # of all that belongs to the store
     applied: tuple[str, ...]
     removed: tuple[str, ...]
     automations: tuple[str, ...]  # made, changed or deleted
@@ -64,49 +65,68 @@ def deploy(environment: Mapping[str, str], *, file: Path = PROJECT_FILE) -> Depl
     entries = _filled(yaml.safe_load(file.read_text()), known)["deployments"]
     configs = [DeploymentConfig.model_validate(entry) for entry in entries]
     with get_client(sync_client=True) as client:
-        tagged = DeploymentFilter(tags=DeploymentFilterTags(all_=[TAG]))
-        present = client.read_deployments(deployment_filter=tagged, limit=200)
-        done = {str(config.name): _apply(client, config, present) for config in configs}
+        earlier = _of_0_1_0(client, [str(config.name) for config in configs], known)
+        present = [*_deployments(client, tags=[store_tag(root)]), *earlier]
+        done = {str(config.name): _apply(client, config, root, present) for config in configs}
         kept = {identity for identity, _ in done.values()}
+        starts = [each for config in configs for each in _starts(config, done[str(config.name)][0], root)]
+        told = alerts(client, environment.get("VOLCAST_ALERT_WEBHOOK"), root)
+        automations = sync_automations(client, [*starts, *told], root, adopt=bool(earlier))
         removed = [deployment for deployment in present if deployment.id not in kept]
         for deployment in removed:
             client.delete_deployment(deployment.id)
-        starts = [automation for config in configs for automation in _starts(config, done[str(config.name)][0])]
-        told = alerts(client, environment.get("VOLCAST_ALERT_WEBHOOK"), root)
-        automations = sync_automations(client, [*starts, *told])
     applied = tuple(name for name, (_, changed) in done.items() if changed)
-    return Deployed(applied, tuple(deployment.name for deployment in removed), automations)
+    return Deployed(store_tag(root), applied, tuple(deployment.name for deployment in removed), automations)
 
 
-def _apply(client: SyncPrefectClient, config: DeploymentConfig, present: list[DeploymentResponse]) -> tuple[UUID, bool]:
+def _deployments(
+    client: SyncPrefectClient, *, tags: list[str], names: list[str] | None = None
+) -> list[DeploymentResponse]:
+    name = DeploymentFilterName(any_=names) if names else None
+    wanted = DeploymentFilter(tags=DeploymentFilterTags(all_=tags), name=name)
+    return client.read_deployments(deployment_filter=wanted, limit=200)
+
+
+def _of_0_1_0(client: SyncPrefectClient, names: list[str], environment: Mapping[str, str]) -> list[DeploymentResponse]:
+    """What release 0.1.0, which knew one store a server, deployed for this store; drop with its last user."""
+    found = _deployments(client, tags=[TAG], names=names)
+    data = [each.parameters["data"] for each in found if "data" in each.parameters]
+    roots = {root_of(each.get("store", ""), each.get("source", "")) for each in data}
+    return found if root_of(environment["VOLCAST_STORE"], environment["VOLCAST_SOURCE"]) in roots else []
+
+
+def _apply(
+    client: SyncPrefectClient, config: DeploymentConfig, root: str, present: list[DeploymentResponse]
+) -> tuple[UUID, bool]:
     """The deployment's id, and whether it had to be changed."""
     loaded: Flow[Any, Any] = load_flow_from_entrypoint(str(config.entrypoint))
     flow_id = client.create_flow_from_name(loaded.name)
-    wanted = _wanted(config, loaded)
+    wanted = _wanted(config, loaded, root)
     for deployment in present:
-        if (deployment.flow_id, deployment.name) == (flow_id, config.name) and _is_as(deployment, wanted):
+        if (deployment.flow_id, deployment.name) == (flow_id, wanted["name"]) and _is_as(deployment, wanted):
             return deployment.id, False
     return client.create_deployment(flow_id=flow_id, **wanted), True
 
 
-def _starts(config: DeploymentConfig, deployment_id: UUID) -> list[AutomationCore]:
+def _starts(config: DeploymentConfig, deployment_id: UUID, root: str) -> list[AutomationCore]:
     """The triggers of a deployment, which start it, as automations."""
     automations = []
     for entry in config.triggers or []:
         trigger = TRIGGER.validate_python(entry)
         trigger.set_deployment_id(deployment_id)
-        automations.append(trigger.as_automation().model_copy(update={"tags": [TAG]}))
+        own = {"name": f"{trigger.name} ({store_label(root)})", "tags": [TAG, store_tag(root)]}
+        automations.append(trigger.as_automation().model_copy(update=own))
     return automations
 
 
-def _wanted(config: DeploymentConfig, loaded: Flow[Any, Any]) -> dict[str, Any]:
+def _wanted(config: DeploymentConfig, loaded: Flow[Any, Any], root: str) -> dict[str, Any]:
     limit: Any = config.concurrency_limit
     schedules: list[Any] = config.schedules or []
     return {
-        "name": config.name,
+        "name": deployment_name(str(config.name), root),
         "description": inspect.cleandoc(loaded.description or "").split("\n\nArgs:")[0],
         "entrypoint": config.entrypoint,
-        "tags": sorted(config.tags or []),
+        "tags": sorted([*(config.tags or []), store_tag(root)]),
         "parameters": config.parameters,
         "parameter_openapi_schema": parameter_schema(loaded).model_dump_for_openapi(),
         "enforce_parameter_schema": True,

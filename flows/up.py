@@ -27,7 +27,7 @@ from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 from rich.console import Console
 from rich.markup import escape
 
-from flows.deploy import PROJECT_FILE, TAG, Deployed, deploy
+from flows.deploy import PROJECT_FILE, Deployed, deploy
 from flows.kept_worker import POOL, KeptWorker
 from flows.lost_runs import WORDS, WORKER, find_lost, settle
 from flows.processes import end_all, kept_in
@@ -68,7 +68,7 @@ def stay_up(console: Console, data: DataSettings, options: ServerOptions, began:
             worker.wait_until_online(client)
             console.print(f"Server: {server.api_url} answers, on {_where(server, options)}", markup=False)
             console.print(f"Worker: {WORKER} is online, in the work pool {POOL}")
-            console.print(f"Deployments: {_deployments(client)}; {_changed(deployed)}")
+            console.print(f"Deployments: {_deployments(client, deployed.tag)}; {_changed(deployed)}")
             console.print(f"Prices of {data.source}, kept in {data.store}; logs in {home()}. Ctrl-C ends it all.")
             seconds = time.monotonic() - began
             console.print(f"Status, forecasts and scorecards: {server.ui_url}/artifacts")  # not in the UI's own menu
@@ -165,8 +165,8 @@ def _where(server: Server, options: ServerOptions) -> str:
     return f"{options.database_words}{protected}"
 
 
-def _deployments(client: SyncPrefectClient) -> str:
-    tagged = DeploymentFilter(tags=DeploymentFilterTags(all_=[TAG]))
+def _deployments(client: SyncPrefectClient, tag: str) -> str:
+    tagged = DeploymentFilter(tags=DeploymentFilterTags(all_=[tag]))
     found = client.read_deployments(deployment_filter=tagged, limit=200)
     active = sum(schedule.active for deployment in found for schedule in deployment.schedules)
     return f"{len(found)} with {active} schedules"

@@ -10,16 +10,19 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+from rich.console import Console
 
 from flows.lifeline import STOP_SECONDS
 
 PROC = Path("/proc")  # Linux has it; elsewhere nothing is found
 BOOT_ID = PROC / "sys/kernel/random/boot_id"
 STATE, START_TIME = 0, 19  # places in /proc/<id>/stat after the command's name (proc(5): fields 3 and 22)
+SAY_SECONDS = 15  # of waiting before it is said, and again; a server takes so long on two idle cores
 KEPT_IN = "VOLCAST_KEPT_IN"  # names the folder in the environment of server, worker and flow runs
 FLOW_RUN = "PREFECT__FLOW_RUN_ID"  # names the run in the environment of a flow run's process
 
@@ -103,6 +106,21 @@ def wait_for_end(processes: Iterable[Process], *, seconds: float = STOP_SECONDS)
             break
         time.sleep(0.1)
     return left
+
+
+def wait_while_alive(is_alive: Callable[[], bool], is_ready: Callable[[], bool], *, what: str) -> bool:
+    """Wait, as long as it is alive, until it is ready, and say that one waits; gives whether it became ready."""
+    began = said = time.monotonic()
+    while not is_ready():
+        if not is_alive():
+            return False
+        if (now := time.monotonic()) - said >= SAY_SECONDS:
+            said = now
+            Console(stderr=True, highlight=False, soft_wrap=True).print(
+                f"Waiting for {what} since {now - began:.0f} s …"
+            )
+        time.sleep(0.1)
+    return True
 
 
 def environments() -> Iterator[tuple[Process, dict[str, str]]]:

@@ -40,6 +40,7 @@ from flows.server import (
     announce,
     configured_server,
     home,
+    named_errors,
     own_server,
     prefect_server,
     require_answer,
@@ -57,6 +58,7 @@ def stay_up(console: Console, data: DataSettings, options: ServerOptions, began:
     """Everything up until the process is interrupted. Raises ServerError."""
     with (
         _server(options) as server,
+        named_errors(server),
         temporary_settings(server.client_settings()),
         get_client(sync_client=True) as client,
     ):

@@ -13,6 +13,7 @@ from rich.console import Console
 from flows import summary
 from flows.backtest import backtest as backtest_flow
 from flows.daily import daily as daily_flow
+from flows.deploy import Served
 from flows.forecast import forecast as forecast_flow
 from flows.ingest import ingest as ingest_flow
 from flows.monitor import monitor as monitor_flow
@@ -37,7 +38,15 @@ from tasks.page import FORMATS as PAGE_FORMATS
 from tasks.page import page
 from tasks.parts import SomeModelsFailed
 from tasks.plan_ingest import last_session, root_of
-from tasks.preflight import STORED, check, check_backtest, stored_parts, stored_source
+from tasks.preflight import (
+    STORED,
+    check,
+    check_backtest,
+    stored_parts,
+    stored_source,
+    usual_events,
+    usual_source,
+)
 from tasks.settings import BacktestSettings, DataSettings, RetrainSettings, TrainingSettings, WatchSettings
 from tasks.sources.protocol import SourceError, UnknownSource
 from tasks.upkeep import collect_garbage, find_faults
@@ -50,19 +59,21 @@ console = Console(highlight=False, soft_wrap=True)
 
 
 def data_settings(
-    source: str, tickers: str, store: str, as_of: datetime | None, events: str | None = None
+    source: str | None, tickers: str, store: str, as_of: datetime | None, events: str | None = None
 ) -> DataSettings:
-    """The settings of a command that brings prices in."""
-    wanted = tuple(dict.fromkeys(ticker.strip().upper() for ticker in tickers.split(",") if ticker.strip()))
-    until = as_of.date() if as_of else None
-    return DataSettings(source=source, events=events, tickers=wanted, store=store, as_of=until)
+    """The settings of a command that brings prices in; from where the store's came before, unless told otherwise."""
+    data = _data_settings(source or usual_source(store), tickers, store, as_of, events)
+    data = data if data.events else data.model_copy(update={"events": usual_events(data)})
+    if source is None:
+        summary.show_usual_source(console, data)
+    return data
 
 
 def stored_data_settings(source: str | None, tickers: str, store: str, as_of: datetime | None) -> DataSettings:
     """The settings of a command that works on stored prices: simulated ones on request, or where no real ones are."""
     if source is None:
-        return data_settings(stored_source(store), tickers, store, as_of)
-    return data_settings(source if source.startswith("simulated") else STORED, tickers, store, as_of)
+        return _data_settings(stored_source(store), tickers, store, as_of)
+    return _data_settings(source if source.startswith("simulated") else STORED, tickers, store, as_of)
 
 
 def training_settings(recipe: str, sessions: str = "253", **settings: Any) -> TrainingSettings:
@@ -202,17 +213,20 @@ def backtest(data: DataSettings, request: BacktestSettings) -> None:
     summary.show_server(console, server)
 
 
-def up(data: DataSettings, options: ServerOptions, began: float) -> None:
+def up(data: DataSettings, training: TrainingSettings, options: ServerOptions, began: float) -> None:
     """Server, worker and deployments, until Ctrl-C; `began` is when the command did, on the monotonic clock."""
-    check(data)
+    check(data, training)
+    require_ahead(training)
     _quiet()
-    stay_up(console, data, options, began)
+    stay_up(console, Served(data, training), options, began)
 
 
-def deploy(data: DataSettings, pool: str, image: str | None) -> None:
+def deploy(data: DataSettings, training: TrainingSettings, pool: str, image: str | None) -> None:
     """prefect.yaml and the alerts, onto a server that is up."""
+    training.make()
+    require_ahead(training)
     _quiet()
-    deploy_to(console, data, pool=pool, image=image)
+    deploy_to(console, Served(data, training), pool=pool, image=image)
 
 
 def list_models(data: DataSettings) -> None:
@@ -259,6 +273,14 @@ def gc(store: str, keep_versions: int, dry_run: bool) -> None:
         console.print(url, markup=False)
     done = "Would remove" if dry_run else "Removed"
     console.print(f"{done} {len(garbage):,} files, {sum(garbage.values()) / 1e6:,.1f} MB.")
+
+
+def _data_settings(
+    source: str, tickers: str, store: str, as_of: datetime | None, events: str | None = None
+) -> DataSettings:
+    wanted = tuple(dict.fromkeys(ticker.strip().upper() for ticker in tickers.split(",") if ticker.strip()))
+    until = as_of.date() if as_of else None
+    return DataSettings(source=source, events=events, tickers=wanted, store=store, as_of=until)
 
 
 def _tell_move(root: str, entry: AliasEntry) -> None:

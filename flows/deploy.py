@@ -32,11 +32,61 @@ from pydantic import TypeAdapter
 
 from flows.automations import TAG, alerts, deployment_name, store_label, store_tag, sync_automations
 from flows.server import ServerError
+from models.words import listed
 from storage.store import open_store
-from tasks.plan_ingest import root_of
+from tasks.plan_ingest import root_of, whole_path, whole_spec
+from tasks.settings import DataSettings, TrainingSettings
 
 PROJECT_FILE = Path(__file__).parents[1] / "prefect.yaml"
 TRIGGER: TypeAdapter[Any] = TypeAdapter(DeploymentTriggerTypes)
+
+
+@dataclass(frozen=True)
+class Served:
+    """What the deployments work on, and by which model."""
+
+    data: DataSettings
+    training: TrainingSettings
+
+    def __post_init__(self) -> None:
+        """Paths and announcements in full: a worker runs in another folder, and knows of no defaults."""
+        whole = {
+            "source": whole_spec(self.data.source),
+            "events": whole_spec(self.data.event_source),
+            "store": whole_path(self.data.store),
+        }
+        object.__setattr__(self, "data", self.data.model_copy(update=whole))
+
+    @property
+    def root(self) -> str:
+        """The root of the store that they work on."""
+        return root_of(self.data.store, self.data.source)
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """What prefect.yaml puts where it says so."""
+        own = self.training.model_dump(mode="json", exclude_defaults=True)
+        settings = {name: own[name] for name in ("cell",) if name in own} | own.get("settings", {})
+        tested = {name: own[name] for name in ("seed", "device") if name in own}
+        return {
+            "VOLCAST_SOURCE": self.data.source,
+            "VOLCAST_STORE": self.data.store,
+            "VOLCAST_DATA": self.data.model_dump(mode="json", include={"source", "events", "tickers", "store"}),
+            "VOLCAST_TRAINING": own | {"recipe": self.training.recipe},
+            "VOLCAST_BACKTEST": tested | ({"settings": settings} if settings else {}),
+        }
+
+    @property
+    def words(self) -> str:
+        """Two lines for people."""
+        data, given = self.data, self.training.model_dump(mode="json", exclude_defaults=True)
+        settings = {name: value for name, value in given.items() if name not in ("recipe", "settings")}
+        chosen = [f"{name}={value}" for name, value in (settings | given.get("settings", {})).items()]
+        return (
+            f"Prices of {data.source}, announcements of {data.event_source}, kept in {data.store}; "
+            f"tickers: {listed(data.tickers) or 'all that are stored'}\n"
+            f"Model: recipe {self.training.recipe}, {', '.join(chosen) or 'as it stands'}"
+        )
 
 
 @dataclass(frozen=True)
@@ -56,16 +106,16 @@ class Deployed:
         return "; ".join(changed) or "nothing to change"
 
 
-def deploy(environment: Mapping[str, str], *, file: Path = PROJECT_FILE) -> Deployed:
-    """Apply the file, with {{ $NAME }} from `environment`, to the configured server. Raises ServerError."""
+def deploy(served: Served, environment: Mapping[str, str], *, file: Path = PROJECT_FILE) -> Deployed:
+    """Apply the file, with {{ $NAME }} from both, to the configured server. Raises ServerError."""
     if not file.is_file():
         raise ServerError(f"{file} is not there. Deployments need a checkout of the project.")
-    root = open_store(root_of(environment["VOLCAST_STORE"], environment["VOLCAST_SOURCE"])).url
-    known = {**environment, "VOLCAST_ROOT": root}
+    root = open_store(served.root).url
+    known = {**environment, **served.parameters, "VOLCAST_ROOT": root}
     entries = _filled(yaml.safe_load(file.read_text()), known)["deployments"]
     configs = [DeploymentConfig.model_validate(entry) for entry in entries]
     with get_client(sync_client=True) as client:
-        earlier = _of_0_1_0(client, [str(config.name) for config in configs], known)
+        earlier = _of_0_1_0(client, [str(config.name) for config in configs], served.root)
         present = [*_deployments(client, tags=[store_tag(root)]), *earlier]
         done = {str(config.name): _apply(client, config, root, present) for config in configs}
         kept = {identity for identity, _ in done.values()}
@@ -87,12 +137,12 @@ def _deployments(
     return client.read_deployments(deployment_filter=wanted, limit=200)
 
 
-def _of_0_1_0(client: SyncPrefectClient, names: list[str], environment: Mapping[str, str]) -> list[DeploymentResponse]:
+def _of_0_1_0(client: SyncPrefectClient, names: list[str], root: str) -> list[DeploymentResponse]:
     """What release 0.1.0, which knew one store a server, deployed for this store; drop with its last user."""
     found = _deployments(client, tags=[TAG], names=names)
     data = [each.parameters["data"] for each in found if "data" in each.parameters]
     roots = {root_of(each.get("store", ""), each.get("source", "")) for each in data}
-    return found if root_of(environment["VOLCAST_STORE"], environment["VOLCAST_SOURCE"]) in roots else []
+    return found if root in roots else []
 
 
 def _apply(
@@ -156,7 +206,7 @@ def _is_as(deployment: DeploymentResponse, wanted: Mapping[str, Any]) -> bool:
     return True
 
 
-def _filled(value: Any, environment: Mapping[str, str]) -> Any:
+def _filled(value: Any, environment: Mapping[str, Any]) -> Any:
     """The document with each `{{ $NAME }}` replaced; an entry whose variable is not set goes."""
     if isinstance(value, dict):
         filled = {key: _filled(each, environment) for key, each in value.items()}

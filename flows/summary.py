@@ -30,8 +30,10 @@ from storage.records import (
 from storage.store import open_store
 from tasks.count_prices import count_rows
 from tasks.history import History, history_of
+from tasks.plan_ingest import last_ingest, root_of
 from tasks.publish_status import drift_rows, lines, skill_rows
 from tasks.report import forecast_rows, score_rows
+from tasks.settings import DataSettings
 from tasks.stored import CHAMPION
 
 SIMULATED = "[bold yellow]Simulated data[/] from volcast's own simulated exchange, not from a market."
@@ -64,6 +66,16 @@ def show_prices(console: Console, snapshot: Snapshot) -> None:
         if row.ticker not in snapshot.tickers:
             console.print(f"          [bold yellow]left out[/] {escape(row.ticker)}: {escape(row.outcome)}")
     show_announcements(console, snapshot.announcements)
+
+
+def show_usual_source(console: Console, data: DataSettings) -> None:
+    """Where an ingest's prices come from that did not say it."""
+    known = last_ingest(root_of(data.store, data.source)) is not None
+    why = "as they last did" if known else "the store is empty" if data.source == "simulated" else "what it holds"
+    told = (
+        f"{data.source}, announcements of {data.event_source}, for {nice_path(data.store)}: {why}; another by --source"
+    )
+    console.print(f"[bold]Source[/]    {escape(told)}")
 
 
 def show_announcements(console: Console, announcements: Announcements | None) -> None:

@@ -2,7 +2,10 @@
 
 import re
 from contextlib import suppress
+from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
 
 from prefect import get_run_logger, task
 from prefect.client.orchestration import get_client
@@ -12,14 +15,27 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 from models.errors import NotASession
 from models.sessions import last_closed_session, last_session_on_or_before
+from storage.artifacts import ArtifactStore, Draft
+from storage.prices import PriceTable
 from storage.rows import bucket_of
 from storage.store import open_store
+from tasks.provenance import provenance
 from tasks.settings import DataSettings
-from tasks.sources.protocol import Pace, UnknownSource
+from tasks.sources.protocol import Pace, PriceSource, UnknownSource
 from tasks.sources.registry import open_event_source, open_source
 
 EACH_ALONE = 20  # tickers; one task run a ticker is for a handful of them, else it is one a bucket
+LAST_INGEST = "ingest"  # kind of the artifact that says where prices came from
 SIMULATED_FOLDER = "simulated-"  # and the exchange's seed and shift: what is simulated shares no table with real prices
+
+
+@dataclass(frozen=True)
+class LastIngest:
+    """Where the prices of a store last came from, and their announcements; a file by its whole path."""
+
+    source: str
+    events: str
+    events_known_as: str  # the source's name in the table of events, which stays however its path is written
 
 
 class Batch(BaseModel):
@@ -47,6 +63,7 @@ class IngestPlan(BaseModel):
     root: str
     source: str
     events: str  # the source of announcements
+    events_known_as: str
     simulated: bool
     last_session: date
     batches: tuple[Batch, ...]
@@ -71,11 +88,12 @@ def plan_ingest(data: DataSettings) -> IngestPlan:
     source = open_source(data.source)
     require_event_source(data)
     root = open_store(root_of(data.store, data.source)).url
-    tickers = tuple(dict.fromkeys(ticker.upper() for ticker in data.tickers)) or tuple(source.tickers())
+    tickers = tuple(dict.fromkeys(ticker.upper() for ticker in data.tickers)) or _usual_tickers(source, root)
     plan = IngestPlan(
         root=root,
         source=source.spec,
         events=data.event_source,
+        events_known_as=_known_as(data.event_source, root),
         simulated=source.simulated,
         last_session=last_session(data.as_of, data.now),
         batches=_batches(tickers),
@@ -90,6 +108,46 @@ def plan_ingest(data: DataSettings) -> IngestPlan:
         "%s: %d tickers, sessions up to %s, into %s", plan.source, len(tickers), plan.last_session, root
     )
     return plan
+
+
+def record_sources(plan: IngestPlan) -> None:
+    """Keep where this ingest's prices came from, for those that do not say it anew."""
+    facts = asdict(LastIngest(whole_spec(plan.source), whole_spec(plan.events), plan.events_known_as))
+    draft = Draft(kind=LAST_INGEST, name="prices", files={}, facts=facts, provenance=provenance(source=plan.source))
+    ArtifactStore(open_store(plan.root)).put(draft)
+
+
+def last_ingest(root: str) -> LastIngest | None:
+    """Where the prices at a root came from; None before the first ingest, and after one by release 0.1.0."""
+    newest = ArtifactStore(open_store(root)).newest(LAST_INGEST, "prices")
+    facts: Any = newest.facts if newest else None
+    return LastIngest(**facts) if facts else None
+
+
+def whole_path(path_or_url: str) -> str:
+    """A path that means the same in whatever folder a run is; a URL as it is."""
+    return path_or_url if "://" in path_or_url else str(Path(path_or_url).expanduser().resolve())
+
+
+def whole_spec(spec: str) -> str:
+    """The spec of a source, with the whole path of its file."""
+    kind, _, location = spec.partition(":")
+    return f"files:{whole_path(location)}" if kind == "files" else spec
+
+
+def _known_as(events: str, root: str) -> str:
+    source, last = open_event_source(events), last_ingest(root)
+    if last is not None and last.events == whole_spec(events):
+        return last.events_known_as
+    return source.spec if source else "none"
+
+
+def _usual_tickers(source: PriceSource, root: str) -> tuple[str, ...]:
+    """Of an ingest that names none: all that the source names, or all that came of one that has no list of its own."""
+    named, last = tuple(source.tickers()), last_ingest(root)
+    if not source.incremental or len(named) > 1 or last is None or last.source != source.spec:
+        return named
+    return tuple(PriceTable(open_store(root)).tickers())
 
 
 def require_event_source(data: DataSettings) -> None:

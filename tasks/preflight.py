@@ -8,7 +8,14 @@ from storage.errors import NotStored
 from storage.prices import PriceTable
 from storage.store import open_store
 from tasks.export import check_out
-from tasks.plan_ingest import SIMULATED_FOLDER, last_session, require_event_source, root_of
+from tasks.plan_ingest import (
+    SIMULATED_FOLDER,
+    last_ingest,
+    last_session,
+    require_event_source,
+    root_of,
+    whole_spec,
+)
 from tasks.settings import BacktestSettings, DataSettings, TrainingSettings
 from tasks.sources.registry import open_source
 
@@ -48,14 +55,41 @@ def stored_parts(data: DataSettings, training: TrainingSettings) -> list[DataSet
 
 def stored_source(store_url: str) -> str:
     """Whose prices the store holds: real ones before simulated. Raises NotStored for none, or several exchanges."""
+    held = _held(store_url)
+    if not held:
+        raise NotStored(f"{store_url} holds no prices. Bring some with: volcast ingest --source … --store {store_url}")
+    if len(held) > 1:
+        specs = ", ".join(held)
+        raise NotStored(f"{store_url} holds several simulated exchanges; say which by --source: {specs}.")
+    return held[0]
+
+
+def usual_source(store_url: str) -> str:
+    """The source of an ingest that names none: the last one's; simulated for an empty store. Raises NotStored."""
+    if not _held(store_url):
+        return "simulated"
+    held = stored_source(store_url)
+    if last := last_ingest(root_of(store_url, held)):
+        return last.source
+    if held == STORED:
+        raise NotStored(
+            f"{store_url} does not know where its prices came from: release 0.1.0 did not keep it. Say it "
+            "once: --source yahoo, or --source files:…"
+        )
+    return held
+
+
+def usual_events(data: DataSettings) -> str | None:
+    """The source of announcements of an ingest that names none: the last one's, where the prices' source is its own."""
+    last = last_ingest(root_of(data.store, data.source))
+    return last.events if last and last.source == whole_spec(open_source(data.source).spec) else None
+
+
+def _held(store_url: str) -> list[str]:
+    """The sources whose prices are stored: `stored` for real ones, else a spec for each simulated exchange."""
     store = open_store(store_url)
     if PriceTable(store).version() is not None:
-        return STORED
+        return [STORED]
     folders = [prefix.rsplit("/", 1)[-1] for prefix in store.objects.list_with_delimiter()["common_prefixes"]]
     simulated = sorted(folder for folder in folders if folder.startswith(SIMULATED_FOLDER))
-    if not simulated:
-        raise NotStored(f"{store.url} holds no prices. Bring some with: volcast ingest --source … --store {store_url}")
-    if len(simulated) > 1:
-        specs = ", ".join(folder.replace(SIMULATED_FOLDER, "simulated:") for folder in simulated)
-        raise NotStored(f"{store.url} holds several simulated exchanges; say which by --source: {specs}.")
-    return simulated[0].replace(SIMULATED_FOLDER, "simulated:")
+    return [name.replace(SIMULATED_FOLDER, "simulated:").replace("-shift-", "?shift=") for name in simulated]

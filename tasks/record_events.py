@@ -50,7 +50,7 @@ def record_events(plan: IngestPlan) -> Announcements | None:
         raise SourceBusy(failed)
     as_of, asked = plan.last_session, [answer.ticker for answer in answers if answer.outcome in ANSWERED]
     events = known_events(answers, as_of=as_of, is_now=as_of == last_session(None))
-    changes = table.record(events, as_of=as_of, source=source.spec, asked=asked)
+    changes = table.record(events, as_of=as_of, source=plan.events_known_as, asked=asked)
     recorded = _recorded(plan, table.known(plan.tickers, as_of=as_of), changes, failed)
     log.info(recorded.words)
     if failed:

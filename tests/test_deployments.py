@@ -20,14 +20,21 @@ from prefect.events.schemas.deployment_triggers import DeploymentEventTrigger
 from prefect.flows import load_flow_from_entrypoint
 from prefect.utilities.callables import parameter_schema
 from prefect.utilities.schema_tools import validate
+from test_cli import Volcast, volcast
 
 from flows.automations import PREFIX, alerts, sync_automations
-from flows.deploy import PROJECT_FILE, TRIGGER, _filled, deploy
+from flows.deploy import PROJECT_FILE, TRIGGER, Served, _filled, deploy
 from flows.server import Server
 from tasks.events import Event
+from tasks.settings import DataSettings, TrainingSettings
 
+__all__ = ["volcast"]  # the fixture
 ROOT = Path(__file__).parents[1]
 APPROVAL = {"VOLCAST_REQUIRE_APPROVAL": "true"}
+MANY_OPTIONS = Served(
+    DataSettings(source="yahoo", events="none", tickers=("SBUX",), store="s3://b"),
+    TrainingSettings(cell="gru", seed=3, device="cpu", settings={"steps": 20}),
+)
 ALLOWED_AT_TOP = {name.replace("_", "-") for name in PrefectYamlModel.model_fields} | {"definitions"}
 
 
@@ -82,7 +89,7 @@ def test_each_entry_point_is_a_module_path_of_a_flow_that_takes_the_parameters(d
     schema = parameter_schema(loaded).model_dump_for_openapi()
     given = [deployment["parameters"], *(each.get("parameters", {}) for each in deployment.get("triggers", []))]
     for parameters in given:
-        filled = _filled(parameters, {"VOLCAST_SOURCE": "yahoo", "VOLCAST_STORE": "s3://b", **APPROVAL})
+        filled = _filled(parameters, {**MANY_OPTIONS.parameters, **APPROVAL})
         validate(filled, schema, raise_on_error=True, ignore_required=True)
         assert set(filled) <= set(schema["properties"])
     assert loaded.description
@@ -125,24 +132,27 @@ def test_each_schedule_is_a_cron_with_a_time_zone_and_a_name_of_its_own() -> Non
     assert found["daily"][0]["cron"] == "30 17 * * 1-5"
 
 
-def environment(store: Path) -> dict[str, str]:
-    return {"VOLCAST_POOL": "volcast", "VOLCAST_SOURCE": "simulated", "VOLCAST_STORE": str(store)}
+POOL = {"VOLCAST_POOL": "volcast"}
+
+
+def served(store: Path) -> Served:
+    return Served(DataSettings(source="simulated", store=str(store)), TrainingSettings())
 
 
 def what_is_there(client: SyncPrefectClient) -> dict[str, tuple[UUID, object]]:
     """Deployments and automations by name: id, and of a deployment when it was last changed."""
-    automations = {each.name: (each.id, None) for each in client.read_automations()}
-    return automations | {each.name: (each.id, each.updated) for each in client.read_deployments()}
+    found: dict[str, tuple[UUID, object]] = {each.name: (each.id, None) for each in client.read_automations()}
+    return found | {each.name: (each.id, each.updated) for each in client.read_deployments()}
 
 
 def test_deploying_twice_changes_nothing_and_what_the_file_drops_goes(
     client: SyncPrefectClient, tmp_path: Path
 ) -> None:
-    first = deploy(environment(tmp_path))
+    first = deploy(served(tmp_path), POOL)
     assert set(first.applied) == {item["name"] for item in project()["deployments"]}
     assert len(first.automations) == 5 + 12
     before = what_is_there(client)
-    assert deploy(environment(tmp_path)).words == "nothing to change"
+    assert deploy(served(tmp_path), POOL).words == "nothing to change"
     assert what_is_there(client) == before
 
     shorter = yaml.safe_load(PROJECT_FILE.read_text())
@@ -150,7 +160,7 @@ def test_deploying_twice_changes_nothing_and_what_the_file_drops_goes(
     del shorter["deployments"][0]["schedules"]
     file = tmp_path / "prefect.yaml"
     file.write_text(yaml.safe_dump(shorter))
-    changed = deploy(environment(tmp_path), file=file)
+    changed = deploy(served(tmp_path), POOL, file=file)
     assert (changed.applied, [name.partition(".")[0] for name in changed.removed]) == (("daily",), ["forecast"])
     assert len(changed.automations) == 2  # that started forecast
     (daily,) = (item for item in client.read_deployments() if item.name.startswith("daily."))
@@ -160,9 +170,9 @@ def test_deploying_twice_changes_nothing_and_what_the_file_drops_goes(
 def test_stores_that_share_a_server_have_deployments_and_alerts_of_their_own(
     client: SyncPrefectClient, tmp_path: Path
 ) -> None:
-    deploy(environment(tmp_path / "one"))
+    deploy(served(tmp_path / "one"), POOL)
     of_one = what_is_there(client)
-    of_other = deploy(environment(tmp_path / "other"))
+    of_other = deploy(served(tmp_path / "other"), POOL)
     assert of_other.removed == ()
     both = what_is_there(client)
     assert len(both) == 2 * len(of_one)
@@ -173,9 +183,9 @@ def test_stores_that_share_a_server_have_deployments_and_alerts_of_their_own(
 
 
 def test_an_automation_is_changed_in_place(client: SyncPrefectClient, tmp_path: Path) -> None:
-    deploy(environment(tmp_path))
+    deploy(served(tmp_path), POOL)
     before = {each.name: each.id for each in client.read_automations()}
-    changed = deploy(environment(tmp_path) | {"VOLCAST_ALERT_WEBHOOK": "http://127.0.0.1:9/hook"})
+    changed = deploy(served(tmp_path), POOL | {"VOLCAST_ALERT_WEBHOOK": "http://127.0.0.1:9/hook"})
     assert len(changed.automations) == 12
     after = client.read_automations()
     assert {each.name: each.id for each in after} == before
@@ -209,5 +219,44 @@ def test_what_release_0_1_0_deployed_is_replaced_where_it_is_of_this_store(
     name = f"{PREFIX}alert run-late: a scheduled run has not started"
     alert = alerts(client, None, "file:///data")[0].model_copy(update={"name": name, "tags": ["volcast"]})
     client.create_automation(alert)
-    assert ("daily" in deploy(environment(tmp_path)).removed) == is_own
+    assert ("daily" in deploy(served(tmp_path), POOL).removed) == is_own
     assert {"daily", name} & set(what_is_there(client)) == (set() if is_own else {"daily", name})
+
+
+def test_what_deploy_is_given_reaches_every_deployment_and_is_shown(
+    client: SyncPrefectClient, volcast: Volcast, tmp_path: Path
+) -> None:
+    given = [
+        "--source",
+        "files:SBUX.csv",
+        "--events",
+        "files:earnings.csv",
+        "--tickers",
+        "sbux,aapl",
+        "--store",
+        "kept",
+    ]
+    model = ["--cell", "gru", "--seed", "3", "--set", "steps=20", "--set", "members=2"]
+    said = volcast("deploy", *given, *model)
+    assert said.code == 0, said.errors
+    files = {"source": f"files:{tmp_path}/SBUX.csv", "events": f"files:{tmp_path}/earnings.csv"}
+    data = {**files, "tickers": ["SBUX", "AAPL"], "store": f"{tmp_path}/kept"}
+    training = {"recipe": "volume", "cell": "gru", "seed": 3, "settings": {"steps": 20, "members": 2}}
+    found = {each.name.partition(".")[0]: each.parameters for each in client.read_deployments()}
+    takes_data = {"daily", "retrain", "forecast", "backtest", "ingest", "pipeline"}
+    assert {name: each["data"] for name, each in found.items() if "data" in each} == dict.fromkeys(takes_data, data)
+    takes_training = takes_data - {"backtest", "ingest"}
+    assert {name for name, each in found.items() if each.get("training") == training} == takes_training
+    assert found["backtest"]["request"] == {"seed": 3, "settings": {"cell": "gru", "steps": 20, "members": 2}}
+    assert found["promote"] == {"source": data["source"], "store": data["store"]}
+    for words in (*files.values(), "SBUX, AAPL", "recipe volume", "cell=gru, seed=3, steps=20, members=2"):
+        assert words in said.out
+
+
+def test_a_nowcast_and_a_setting_that_there_is_not_are_refused_before_anything_is_deployed(
+    client: SyncPrefectClient, volcast: Volcast
+) -> None:
+    for command in ("deploy", "up"):
+        assert "Recipe tutorial is a nowcast" in volcast(command, "--recipe", "tutorial").errors[0]
+        assert "has no setting stepz" in volcast(command, "--set", "stepz=20").errors[0]
+    assert client.read_deployments() == []

@@ -17,7 +17,6 @@ from typing import Any
 from uuid import UUID
 
 import yaml
-from prefect.cli.deploy._models import DeploymentConfig
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import DeploymentScheduleCreate
 from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterName, DeploymentFilterTags
@@ -38,6 +37,7 @@ from tasks.plan_ingest import root_of, whole_path, whole_spec
 from tasks.settings import DataSettings, TrainingSettings
 
 PROJECT_FILE = Path(__file__).parents[1] / "prefect.yaml"
+Entry = Mapping[str, Any]  # a deployment, as prefect.yaml has it
 TRIGGER: TypeAdapter[Any] = TypeAdapter(DeploymentTriggerTypes)
 
 
@@ -113,13 +113,12 @@ def deploy(served: Served, environment: Mapping[str, str], *, file: Path = PROJE
     root = open_store(served.root).url
     known = {**environment, **served.parameters, "VOLCAST_ROOT": root}
     entries = _filled(yaml.safe_load(file.read_text()), known)["deployments"]
-    configs = [DeploymentConfig.model_validate(entry) for entry in entries]
     with get_client(sync_client=True) as client:
-        earlier = _of_0_1_0(client, [str(config.name) for config in configs], served.root)
+        earlier = _of_0_1_0(client, [entry["name"] for entry in entries], served.root)
         present = [*_deployments(client, tags=[store_tag(root)]), *earlier]
-        done = {str(config.name): _apply(client, config, root, present) for config in configs}
+        done = {entry["name"]: _apply(client, entry, root, present) for entry in entries}
         kept = {identity for identity, _ in done.values()}
-        starts = [each for config in configs for each in _starts(config, done[str(config.name)][0], root)]
+        starts = [each for entry in entries for each in _starts(entry, done[entry["name"]][0], root)]
         told = alerts(client, environment.get("VOLCAST_ALERT_WEBHOOK"), root)
         automations = sync_automations(client, [*starts, *told], root, adopt=bool(earlier))
         removed = [deployment for deployment in present if deployment.id not in kept]
@@ -145,48 +144,47 @@ def _of_0_1_0(client: SyncPrefectClient, names: list[str], root: str) -> list[De
     return found if root in roots else []
 
 
-def _apply(
-    client: SyncPrefectClient, config: DeploymentConfig, root: str, present: list[DeploymentResponse]
-) -> tuple[UUID, bool]:
+def _apply(client: SyncPrefectClient, entry: Entry, root: str, present: list[DeploymentResponse]) -> tuple[UUID, bool]:
     """The deployment's id, and whether it had to be changed."""
-    loaded: Flow[Any, Any] = load_flow_from_entrypoint(str(config.entrypoint))
+    loaded: Flow[Any, Any] = load_flow_from_entrypoint(entry["entrypoint"])
     flow_id = client.create_flow_from_name(loaded.name)
-    wanted = _wanted(config, loaded, root)
+    wanted = _wanted(entry, loaded, root)
     for deployment in present:
         if (deployment.flow_id, deployment.name) == (flow_id, wanted["name"]) and _is_as(deployment, wanted):
             return deployment.id, False
     return client.create_deployment(flow_id=flow_id, **wanted), True
 
 
-def _starts(config: DeploymentConfig, deployment_id: UUID, root: str) -> list[AutomationCore]:
+def _starts(entry: Entry, deployment_id: UUID, root: str) -> list[AutomationCore]:
     """The triggers of a deployment, which start it, as automations."""
     automations = []
-    for entry in config.triggers or []:
-        trigger = TRIGGER.validate_python(entry)
+    for each in entry.get("triggers", []):
+        trigger = TRIGGER.validate_python(each)
         trigger.set_deployment_id(deployment_id)
         own = {"name": f"{trigger.name} ({store_label(root)})", "tags": [TAG, store_tag(root)]}
         automations.append(trigger.as_automation().model_copy(update=own))
     return automations
 
 
-def _wanted(config: DeploymentConfig, loaded: Flow[Any, Any], root: str) -> dict[str, Any]:
-    limit: Any = config.concurrency_limit
-    schedules: list[Any] = config.schedules or []
+def _wanted(entry: Entry, loaded: Flow[Any, Any], root: str) -> dict[str, Any]:
+    limit, pool = entry.get("concurrency_limit", {}), entry.get("work_pool", {})
     return {
-        "name": deployment_name(str(config.name), root),
+        "name": deployment_name(entry["name"], root),
         "description": inspect.cleandoc(loaded.description or "").split("\n\nArgs:")[0],
-        "entrypoint": config.entrypoint,
-        "tags": sorted([*(config.tags or []), store_tag(root)]),
-        "parameters": config.parameters,
+        "entrypoint": entry["entrypoint"],
+        "tags": sorted([*entry.get("tags", []), store_tag(root)]),
+        "parameters": entry.get("parameters", {}),
         "parameter_openapi_schema": parameter_schema(loaded).model_dump_for_openapi(),
         "enforce_parameter_schema": True,
-        "work_pool_name": config.work_pool.name if config.work_pool else None,
-        "job_variables": config.work_pool.job_variables if config.work_pool else {},
-        "concurrency_limit": limit.limit if limit else None,
-        "concurrency_options": ConcurrencyOptions(collision_strategy=limit.collision_strategy) if limit else None,
+        "work_pool_name": pool.get("name"),
+        "job_variables": pool.get("job_variables", {}),
+        "concurrency_limit": limit.get("limit"),
+        "concurrency_options": ConcurrencyOptions(collision_strategy=limit["collision_strategy"]) if limit else None,
         "schedules": [
-            DeploymentScheduleCreate(schedule=CronSchedule(cron=each.cron, timezone=each.timezone), slug=each.slug)
-            for each in schedules
+            DeploymentScheduleCreate(
+                schedule=CronSchedule(cron=each["cron"], timezone=each["timezone"]), slug=each["slug"]
+            )
+            for each in entry.get("schedules", [])
         ],
     }
 

@@ -1,5 +1,5 @@
 """What volcast uses of others that they do not promise, and the faults that it works around: somebody must look when
-either is gone. tests/test_sqlite_writes.py has the fault of Prefect's transactions."""
+either is gone. tests/test_sqlite_writes.py has the fault of Prefect's transactions, tests/test_yahoo.py yfinance's."""
 
 import atexit
 import inspect
@@ -10,15 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-import yfinance
 from prefect.server.database.configurations import AioSqliteConfiguration
-from test_yahoo import FIRST, LAST, asked, needs_openssl, tls, yahoo
 from yfinance.data import YfData
-
-from tasks.sources.yahoo import YahooSource
-
-__all__ = ["tls", "yahoo"]  # fixtures
-pytestmark = pytest.mark.filterwarnings("ignore:The inplace keyword:DeprecationWarning")  # as tests/test_yahoo.py
 
 
 @contextmanager
@@ -54,12 +47,3 @@ def test_prefect_begins_a_transaction_on_sqlite_by_what_is_replaced() -> None:
 def test_yfinance_has_a_cache_that_can_be_cleared() -> None:
     with noticed("yfinance caches its answers otherwise: look at tasks/sources/yahoo.py"):
         YfData.cache_get.cache_clear()
-
-
-@needs_openssl
-def test_yfinance_answers_a_repeated_window_without_asking_yahoo(yahoo: YahooSource) -> None:
-    assert yahoo.fetch("AGAIN", first=FIRST, last=LAST).bars.shape[0] == 2
-    for _ in range(2):
-        yfinance.Ticker("AGAIN").history(interval="1d", start=FIRST, end=LAST, auto_adjust=False)
-    with noticed("yfinance asks Yahoo again by itself: drop cache_clear from tasks/sources/yahoo.py"):
-        assert asked["AGAIN bars"] == 2

@@ -27,13 +27,20 @@ app = typer.Typer(
 models = typer.Typer(help="The trained models and where they come from.", no_args_is_help=True)
 app.add_typer(models, name="models")
 
-Source = Annotated[str, typer.Option(envvar="VOLCAST_SOURCE", help="simulated[:SEED], yahoo, or files:PATH-or-URL")]
+Source = Annotated[
+    str | None,
+    typer.Option(
+        envvar="VOLCAST_SOURCE",
+        help="simulated[:SEED], yahoo, or files:PATH-or-URL  "
+        "[default: where the store's prices came from; for an empty store: simulated]",
+    ),
+]
 Events = Annotated[
     str | None,
     typer.Option(
         envvar="VOLCAST_EVENTS",
         help="Announced earnings: simulated[:SEED], yahoo, files:PATH-or-URL, or none to use none  "
-        "[default: as --source; for files: those that are stored]",
+        "[default: where the store's came from; before: as --source, for files: those that are stored]",
     ),
 ]
 StoredEvents = Annotated[
@@ -52,10 +59,18 @@ StoredSource = Annotated[
         help="Whose stored prices: simulated[:SEED], yahoo or files:…  [default: what the store holds]",
     ),
 ]
-Tickers = Annotated[str, typer.Option(help="Comma-separated  [default: SBUX; for files: all that they hold]")]
+Tickers = Annotated[
+    str,
+    typer.Option(
+        help="Comma-separated  [default: for files: all that they hold; else all that are stored, first SBUX]"
+    ),
+]
 StoredTickers = Annotated[str, typer.Option("--tickers", help="Comma-separated  [default: all that are stored]")]
 DailyTickers = Annotated[
     str, typer.Option("--tickers", help="Comma-separated  [default: all that are stored; before any are: as ingest]")
+]
+ServedTickers = Annotated[
+    str, typer.Option("--tickers", help="Comma-separated, of every deployment  [default: all that are stored]")
 ]
 MaxModelAge = Annotated[
     int, typer.Option(min=1, help="Sessions since the newest one that the champion was trained on; beyond: har")
@@ -156,7 +171,7 @@ def options(
 
 @app.command()
 def run(
-    source: Source = "simulated",
+    source: Source = None,
     tickers: Tickers = "",
     recipe: Recipe = "volume",
     store: StoreRoot = DEFAULT_STORE,
@@ -195,7 +210,7 @@ def run(
 
 @app.command()
 def ingest(
-    source: Source = "simulated",
+    source: Source = None,
     tickers: Tickers = "",
     store: StoreRoot = DEFAULT_STORE,
     as_of: AsOf = None,
@@ -291,7 +306,7 @@ def forecast(
 
 @app.command()
 def daily(
-    source: Source = "simulated",
+    source: Source = None,
     tickers: DailyTickers = "",
     recipe: Recipe = "volume",
     store: StoreRoot = DEFAULT_STORE,
@@ -331,7 +346,7 @@ def backtest(
     test_end: TestEnd,
     out: Annotated[Path, typer.Option(help="Write the forecasts to this .parquet or .csv file")],
     refit: Refit = "never",
-    source: Source = "simulated",
+    source: Source = None,
     events: Events = None,
     tickers: Tickers = "",
     store: StoreRoot = DEFAULT_STORE,
@@ -362,8 +377,15 @@ def backtest(
 
 @app.command()
 def up(
-    source: Source = "simulated",
+    source: Source = None,
+    events: Events = None,
+    tickers: ServedTickers = "",
+    recipe: Recipe = "volume",
     store: StoreRoot = DEFAULT_STORE,
+    seed: Seed = 0,
+    device: Device = "auto",
+    cell: Cell = "lstm",
+    setting: Settings = None,
     host: Host = "127.0.0.1",
     port: Port = 4200,
     database: Database = None,
@@ -380,13 +402,23 @@ def up(
 
     from flows import commands
 
-    commands.up(commands.data_settings(source, "", store, None), options, began)
+    training = commands.training_settings(
+        recipe, cell=cell, seed=seed, device=device, settings=commands.recipe_settings(setting or ())
+    )
+    commands.up(commands.data_settings(source, tickers, store, None, events), training, options, began)
 
 
 @app.command()
 def deploy(
-    source: Source = "simulated",
+    source: Source = None,
+    events: Events = None,
+    tickers: ServedTickers = "",
+    recipe: Recipe = "volume",
     store: StoreRoot = DEFAULT_STORE,
+    seed: Seed = 0,
+    device: Device = "auto",
+    cell: Cell = "lstm",
+    setting: Settings = None,
     pool: Annotated[str, typer.Option(help="The work pool; another than volcast must be there already")] = "volcast",
     image: Annotated[str | None, typer.Option(help="The container image, for a pool that runs containers")] = None,
     require_approval: ApprovedByPerson = False,
@@ -395,7 +427,10 @@ def deploy(
     _ask_a_person(require_approval)
     from flows import commands
 
-    commands.deploy(commands.data_settings(source, "", store, None), pool, image)
+    training = commands.training_settings(
+        recipe, cell=cell, seed=seed, device=device, settings=commands.recipe_settings(setting or ())
+    )
+    commands.deploy(commands.data_settings(source, tickers, store, None, events), training, pool, image)
 
 
 @app.command()

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 from rich.console import Console
+from rich.markup import escape
 
 from flows.server_options import ServerError, ServerOptions
 from models.errors import ImpossibleTest, ModelError, UnknownRecipe
@@ -29,9 +30,12 @@ from tasks.preflight import (
     check_backtest,
     check_out,
     kept_roots,
+    last_ingest,
     require_ahead,
     stored_parts,
     stored_source,
+    usual_events,
+    usual_source,
 )
 from tasks.settings import (
     BacktestSettings,
@@ -56,19 +60,26 @@ console = Console(highlight=False, soft_wrap=True)
 
 
 def data_settings(
-    source: str, tickers: str, store: str, as_of: datetime | None, events: str | None = None, **more: Any
+    source: str | None,
+    tickers: str,
+    store: str,
+    as_of: datetime | None,
+    events: str | None = None,
+    **more: Any,
 ) -> DataSettings:
-    """The settings of a command that brings prices in."""
-    wanted = tuple(dict.fromkeys(ticker.strip().upper() for ticker in tickers.split(",") if ticker.strip()))
-    until = as_of.date() if as_of else None
-    return DataSettings(source=source, events=events, tickers=wanted, store=store, as_of=until, **more)
+    """The settings of a command that brings prices in; from where the store's came before, unless told otherwise."""
+    data = _data_settings(source or usual_source(store), tickers, store, as_of, events, **more)
+    data = data if data.events else data.model_copy(update={"events": usual_events(data)})
+    if source is None:
+        _say_source(data)
+    return data
 
 
 def stored_data_settings(
     source: str | None, tickers: str, store: str, as_of: datetime | None, events: str | None = None
 ) -> DataSettings:
     """The settings of a command that works on stored prices: simulated ones on request, or where no real ones are."""
-    return data_settings(stored_source(store, source), tickers, store, as_of, events)
+    return _data_settings(stored_source(store, source), tickers, store, as_of, events)
 
 
 def training_settings(recipe: str, sessions: str = "253", **settings: Any) -> TrainingSettings:
@@ -240,22 +251,27 @@ def backtest(data: DataSettings, request: BacktestSettings) -> None:
     summary.show_server(console, server)
 
 
-def up(data: DataSettings, options: ServerOptions, began: float) -> None:
+def up(data: DataSettings, training: TrainingSettings, options: ServerOptions, began: float) -> None:
     """Server, worker and deployments, until Ctrl-C; `began` is when the command did, on the monotonic clock."""
-    check(data)
+    check(data, training)
+    require_ahead(training)
     _quiet()
+    from flows.deploy import Served
     from flows.up import stay_up
 
-    stay_up(console, data, options, began)
+    stay_up(console, Served(data, training), options, began)
 
 
-def deploy(data: DataSettings, pool: str, image: str | None) -> None:
+def deploy(data: DataSettings, training: TrainingSettings, pool: str, image: str | None) -> None:
     """prefect.yaml and the alerts, onto a server that is up."""
     open_source(data.source)  # what it holds may be seen only from where the runs are
+    training.make()
+    require_ahead(training)
     _quiet()
+    from flows.deploy import Served
     from flows.up import deploy_to
 
-    deploy_to(console, data, pool=pool, image=image)
+    deploy_to(console, Served(data, training), pool=pool, image=image)
 
 
 def list_models(data: DataSettings) -> None:
@@ -320,6 +336,22 @@ def gc(store: str, keep_versions: int, dry_run: bool) -> None:
         console.print(url, markup=False)
     done = "Would remove" if dry_run else "Removed"
     console.print(f"{done} {len(garbage):,} files, {sum(garbage.values()) / 1e6:,.1f} MB.")
+
+
+def _data_settings(
+    source: str, tickers: str, store: str, as_of: datetime | None, events: str | None = None, **more: Any
+) -> DataSettings:
+    wanted = tuple(dict.fromkeys(ticker.strip().upper() for ticker in tickers.split(",") if ticker.strip()))
+    until = as_of.date() if as_of else None
+    return DataSettings(source=source, events=events, tickers=wanted, store=store, as_of=until, **more)
+
+
+def _say_source(data: DataSettings) -> None:
+    """Where an ingest's prices come from that did not say it."""
+    known = last_ingest(root_of(data.store, data.source)) is not None
+    why = "as they last did" if known else "the store is empty" if data.source == "simulated" else "what it holds"
+    told = f"{data.source}, announcements of {data.event_source}, for {data.store}: {why}; another by --source"
+    console.print(f"[bold]Source[/]    {escape(told)}")
 
 
 def _tell_move(root: str, entry: AliasEntry) -> None:

@@ -1,7 +1,7 @@
 """A flow run's process: Prefect's engine, with its output in the worker's log by itself.
 
 By default the worker passes the output on through a pipe, and when the worker is killed, the next line that is printed
-ends the run.
+ends the run. Drop this when a run outlives its worker without it (tests/test_crashed_runs.py kills one).
 """
 
 import os

@@ -13,7 +13,7 @@ from storage.records import Snapshot
 from tasks.announce_prices import announce_prices
 from tasks.count_prices import count_prices
 from tasks.fetch_prices import fetch_prices
-from tasks.plan_ingest import plan_ingest
+from tasks.plan_ingest import plan_ingest, record_sources
 from tasks.record_events import record_events, with_announcements
 from tasks.settings import DataSettings
 from tasks.store_prices import ended_ingest, ingested_part, require_fetched, store_prices
@@ -37,6 +37,7 @@ def ingest(data: DataSettings) -> Snapshot:
     require_fetched(plan, fetched, ingested, counts)
 
     announced = record_events(plan)
+    record_sources(plan)
 
     snapshot = take_snapshot(ingested_part(data, plan, fetched, ingested), counts)
     announce_prices(snapshot, ingested)

@@ -9,11 +9,10 @@ from prefect.client.orchestration import SyncPrefectClient
 from rich.console import Console
 
 from flows.lost_runs import WORKER
-from flows.processes import end, start
+from flows.processes import end, start, wait_while_alive
 from flows.server_options import ServerError
 
 POOL = "volcast"
-ONLINE_SECONDS = 120  # 5 s on two idle cores; a busy machine takes several times that
 LONGEST_WAIT = 60  # seconds before it is started again: 1, 2, 4 … up to this
 LONG_LIFE = 120  # seconds; the death of a worker that lived so long counts as the first
 
@@ -27,15 +26,16 @@ class KeptWorker:
 
     def wait_until_online(self, client: SyncPrefectClient) -> None:
         """Wait until the server has heard from it. Raises ServerError."""
-        while not any(
-            worker.name == WORKER and worker.last_heartbeat_time and worker.last_heartbeat_time > self._began
-            for worker in client.read_workers_for_work_pool(POOL)
-        ):
-            code = self._process.poll()
-            if code is not None or self._lived > ONLINE_SECONDS:
-                why = f"ended with {code}" if code is not None else f"was not online after {ONLINE_SECONDS} s"
-                raise ServerError(f"The worker {why}. Its log: {self._log}")
-            time.sleep(0.2)
+        is_online = wait_while_alive(
+            lambda: self._process.poll() is None,
+            lambda: any(
+                worker.name == WORKER and worker.last_heartbeat_time and worker.last_heartbeat_time > self._began
+                for worker in client.read_workers_for_work_pool(POOL)
+            ),
+            what=f"the worker to come online; its log: {self._log}",
+        )
+        if not is_online:
+            raise ServerError(f"The worker ended with {self._process.returncode}. Its log: {self._log}")
 
     def tend(self, console: Console) -> None:
         """Start it again if it has died and its wait is over; loudly."""

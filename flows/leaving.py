@@ -1,7 +1,8 @@
 """The end of a process, without Python's finalization.
 
 Before Python 3.14 a thread of a Rust library (Delta, obstore) that asks for the interpreter while that is finalized
-aborts the process, though its work is done: exit 134 instead of 0, once in a few hundred commands.
+aborts the process, though its work is done: exit 134 instead of 0, once in a few hundred commands. Drop this when 3.14
+is the oldest Python that volcast runs on: tests/test_workarounds.py says so, and when a private name used here is gone.
 """
 
 import atexit

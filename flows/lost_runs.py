@@ -3,11 +3,11 @@
 A run ends as Crashed when it can be seen in /proc that its process is gone. Heartbeats are not believed: a busy machine
 is late with them. Which process a run has is known of
 
-1. a run of this machine's worker: the process that was started with the run's id in its environment
-2. a run of a command of this machine: the process whose id is in the run's tag
+1. a run of this user's worker on this machine: the process that was started with the run's id in its environment
+2. a run of this user's command on this machine: the process whose id and start are in the run's tag
 3. a run that another run called: that one's
 
-and of no other run: what runs on other machines is left alone.
+and of no other run: what runs on other machines, or by other users, whose processes are hidden, is left alone.
 """
 
 import os
@@ -30,10 +30,10 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import FlowRun, StateType, TaskRun
 from prefect.states import Cancelled, Crashed
 
-from flows.processes import FLOW_RUN, PROC, environments, is_running
+from flows.processes import FLOW_RUN, PROC, Process, environments, own_process
 
-HOST = socket.gethostname()
-WORKER = f"volcast-{HOST}"  # the worker's name, which Prefect puts among the labels of its runs
+HERE = f"{socket.gethostname()}-{os.getuid()}"  # machine and user
+WORKER = f"volcast-{HERE}"  # the worker's name, which Prefect puts among the labels of its runs
 UNFINISHED = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
 SUBMISSION = timedelta(minutes=1)  # what a worker may take from a run's Pending to its process
 ON_THEIR_WAY = timedelta(seconds=10)  # what the states of a run's tasks may take to be stored
@@ -45,7 +45,8 @@ WORDS = (
 
 def command_tag() -> str:
     """The tag of all runs of this command."""
-    return f"command-{HOST}-{os.getpid()}-{uuid4().hex[:8]}"
+    process = own_process()
+    return f"command-{HERE}-{process.pid}-{process.start}-{uuid4().hex[:8]}"
 
 
 def find_lost(client: SyncPrefectClient) -> list[FlowRun]:
@@ -61,7 +62,7 @@ def find_lost(client: SyncPrefectClient) -> list[FlowRun]:
 def settle(client: SyncPrefectClient, runs: Iterable[FlowRun]) -> None:
     """Let runs end as Crashed, or as Cancelled where that was asked for; what has ended meanwhile stays as it is.
 
-    With them the unfinished task runs of crashed runs of this machine, or they would hold their tags' places for ever.
+    With them the unfinished task runs of such crashed runs, or they would hold their tags' places for ever.
     """
     for run in runs:
         cancelling = run.state is not None and run.state.is_cancelling()
@@ -94,7 +95,7 @@ def _is_gone(client: SyncPrefectClient, run: FlowRun, present: set[str]) -> bool
     if run.labels.get("prefect.worker.name") == WORKER:
         being_started = run.state.is_pending() and datetime.now(UTC) - run.state.timestamp < SUBMISSION
         return str(run.id) not in present and not being_started
-    return any(not is_running(command) for command in _commands(run))
+    return any(not command.is_running for command in _commands(run))
 
 
 def _caller(client: SyncPrefectClient, run: FlowRun) -> FlowRun | None:
@@ -105,7 +106,7 @@ def _caller(client: SyncPrefectClient, run: FlowRun) -> FlowRun | None:
     return client.read_flow_run(caller) if caller else None
 
 
-def _commands(run: FlowRun) -> list[int]:
-    """Process ids of this machine in its tags."""
-    found = (re.fullmatch(rf"command-{re.escape(HOST)}-(\d+)-\w{{8}}", tag) for tag in run.tags)
-    return [int(each[1]) for each in found if each]
+def _commands(run: FlowRun) -> list[Process]:
+    """Processes of this user on this machine in its tags."""
+    found = (re.fullmatch(rf"command-{re.escape(HERE)}-(\d+)-([\w.]*)-\w{{8}}", tag) for tag in run.tags)
+    return [Process(int(each[1]), each[2]) for each in found if each]

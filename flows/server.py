@@ -14,8 +14,8 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from prefect.settings import (
     PREFECT_API_AUTH_STRING,
     PREFECT_API_REQUEST_TIMEOUT,
     PREFECT_API_URL,
+    PREFECT_CLIENT_MAX_RETRIES,
     PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
     PREFECT_UI_URL,
     temporary_settings,
@@ -37,11 +38,11 @@ from pydantic import SecretStr
 
 from flows.lifeline import STOP_SECONDS
 from flows.lost_runs import command_tag, find_lost, settle
-from flows.processes import end, is_running, kept_in, start, wait_for_end
+from flows.processes import Process, end, kept_in, own_process, start, wait_for_end, wait_while_alive
 from flows.server_options import LOOPBACK, ServerError, ServerOptions, require_database
 
-START_SECONDS = 120  # 15 s on two idle cores; a busy machine takes several times that
 STORED_SECONDS = 60
+REACH_SECONDS = 7.0  # to connect to a configured server, and again for its answer
 # SQLite may be locked for a minute on a busy machine. A client that asks again before that is told that its state was
 # set already, and what a flow returns is lost (MissingResult).
 ANSWER_SECONDS = 240.0
@@ -100,9 +101,10 @@ def free_port(preferred: int = 0, *, host: str = LOOPBACK) -> int:
 @contextmanager
 def prefect_server() -> Iterator[Server]:
     """A server for the length of one command; on the way out, whatever that command did has been stored."""
-    server = configured_server() or _kept_up()
-    if server:
-        require_answer(server)
+    configured = configured_server()
+    if configured:
+        require_answer(configured)
+    if server := configured or _kept_up():
         with _drained(server):
             yield server
     else:
@@ -115,10 +117,12 @@ def prefect_server() -> Iterator[Server]:
 @contextmanager
 def present_server() -> Iterator[Server | None]:
     """The server that is up, for something that can be done without one; None where there is none, or no answer."""
-    server = configured_server() or _kept_up()
+    server = configured_server()
     try:
         if server:
             require_answer(server)
+        else:
+            server = _kept_up()
     except ServerError:
         server = None
     with _drained(server) if server else nullcontext():
@@ -154,9 +158,9 @@ def alone_in(folder: Path) -> Iterator[Path]:
     lock = FileLock(folder / "server.lock")
     try:
         with lock.acquire(timeout=5):
-            left = wait_for_end([pid for pid, run in kept_in(folder).items() if run is None], seconds=LEFT_SECONDS)
-            if left:
-                ids = " ".join(map(str, left))
+            kept = [process for process, run in kept_in(folder).items() if run is None]
+            if left := wait_for_end(kept, seconds=LEFT_SECONDS):
+                ids = " ".join(str(process.pid) for process in left)
                 raise ServerError(
                     f"Processes that a killed volcast left in {folder} do not end. End them: kill -9 {ids}"
                 )
@@ -192,7 +196,7 @@ def announce(server: Server) -> None:
     path = home() / "server.json"
     path.unlink(missing_ok=True)  # one that a killed command left may be open to others
     path.touch(mode=0o600)
-    path.write_text(json.dumps({"api_url": server.api_url, "auth": server.auth, "pid": os.getpid()}))
+    path.write_text(json.dumps({"api_url": server.api_url, "auth": server.auth, "process": asdict(own_process())}))
 
 
 def withdraw() -> None:
@@ -213,24 +217,31 @@ def server_environment(folder: Path) -> dict[str, str]:
 
 
 def _kept_up() -> Server | None:
-    """The server that `volcast up` keeps in this folder, if it does and it answers."""
+    """The server that `volcast up` keeps in this folder, once it answers; None where there is none."""
     try:
         kept = json.loads((home() / "server.json").read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
+        process = Process(**kept["process"])
+    except (FileNotFoundError, json.JSONDecodeError, KeyError):  # the last for one of release 0.1.0
         return None
-    answers = is_running(kept["pid"]) and _healthy(kept["api_url"])
-    return Server(kept["api_url"], auth=kept["auth"]) if answers else None
+    server = Server(kept["api_url"], auth=kept["auth"])
+    answers = process.is_running and wait_while_alive(
+        lambda: process.is_running,
+        lambda: _healthy(server.api_url),
+        what=f"Prefect's server at {server.api_url}, which volcast up keeps",
+    )
+    return server if answers else None
 
 
 @contextmanager
 def _drained(server: Server) -> Iterator[None]:
     """Point Prefect's client at `server`; leave only when the server has stored what the client did."""
     settings = server.client_settings() | {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: NO_HEARTBEAT}
-    with temporary_settings(settings), tags(server.tag):
+    with named_errors(server), temporary_settings(settings), tags(server.tag):
         try:
             yield
         except BaseException:
-            drain(server, seconds=STORED_SECONDS / 6)  # the error that is on its way matters more
+            with suppress(httpx.HTTPError):
+                drain(server, seconds=STORED_SECONDS / 6)  # the error that is on its way matters more
             raise
         if not drain(server, seconds=STORED_SECONDS):
             raise ServerError(
@@ -254,22 +265,19 @@ def _address(host: str, port: int) -> tuple[Any, ...]:
 
 
 def _wait_until_healthy(process: subprocess.Popen[bytes], server: Server, log: Path) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while not (_healthy(server.api_url) and _is_of(log.parent, server)):
-        if process.poll() is not None or time.monotonic() > deadline:
-            why = (
-                f"ended with {process.returncode}"
-                if process.returncode is not None
-                else f"did not answer in {START_SECONDS} s"
-            )
-            raise ServerError(f"Prefect's server {why}. Its log: {log}")
-        time.sleep(0.1)
+    is_up = wait_while_alive(
+        lambda: process.poll() is None,
+        lambda: _healthy(server.api_url) and _is_of(log.parent, server),
+        what=f"Prefect's server to answer; its log: {log}",
+    )
+    if not is_up:
+        raise ServerError(f"Prefect's server ended with {process.returncode}. Its log: {log}")
 
 
 def _healthy(api_url: str) -> bool:
     try:
         return httpx.get(f"{api_url}/health", timeout=5, trust_env=False).status_code == httpx.codes.OK
-    except httpx.TransportError:
+    except httpx.HTTPError:
         return False
 
 
@@ -277,26 +285,44 @@ def _is_of(folder: Path, server: Server) -> bool:
     """Whether it is the folder's server, and not another one that took the port a moment before."""
     user, _, password = (server.auth or "").partition(":")
     auth = httpx.BasicAuth(user, password) if server.auth else None
-    settings = httpx.get(f"{server.api_url}/admin/settings", auth=auth, timeout=5, trust_env=False)
-    return settings.is_success and settings.json()["home"] == str(folder)
+    try:
+        settings = httpx.get(f"{server.api_url}/admin/settings", auth=auth, timeout=5, trust_env=False)
+        return settings.is_success and settings.json()["home"] == str(folder)
+    except (httpx.HTTPError, json.JSONDecodeError, KeyError):
+        return False
 
 
 def require_answer(server: Server) -> None:
-    """Raises ServerError where a server does not answer, or not without a password."""
+    """Raises ServerError where a configured server does not answer as Prefect's in 15 s, or asks for a password."""
+    quick: dict[Any, Any] = {PREFECT_API_REQUEST_TIMEOUT: REACH_SECONDS, PREFECT_CLIENT_MAX_RETRIES: 0}
     try:
-        with temporary_settings(server.client_settings()), get_client(sync_client=True) as client:
+        with temporary_settings(server.client_settings() | quick), get_client(sync_client=True) as client:
             client.api_version()
-    except httpx.HTTPStatusError as error:
-        if error.response.status_code != httpx.codes.UNAUTHORIZED:
-            raise
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+        if isinstance(error, httpx.HTTPStatusError) and error.response.status_code == httpx.codes.UNAUTHORIZED:
+            raise ServerError(
+                f"Prefect's server at {server.api_url} asks for a password. Set PREFECT_API_AUTH_STRING=user:password."
+            ) from error
         raise ServerError(
-            f"Prefect's server at {server.api_url} asks for a password. Set PREFECT_API_AUTH_STRING=user:password."
-        ) from error
-    except httpx.TransportError as error:
-        raise ServerError(
-            f"Prefect's server at {server.api_url} does not answer ({error}). Start it, or unset PREFECT_API_URL "
+            f"Prefect's server at {server.api_url} does not answer ({_why(error)}). Start it, or unset PREFECT_API_URL "
             "(prefect config unset PREFECT_API_URL) to let volcast start one of its own."
         ) from error
+
+
+@contextmanager
+def named_errors(server: Server) -> Iterator[None]:
+    """Raises ServerError, which names the server, for what its client raises in the middle of the work."""
+    try:
+        yield
+    except httpx.HTTPError as error:
+        raise ServerError(
+            f"Prefect's server at {server.api_url} failed ({_why(error)}). What was committed before is kept; see the "
+            "server's log, and run the same command again to go on."
+        ) from error
+
+
+def _why(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".rstrip(": ")
 
 
 def _task_run_states(client: SyncPrefectClient, tag: str) -> list[bool]:

@@ -2,7 +2,8 @@
 
 In SQLite a transaction that has read fails at once, whatever its time-out, when it wants to write and another one has
 written meanwhile. Prefect begins most of its transactions so that they can: a busy server then loses events, and with
-them alerts and the runs that events start. Drop this when tests/test_sqlite_writes.py says that Prefect does it itself.
+them alerts and the runs that events start. Drop this when tests/test_sqlite_writes.py says that Prefect does it itself;
+tests/test_workarounds.py says when what is replaced here, no public part of Prefect, has changed.
 """
 
 from typing import Any

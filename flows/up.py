@@ -7,13 +7,11 @@
 """
 
 import os
-import re
 import shlex
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -27,7 +25,7 @@ from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 from rich.console import Console
 from rich.markup import escape
 
-from flows.deploy import PROJECT_FILE, TAG, Deployed, deploy
+from flows.deploy import PROJECT_FILE, Deployed, Served, deploy
 from flows.kept_worker import POOL, KeptWorker
 from flows.lost_runs import WORDS, WORKER, find_lost, settle
 from flows.processes import end_all, kept_in
@@ -40,12 +38,12 @@ from flows.server import (
     announce,
     configured_server,
     home,
+    named_errors,
     own_server,
     prefect_server,
     require_answer,
     withdraw,
 )
-from tasks.settings import DataSettings
 
 RUN_COMMAND = shlex.join([sys.executable, "-m", "flows.flow_process"])
 QUERY_SECONDS = 5  # between two looks of the worker for runs to start; Prefect's own 10 are long for who waits
@@ -53,23 +51,24 @@ LOOK_SECONDS = 10  # between two looks for lost runs; both must find a run lost,
 ONE_TRY: dict[Any, Any] = {PREFECT_CLIENT_MAX_RETRIES: 0}  # the next look is the second
 
 
-def stay_up(console: Console, data: DataSettings, options: ServerOptions, began: float) -> None:
+def stay_up(console: Console, served: Served, options: ServerOptions, began: float) -> None:
     """Everything up until the process is interrupted. Raises ServerError."""
     with (
         _server(options) as server,
+        named_errors(server),
         temporary_settings(server.client_settings()),
         get_client(sync_client=True) as client,
     ):
         _settle(console, client, find_lost(client))
-        environment = _environment(server, data)
+        environment = _environment(server, served)
         _make_pool(client)
         with _worker(client, environment) as worker:
-            deployed = deploy(environment | {"VOLCAST_COMMAND": RUN_COMMAND})
+            deployed = deploy(served, environment | {"VOLCAST_COMMAND": RUN_COMMAND})
             worker.wait_until_online(client)
             console.print(f"Server: {server.api_url} answers, on {_where(server, options)}", markup=False)
             console.print(f"Worker: {WORKER} is online, in the work pool {POOL}")
-            console.print(f"Deployments: {_deployments(client)}; {_changed(deployed)}")
-            console.print(f"Prices of {data.source}, kept in {data.store}; logs in {home()}. Ctrl-C ends it all.")
+            console.print(f"Deployments: {_deployments(client, deployed.tag)}; {_changed(deployed)}")
+            console.print(f"{served.words}\nLogs in {home()}. Ctrl-C ends it all.", markup=False)
             seconds = time.monotonic() - began
             console.print(f"Status, forecasts and scorecards: {server.ui_url}/artifacts")  # not in the UI's own menu
             console.print(f"Ready after {seconds:.0f} s. Prefect's UI: {server.ui_url}")
@@ -107,12 +106,12 @@ def _worker(client: SyncPrefectClient, environment: Mapping[str, str]) -> Iterat
         yield worker
     finally:
         worker.end()
-        end_all([pid for pid, flow_run in kept_in(home()).items() if flow_run])
+        end_all([process for process, flow_run in kept_in(home()).items() if flow_run])
         with suppress(httpx.HTTPError), temporary_settings(ONE_TRY):  # the server may be what died
             settle(client, find_lost(client))
 
 
-def _environment(server: Server, data: DataSettings) -> dict[str, str]:
+def _environment(server: Server, served: Served) -> dict[str, str]:
     """What deployments and flow runs need to know; not what only the server needs."""
     code = str(PROJECT_FILE.parent)
     settings = {
@@ -125,18 +124,12 @@ def _environment(server: Server, data: DataSettings) -> dict[str, str]:
         "DO_NOT_TRACK": "1",
         "VOLCAST_HOME": str(home()),
         "VOLCAST_POOL": POOL,
-        "VOLCAST_STORE": _from_anywhere(data.store),
-        "VOLCAST_SOURCE": re.sub("^files:(.*)$", lambda found: f"files:{_from_anywhere(found[1])}", data.source),
+        "VOLCAST_STORE": served.data.store,
     }
     if server.auth:
         settings["PREFECT_API_AUTH_STRING"] = server.auth
     inherited = {name: value for name, value in os.environ.items() if name not in ("VOLCAST_DATABASE", "VOLCAST_AUTH")}
     return inherited | settings
-
-
-def _from_anywhere(path_or_url: str) -> str:
-    """A path that means the same in whatever folder a worker runs."""
-    return path_or_url if "://" in path_or_url else str(Path(path_or_url).expanduser().resolve())
 
 
 def _make_pool(client: SyncPrefectClient) -> None:
@@ -145,7 +138,7 @@ def _make_pool(client: SyncPrefectClient) -> None:
         client.create_work_pool(WorkPoolCreate(name=POOL, type="process"))
 
 
-def deploy_to(console: Console, data: DataSettings, *, pool: str, image: str | None) -> None:
+def deploy_to(console: Console, served: Served, *, pool: str, image: str | None) -> None:
     """Apply prefect.yaml to the configured server, or the one that `volcast up` keeps. Raises ServerError."""
     with prefect_server() as server:
         if server.own:
@@ -155,7 +148,8 @@ def deploy_to(console: Console, data: DataSettings, *, pool: str, image: str | N
                 _make_pool(client)
         here = {"VOLCAST_COMMAND": RUN_COMMAND} if pool == POOL else {}
         chosen = {"VOLCAST_POOL": pool} | here | ({"VOLCAST_IMAGE": image} if image else {})
-        console.print(deploy(_environment(server, data) | chosen).words, markup=False)
+        deployed = deploy(served, _environment(server, served) | chosen)
+        console.print(f"{served.words}\n{deployed.words}", markup=False)
 
 
 def _where(server: Server, options: ServerOptions) -> str:
@@ -165,8 +159,8 @@ def _where(server: Server, options: ServerOptions) -> str:
     return f"{options.database_words}{protected}"
 
 
-def _deployments(client: SyncPrefectClient) -> str:
-    tagged = DeploymentFilter(tags=DeploymentFilterTags(all_=[TAG]))
+def _deployments(client: SyncPrefectClient, tag: str) -> str:
+    tagged = DeploymentFilter(tags=DeploymentFilterTags(all_=[tag]))
     found = client.read_deployments(deployment_filter=tagged, limit=200)
     active = sum(schedule.active for deployment in found for schedule in deployment.schedules)
     return f"{len(found)} with {active} schedules"

@@ -1,6 +1,7 @@
 """Decide what an ingest fetches: source, tickers, last session, and where it all goes."""
 
 from contextlib import suppress
+from dataclasses import asdict
 from datetime import UTC, date, datetime, timedelta
 
 from prefect import get_run_logger, task
@@ -9,12 +10,15 @@ from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
 from prefect.exceptions import ObjectAlreadyExists
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
+from storage.artifacts import ArtifactStore, Draft
+from storage.prices import PriceTable
 from storage.rows import bucket_of
 from storage.store import open_store
-from tasks.preflight import require_event_source
+from tasks.preflight import LAST_INGEST, LastIngest, last_ingest, require_event_source, whole_spec
+from tasks.provenance import provenance
 from tasks.settings import DataSettings, last_session, root_of
-from tasks.sources.protocol import Pace
-from tasks.sources.registry import open_source
+from tasks.sources.protocol import Pace, PriceSource
+from tasks.sources.registry import open_event_source, open_source
 
 EACH_ALONE = 20  # tickers; one task run a ticker is for a handful of them, else it is one a bucket
 
@@ -44,6 +48,7 @@ class IngestPlan(BaseModel):
     root: str
     source: str
     events: str  # the source of announcements
+    events_known_as: str
     simulated: bool
     last_session: date
     batches: tuple[Batch, ...]
@@ -68,11 +73,12 @@ def plan_ingest(data: DataSettings) -> IngestPlan:
     source = open_source(data.source)
     events = require_event_source(data)
     root = open_store(root_of(data.store, data.source), writable=True).url
-    tickers = tuple(dict.fromkeys(ticker.upper() for ticker in data.tickers)) or tuple(source.tickers())
+    tickers = tuple(dict.fromkeys(ticker.upper() for ticker in data.tickers)) or _usual_tickers(source, root)
     plan = IngestPlan(
         root=root,
         source=source.spec,
         events=data.event_source,
+        events_known_as=_known_as(data.event_source, root),
         simulated=source.simulated,
         last_session=last_session(data.as_of, data.now),
         batches=_batches(tickers),
@@ -88,6 +94,28 @@ def plan_ingest(data: DataSettings) -> IngestPlan:
         "%s: %d tickers, sessions up to %s, into %s", plan.source, len(tickers), plan.last_session, root
     )
     return plan
+
+
+def record_sources(plan: IngestPlan) -> None:
+    """Keep where this ingest's prices came from, for those that do not say it anew."""
+    facts = asdict(LastIngest(whole_spec(plan.source), whole_spec(plan.events), plan.events_known_as))
+    draft = Draft(kind=LAST_INGEST, name="prices", files={}, facts=facts, provenance=provenance(source=plan.source))
+    ArtifactStore(open_store(plan.root, writable=True)).put(draft)
+
+
+def _known_as(events: str, root: str) -> str:
+    source, last = open_event_source(events), last_ingest(root)
+    if last is not None and last.events == whole_spec(events):
+        return last.events_known_as
+    return source.spec if source else "none"
+
+
+def _usual_tickers(source: PriceSource, root: str) -> tuple[str, ...]:
+    """Of an ingest that names none: all that the source names, or all that came of one that has no list of its own."""
+    named, last = tuple(source.tickers()), last_ingest(root)
+    if not source.incremental or len(named) > 1 or last is None or last.source != source.spec:
+        return named
+    return tuple(PriceTable(open_store(root)).tickers())
 
 
 def _share(pace: Pace) -> None:

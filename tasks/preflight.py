@@ -5,8 +5,10 @@ Nothing here imports torch, scipy, matplotlib or Prefect, so that a mistake is s
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from models.errors import ImpossibleTest, UnknownRecipe
 from models.recipes import TutorialRecipe
@@ -20,9 +22,23 @@ from tasks.settings import SIMULATED_FOLDER, BacktestSettings, DataSettings, Tra
 from tasks.sources.protocol import EventSource, UnknownSource
 from tasks.sources.registry import open_event_source, open_source
 
+LAST_INGEST = "ingest"  # kind of the artifact that says where prices came from
 STORED = "stored"  # the source of a run that only uses what the store holds
 KEPT = {*TABLES, "artifacts", "blobs", "aliases", "staging"}  # folders of a store's root
 FORECAST_FORMATS, PAGE_FORMATS = (".parquet", ".csv"), (".html",)
+
+
+class EmptyStore(NotStored):
+    """There is no store, or it holds no prices."""
+
+
+@dataclass(frozen=True)
+class LastIngest:
+    """Where the prices of a store last came from, and their announcements; a file by its whole path."""
+
+    source: str
+    events: str
+    events_known_as: str  # the source's name in the table of events, which stays however its path is written
 
 
 def check(data: DataSettings, training: TrainingSettings | None = None) -> None:
@@ -110,16 +126,62 @@ def stored_source(store_url: str, asked: str | None = None) -> str:
         if not _is_used(store):
             raise _no_prices(store, store_url, asked)
         return source
-    store = open_store(store_url)
+    try:
+        store = open_store(store_url)
+    except NotStored as error:
+        raise EmptyStore(str(error)) from error
     if PriceTable(store).version() is not None:
         return STORED
     simulated = _exchanges(store)
     if not simulated:
         raise _no_prices(store, store_url, "…")
-    if len(simulated) > 1:
-        specs = listed([folder.replace(SIMULATED_FOLDER, "simulated:") for folder in simulated])
-        raise NotStored(f"{store.url} holds several simulated exchanges; say which by --source: {specs}.")
-    return simulated[0].replace(SIMULATED_FOLDER, "simulated:")
+    specs = [folder.replace(SIMULATED_FOLDER, "simulated:").replace("-shift-", "?shift=") for folder in simulated]
+    if len(specs) > 1:
+        raise NotStored(f"{store.url} holds several simulated exchanges; say which by --source: {listed(specs)}.")
+    return specs[0]
+
+
+def usual_source(store_url: str) -> str:
+    """The source of an ingest that names none: the last one's; simulated for an empty store. Raises NotStored."""
+    try:
+        held = stored_source(store_url)
+    except EmptyStore:
+        return "simulated"
+    if last := last_ingest(root_of(store_url, held)):
+        return last.source
+    if held == STORED:
+        raise NotStored(
+            f"{store_url} does not know where its prices came from: release 0.1.0 did not keep it. Say it "
+            "once: --source yahoo, or --source files:…"
+        )
+    return held
+
+
+def usual_events(data: DataSettings) -> str | None:
+    """The source of announcements of an ingest that names none: the last one's, where the prices' source is its own."""
+    last = last_ingest(root_of(data.store, data.source))
+    return last.events if last and last.source == whole_spec(open_source(data.source).spec) else None
+
+
+def last_ingest(root: str) -> LastIngest | None:
+    """Where the prices at a root came from; None before the first ingest, and after one by release 0.1.0."""
+    try:
+        newest = ArtifactStore(open_store(root)).newest(LAST_INGEST, "prices")
+    except NotStored:  # there is no store yet
+        return None
+    facts: Any = newest.facts if newest else None
+    return LastIngest(**facts) if facts else None
+
+
+def whole_path(path_or_url: str) -> str:
+    """A path that means the same in whatever folder a run is; a URL as it is."""
+    return path_or_url if "://" in path_or_url else str(Path(path_or_url).expanduser().resolve())
+
+
+def whole_spec(spec: str) -> str:
+    """The spec of a source, with the whole path of its file."""
+    kind, _, location = spec.partition(":")
+    return f"files:{whole_path(location)}" if kind == "files" else spec
 
 
 def kept_roots(store_url: str) -> list[Store]:
@@ -133,7 +195,7 @@ def kept_roots(store_url: str) -> list[Store]:
 
 def _no_prices(store: Store, store_url: str, source: str) -> NotStored:
     fill = f"volcast ingest --source {source} --store {store_url}"
-    return NotStored(f"{store.url} holds no prices. Bring some with: {fill}")
+    return EmptyStore(f"{store.url} holds no prices. Bring some with: {fill}")
 
 
 def _exchanges(store: Store) -> list[str]:

@@ -47,7 +47,7 @@ def record_events(plan: IngestPlan) -> Announcements | None:
     try:
         source = open_event_source(plan.events)
     except SourceError as error:
-        source, answers, failed = None, {}, str(error)
+        answers, failed = {}, str(error)
     else:
         if source is None:
             log.info("no source of announcements is asked (--events)")
@@ -57,7 +57,7 @@ def record_events(plan: IngestPlan) -> Announcements | None:
     asked = [ticker for ticker, answer in answers.items() if answer.outcome in ANSWERED]
     as_of = plan.last_session
     events = known_events(list(answers.values()), as_of=as_of, is_now=as_of == last_session(None))
-    changes = table.record(events, as_of=as_of, source=source.spec if source else plan.events, asked=asked)
+    changes = table.record(events, as_of=as_of, source=plan.events_known_as, asked=asked)
     recorded = _recorded(plan, table.known(plan.tickers, as_of=as_of), changes, failed)
     log.info(recorded.words)
     if failed:

@@ -115,8 +115,8 @@ class Up:
 
     @property
     def deployments(self) -> dict[str, dict[str, Any]]:
-        """By name."""
-        return {item["name"]: item for item in self.api.post("/deployments/filter", json={}).json()}
+        """By their names in prefect.yaml."""
+        return {item["name"].partition(".")[0]: item for item in self.api.post("/deployments/filter", json={}).json()}
 
     def run(self, name: str, **parameters: Mapping[str, Any]) -> str:
         """Start a run of a deployment; its id. `parameters` are laid over those of the deployment."""
@@ -156,7 +156,10 @@ class Up:
 
     def scheduled(self, name: str) -> list[str]:
         """When the runs of a deployment are to start that the server's scheduler has made; it looks once a minute."""
-        filters = {"deployments": {"name": {"any_": [name]}}, "flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}}
+        filters = {
+            "deployments": {"id": {"any_": [self.deployments[name]["id"]]}},
+            "flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}},
+        }
         runs = wait_until(
             lambda: self.api.post("/flow_runs/filter", json=filters).json(), 150, what=f"{name} is scheduled"
         )

@@ -143,7 +143,8 @@ def open_newest(page: Page, site: Site, key: str) -> Locator:
 def test_every_deployment_is_listed_and_the_scheduled_ones_say_so(site: Site, page: Page, tmp_path: Path) -> None:
     page.goto(f"{site.ui}/deployments?limit=100")
     for deployment in project()["deployments"]:
-        row = main(page).get_by_role("row").filter(has=page.get_by_role("link", name=deployment["name"], exact=True))
+        name = site.up.deployments[deployment["name"]]["name"]
+        row = main(page).get_by_role("row").filter(has=page.get_by_role("link", name=name, exact=True))
         expect(row).to_contain_text("Ready")
         if "schedules" in deployment:
             expect(row).to_contain_text(re.compile("Active|schedules"))  # their number where the words are too wide

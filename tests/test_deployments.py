@@ -1,5 +1,7 @@
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, NoReturn, get_args
+from uuid import UUID
 
 import pytest
 import yaml
@@ -11,21 +13,28 @@ from prefect.cli.deploy._models import (
     RawScheduleConfig,
     WorkPoolConfig,
 )
-from prefect.client.orchestration import get_client
+from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.events.schemas.deployment_triggers import DeploymentEventTrigger
 from prefect.flows import load_flow_from_entrypoint
 from prefect.utilities.callables import parameter_schema
 from prefect.utilities.schema_tools import validate
+from test_cli import Volcast, volcast
 
-from flows.automations import PREFIX, alerts
-from flows.deploy import PROJECT_FILE, TRIGGER, _filled, deploy
+from flows.automations import PREFIX, alerts, sync_automations
+from flows.deploy import PROJECT_FILE, TRIGGER, Served, _filled, deploy
 from flows.server import Server
 from tasks.events import Event
+from tasks.settings import DataSettings, TrainingSettings
 
+__all__ = ["volcast"]  # the fixture
 ROOT = Path(__file__).parents[1]
 APPROVAL = {"VOLCAST_REQUIRE_APPROVAL": "true"}
+MANY_OPTIONS = Served(
+    DataSettings(source="yahoo", events="none", tickers=("SBUX",), store="s3://b"),
+    TrainingSettings(cell="gru", seed=3, device="cpu", settings={"steps": 20}),
+)
 ALLOWED_AT_TOP = {name.replace("_", "-") for name in PrefectYamlModel.model_fields} | {"definitions"}
 
 
@@ -45,6 +54,19 @@ def unknown_keys(document: dict[str, Any]) -> set[str]:
         found |= set(deployment.get("concurrency_limit", {})) - set(ConcurrencyLimitSpec.model_fields)
         found |= set(deployment["work_pool"]) - set(WorkPoolConfig.model_fields)
     return found
+
+
+@pytest.fixture
+def client(prefect_api: Server) -> Iterator[SyncPrefectClient]:
+    """Of a server with the pool and nothing deployed on it."""
+    assert prefect_api.api_url
+    with get_client(sync_client=True) as client:
+        client.create_work_pool(WorkPoolCreate(name="volcast", type="process"), overwrite=True)
+        yield client
+        for deployment in client.read_deployments():
+            client.delete_deployment(deployment.id)
+        for automation in client.read_automations():
+            client.delete_automation(automation.id)
 
 
 def test_prefect_yaml_has_no_key_that_prefect_ignores() -> None:
@@ -67,7 +89,7 @@ def test_each_entry_point_is_a_module_path_of_a_flow_that_takes_the_parameters(d
     schema = parameter_schema(loaded).model_dump_for_openapi()
     given = [deployment["parameters"], *(each.get("parameters", {}) for each in deployment.get("triggers", []))]
     for parameters in given:
-        filled = _filled(parameters, {"VOLCAST_SOURCE": "yahoo", "VOLCAST_STORE": "s3://b", **APPROVAL})
+        filled = _filled(parameters, {**MANY_OPTIONS.parameters, **APPROVAL})
         validate(filled, schema, raise_on_error=True, ignore_required=True)
         assert set(filled) <= set(schema["properties"])
     assert loaded.description
@@ -92,10 +114,8 @@ def test_each_trigger_listens_to_an_event_that_volcast_sends_of_its_own_store() 
         assert parsed.match["volcast.root"] == ["{{ $VOLCAST_ROOT }}"]
 
 
-def test_each_alert_has_a_name_of_its_own_and_a_section_in_the_operators_guide(prefect_api: Server) -> None:
-    assert prefect_api.api_url
-    with get_client(sync_client=True) as client:
-        names = [each.name for each in alerts(client, None, "file:///data")]
+def test_each_alert_has_a_name_of_its_own_and_a_section_in_the_operators_guide(client: SyncPrefectClient) -> None:
+    names = [each.name for each in alerts(client, None, "file:///data")]
     assert len(set(names)) == len(names)
     guide = (ROOT / "docs" / "operate.md").read_text()
     codes = [name.removeprefix(f"{PREFIX}alert ").split(":")[0] for name in names]
@@ -112,25 +132,131 @@ def test_each_schedule_is_a_cron_with_a_time_zone_and_a_name_of_its_own() -> Non
     assert found["daily"][0]["cron"] == "30 17 * * 1-5"
 
 
-def test_deploying_twice_changes_nothing_and_what_the_file_drops_goes(prefect_api: Server, tmp_path: Path) -> None:
-    assert prefect_api.api_url
-    environment = {"VOLCAST_POOL": "volcast", "VOLCAST_SOURCE": "simulated", "VOLCAST_STORE": str(tmp_path)}
-    with get_client(sync_client=True) as client:
-        client.create_work_pool(WorkPoolCreate(name="volcast", type="process"), overwrite=True)
-        first = deploy(environment)
-        assert set(first.applied) == {item["name"] for item in project()["deployments"]}
-        assert len(first.automations) == 5 + 12
-        before = {item.id: (item.updated, item.schedules) for item in client.read_deployments()}
-        again = deploy(environment)
-        assert again.words == "nothing to change"
-        assert {item.id: (item.updated, item.schedules) for item in client.read_deployments()} == before
+POOL = {"VOLCAST_POOL": "volcast"}
 
-        shorter = yaml.safe_load(PROJECT_FILE.read_text())
-        shorter["deployments"] = [item for item in shorter["deployments"] if item["name"] != "forecast"]
-        del shorter["deployments"][0]["schedules"]
-        file = tmp_path / "prefect.yaml"
-        file.write_text(yaml.safe_dump(shorter))
-        changed = deploy(environment, file=file)
-        assert (changed.applied, changed.removed) == (("daily",), ("forecast",))
-        (daily,) = (item for item in client.read_deployments() if item.name == "daily")
-        assert daily.schedules == []
+
+def served(store: Path) -> Served:
+    return Served(DataSettings(source="simulated", store=str(store)), TrainingSettings())
+
+
+def what_is_there(client: SyncPrefectClient) -> dict[str, tuple[UUID, object]]:
+    """Deployments and automations by name: id, and of a deployment when it was last changed."""
+    found: dict[str, tuple[UUID, object]] = {each.name: (each.id, None) for each in client.read_automations()}
+    return found | {each.name: (each.id, each.updated) for each in client.read_deployments()}
+
+
+def test_deploying_twice_changes_nothing_and_what_the_file_drops_goes(
+    client: SyncPrefectClient, tmp_path: Path
+) -> None:
+    first = deploy(served(tmp_path), POOL)
+    assert set(first.applied) == {item["name"] for item in project()["deployments"]}
+    assert len(first.automations) == 5 + 12
+    before = what_is_there(client)
+    assert deploy(served(tmp_path), POOL).words == "nothing to change"
+    assert what_is_there(client) == before
+
+    shorter = yaml.safe_load(PROJECT_FILE.read_text())
+    shorter["deployments"] = [item for item in shorter["deployments"] if item["name"] != "forecast"]
+    del shorter["deployments"][0]["schedules"]
+    file = tmp_path / "prefect.yaml"
+    file.write_text(yaml.safe_dump(shorter))
+    changed = deploy(served(tmp_path), POOL, file=file)
+    assert (changed.applied, [name.partition(".")[0] for name in changed.removed]) == (("daily",), ["forecast"])
+    assert len(changed.automations) == 2  # that started forecast
+    (daily,) = (item for item in client.read_deployments() if item.name.startswith("daily."))
+    assert daily.schedules == []
+
+
+def test_stores_that_share_a_server_have_deployments_and_alerts_of_their_own(
+    client: SyncPrefectClient, tmp_path: Path
+) -> None:
+    deploy(served(tmp_path / "one"), POOL)
+    of_one = what_is_there(client)
+    of_other = deploy(served(tmp_path / "other"), POOL)
+    assert of_other.removed == ()
+    both = what_is_there(client)
+    assert len(both) == 2 * len(of_one)
+    assert {name: both[name] for name in of_one} == of_one
+    watched = [str(each.trigger.model_dump()) for each in client.read_automations() if of_other.tag in each.tags]
+    assert len(watched) == 17
+    assert not any("prefect.tag.volcast'" in trigger for trigger in watched)
+
+
+def test_an_automation_is_changed_in_place(client: SyncPrefectClient, tmp_path: Path) -> None:
+    deploy(served(tmp_path), POOL)
+    before = {each.name: each.id for each in client.read_automations()}
+    changed = deploy(served(tmp_path), POOL | {"VOLCAST_ALERT_WEBHOOK": "http://127.0.0.1:9/hook"})
+    assert len(changed.automations) == 12
+    after = client.read_automations()
+    assert {each.name: each.id for each in after} == before
+    assert {each.actions[0].type for each in after} == {"run-deployment", "send-notification"}
+
+
+def test_a_deploy_that_is_cut_off_loses_no_automation(
+    client: SyncPrefectClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cut_off(_: object) -> NoReturn:
+        raise ConnectionError("cut off")
+
+    told = alerts(client, None, "file:///data")
+    sync_automations(client, told, "file:///data")
+    before = what_is_there(client)
+    other = told[0].model_copy(update={"name": f"{told[0].name}, renamed"})
+    changed = told[1].model_copy(update={"actions": told[1].actions * 2})
+    monkeypatch.setattr(client, "create_automation", cut_off)
+    with pytest.raises(ConnectionError):
+        sync_automations(client, [changed, other], "file:///data")
+    assert set(what_is_there(client)) == set(before)
+
+
+@pytest.mark.parametrize("is_own", [True, False])
+def test_what_release_0_1_0_deployed_is_replaced_where_it_is_of_this_store(
+    client: SyncPrefectClient, tmp_path: Path, is_own: bool
+) -> None:
+    data = {"source": "simulated", "store": str(tmp_path if is_own else tmp_path / "other")}
+    flow_id = client.create_flow_from_name("daily")
+    client.create_deployment(flow_id, name="daily", tags=["scheduled", "volcast"], parameters={"data": data})
+    name = f"{PREFIX}alert run-late: a scheduled run has not started"
+    alert = alerts(client, None, "file:///data")[0].model_copy(update={"name": name, "tags": ["volcast"]})
+    client.create_automation(alert)
+    assert ("daily" in deploy(served(tmp_path), POOL).removed) == is_own
+    assert {"daily", name} & set(what_is_there(client)) == (set() if is_own else {"daily", name})
+
+
+def test_what_deploy_is_given_reaches_every_deployment_and_is_shown(
+    client: SyncPrefectClient, volcast: Volcast, tmp_path: Path
+) -> None:
+    given = [
+        "--source",
+        "files:SBUX.csv",
+        "--events",
+        "files:earnings.csv",
+        "--tickers",
+        "sbux,aapl",
+        "--store",
+        "kept",
+    ]
+    model = ["--cell", "gru", "--seed", "3", "--set", "steps=20", "--set", "members=2"]
+    said = volcast("deploy", *given, *model)
+    assert said.code == 0, said.errors
+    files = {"source": f"files:{tmp_path}/SBUX.csv", "events": f"files:{tmp_path}/earnings.csv"}
+    data = {**files, "tickers": ["SBUX", "AAPL"], "store": f"{tmp_path}/kept"}
+    training = {"recipe": "volume", "cell": "gru", "seed": 3, "settings": {"steps": 20, "members": 2}}
+    found = {each.name.partition(".")[0]: each.parameters for each in client.read_deployments()}
+    takes_data = {"daily", "retrain", "forecast", "backtest", "ingest", "pipeline"}
+    assert {name: each["data"] for name, each in found.items() if "data" in each} == dict.fromkeys(takes_data, data)
+    takes_training = takes_data - {"backtest", "ingest"}
+    assert {name for name, each in found.items() if each.get("training") == training} == takes_training
+    assert found["backtest"]["request"] == {"seed": 3, "settings": {"cell": "gru", "steps": 20, "members": 2}}
+    assert found["promote"] == {"source": data["source"], "store": data["store"]}
+    for words in (*files.values(), "SBUX, AAPL", "recipe volume", "cell=gru, seed=3, steps=20, members=2"):
+        assert words in said.out
+
+
+def test_a_nowcast_and_a_setting_that_there_is_not_are_refused_before_anything_is_deployed(
+    client: SyncPrefectClient, volcast: Volcast
+) -> None:
+    for command in ("deploy", "up"):
+        assert "Recipe tutorial is a nowcast" in volcast(command, "--recipe", "tutorial").errors[0]
+        assert "has no setting stepz" in volcast(command, "--set", "stepz=20").errors[0]
+    assert client.read_deployments() == []

@@ -9,7 +9,8 @@ from prefect.client.schemas.objects import FlowRun, State
 from prefect.states import Cancelling, Completed, Crashed, Pending, Running
 
 from flows import lost_runs
-from flows.lost_runs import HOST, WORKER, command_tag, find_lost, settle
+from flows.lost_runs import HERE, WORKER, command_tag, find_lost, settle
+from flows.processes import Process, end_all, own_process, process_of
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
 
@@ -25,11 +26,11 @@ def some_task() -> None:
 
 
 @pytest.fixture(scope="module")
-def dead() -> int:
-    """The id of a process that is gone."""
+def dead() -> str:
+    """The tag of a command that is gone."""
     with subprocess.Popen(["true"]) as process:
         pass
-    return process.pid
+    return f"command-{HERE}-{process.pid}-{own_process().start}-0123abcd"
 
 
 def made(client: SyncPrefectClient, state: State, *, tag: str = "", worker: str = "") -> FlowRun:
@@ -39,20 +40,20 @@ def made(client: SyncPrefectClient, state: State, *, tag: str = "", worker: str 
     return client.read_flow_run(run.id)
 
 
-def test_only_a_run_of_this_machine_whose_process_is_gone_is_lost(dead: int) -> None:
+def test_only_a_run_of_this_machine_whose_process_is_gone_is_lost(dead: str) -> None:
     with get_client(sync_client=True) as client:
         lost = [
-            made(client, Running(), tag=f"command-{HOST}-{dead}-0123abcd"),
+            made(client, Running(), tag=dead),
             made(client, Running(), worker=WORKER),
             made(client, Cancelling(), worker=WORKER),
         ]
         left = [
             made(client, Running(), tag=command_tag()),
-            made(client, Running(), tag=f"command-elsewhere-{dead}-0123abcd"),
+            made(client, Running(), tag=dead.replace(HERE, "elsewhere-0")),
             made(client, Running(), worker="volcast-elsewhere"),
             made(client, Running(), tag="nightly"),
             made(client, Pending(), worker=WORKER),  # its worker may just be starting it
-            made(client, Completed(), tag=f"command-{HOST}-{dead}-0123abcd"),
+            made(client, Completed(), tag=dead),
         ]
         found = find_lost(client)
         assert {run.id for run in found} >= {run.id for run in lost}
@@ -62,6 +63,34 @@ def test_only_a_run_of_this_machine_whose_process_is_gone_is_lost(dead: int) -> 
         states = [client.read_flow_run(run.id).state_name for run in lost]
         assert states == ["Crashed", "Crashed", "Cancelled"]
         assert not {run.id for run in find_lost(client)} & {run.id for run in lost}
+
+
+def test_a_run_is_lost_when_another_process_has_got_the_id_of_its_own() -> None:
+    own = own_process()
+    earlier = Process(own.pid, own.start + "0")
+    with get_client(sync_client=True) as client:
+        runs = [made(client, Running(), tag=f"command-{HERE}-{it.pid}-{it.start}-0123abcd") for it in (own, earlier)]
+        assert {run.id for run in find_lost(client)} & {run.id for run in runs} == {runs[1].id}
+
+
+def test_the_runs_of_another_user_of_the_machine_are_left_alone(dead: str) -> None:
+    theirs = HERE.replace(f"-{os.getuid()}", f"-{os.getuid() + 1}")
+    with get_client(sync_client=True) as client:
+        runs = [
+            made(client, Running(), worker=WORKER.replace(HERE, theirs)),
+            made(client, Running(), tag=dead.replace(HERE, theirs)),
+        ]
+        assert not {run.id for run in find_lost(client)} & {run.id for run in runs}
+
+
+def test_a_process_that_has_the_id_of_an_ended_one_is_not_ended_for_it() -> None:
+    with subprocess.Popen(["sleep", "60"]) as process:
+        now = process_of(process.pid)
+        assert now is not None
+        end_all([Process(now.pid, now.start + "0")])
+        assert now.is_running
+        end_all([now])
+        assert not now.is_running
 
 
 def test_a_run_whose_process_is_there_is_not_lost() -> None:
@@ -88,9 +117,9 @@ def test_the_tasks_of_crashed_runs_of_this_machine_end_with_them(monkeypatch: py
         assert [client.read_task_run(step.id).state_name for step in steps] == ["Crashed", "Crashed", "Running"]
 
 
-def test_a_run_that_has_ended_meanwhile_keeps_its_state(dead: int) -> None:
+def test_a_run_that_has_ended_meanwhile_keeps_its_state(dead: str) -> None:
     with get_client(sync_client=True) as client:
-        run = made(client, Running(), tag=f"command-{HOST}-{dead}-0123abcd")
+        run = made(client, Running(), tag=dead)
         client.set_flow_run_state(run.id, Completed())
         settle(client, [run])
         assert client.read_flow_run(run.id).state_name == "Completed"

@@ -1,4 +1,9 @@
+import re
 import socket
+import subprocess
+import sys
+import threading
+import time
 from pathlib import Path
 
 import httpx
@@ -7,7 +12,18 @@ from prefect import flow, task
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from flows.server import Server, ServerError, free_port, own_server, prefect_server
+from flows import processes
+from flows.processes import own_process
+from flows.server import (
+    Server,
+    ServerError,
+    _wait_until_healthy,
+    announce,
+    free_port,
+    own_server,
+    prefect_server,
+    present_server,
+)
 
 
 def test_a_taken_port_is_left_alone() -> None:
@@ -39,6 +55,96 @@ def test_a_configured_server_that_does_not_answer_is_named_with_what_to_do() -> 
         prefect_server(),
     ):
         pass
+
+
+@pytest.mark.parametrize(
+    "answer", [None, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi", "HTTP/1.1 404 No\r\n\r\n", "?"]
+)
+def test_a_configured_address_that_is_silent_or_not_prefects_is_named_within_15_seconds(answer: str | None) -> None:
+    began = time.monotonic()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        silent = f"http://127.0.0.1:{listener.getsockname()[1]}/api"
+        answering = threading.Thread(target=answer_once, args=(listener, answer), daemon=True)
+        answering.start()
+        with (
+            temporary_settings({PREFECT_API_URL: silent}),
+            pytest.raises(ServerError, match=rf"{silent} does not answer \(.+\)\. .* unset PREFECT_API_URL"),
+            prefect_server(),
+        ):
+            pass
+    assert time.monotonic() - began < 15
+    answering.join()
+
+
+def answer_once(listener: socket.socket, answer: str | None) -> None:
+    """Accept a connection; say nothing, or the answer."""
+    connection, _ = listener.accept()
+    with connection:
+        connection.recv(1000)
+        if answer:
+            connection.sendall(answer.encode())
+        connection.recv(1000)  # until the other side hangs up
+
+
+def test_a_server_that_fails_in_the_middle_of_the_work_is_named(prefect_api: Server) -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as silent,
+        pytest.raises(ServerError, match=rf"{prefect_api.api_url} failed \(ReadTimeout"),
+        prefect_server(),
+    ):
+        httpx.get(f"http://127.0.0.1:{silent.getsockname()[1]}", timeout=0.5, trust_env=False)
+
+
+SLOW_SERVER = """
+import json, sys, time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+began = time.monotonic()
+
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        if self.path.endswith("/settings") and time.monotonic() - began < 8:
+            time.sleep(8)  # longer than one look waits
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(json.dumps({"home": sys.argv[2]}).encode())
+
+    def log_message(self, *_):
+        pass
+
+time.sleep(float(sys.argv[3]))
+ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+"""
+
+
+def test_a_server_of_ones_own_is_waited_for_as_long_as_its_process_lives_and_one_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(processes, "SAY_SECONDS", 1)
+    port = free_port()
+    server = Server(f"http://127.0.0.1:{port}/api")
+    command = [sys.executable, "-c", SLOW_SERVER, str(port), str(tmp_path), "3"]
+    with subprocess.Popen(command) as process:
+        _wait_until_healthy(process, server, tmp_path / "server.log")
+        process.kill()
+    told = capsys.readouterr().err
+    assert re.search(rf"Waiting for Prefect's server to answer; its log: {tmp_path}/server.log since 1 s …", told)
+    with subprocess.Popen(["false"]) as ended, pytest.raises(ServerError, match="ended with 1"):
+        _wait_until_healthy(ended, server, tmp_path / "server.log")
+
+
+def test_an_address_left_by_a_killed_command_is_not_used_when_its_process_id_is_taken_again(
+    prefect_api: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VOLCAST_HOME", str(tmp_path))
+    with temporary_settings(restore_defaults={PREFECT_API_URL}):
+        announce(prefect_api)
+        with present_server() as server:
+            assert server is not None
+        left = tmp_path / "server.json"
+        left.write_text(left.read_text().replace(own_process().start, "another"))
+        with present_server() as server:
+            assert server is None
 
 
 def test_a_second_server_of_one_folder_is_refused_with_what_to_do(prefect_api: Server) -> None:

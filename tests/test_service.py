@@ -55,7 +55,9 @@ class Service:
 
     def __init__(self, folder: Path, api: httpx.Client, webhook: Webhook) -> None:
         self.folder, self.api, self.webhook = folder, api, webhook
-        self.deployments = {item["name"]: item for item in self.ask("POST", "/deployments/filter", {})}
+        self.deployments = {
+            item["name"].partition(".")[0]: item for item in self.ask("POST", "/deployments/filter", {})
+        }
 
     def ask(self, method: str, path: str, body: object = None) -> Any:
         """What the server answers; one that is too busy (SQLite is locked) is asked again."""
@@ -89,7 +91,7 @@ class Service:
 
     def runs(self, name: str) -> list[dict[str, Any]]:
         """The runs of a deployment that are not only scheduled for later, oldest first."""
-        wanted = {"deployments": {"name": {"any_": [name]}}, "sort": "EXPECTED_START_TIME_ASC"}
+        wanted = {"deployments": {"id": {"any_": [self.deployments[name]["id"]]}}, "sort": "EXPECTED_START_TIME_ASC"}
         runs = self.ask("POST", "/flow_runs/filter", wanted)
         return [run for run in runs if run["auto_scheduled"] is False]
 

@@ -288,6 +288,20 @@ def test_a_repeated_window_reaches_yahoo_again(yahoo):
 
 
 @needs_openssl
+def test_yfinance_by_itself_answers_a_repeated_window_without_asking_yahoo(yahoo):
+    assert len(ask(yahoo, "AGAIN").bars) == 2
+    for _ in range(2):
+        yfinance.Ticker("AGAIN").history(interval="1d", start=FIRST, end=LAST, auto_adjust=False)
+    assert asked["AGAIN bars"] == 2, "yfinance asks again by itself: drop cache_clear from tasks/sources/yahoo.py"
+
+
+@needs_openssl
+def test_earnings_dates_that_are_asked_for_again_come_from_yahoo_again(yahoo):
+    assert [yahoo.announced("SBUX", as_of=LAST).outcome for _ in range(3)] == [Outcome.OK] * 3
+    assert asked["earnings"] == 3
+
+
+@needs_openssl
 def test_splits_and_nulls_of_yahoo_come_through(yahoo):
     assert ask(yahoo, "SPLITS").bars["split"].tolist() == [0.0, 2.0]
     assert ask(yahoo, "NULLS").bars["close"].isna().tolist() == [False, True]

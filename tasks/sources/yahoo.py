@@ -38,6 +38,15 @@ COLUMNS = {
 }
 
 
+def _fresh() -> None:
+    """Let yfinance ask Yahoo, and not its cache of what this process asked before.
+
+    The clearing is no public part of yfinance; drop it when tests/test_yahoo.py says that it asks by itself.
+    """
+    _own_cache_folder()
+    YfData.cache_get.cache_clear()
+
+
 @lru_cache(maxsize=1)
 def _own_cache_folder() -> tempfile.TemporaryDirectory[str]:
     """A cache folder of this process alone, gone at its end: yfinance's SQLite cache is made for one writer."""
@@ -61,8 +70,7 @@ class YahooSource:
 
     def fetch(self, ticker: str, *, first: date | None, last: date) -> Fetch:
         """One call for one ticker; whatever Yahoo answers becomes a typed outcome."""
-        _own_cache_folder()
-        YfData.cache_get.cache_clear()  # or a window that was asked for before is answered without asking Yahoo
+        _fresh()
         try:
             history = yfinance.Ticker(ticker).history(
                 interval="1d",
@@ -83,7 +91,7 @@ class YahooSource:
 
     def announced(self, ticker: str, *, as_of: date) -> Announced:  # noqa: ARG002  # Yahoo knows only of now
         """One call: the newest hundred dates of Yahoo's earnings page, as they stand now; no first_seen."""
-        _own_cache_folder()
+        _fresh()
         try:
             dates = yfinance.Ticker(ticker).get_earnings_dates(limit=MOST_DATES)
         except (YFException, RequestException, OSError, *UNREADABLE) as error:

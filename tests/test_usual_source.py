@@ -1,0 +1,68 @@
+"""An ingest that names no source goes on with the one before it."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from conftest import yahoo_frame
+from test_cli import Volcast, volcast
+
+from storage.events import EventTable
+from storage.store import open_store
+
+pytestmark = pytest.mark.usefixtures("prefect_api")
+__all__ = ["volcast"]  # the fixture
+AS_OF = ("--as-of", "2003-06-30")
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[str]:
+    """The options of an ingest from two files, with a store beside them."""
+    yahoo_frame().to_csv(tmp_path / "SBUX.csv", index=False)
+    (tmp_path / "earnings.csv").write_text("Ticker,Earnings_Date\nSBUX,2020-10-29\n")
+    return ["--source", "files:SBUX.csv", "--events", "files:earnings.csv"]
+
+
+def test_ingest_and_daily_follow_source_and_announcements_of_the_store_from_any_folder(
+    files: list[str], volcast: Volcast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert volcast("ingest", *files).code == 0
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    for command in ("ingest", "daily"):
+        said = volcast(command, "--store", tmp_path / "data")
+        assert said.code == 0, said.errors
+        assert f"files:{tmp_path}/SBUX.csv, announcements of files:{tmp_path}/earnings.csv" in said.out
+        assert "as they last did" in said.out
+        assert "imulated" not in said.out
+    assert set(EventTable(open_store(str(tmp_path / "data"))).history()["source"]) == {"files:earnings.csv"}
+
+
+def test_announcements_stay_where_only_the_source_is_named_again(files: list[str], volcast: Volcast) -> None:
+    assert "Earnings" in volcast("ingest", *files).out
+    assert "Earnings" in volcast("ingest", *files[:2]).out
+    assert "Earnings" not in volcast("ingest", *files[:2], "--events", "none").out
+    assert "Earnings" not in volcast("ingest").out
+
+
+def test_simulated_is_for_an_empty_store_and_said_and_its_tickers_are_asked_for_again(volcast: Volcast) -> None:
+    said = volcast("ingest", "--tickers", "SBUX,KO", *AS_OF)
+    assert "simulated, announcements of simulated, for data: the store is empty; another by --source" in said.out
+    again = volcast("ingest", *AS_OF)
+    assert "simulated:0, announcements of simulated, for data: as they last did" in again.out
+    assert "rows of KO, SBUX" in again.out
+    shifted = ["--source", "simulated:2?shift=2003-05-01", "--store", "shifted"]
+    assert volcast("ingest", *shifted, *AS_OF).code == 0
+    assert "simulated:2?shift=2003-05-01, announcements" in volcast("ingest", *shifted[2:], *AS_OF).out
+    assert volcast("status", *shifted[2:]).code == 0
+
+
+def test_a_store_of_release_0_1_0_is_asked_about_once(files: list[str], volcast: Volcast, tmp_path: Path) -> None:
+    assert volcast("ingest", *files).code == 0
+    shutil.rmtree(tmp_path / "data" / "artifacts" / "ingest")
+    for command in ("ingest", "daily", "deploy", "up"):
+        said = volcast(command)
+        assert said.code == 1
+        assert "./data does not know where its prices came from" in said.errors[0]
+    assert volcast("ingest", *files).code == 0
+    assert volcast("ingest").code == 0

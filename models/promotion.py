@@ -16,9 +16,9 @@ from datetime import date
 from typing import Any
 
 from models.metrics import format_shares
+from models.recipes import MARGIN
 
 CHAMPION, BEST = "champion", "best"  # predecessors: the version that forecasts now; the best one that ever did
-MARGIN = 0.01  # of the champion's error
 CUMULATED = 2  # margins that a series of promotions may lose in all
 
 

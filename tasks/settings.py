@@ -11,8 +11,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue
 
 from models.backtest import Refit, TestSpan
 from models.errors import NotASession, UnknownRecipe
-from models.promotion import MARGIN
-from models.recipes import DEFAULT_RECIPE, Recipe, VolumeRecipe, make_recipe, setting_names
+from models.recipes import DEFAULT_RECIPE, MARGIN, Recipe, VolumeRecipe, make_recipe, setting_names
 from models.sessions import last_closed_session, last_session_on_or_before, session_before
 from models.words import listed
 from storage.records import Name

@@ -26,7 +26,7 @@ from models.panel import Panel, make_panel
 from models.past_features import PAST_COLUMNS
 from models.recipes import VolumeRecipe
 from models.scores import score
-from models.volume_features import Inputs
+from models.volume_inputs import Inputs
 from models.volume_training import VolumeForecaster
 
 BAND = "1-5"

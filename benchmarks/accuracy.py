@@ -23,10 +23,10 @@ import torch
 from benchmarks.kept import LIBRARIES, SECONDS, forecasts_of, version_of
 from benchmarks.markets import pick, read_announcements, read_prices
 from benchmarks.methods import PEERS, Scope, make_method, own_methods
-from models.all_forecasters import REFERENCE
 from models.backtest import KEYS, TestSpan, train_volumes
 from models.panel import Panel, make_panel
 from models.scores import FIRST_TICKER, score
+from models.volume_evaluation import REFERENCE
 
 SCOPES: tuple[Scope, ...] = ("panel", "neural", "local")  # each one's tickers are among those of the one before
 TITLES = {"panel": "All", "neural": "The networks'", "local": "The automatic models'"}

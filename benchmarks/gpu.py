@@ -39,7 +39,7 @@ from models.forecasters import LEVELS, MEDIAN
 from models.market_calendar import CALENDAR_COLUMNS
 from models.panel import HORIZONS
 from models.recipes import VolumeRecipe
-from models.volume_features import AHEAD_COLUMNS, AT_COLUMNS, Inputs, build_inputs
+from models.volume_inputs import AHEAD_COLUMNS, AT_COLUMNS, Inputs, build_inputs
 from models.volume_model import fit_volume_scaler
 from models.volume_training import FittedVolume, TrainingRun, fit_volume
 from tasks.sources.exchange import Exchange

@@ -8,8 +8,8 @@ import torch
 from benchmarks.peers.boosting import Boosting, BoostingSettings
 from benchmarks.peers.neural import NeuralPeer
 from benchmarks.peers.statistical import StatisticalPeer
-from models.all_forecasters import forecasters
 from models.forecasters import Forecaster
+from models.volume_evaluation import forecasters
 
 Scope = Literal[
     "panel", "neural", "local"

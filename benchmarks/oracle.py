@@ -2,7 +2,7 @@
 
 python -m benchmarks.oracle [--tickers 200] [--years 10] [--step 1] [--methods volcast har naive]
 
-On the simulated exchange the law of tomorrow's volume is known (tasks/sources/exchange_oracle.py), and no forecaster
+On the simulated exchange the law of tomorrow's volume is known (benchmarks/exchange_oracle.py), and no forecaster
 can have a smaller expected loss than its quantiles; a ratio of 1.02 is 2 % above what is possible. Training ends a
 year before the exchange's clock, the test is that last year.
 """
@@ -14,13 +14,13 @@ from functools import reduce
 import pandas as pd
 import torch
 
+from benchmarks.exchange_oracle import oracle_quantiles
 from benchmarks.kept import SECONDS, forecasts_of
 from benchmarks.markets import simulated_panel
 from benchmarks.methods import make_method, own_methods
 from models.backtest import KEYS, TestSpan, train_volumes
 from models.scores import QUANTILES, quantile_columns, score
 from tasks.sources.exchange import Exchange
-from tasks.sources.exchange_oracle import oracle_quantiles
 from tasks.sources.simulated import SimulatedSource
 
 LAST = date(2023, 12, 29)  # the exchange's clock

@@ -22,8 +22,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from models.sessions import sessions_between
+from storage.price_rows import bucket_of
 from storage.prices import PriceTable
-from storage.rows import bucket_of
 from storage.store import open_store
 from tasks.sources.simulated import SimulatedSource
 

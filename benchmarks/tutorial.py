@@ -9,12 +9,8 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from models.baselines import BASELINES
-from models.evaluation import MODEL, evaluate
-from models.features import build_features, tensors
 from models.recipes import TutorialRecipe, make_recipe
-from models.scaling import fit_scaler
-from models.training import fit
+from models.tutorial import BASELINES, MODEL, build_features, evaluate_nowcast, fit, fit_scaler, tensors
 
 REPRODUCED = (0.0102, 0.0117)  # final losses of the article's code on this file when no unit is dead
 STUCK = 0.0135  # above it the ReLU after the LSTM has lost a unit or both
@@ -33,7 +29,7 @@ def run_seeds(frame: pd.DataFrame, recipe: TutorialRecipe, seeds: int) -> pd.Dat
     results = []
     for seed in range(seeds):
         fitted = fit(frame, recipe, scaler=scaler, seed=seed, device=torch.device("cpu"))
-        rmses = evaluate(frame, fitted.nowcaster.predict(x_NF), recipe).table["rmse_shares"]
+        rmses = evaluate_nowcast(frame, fitted.nowcaster.predict(x_NF), recipe).table["rmse_shares"]
         results.append({"final_loss": fitted.final_loss, "seconds": fitted.seconds, **rmses.to_dict()})
     return pd.DataFrame(results).rename_axis("seed")
 

@@ -29,13 +29,12 @@ from benchmarks.year_script import FRIDAY, NAME, Diary, Script, live
 from flows.server import own_server
 from flows.summary import NARROW
 from models.drift import BAND
-from models.evaluation import MODEL
 from models.sessions import sessions_after
+from models.tutorial import MODEL
 from models.volume_evaluation import CHAMPION
+from storage.append_tables import QuarantineTable, RestatementTable
 from storage.ledger import Ledger
 from storage.prices import PriceTable
-from storage.quarantine import QuarantineTable
-from storage.restatements import RestatementTable
 
 REASONS = {
     "no version": "no version had passed yet",

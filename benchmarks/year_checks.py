@@ -12,23 +12,21 @@ import pandas as pd
 from deltalake import DeltaTable
 
 from benchmarks.year_script import EVENT_CAUSES, NAME, Diary, Script
-from models.evaluation import MODEL
-from models.live_forecasts import FALLBACK, fallback_frame
+from models.comparisons import CHAMPION, Contest, Predecessor
 from models.panel import HORIZONS
-from models.promotion import CHAMPION, Contest, Predecessor
 from models.sessions import next_session, sessions_after
-from models.volume_evaluation import evaluate_volume
+from models.tutorial import MODEL
+from models.volume_evaluation import FALLBACK, evaluate_volume, fallback_frame
 from storage.artifacts import ArtifactStore
+from storage.integrity import verify
 from storage.ledger import Ledger
 from storage.prices import PriceTable
 from storage.records import ArtifactRef, Snapshot
 from storage.store import Store, open_store
-from storage.verify import verify
-from tasks.forecast_volume import model_frame
-from tasks.prepared import prepare, read_panel
-from tasks.publish_forecast import VALUES
-from tasks.stored import CHAMPION as ALIAS
-from tasks.stored import model_version, read_model, trained_through, universe
+from tasks.forecast import VALUES, model_frame
+from tasks.snapshot import prepare, read_panel
+from tasks.stored_models import CHAMPION as ALIAS
+from tasks.stored_models import model_version, read_model, trained_through, universe
 
 SAMPLED = 8  # cutoffs that are forecast from again
 NOTICED_WITHIN = 40  # sessions; errors are looked at over 20 of them

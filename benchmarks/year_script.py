@@ -23,10 +23,10 @@ from flows.monitor import WATCH
 from flows.retrain import retrain
 from models.sessions import sessions_between
 from storage.artifacts import ArtifactStore
-from storage.health import Daily, Health
+from storage.records import Daily, Health
 from storage.store import Store, open_store
+from tasks.announcements import record_events
 from tasks.fetch_prices import fetch_prices
-from tasks.record_events import record_events
 from tasks.settings import DataSettings, RetrainSettings, TrainingSettings, WatchSettings, root_of
 
 SEED = 2

@@ -7,7 +7,7 @@ from prefect import flow
 
 from flows.ingest import ingest
 from storage.records import BacktestResult
-from tasks.run_backtest import ended_backtest, run_backtest
+from tasks.backtest import ended_backtest, run_backtest
 from tasks.settings import BacktestSettings, DataSettings, as_asked
 
 

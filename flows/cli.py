@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.console import Console
 
-from flows.leaving import leaving
-from models.words import brief, listed
+from flows.process_exit import leaving
+from models.text import brief, listed
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -396,7 +396,7 @@ def up(
     _ask_a_person(require_approval)
     _move_into_environment("--database", "VOLCAST_DATABASE", database)
 
-    from flows.server_options import ServerOptions
+    from flows.server import ServerOptions
 
     options = ServerOptions(host=host, port=port, database=database)
 

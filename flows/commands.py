@@ -16,9 +16,9 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.markup import escape
 
-from flows.server_options import ServerError, ServerOptions
+from flows.server import ServerError, ServerOptions
 from models.errors import ImpossibleTest, ModelError, UnknownRecipe
-from models.words import brief
+from models.text import brief
 from storage.artifacts import ArtifactStore
 from storage.errors import StoreError
 from storage.records import AliasEntry, ForecastBatch, PipelineResult
@@ -46,8 +46,8 @@ from tasks.settings import (
     last_session,
     root_of,
 )
-from tasks.sources.protocol import SourceError, UnknownSource
 from tasks.sources.registry import open_source
+from tasks.sources.source import SourceError, UnknownSource
 
 if TYPE_CHECKING:
     from flows.server import Server
@@ -177,8 +177,8 @@ def monitor(data: DataSettings, training: TrainingSettings, watch: WatchSettings
 def status(data: DataSettings) -> bool:
     """Print what is stored and how it stands, without a server; whether nobody has to do anything."""
     from flows import summary
-    from tasks.check_health import present_health
     from tasks.count_prices import status_of
+    from tasks.monitor import present_health
 
     root = root_of(data.store, data.source)
     counts = status_of(root, data.tickers, last_session(None, data.now))
@@ -192,7 +192,7 @@ def report(data: DataSettings, out: Path) -> None:
     """Write the page, without a server."""
     check_out(out, PAGE_FORMATS)
     from flows import summary
-    from tasks.page import page
+    from tasks.reports.page import page
 
     out.write_text(page(data), encoding="utf-8")
     console.print(f"The page is {summary.nice_path(str(out.resolve()))}", markup=False)
@@ -299,24 +299,24 @@ def promote(data: DataSettings, name: str, version: int, reason: str) -> None:
     """Let a version forecast; it works when Prefect is down, too."""
     root = root_of(data.store, data.source)
     artifacts_of(root, name)
-    from tasks import move_champion
+    from tasks import gate
 
-    _tell_move(root, move_champion.promote(root, name, version, reason))
+    _tell_move(root, gate.promote(root, name, version, reason))
 
 
 def roll_back(data: DataSettings, name: str, reason: str) -> None:
     """Go back one version; it works when Prefect is down, too."""
     root = root_of(data.store, data.source)
     artifacts_of(root, name)
-    from tasks import move_champion
+    from tasks import gate
 
-    _tell_move(root, move_champion.roll_back(root, name, reason))
+    _tell_move(root, gate.roll_back(root, name, reason))
 
 
 def verify(store: str) -> bool:
     """Print what is wrong in a store, a line each; whether nothing is damaged."""
     kept_roots(store)
-    from tasks.upkeep import find_faults
+    from tasks.maintenance import find_faults
 
     findings = list(find_faults(store))
     for finding in findings:
@@ -329,7 +329,7 @@ def verify(store: str) -> bool:
 def gc(store: str, keep_versions: int, dry_run: bool) -> None:
     """Take away what nothing needs any more, and say how much that was."""
     kept_roots(store)
-    from tasks.upkeep import collect_garbage
+    from tasks.maintenance import collect_garbage
 
     garbage = collect_garbage(store, keep_versions=keep_versions, dry_run=dry_run)
     for url in garbage if dry_run else ():
@@ -357,20 +357,20 @@ def _say_source(data: DataSettings) -> None:
 def _tell_move(root: str, entry: AliasEntry) -> None:
     """To the person, and to a server that is up, which starts a forecast."""
     from flows.server import present_server
-    from tasks import move_champion
+    from tasks import gate
 
-    console.print(move_champion.move_words(entry), markup=False)
+    console.print(gate.move_words(entry), markup=False)
     with present_server() as server:
         if server is None:
             console.print("To publish a forecast by it before the next daily run: volcast forecast")
         else:
-            move_champion.tell_move(root, entry)
+            gate.tell_move(root, entry)
             console.print(f"Prefect at {server.ui_url} was told, and starts `forecast` if it is deployed there.")
 
 
 def _export(batches: Sequence[ForecastBatch], out: Path | None) -> None:
     if out is not None:
-        from tasks.export import write_forecasts
+        from tasks.forecast import write_forecasts
 
         console.print(f"          {write_forecasts(batches, out)} rows in {out}")
 
@@ -387,6 +387,6 @@ def _server() -> "Iterator[Server]":
 
 def _quiet() -> None:
     if not os.environ.get("VOLCAST_DEBUG"):
-        from flows.quiet import quiet_console
+        from flows.prefect_processes import quiet_console
 
         quiet_console()

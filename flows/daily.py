@@ -8,8 +8,8 @@ from prefect import flow
 from flows.forecast import forecast
 from flows.ingest import ingest
 from flows.monitor import WATCH, monitor
-from storage.health import Daily
-from tasks.daily_run import ended_day, find_nothing_new, skipped_day, stored_part, with_stored_tickers
+from storage.records import Daily
+from tasks.daily import ended_day, find_nothing_new, skipped_day, stored_part, with_stored_tickers
 from tasks.settings import DataSettings, TrainingSettings, WatchSettings
 
 

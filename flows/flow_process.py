@@ -9,8 +9,8 @@ import runpy
 import sys
 from pathlib import Path
 
-from flows.leaving import leaving
-from flows.processes import KEPT_IN
+from flows.prefect_processes import KEPT_IN
+from flows.process_exit import leaving
 
 
 def main() -> None:

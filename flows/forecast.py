@@ -6,13 +6,10 @@ prices -> choice -> forecast -> ledger, charts
 from prefect import flow
 
 from storage.records import ForecastBatch
-from tasks.choose_forecaster import choose_forecaster
-from tasks.ended import ended
-from tasks.forecast_volume import forecast_volume
-from tasks.publish_charts import publish_charts
-from tasks.publish_forecast import publish_forecast
+from tasks.forecast import choose_forecaster, forecast_volume, publish_charts, publish_forecast
+from tasks.run_tools import ended
 from tasks.settings import DataSettings, TrainingSettings, WatchSettings
-from tasks.take_snapshot import take_snapshot
+from tasks.snapshot import take_snapshot
 
 
 @flow(flow_run_name="forecast {training.recipe} {data.label} {data.day}")

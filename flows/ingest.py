@@ -10,14 +10,13 @@ from prefect import flow, unmapped
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from storage.records import Snapshot
-from tasks.announce_prices import announce_prices
+from tasks.announcements import record_events, with_announcements
 from tasks.count_prices import count_prices
 from tasks.fetch_prices import fetch_prices
 from tasks.plan_ingest import plan_ingest, record_sources
-from tasks.record_events import record_events, with_announcements
 from tasks.settings import DataSettings
-from tasks.store_prices import ended_ingest, ingested_part, require_fetched, store_prices
-from tasks.take_snapshot import take_snapshot
+from tasks.snapshot import take_snapshot
+from tasks.store_prices import announce_prices, ended_ingest, ingested_part, require_fetched, store_prices
 from tasks.validate_prices import validate_prices
 
 AT_ONCE = 4  # batches in memory; at 6,700 tickers one has 2.5 M rows

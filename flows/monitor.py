@@ -5,14 +5,12 @@ prices -> scores -> drift -> health -> status
 
 from prefect import flow
 
-from storage.health import Health
-from tasks.check_health import check_health
-from tasks.daily_run import ended_look
-from tasks.measure_drift import measure_drift
-from tasks.publish_status import publish_status
-from tasks.score_forecasts import score_forecasts
+from storage.records import Health
+from tasks.daily import ended_look
+from tasks.monitor import check_health, measure_drift, score_forecasts
+from tasks.reports.render import publish_status
 from tasks.settings import DataSettings, TrainingSettings, WatchSettings
-from tasks.take_snapshot import take_snapshot
+from tasks.snapshot import take_snapshot
 
 WATCH = WatchSettings()
 

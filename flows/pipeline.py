@@ -1,16 +1,22 @@
 """The whole pipeline, once.
 
 ingest -> retrain -> forecast -> report        (the last three for each model)
+
+Write what a person reads: plots, scorecard and forecast, as files.
+
+forecast + scorecard -> report
 """
 
 from prefect import flow
 
 from flows.forecast import forecast
 from flows.ingest import ingest
-from flows.report import report
 from flows.retrain import BY_HAND, retrain
-from storage.records import PipelineResult
+from storage.records import ForecastBatch, PipelineResult, Report
+from tasks.gate import find_scorecard
 from tasks.parts import finish, model_parts, outcomes, with_forecaster
+from tasks.reports.render import write_report
+from tasks.run_tools import ended
 from tasks.settings import DataSettings, RetrainSettings, TrainingSettings
 
 
@@ -25,3 +31,11 @@ def pipeline(data: DataSettings, training: TrainingSettings, why: RetrainSetting
     batches = [forecast(part, training) for part in with_forecaster(parts, training, snapshot)]
     reports = [report(batch) for batch in batches]
     return finish(snapshot, reports, outcomes(parts, retrained, training))
+
+
+@flow(flow_run_name="report on {batch.artifact}")
+def report(batch: ForecastBatch) -> Report:
+    """Files under `reports/` of the store, for the forecast and the model that made it."""
+    scorecard = find_scorecard(batch)
+    written = write_report(batch, scorecard)
+    return ended(written, written.words)

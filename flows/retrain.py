@@ -6,16 +6,11 @@ prices -> features -> scaler -> train -> evaluate -> report -> approval -> promo
 from prefect import flow
 
 from storage.records import FeatureSet, Scorecard
-from tasks.ask_approval import ask_approval
-from tasks.build_features import build_features
-from tasks.evaluate_model import evaluate_model
-from tasks.find_trained import find_trained, skipped
-from tasks.fit_scaler import fit_scaler
-from tasks.promote_model import ended_training, promote_model
-from tasks.report import publish_report
+from tasks.gate import ask_approval, ended_training, find_trained, promote_model, skipped
+from tasks.reports.render import publish_report
 from tasks.settings import DataSettings, RetrainSettings, TrainingSettings, as_asked
-from tasks.take_snapshot import take_snapshot
-from tasks.train_model import train_model
+from tasks.snapshot import take_snapshot
+from tasks.train import build_features, evaluate_model, fit_scaler, train_model
 
 BY_HAND = RetrainSettings()
 

@@ -12,14 +12,15 @@ from rich.table import Table
 from rich.tree import Tree
 
 from flows.server import Server
-from models.words import listed
+from models.text import listed
 from storage.artifacts import ArtifactStore
-from storage.health import Daily, Health
 from storage.records import (
     ArtifactRef,
     BacktestResult,
+    Daily,
     ForecastBatch,
     ForecasterScore,
+    Health,
     Manifest,
     PipelineResult,
     PriceCounts,
@@ -28,10 +29,9 @@ from storage.records import (
 )
 from storage.store import open_store
 from tasks.count_prices import count_rows
-from tasks.history import History, history_of
-from tasks.publish_status import drift_rows, lines, skill_rows
-from tasks.report import forecast_rows, score_rows
-from tasks.stored import CHAMPION
+from tasks.reports.render import drift_rows, forecast_rows, lines, score_rows, skill_rows
+from tasks.reports.views import History, history_of
+from tasks.stored_models import CHAMPION
 
 SIMULATED = "[bold yellow]Simulated data[/] from volcast's own simulated exchange, not from a market."
 NARROW: dict[str, Any] = {"box": SIMPLE, "pad_edge": False, "padding": (0, 1, 0, 0)}  # fits 80 columns

@@ -5,9 +5,9 @@ store -> findings -> verdict
 
 from prefect import flow
 
-from tasks.ended import ended
+from tasks.maintenance import require_undamaged, undamaged_words
+from tasks.run_tools import ended
 from tasks.settings import DEFAULT_STORE
-from tasks.upkeep import require_undamaged, undamaged_words
 
 
 @flow(flow_run_name="verify {store}")

@@ -10,8 +10,8 @@ import torch
 
 from models.earnings_features import EarningsCalendar
 from models.market_calendar import CALENDAR_COLUMNS
-from models.neighbours import mean_of_neighbours
 from models.panel import HORIZONS
+from models.past_features import mean_of_neighbours
 
 # N tickers, T sessions with prices, S = T + HORIZONS, E echo columns
 

@@ -20,7 +20,7 @@ import pandas as pd
 from scipy.stats import chi2
 from scipy.stats import t as student_t
 
-from models.newey_west import long_run_variance
+from models.comparisons import long_run_variance
 
 # N tickers, S sessions, R rows, E edges of bins, P points in time (target sessions)
 

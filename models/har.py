@@ -18,11 +18,9 @@ from typing import Self
 
 import numpy as np
 
-from models.forecasters import Forecasts
+from models.forecasters import Forecasts, traded_mean, with_errors
 from models.market_calendar import CALENDAR_COLUMNS, calendar_columns
-from models.naive import traded_mean
 from models.panel import HORIZONS, Panel
-from models.residual_quantiles import with_errors
 
 # N tickers, T sessions, S sessions of the grid, C cutoffs, H horizons, R rows of a fit, B coefficients, K calendar
 

@@ -6,12 +6,23 @@
 3. moves are in units of the ticker's own 60-session volatility
 4. values are clipped, so that one bad row cannot be arbitrarily large; where nothing traded they are 0, and the column
    `traded` says so
+
+The tickers whose volume moves with a ticker's own: its industry, as far as volume shows it.
+
+Neighbours of a stretch of REFRESH sessions are the COUNT tickers with the highest correlation of surprises over the
+MEMORY sessions that end HORIZONS before the stretch, so that they are known at every cutoff that may ask for one of its
+sessions. Their mean is weighted by that correlation.
+
+Trailing statistics of values by ticker and session, over the rows that there are: NaN where there is none.
+
+Each is a sum of prefixes, so that a value is the same bit for bit whatever comes after it.
 """
+
+from collections.abc import Iterator
 
 import numpy as np
 
-from models.panel import Panel
-from models.rolling import mean_of_tickers, trailing_max, trailing_mean, value_before
+from models.panel import HORIZONS, Panel
 
 # N tickers, T sessions, F features
 
@@ -43,7 +54,7 @@ PAST_COLUMNS = (
     "noise_60_to_252",  # log of the surprises' root mean square over 60 sessions against that over 252
     "noise_252",
     "volume_beta",  # of volume_to_20 on market_volume, over 252 sessions
-    "neighbours_surprise",  # of the ten tickers whose surprises go with the ticker's own (models/neighbours.py)
+    "neighbours_surprise",  # of the ten tickers whose surprises go with the ticker's own (models/past_features.py)
     "neighbours_surprise_5",  # its 5-session mean
     "traded",
 )
@@ -141,3 +152,93 @@ def _since_spike(surprise_NT: np.ndarray) -> np.ndarray:
     places_T = np.arange(surprise_NT.shape[1])
     newest_NT = np.maximum.accumulate(np.where(surprise_NT > SPIKE, places_T, -SPIKE_MEMORY), axis=1)
     return np.log1p(np.minimum(places_T - newest_NT, SPIKE_MEMORY)) / np.log1p(SPIKE_MEMORY)
+
+
+# N tickers, T sessions with prices, S = T + HORIZONS, J neighbours
+
+COUNT = 10
+MEMORY = 756  # three years
+REFRESH = 126
+MIN_SESSIONS = 126  # of the memory, that a ticker must have traded
+
+
+def mean_of_neighbours(values_NS: np.ndarray, surprise_NT: np.ndarray) -> np.ndarray:
+    """(N, S) float32: the weighted mean of the neighbours' values; 0 before the first are known.
+
+    `surprise_NT`: own less market log volume, NaN where nothing traded; `values_NS`: any value, without NaN.
+    """
+    mean_NS = np.zeros(values_NS.shape, dtype=np.float32)
+    for stretch, neighbour_NJ, weight_NJ in _neighbours(surprise_NT, values_NS.shape[1]):
+        mean_NS[:, stretch] = np.einsum("nj,njt->nt", weight_NJ, values_NS[:, stretch][neighbour_NJ])
+    return mean_NS
+
+
+def _neighbours(surprise_NT: np.ndarray, end: int) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
+    """(the sessions of a stretch, neighbours (N, J), their weights (N, J), which sum to 1 or are all 0)."""
+    count = min(COUNT, len(surprise_NT) - 1)
+    if count == 0:
+        return
+    for begin in range(2 * REFRESH, end, REFRESH):
+        memory_NT = surprise_NT[:, max(0, begin - HORIZONS - MEMORY) : begin - HORIZONS]
+        alike_NN = _correlations(memory_NT)
+        neighbour_NJ = np.argsort(-alike_NN, axis=1, kind="stable")[:, :count]
+        weight_NJ = np.clip(np.take_along_axis(alike_NN, neighbour_NJ, axis=1), 0, 1)
+        yield (
+            slice(begin, min(begin + REFRESH, end)),
+            neighbour_NJ,
+            weight_NJ / (weight_NJ.sum(1, keepdims=True) + 1e-6),
+        )
+
+
+def _correlations(surprise_NT: np.ndarray) -> np.ndarray:
+    """(N, N): correlation, a session without trade being no surprise; -1 with itself and with the little traded."""
+    there_NT = np.isfinite(surprise_NT)
+    values_NT = np.where(there_NT, surprise_NT, 0.0)
+    values_NT -= values_NT.mean(axis=1, keepdims=True)
+    values_NT /= np.sqrt((values_NT**2).sum(axis=1, keepdims=True)) + 1e-6
+    alike_NN = values_NT @ values_NT.T
+    alike_NN[:, there_NT.sum(axis=1) < MIN_SESSIONS] = -1
+    np.fill_diagonal(alike_NN, -1)
+    return alike_NN
+
+
+# N tickers, T sessions
+
+
+def trailing_mean(values_NT: np.ndarray, window: int) -> tuple[np.ndarray, np.ndarray]:
+    """The mean of the rows that there are among t-window+1..t (NaN where none), and their number; both (N, T)."""
+    there_NT = np.isfinite(values_NT)
+    sums_NT = _trailing_sum(np.where(there_NT, values_NT, 0.0), window)
+    rows_NT = _trailing_sum(there_NT.astype(np.float64), window)
+    return np.divide(sums_NT, rows_NT, out=np.full_like(sums_NT, np.nan), where=rows_NT > 0), rows_NT
+
+
+def mean_of_tickers(values_NT: np.ndarray) -> np.ndarray:
+    """(T,): the mean of the tickers that have a value; 0 where none has."""
+    there_NT = np.isfinite(values_NT)
+    return np.where(there_NT, values_NT, 0.0).sum(axis=0) / np.maximum(there_NT.sum(axis=0), 1)
+
+
+def value_before(values_NT: np.ndarray) -> np.ndarray:
+    """(N, T): the newest value before each session, over gaps; NaN before the first."""
+    places_NT = np.where(np.isfinite(values_NT), np.arange(values_NT.shape[1]), 0)
+    newest_NT = np.take_along_axis(values_NT, np.maximum.accumulate(places_NT, axis=1), axis=1)
+    return np.concatenate([np.full((len(values_NT), 1), np.nan), newest_NT[:, :-1]], axis=1)
+
+
+def trailing_max(values_NT: np.ndarray, window: int) -> np.ndarray:
+    """(N, T): the greatest of t-window+1..t, or of as many as there are; `values_NT` has no NaN."""
+    padded = np.concatenate([np.full((len(values_NT), window - 1), -np.inf), values_NT], axis=1)
+    reach = 1
+    while 2 * reach <= window:  # the maximum over twice as many, until it spans most of the window
+        padded[:, reach:] = np.maximum(padded[:, reach:], padded[:, :-reach])
+        reach *= 2
+    rest = window - reach
+    widest = np.maximum(padded[:, rest:], padded[:, : padded.shape[1] - rest]) if rest else padded
+    return widest[:, -values_NT.shape[1] :]
+
+
+def _trailing_sum(values_NT: np.ndarray, window: int) -> np.ndarray:
+    total_NT = np.cumsum(values_NT, axis=1)
+    total_NT[:, window:] = total_NT[:, window:] - total_NT[:, :-window]
+    return total_NT

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, overload
 
 from models.errors import UnknownRecipe
-from models.words import brief, listed
+from models.text import brief, listed
 
 PRICE_COLUMNS = ("open", "high", "low", "close", "adj_close")
 

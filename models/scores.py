@@ -13,14 +13,38 @@ With y actual volume, f a forecast, and the mean over the rows of one ticker:
 f is the point in all of them; rmsse_mean and qlike_mean are those of the mean forecast, X-mean, where a forecaster has
 one (it is the mean that squares and QLIKE ask for), else of its point again. A panel's score is the mean over its
 tickers. utilsforecast has the losses; a ticker without a scale (listed after the train sessions) is not scored.
+
+How good each published forecast was, once the volume has come. Pure; a row a forecast.
+
+What live forecasts were worth against har and naive, from their scores alone.
+
+With e the absolute error, s the ticker's scale (the mean of |y(t) - y(t - 5)| up to the cutoff), and the mean over the
+rows of one ticker, or over the tickers of all:
+    mase         mean(e / s)
+    mase_har     mean(e / s) over that of har on the same rows: below 1, the published forecast is better; mase_naive
+    pinball_har  the same of the quantile losses; pinball_naive
+    coverage_80, coverage_95   the share of actual volumes inside of the interval
+    bias         mean(f - y) / mean(y)
+    over_share   the share of forecasts above the actual
+
+Errors of predicted volume, by utilsforecast, and the words for numbers of shares.
+
+With y actual, p predicted, and the mean over the sessions:
+    rmse_shares  sqrt(mean((y - p)^2))
+    mae_shares   mean(|y - p|)
+    mape         mean(|y - p| / |y|): a fraction, not per cent; sessions with y = 0 are left out of it
+    smape        mean(|y - p| / (|y| + |p|)): 0..1, so half of the definition that runs to 2 (or 200 %)
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 from utilsforecast import losses
+from utilsforecast.evaluation import evaluate
+from utilsforecast.losses import mae, mape, rmse, smape
 
 from models.backtest import INTERVALS, KEYS
 from models.errors import NotEnoughSessions
@@ -144,3 +168,156 @@ def quantile_columns(model: str) -> list[str]:
 
 def _indexed(table: Any) -> pd.DataFrame:
     return cast(pd.DataFrame, table).set_index("unique_id")
+
+
+LEVELS = {"lo_95": 0.025, "lo_80": 0.1, "median": 0.5, "hi_80": 0.9, "hi_95": 0.975}  # column -> its quantile level
+
+
+def score_forecasts(forecasts: pd.DataFrame, prices: pd.DataFrame) -> pd.DataFrame:
+    """The forecasts whose target has a volume, with what they were worth, in their order.
+
+    `forecasts`: ticker, cutoff, ds (datetime64), lo_95, lo_80, median, hi_80, hi_95 (shares as of the cutoff), and
+    any more. `prices`: ticker, session (datetime64), volume (shares as of the last session), split (new shares per old
+    one, 0 without); from the first cutoff on, each ticker and session once.
+
+    Adds actual (int64, shares as of the cutoff: a split in between changes the unit, not the forecast's worth),
+    absolute_error (shares, of the median), pinball (shares: the mean of the quantile losses of LEVELS), in_80, in_95,
+    over (bool: the median lies above the actual).
+    """
+    volumes = pd.DataFrame(prices[["ticker", "session", "volume"]]).rename(
+        columns={"session": "ds", "volume": "actual"}
+    )
+    rows = forecasts.astype({"ds": "datetime64[s]", "cutoff": "datetime64[s]"}).merge(
+        volumes.astype({"ds": "datetime64[s]"}), on=["ticker", "ds"]
+    )
+    rows["actual"] = (rows["actual"] / _shares_now(rows, prices)).round().astype("int64")
+    actual = rows["actual"]
+    losses = [np.maximum(q * (actual - rows[name]), (q - 1) * (actual - rows[name])) for name, q in LEVELS.items()]
+    return rows.assign(
+        absolute_error=(rows["median"] - actual).abs().astype("float64"),
+        pinball=sum(losses) / len(losses),
+        in_80=actual.between(rows["lo_80"], rows["hi_80"]),
+        in_95=actual.between(rows["lo_95"], rows["hi_95"]),
+        over=rows["median"] > actual,
+    )
+
+
+def _shares_now(rows: pd.DataFrame, prices: pd.DataFrame) -> np.ndarray:
+    """What one share of each row's cutoff has become by the last session."""
+    shares = np.ones(len(rows))
+    splits = prices.loc[prices["split"] > 0, ["ticker", "session", "split"]]
+    for ticker, session, split in splits.itertuples(index=False):
+        shares[np.asarray((rows["ticker"] == ticker) & (rows["cutoff"] < session))] *= split
+    return shares
+
+
+WINDOWS = (5, 20, 60)  # target sessions: a week, a month, a quarter
+ALL = "all"  # the mean over the tickers
+RIVALS = ("har", "naive")
+LOSSES = ("mase", "pinball")
+SHARES = {"in_80": "coverage_80", "in_95": "coverage_95", "over": "over_share"}  # of rows, column -> name
+KEY = ["ticker", "cutoff", "h"]
+ROLLING, FEWEST = 20, 5  # target sessions in a rolling mean, and at its start
+
+
+def live_skill(scores: pd.DataFrame, windows: Sequence[int] = WINDOWS) -> pd.DataFrame:
+    """A row a window and ticker, ALL first; no row where nothing is scored.
+
+    `scores`: ticker, cutoff, ds (datetime64), h, model, published, scale, actual, absolute_error, pinball (shares),
+    in_80, in_95, over; of one forecast, any order. Returns sessions (int, of the window), ticker, rows, and the columns
+    above (float64; NaN for a ratio to a rival that has no score).
+    """
+    rows = _beside_rivals(scores.loc[scores["scale"].notna()])
+    newest = np.unique(rows["ds"].to_numpy())[::-1]
+    tables = [
+        _window(rows.loc[rows["ds"] >= newest[min(count, len(newest)) - 1]], count) for count in windows if len(rows)
+    ]
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame({"sessions": [], "ticker": [], "rows": []})
+
+
+def rolling_errors(errors: pd.DataFrame) -> pd.DataFrame:
+    """MASE over the last ROLLING target sessions: index ds, columns published, har, naive; NaN before FEWEST of them.
+
+    `errors`: ds, model, published, rows, mase (the sum over the rows).
+    """
+    said = errors.loc[errors["published"]].assign(model="published")
+    rows = pd.concat([said, errors.loc[errors["model"].isin(RIVALS)]])
+    sums = rows.pivot_table(index="ds", columns="model", values=["mase", "rows"], aggfunc="sum")
+    means = pd.DataFrame(sums["mase"] / sums["rows"]).reindex(columns=["published", *RIVALS])
+    return pd.DataFrame(means.rolling(ROLLING, min_periods=FEWEST).mean())
+
+
+def live_calibration(below: pd.DataFrame) -> pd.DataFrame:
+    """The share of volumes at or below each published quantile: index nominal level, a column a band of horizons.
+
+    `below`: h, rows, and how many of the rows were at or below each of LEVELS.
+    """
+    shares = {}
+    for band, ends in BANDS.items():
+        inside = below.loc[below["h"].between(*ends)]
+        shares[band] = [inside[name].sum() / inside["rows"].sum() for name in LEVELS]
+    return pd.DataFrame(shares, index=list(LEVELS.values()))
+
+
+def _beside_rivals(scores: pd.DataFrame) -> pd.DataFrame:
+    """What was published, with the losses of the rivals from the same cutoff, all in units of the scale."""
+    units = scores.assign(
+        mase=scores["absolute_error"] / scores["scale"],
+        pinball=scores["pinball"] / scores["scale"],
+        error=scores["absolute_error"].where(scores["over"], -scores["absolute_error"]),
+    )
+    rows = units.loc[units["published"]]
+    for rival in RIVALS:
+        # what a fallback published is in the ledger once, and is its own rival
+        own = units.loc[units["model"] == rival, [*KEY, "mase", "pinball"]]
+        rows = rows.merge(own, on=KEY, how="left", suffixes=("", f"_of_{rival}"))
+        for loss in LOSSES:
+            rows[f"{loss}_beside_{rival}"] = rows[loss].where(rows[f"{loss}_of_{rival}"].notna())
+    return rows
+
+
+def _window(rows: pd.DataFrame, sessions: int) -> pd.DataFrame:
+    losses = [name for name in rows.columns if name.startswith(LOSSES)]
+    grouped = rows.groupby("ticker")
+    means = pd.DataFrame(grouped[[*losses, *SHARES, "error", "actual"]].mean())
+    means["bias"] = means["error"] / means["actual"]
+    means.insert(0, "rows", grouped.size())
+    total = means.mean().to_frame(ALL).T.assign(rows=len(rows))
+    whole = pd.concat([total, means]).rename_axis("ticker").reset_index()
+    pairs = [(loss, rival) for loss in LOSSES for rival in RIVALS]
+    ratios = {f"{loss}_{rival}": whole[f"{loss}_beside_{rival}"] / whole[f"{loss}_of_{rival}"] for loss, rival in pairs}
+    columns = ["sessions", "ticker", "rows", "mase", *ratios, *SHARES.values(), "bias"]
+    named = whole.assign(sessions=sessions, **ratios).rename(columns=SHARES)
+    return named.loc[:, columns].astype({"rows": "int64"})
+
+
+COLUMNS = {"rmse": "rmse_shares", "mae": "mae_shares", "mape": "mape", "smape": "smape"}
+
+
+def error_table(actual: pd.Series, predictions: Mapping[str, np.ndarray]) -> pd.DataFrame:
+    """One row a method: rmse_shares, mae_shares, mape, smape (float64), in the order of `predictions`.
+
+    `actual`: shares, indexed by session (datetime64); each prediction: shares (N,), row by row the same sessions.
+    Raises ValueError when a value is not finite: a mean over fewer sessions would not compare.
+    """
+    frame = pd.DataFrame({"unique_id": "series", "ds": actual.index, "y": actual.to_numpy(), **predictions})
+    missing = {name: int((~np.isfinite(frame[name].to_numpy())).sum()) for name in ["y", *predictions]}
+    if any(missing.values()):
+        counts = ", ".join(f"{name} {count}" for name, count in missing.items() if count)
+        raise ValueError(f"Errors need a finite number for each of the {len(frame)} sessions; not finite: {counts}.")
+    table = evaluate(frame, metrics=[rmse, mae, mape, smape], models=list(predictions))
+    errors = table.set_index("metric")[list(predictions)].T.rename(columns=COLUMNS)
+    return errors.rename_axis(index="method", columns=None)
+
+
+def format_shares(shares: float) -> str:
+    """Shares for a reader, three digits or so: 2.53 M, 12.3 k, 950."""
+    if abs(shares) >= 1e6:
+        return f"{shares / 1e6:.2f} M"
+    return f"{shares / 1e3:.1f} k" if abs(shares) >= 1e3 else f"{shares:.0f}"
+
+
+def format_millions(shares: float) -> str:
+    """Million shares for a reader, three digits or so: 33.7, 6.18, 0.099."""
+    millions = shares / 1e6
+    return f"{millions:,.{3 if millions < 1 else 2 if millions < 10 else 1}f}"

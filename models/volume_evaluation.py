@@ -1,28 +1,31 @@
 """How good a volume model is on the sessions that were held back, beside champion and baselines, in numbers and words.
 
 Rolling origin: each test session is forecast from each of the 10 before it, by models that were fitted before the test.
+
+The forecasts of the newest cutoff as they are published, and those of the rivals beside them.
+
+Who takes part in a test: the list of every forecaster of volume, the leading one first.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, Self
 
 import numpy as np
 import pandas as pd
+import torch
 
-from models.all_forecasters import baselines
-from models.backtest import KEYS, backtest, train_volumes
-from models.duels import Duel, duels, verdict
-from models.evaluation import MODEL, SMALL_TEST_SESSIONS
-from models.forecasters import Forecaster, Forecasts
-from models.live_forecasts import FALLBACK, forecast_frame
+from models.backtest import INTERVALS, KEYS, backtest, train_volumes, volumes
+from models.comparisons import CHAMPION, CUMULATED, MASE, Comparison, Contest, Decision, Duel, decide, duels, verdict
+from models.forecasters import LEVELS, Forecaster, Forecasts, naive_forecasters
+from models.har import Har
 from models.panel import HORIZONS, Panel
-from models.promotion import CHAMPION, CUMULATED, MASE, Comparison, Contest, Decision, decide
 from models.recipes import MIN_TEST_SESSIONS, VolumeRecipe
-from models.scores import BANDS, FIRST_TICKER, Scores, calibration, score
-from models.volume_data import VolumeData
-from models.volume_features import Inputs
-from models.words import listed
+from models.scores import BANDS, FIRST_TICKER, Scores, calibration, scales, score
+from models.text import listed
+from models.tutorial import MODEL, SMALL_TEST_SESSIONS, silent
+from models.volume_inputs import Inputs, VolumeData
+from models.volume_training import VolumeForecaster
 
 # N tickers, C cutoffs, H horizons
 
@@ -247,3 +250,70 @@ def _small(data: VolumeData) -> list[str]:
     if count >= SMALL_TEST_SESSIONS:
         return []
     return [f"{count} test sessions are less than a year: a small difference may be chance."]
+
+
+FALLBACK = "har"
+
+
+def forecast_frame(panel: Panel, said: Forecasts) -> pd.DataFrame:
+    """The forecasts of the newest cutoff, the only one in `said`, of every ticker that has one.
+
+    Returns unique_id (str), cutoff, ds (datetime64[s]), h (int64, 1 to HORIZONS), and as float64 shares: volcast (the
+    point), volcast-mean, volcast-lo-80, volcast-hi-80, volcast-lo-95, volcast-hi-95, and volcast-q-0.025 …
+    volcast-q-0.975, one of each of LEVELS. By unique_id and h. The columns are called so whoever made them.
+    """
+    cutoff = panel.known - 1
+    quantiles_NHQ, mean_NH, point_NH = said.quantiles_NCHQ[:, 0], said.mean_NCH[:, 0], said.point_NCH[:, 0]
+    ticker_R, ahead_R = np.nonzero(np.isfinite(quantiles_NHQ).all(axis=2) & np.isfinite(point_NH))
+    quantiles = {level: quantiles_NHQ[ticker_R, ahead_R, place] for place, level in enumerate(LEVELS)}
+    columns = {
+        MODEL: point_NH[ticker_R, ahead_R],
+        f"{MODEL}-mean": mean_NH[ticker_R, ahead_R],
+        **{f"{MODEL}-{end}": quantiles[level] for end, level in INTERVALS.items()},
+        **{f"{MODEL}-q-{level}": values_R for level, values_R in quantiles.items()},
+    }
+    keys = {
+        "unique_id": np.array(panel.tickers, dtype=object)[ticker_R],
+        "cutoff": panel.sessions[np.full(len(ticker_R), cutoff)],
+        "ds": panel.sessions[cutoff + 1 + ahead_R],
+        "h": ahead_R.astype(np.int64) + 1,
+    }
+    values = {name: np.asarray(values_R, dtype=np.float64) for name, values_R in columns.items()}
+    return pd.DataFrame(keys | values).astype({"unique_id": str})
+
+
+def fallback_frame(panel: Panel) -> pd.DataFrame:
+    """`forecast_frame` of har, fitted on all that is known at the newest cutoff."""
+    newest = panel.known - 1
+    return forecast_frame(panel, Har().fit(panel, through=newest).forecast(panel, np.array([newest])))
+
+
+def naive_frame(panel: Panel) -> pd.DataFrame:
+    """`forecast_frame` of the last volume."""
+    naive = next(each for each in naive_forecasters() if each.name == "naive")
+    return forecast_frame(panel, naive.forecast(panel, np.array([panel.known - 1])))
+
+
+def scales_now(panel: Panel) -> pd.Series:
+    """Ticker -> the unit of its errors, as `models.scores.scales` has it, from all that is known."""
+    return scales(volumes(panel, known=panel.known))
+
+
+REFERENCE = "har"  # the forecaster to beat
+
+
+def forecasters(
+    *,
+    seed: int,
+    device: torch.device,
+    recipe: VolumeRecipe | None = None,
+    on_epoch: Callable[[int, float], None] = silent,
+) -> tuple[Forecaster, ...]:
+    """The forecasters of a test, unfitted; all arguments are for the one that trains networks."""
+    network = VolumeForecaster(recipe or VolumeRecipe(), seed=seed, device=device, on_epoch=on_epoch)
+    return (network, *baselines())
+
+
+def baselines() -> tuple[Forecaster, ...]:
+    """Those that train no network, the one to beat first."""
+    return (Har(), *naive_forecasters())

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from models.forecasters import LEVELS, MEDIAN, Forecasts
 from models.panel import HORIZONS
 from models.recipes import VolumeRecipe
-from models.volume_features import AT_COLUMNS, CPU, Inputs, InputTensors
+from models.volume_inputs import AT_COLUMNS, CPU, Inputs, InputTensors
 from models.volume_network import ForkingNetwork
 from models.weights import load_exactly
 

@@ -20,7 +20,7 @@ from models.forecasters import LEVELS, MEDIAN
 from models.market_calendar import CALENDAR_COLUMNS
 from models.panel import HORIZONS
 from models.recipes import VolumeRecipe
-from models.volume_features import AHEAD_COLUMNS, AT_COLUMNS
+from models.volume_inputs import AHEAD_COLUMNS, AT_COLUMNS
 
 # B sequences, T sessions of each, P of them forecast from, H horizons, Q quantile levels, U units
 # X known of a session, K its calendar, A known of a session ahead

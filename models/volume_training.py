@@ -28,8 +28,8 @@ from models.errors import NotEnoughSessions, TrainingDiverged
 from models.forecasters import Forecasts
 from models.panel import Panel
 from models.recipes import VolumeRecipe
-from models.training import EpochLoss, one_thread, silent
-from models.volume_features import CPU, Inputs, InputTensors, build_inputs
+from models.tutorial import EpochLoss, one_thread, silent
+from models.volume_inputs import CPU, Inputs, InputTensors, build_inputs
 from models.volume_model import (
     EPOCH,
     VolumeModel,

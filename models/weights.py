@@ -1,13 +1,17 @@
-"""A module's tensors as safetensors bytes, and back into a module that must fit them exactly."""
+"""A module's tensors as safetensors bytes, and back into a module that must fit them exactly.
 
-from typing import TypeVar
+Where a model is trained: the CPU, or a CUDA device when there is one.
+"""
 
+from typing import Literal, TypeVar
+
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from models.errors import WrongWeights
-from models.words import listed
+from models.errors import DeviceUnavailable, WrongWeights
+from models.text import listed
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -44,3 +48,28 @@ def _kinds(tensors: dict[str, Tensor]) -> set[str]:
 
 def _listed(kinds: set[str]) -> str:
     return listed(sorted(kinds), joint="; ") or "none"
+
+
+DeviceChoice = Literal["auto", "cpu", "cuda"]
+
+
+def choose_device(choice: DeviceChoice | str) -> torch.device:
+    """The device for "auto" (CUDA if torch sees it, else the CPU), "cpu" or "cuda".
+
+    Raises DeviceUnavailable for "cuda" on a machine without it, and for any other word.
+    """
+    if choice not in ("auto", "cpu", "cuda"):
+        raise DeviceUnavailable(f"--device must be auto, cpu or cuda; {choice!r} came.")
+    if choice == "cpu" or (choice == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise DeviceUnavailable(
+            f"--device cuda was asked for, but torch sees no CUDA device on this machine (torch {torch.__version__}). "
+            "Use --device auto or cpu."
+        )
+    return torch.device("cuda", torch.cuda.current_device())
+
+
+def describe_device(device: torch.device) -> str:
+    """The device for a reader: "cpu", or "cuda (NVIDIA H200)"."""
+    return f"cuda ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else device.type

@@ -12,8 +12,8 @@ import pandas as pd
 import pyarrow as pa
 from deltalake import QueryBuilder
 
-from storage.additions import Additions
-from storage.queries import among, literal
+from storage.append_tables import Additions
+from storage.price_files import among, literal
 from storage.schemas import FORECASTS, SCORES
 from storage.store import Store
 

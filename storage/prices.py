@@ -4,7 +4,7 @@ Partitioned by bucket = crc32(ticker) % 16 and year, sorted by ticker and sessio
 bucket after the other, so that no more than a bucket is ever in memory:
 1. conform the bars, collapse equal rows, refuse two different rows of one key;
 2. compare with the rows that the newest version has for these keys, within the rounding of a download
-   (`storage.rows.TOLERANCE`: there the stored value stays);
+   (`storage.price_rows.TOLERANCE`: there the stored value stays);
 3. only new rows: lay them down as small files; a changed row, or a partition of too many small files: lay down the
    touched partitions anew (Delta's MERGE writes them unsorted: reading one ticker then scans them all).
 Then all files in one commit, or none where nothing is new or changed. If another writer was faster, start again.
@@ -25,13 +25,11 @@ from deltalake import CommitProperties, DeltaTable, Schema
 from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.transaction import AddAction, RemoveAction, create_table_with_add_actions
 
-from storage.additions import CONFIGURATION, MAX_LOST_RACES, NO_REBASE
 from storage.adjustment import adjusted_close, without_splits
-from storage.data_files import write_files
+from storage.append_tables import COMMITTED, CONFIGURATION, MAX_LOST_RACES, NO_REBASE, RestatementTable
 from storage.errors import NotStored, StoreError, StoreNotWritable, VersionConflict, first_line
-from storage.queries import around, literal, query, touched, where
-from storage.restatements import COMMITTED, RestatementTable
-from storage.rows import (
+from storage.price_files import around, literal, query, touched, where, write_files
+from storage.price_rows import (
     bucket_of,
     changed_values,
     compare,
@@ -66,7 +64,7 @@ class Commit:
     inserted: int
     updated: int
     unchanged: int
-    # what history said before: ticker, session, column, old, new (storage/rows.py); of later dividends, nothing
+    # what history said before: ticker, session, column, old, new (storage/price_rows.py); of later dividends, nothing
     changes: pd.DataFrame = field(default_factory=pd.DataFrame, compare=False, repr=False)
 
 

@@ -9,12 +9,11 @@ import pandas as pd
 from prefect import task
 
 from models.sessions import market_calendar, sessions_between
-from models.words import listed
+from models.text import listed
+from storage.append_tables import QuarantineTable, RestatementTable
 from storage.errors import NotStored
 from storage.prices import PriceTable
-from storage.quarantine import QuarantineTable
 from storage.records import PriceCounts, TickerCount
-from storage.restatements import RestatementTable
 from storage.schemas import QUARANTINE
 from storage.store import Store, open_store
 from tasks.fetch_prices import Fetched

@@ -6,13 +6,13 @@ from prefect.client.schemas.objects import State
 from prefect.exceptions import MissingResult
 
 from models.errors import ModelError
-from models.words import listed
+from models.text import listed
 from storage.artifacts import ArtifactStore
 from storage.records import PipelineResult, Report, Scorecard, Snapshot
 from storage.store import open_store
-from tasks.ended import ended
+from tasks.run_tools import ended
 from tasks.settings import DataSettings, TrainingSettings
-from tasks.stored import champion_version
+from tasks.stored_models import champion_version
 
 
 class SomeModelsFailed(ModelError):

@@ -11,14 +11,14 @@ from prefect.exceptions import ObjectAlreadyExists
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 from storage.artifacts import ArtifactStore, Draft
+from storage.price_rows import bucket_of
 from storage.prices import PriceTable
-from storage.rows import bucket_of
 from storage.store import open_store
 from tasks.preflight import LAST_INGEST, LastIngest, last_ingest, require_event_source, whole_spec
-from tasks.provenance import provenance
+from tasks.run_tools import provenance
 from tasks.settings import DataSettings, last_session, root_of
-from tasks.sources.protocol import Pace, PriceSource
 from tasks.sources.registry import open_event_source, open_source
+from tasks.sources.source import Pace, PriceSource
 
 EACH_ALONE = 20  # tickers; one task run a ticker is for a handful of them, else it is one a bucket
 

@@ -12,15 +12,15 @@ from typing import Any
 
 from models.errors import ImpossibleTest, UnknownRecipe
 from models.recipes import TutorialRecipe
-from models.words import listed
+from models.text import listed
 from storage.artifacts import ArtifactStore
 from storage.errors import NotStored
+from storage.integrity import TABLES
 from storage.prices import PriceTable
 from storage.store import Store, open_store
-from storage.verify import TABLES
 from tasks.settings import SIMULATED_FOLDER, BacktestSettings, DataSettings, TrainingSettings, last_session, root_of
-from tasks.sources.protocol import EventSource, UnknownSource
 from tasks.sources.registry import open_event_source, open_source
+from tasks.sources.source import EventSource, UnknownSource
 
 LAST_INGEST = "ingest"  # kind of the artifact that says where prices came from
 STORED = "stored"  # the source of a run that only uses what the store holds
@@ -214,6 +214,6 @@ def _folders(store: Store, root: str = "") -> set[str]:
 
 def _check_device(device: str) -> None:
     if device == "cuda":  # only torch knows; the CPU is always there
-        from models.devices import choose_device
+        from models.weights import choose_device
 
         choose_device(device)

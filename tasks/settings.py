@@ -13,12 +13,12 @@ from models.backtest import Refit, TestSpan
 from models.errors import NotASession, UnknownRecipe
 from models.recipes import DEFAULT_RECIPE, MARGIN, Recipe, VolumeRecipe, make_recipe, setting_names
 from models.sessions import last_closed_session, last_session_on_or_before, session_before
-from models.words import listed
+from models.text import listed
 from storage.records import Name
 from tasks.methods.registry import method_of
 
 if TYPE_CHECKING:
-    from tasks.methods.protocol import Method
+    from tasks.methods.method import Method
 
 DEFAULT_STORE = "./data"
 SIMULATED_FOLDER = "simulated-"  # and the exchange's seed and shift: what is simulated shares no table with real prices

@@ -1,22 +1,26 @@
-"""Commit what passed the rules, keep what did not, and say how it went."""
+"""Commit what passed the rules, keep what did not, and say how it went.
+
+Let the automations know of a new version of the prices.
+"""
 
 from collections.abc import Iterator
 from datetime import date
 
 import pandas as pd
 from prefect import get_run_logger, task
+from prefect.runtime import flow_run
 from pydantic import BaseModel, ConfigDict
 
-from models.words import listed
+from models.text import listed
+from storage.append_tables import QuarantineTable
+from storage.price_rows import bucket_of
 from storage.prices import Commit, PriceTable
-from storage.quarantine import QuarantineTable
 from storage.records import PriceCounts, Snapshot
-from storage.rows import bucket_of
 from storage.staging import StagedFrame, discard, unstage
 from storage.store import Store, open_store
-from tasks.ended import ended
 from tasks.fetch_prices import Fetched, FetchFailed
 from tasks.plan_ingest import IngestPlan
+from tasks.run_tools import emit, ended
 from tasks.settings import DataSettings
 from tasks.validate_prices import LOGGED, Checked
 
@@ -151,3 +155,20 @@ def _log_restatements(commit: Commit | None) -> pd.DataFrame:
 
 def _tickers_of(rows: pd.DataFrame) -> dict[str, int]:
     return {str(ticker): int(count) for ticker, count in rows["ticker"].value_counts().items()} if len(rows) else {}
+
+
+def announce_prices(snapshot: Snapshot, ingested: Ingested) -> None:
+    """The event `volcast.prices.published`, unless nothing is new.
+
+    Its label followed-by says whether the run goes on by itself (daily, pipeline) or leaves the forecast to others.
+    """
+    if not ingested.inserted + ingested.updated:
+        return
+    emit(
+        "volcast.prices.published",
+        snapshot.store,
+        words=f"{ingested.words}, to {snapshot.cutoff}",
+        labels={"volcast.followed-by": "nothing" if flow_run.parent_flow_run_id is None else "the-run-itself"},
+        version=snapshot.prices.version,
+        cutoff=str(snapshot.cutoff),
+    )

@@ -20,7 +20,7 @@ from storage.staging import StagedFrame, discard, stage, unstage
 from storage.store import open_store
 from tasks.fetch_prices import Fetched
 from tasks.plan_ingest import Batch, IngestPlan
-from tasks.sources.protocol import BAR_COLUMNS
+from tasks.sources.source import BAR_COLUMNS
 
 PRICES = ["open", "high", "low", "close"]
 NOT_BY_DEFAULT = {"dividend": 0.0, "split": 0.0, "later_adjustment": 1.0}  # shown where they differ

@@ -34,32 +34,29 @@ from prefect.logging import disable_run_logger
 
 from flows.cli import main
 from flows.commands import console
-from models.live_forecasts import fallback_frame, naive_frame, scales_now
-from models.live_scores import score_forecasts
-from models.promotion import CHAMPION, Contest, Predecessor
+from models.comparisons import CHAMPION, Contest, Predecessor
+from models.scores import live_calibration, rolling_errors, score_forecasts
 from models.sessions import session_before
-from models.skill import live_calibration, rolling_errors
+from models.volume_evaluation import fallback_frame, naive_frame, scales_now
 from models.weights import to_bytes
+from storage.announced_dates import EventTable
+from storage.append_tables import RestatementTable
 from storage.artifacts import ArtifactStore
-from storage.events import EventTable
+from storage.integrity import verify
 from storage.ledger import SCORE_KEY, Ledger
 from storage.prices import PriceTable
 from storage.records import ArtifactRef, Manifest, Snapshot
-from storage.restatements import RestatementTable
 from storage.store import open_store
-from storage.verify import verify
-from tasks.check_health import present_health
 from tasks.count_prices import quarantined_rows, status_of
-from tasks.forecast_volume import model_frame
-from tasks.history import history_of
-from tasks.measure_drift import measure_drift
-from tasks.methods.protocol import Hardware
-from tasks.outlook import read_forecast, short_rows
+from tasks.forecast import model_frame
+from tasks.methods.method import Hardware
+from tasks.monitor import measure_drift, present_health
 from tasks.plan_ingest import last_session, root_of
-from tasks.prepared import read_panel, read_prepared
+from tasks.reports.views import history_of, read_forecast, short_rows
 from tasks.settings import DataSettings, TrainingSettings, WatchSettings
+from tasks.snapshot import read_panel, read_prepared, take_snapshot
 from tasks.sources.simulated import simulated_source
-from tasks.stored import (
+from tasks.stored_models import (
     MODEL_FILE,
     SCALER_FILE,
     SCORES_FILE,
@@ -70,7 +67,6 @@ from tasks.stored import (
     trained_through,
     universe,
 )
-from tasks.take_snapshot import take_snapshot
 
 GOLDEN = Path(__file__).parent / "data" / "golden"
 SOURCE = "simulated:3?faults=gap,null,restated"  # of the store

@@ -36,7 +36,7 @@ from flows.ingest import ingest
 from flows.retrain import retrain
 from flows.server import prefect_server
 from models.sessions import sessions_between
-from tasks import move_champion
+from tasks import gate
 from tasks.plan_ingest import root_of
 from tasks.settings import DataSettings, TrainingSettings
 
@@ -96,8 +96,8 @@ def live(store: Path) -> None:
         if day == SECOND_TRAINING:
             retrain(data(day), GOOD.model_copy(update={"seed": 1}))
     root = root_of(str(store), SOURCE)
-    move_champion.promote(root, "volume", 1, "A move by hand.")
-    move_champion.roll_back(root, "volume", "And back.")
+    gate.promote(root, "volume", 1, "A move by hand.")
+    gate.roll_back(root, "volume", "And back.")
     retrain(data(END, tickers=("SBUX",)), TUTORIAL)
     forecast(data(END, tickers=("SBUX",)), TUTORIAL)
 

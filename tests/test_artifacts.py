@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from storage.artifacts import ArtifactStore, Draft
+from storage.artifacts import ArtifactStore, Draft, canonical_json, sha256
 from storage.errors import Corrupt, NotStored
-from storage.keys import canonical_json, sha256
 from storage.records import ArtifactRef, Manifest, Provenance
 from storage.store import open_store
 

@@ -9,12 +9,11 @@ from panels import drawn_volumes, gappy_volumes, panel_of
 from utilsforecast.evaluation import evaluate
 from utilsforecast.losses import coverage, mae, mase
 
-from models.all_forecasters import baselines
 from models.backtest import KEYS, TestSpan, backtest, train_volumes
 from models.errors import ImpossibleTest, NotEnoughSessions
-from models.forecasters import Forecaster
-from models.naive import naive_forecasters
+from models.forecasters import Forecaster, naive_forecasters
 from models.panel import Panel
+from models.volume_evaluation import baselines
 
 SPAN = TestSpan(train_through=date(2014, 12, 31), test_start=date(2015, 1, 1), test_end=date(2015, 2, 28))
 ALL = baselines()

@@ -3,9 +3,8 @@ import pytest
 from test_features import synthetic_prices
 from test_scaling import disturb_test_rows
 
-from models.baselines import BASELINES, last_value, least_squares, mean_20
-from models.features import build_features
 from models.recipes import make_recipe
+from models.tutorial import BASELINES, build_features, last_value, least_squares, mean_20
 
 RECIPE = make_recipe("tutorial", train_sessions=25, window_sessions=30)
 

@@ -17,11 +17,11 @@ from test_prices import bars
 
 from flows.ingest import ingest
 from flows.server import Server
+from storage.append_tables import RestatementTable
+from storage.integrity import verify
+from storage.price_rows import bucket_of
 from storage.prices import PriceTable
-from storage.restatements import RestatementTable
-from storage.rows import bucket_of
 from storage.store import open_store
-from storage.verify import verify
 from tasks.settings import DataSettings
 
 REPEATS = int(os.environ.get("VOLCAST_TORTURE", "1"))
@@ -47,7 +47,7 @@ IMPORTS = """
 import os, signal, sys
 from deltalake import DeltaTable
 from storage.prices import PriceTable
-from storage.restatements import RestatementTable
+from storage.append_tables import RestatementTable
 from storage.store import open_store
 from test_prices import bars
 """

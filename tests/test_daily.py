@@ -18,15 +18,14 @@ from flows.server import Server
 from models.errors import UnknownRecipe
 from models.sessions import sessions_between
 from storage.artifacts import ArtifactStore
-from storage.health import Daily
+from storage.integrity import verify
 from storage.ledger import Ledger
-from storage.records import ForecastBatch
+from storage.records import Daily, ForecastBatch
 from storage.store import Store, open_store
-from storage.verify import verify
-from tasks.check_health import present_health
-from tasks.publish_status import markdown
+from tasks.monitor import present_health
+from tasks.reports.render import health_markdown
 from tasks.settings import DataSettings, TrainingSettings, WatchSettings
-from tasks.stored import FORECAST_FILE, read_frame
+from tasks.stored_models import FORECAST_FILE, read_frame
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
 
@@ -117,7 +116,7 @@ def test_health_has_live_skill_and_the_status_shows_it(served: Served) -> None:
     assert 0.3 < whole.mase_har < 3
     assert result.health.drift is not None
     assert len(result.health.drift.features) > 15
-    words = markdown(result.health)
+    words = health_markdown(result.health)
     assert "Simulated data" in words
     assert "| all | 5 | 45 |" in words
     assert run_named("monitor volume 2004-07-07").name == "monitor volume 2004-07-07"  # it needs nobody

@@ -22,10 +22,9 @@ from prefect.utilities.callables import parameter_schema
 from prefect.utilities.schema_tools import validate
 from test_cli import Volcast, volcast
 
-from flows.automations import PREFIX, alerts, sync_automations
-from flows.deploy import PROJECT_FILE, TRIGGER, Served, _filled, deploy
+from flows.deploy import PREFIX, PROJECT_FILE, TRIGGER, Served, _filled, alerts, deploy, sync_automations
 from flows.server import Server
-from tasks.events import Event
+from tasks.run_tools import Event
 from tasks.settings import DataSettings, TrainingSettings
 
 __all__ = ["volcast"]  # the fixture

@@ -5,8 +5,8 @@ from scipy.stats import t, ttest_1samp
 from test_backtest import SPAN
 
 from models.backtest import backtest, train_volumes
-from models.duels import diebold_mariano, duels, verdict
-from models.naive import naive_forecasters
+from models.comparisons import diebold_mariano, duels, verdict
+from models.forecasters import naive_forecasters
 from models.scores import score
 
 

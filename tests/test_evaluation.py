@@ -5,10 +5,9 @@ import pandas as pd
 import pytest
 from test_features import synthetic_prices
 
-from models.evaluation import evaluate
-from models.features import build_features
-from models.metrics import error_table, format_shares
 from models.recipes import NOWCAST_NOTE, TutorialRecipe, make_recipe
+from models.scores import error_table, format_shares
+from models.tutorial import build_features, evaluate_nowcast
 
 RECIPE = TutorialRecipe()
 SESSIONS = pd.DatetimeIndex(["2020-01-02", "2020-01-03"])
@@ -39,7 +38,7 @@ def test_an_evaluation_scores_the_test_rows_beside_every_baseline() -> None:
     frame = build_features(synthetic_prices(), RECIPE)
     actual = frame["volume"].to_numpy()
     predictions = np.where(frame["role"] == "test", actual + 1000, 0.0)  # what it says of train rows does not count
-    evaluation = evaluate(frame, predictions, RECIPE)
+    evaluation = evaluate_nowcast(frame, predictions, RECIPE)
     assert list(evaluation.table.index) == ["volcast", "last_value", "mean_20", "least_squares"]
     assert list(evaluation.table.columns) == ["rmse_shares", "mae_shares", "mape", "smape"]
     assert evaluation.rmse_shares == pytest.approx(1000)
@@ -51,7 +50,7 @@ def test_an_evaluation_scores_the_test_rows_beside_every_baseline() -> None:
 
 def test_the_words_say_nowcast_what_is_beaten_and_that_the_sample_is_small() -> None:
     frame = build_features(synthetic_prices(), RECIPE)
-    note, verdict, sample = evaluate(frame, frame["volume"].shift(1, fill_value=0.0).to_numpy(), RECIPE).words
+    note, verdict, sample = evaluate_nowcast(frame, frame["volume"].shift(1, fill_value=0.0).to_numpy(), RECIPE).words
     assert note == NOWCAST_NOTE
     assert "53 test sessions 2020-09-16 to 2020-11-27: volcast does not beat last_value" in verdict
     assert "ratio 1.00), beats " in verdict or "ratio 1.00), does not beat " in verdict
@@ -61,20 +60,20 @@ def test_the_words_say_nowcast_what_is_beaten_and_that_the_sample_is_small() -> 
 def test_a_year_of_test_sessions_is_not_called_few() -> None:
     recipe = make_recipe("tutorial", window_sessions=None)
     frame = build_features(synthetic_prices(452), recipe)
-    assert len(evaluate(frame, frame["volume"].to_numpy(), recipe).words) == 2
+    assert len(evaluate_nowcast(frame, frame["volume"].to_numpy(), recipe).words) == 2
 
 
 def test_scalers_fitted_on_all_rows_are_called_a_leak() -> None:
     recipe = make_recipe("tutorial", fit_scalers_on="all")
     frame = build_features(synthetic_prices(), recipe)
-    words = evaluate(frame, frame["volume"].to_numpy(), recipe).words
+    words = evaluate_nowcast(frame, frame["volume"].to_numpy(), recipe).words
     assert any("leaks into the model" in sentence for sentence in words)
 
 
 def test_a_wrong_number_of_predictions_is_refused() -> None:
     frame = build_features(synthetic_prices(), RECIPE)
     with pytest.raises(ValueError, match=r"\(253,\); \(53,\) came"):
-        evaluate(frame, np.zeros(53), RECIPE)
+        evaluate_nowcast(frame, np.zeros(53), RECIPE)
 
 
 def test_shares_read_in_millions_thousands_or_one_by_one() -> None:

@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 from deltalake import DeltaTable
 
-from storage import additions
-from storage.events import Changes, EventTable
+from storage import append_tables
+from storage.announced_dates import Changes, EventTable
 from storage.store import open_store
 
 SEEN = dt.date(2024, 1, 5)
@@ -140,7 +140,7 @@ def test_racing_creators_and_writers_lose_nothing_and_write_nothing_twice(table)
 
 
 def test_old_versions_are_kept_and_many_small_files_are_joined(tmp_path, monkeypatch):
-    monkeypatch.setattr(additions, "MAX_FILES", 3)
+    monkeypatch.setattr(append_tables, "MAX_FILES", 3)
     table = EventTable(open_store(str(tmp_path)))
     for session in range(1, 9):
         table.record(said("2024-02-01", ticker=f"T{session}"), as_of=dt.date(2024, 1, session), source="yahoo")

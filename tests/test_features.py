@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from models.errors import IncompletePrices, NotEnoughSessions
-from models.features import build_features, rows, tensors
 from models.recipes import TutorialRecipe, make_recipe
+from models.tutorial import build_features, rows, tensors
 
 RECIPE = TutorialRecipe()
 

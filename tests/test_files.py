@@ -11,8 +11,8 @@ import pytest
 
 from storage.adjustment import adjusted_close
 from tasks.sources.files import FilesSource, ticker_of
-from tasks.sources.protocol import BAR_COLUMNS, Outcome, SourceMissing, SourceUnusable, UnknownSource
 from tasks.sources.registry import open_source
+from tasks.sources.source import BAR_COLUMNS, Outcome, SourceMissing, SourceUnusable, UnknownSource
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"the real price files are not at {DATA}")

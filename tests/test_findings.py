@@ -5,15 +5,23 @@ from pathlib import Path
 import pytest
 from prefect.logging import disable_run_logger
 
-import tasks.check_health
-from storage.health import Errors, FeatureIndex, Health, InputDrift
+import tasks.monitor
 from storage.prices import PriceTable
-from storage.records import ArtifactRef, FeatureSet, FittedScaler, ModelVersion, Snapshot
+from storage.records import (
+    ArtifactRef,
+    Errors,
+    FeatureIndex,
+    FeatureSet,
+    FittedScaler,
+    Health,
+    InputDrift,
+    ModelVersion,
+    Snapshot,
+)
 from storage.store import open_store
-from tasks.check_health import check_health
-from tasks.choose_forecaster import Trust
-from tasks.findings import findings_of
-from tasks.publish_status import markdown
+from tasks.forecast import Trust
+from tasks.monitor import check_health, findings_of
+from tasks.reports.render import health_markdown
 from tasks.settings import DataSettings, TrainingSettings, WatchSettings
 from tasks.sources.exchange import Exchange
 
@@ -80,7 +88,7 @@ def test_each_finding_has_a_code_a_sentence_and_what_to_do(
     assert all(finding.words.endswith(".") and finding.remedy for finding in found)
     whole = health.model_copy(update={"findings": found})
     assert whole.needs_person is needs_person
-    assert all(f"**{code}**" in markdown(whole) for code in codes)
+    assert all(f"**{code}**" in health_markdown(whole) for code in codes)
 
 
 class Killed(BaseException):
@@ -96,7 +104,7 @@ def test_a_run_that_dies_before_its_events_are_sent_leaves_them_to_the_next_one(
     sent: list[str] = []
 
     def look(emit: Callable[..., None]) -> Health:
-        monkeypatch.setattr(tasks.check_health, "emit", emit)
+        monkeypatch.setattr(tasks.monitor, "emit", emit)
         with disable_run_logger():
             return check_health.fn(data, TrainingSettings(), WATCH, None)
 

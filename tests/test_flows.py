@@ -29,11 +29,11 @@ from storage.artifacts import ArtifactStore
 from storage.prices import PriceTable
 from storage.records import ForecastBatch, Manifest, PipelineResult, Report, Scorecard
 from storage.store import open_store
-from tasks.export import write_forecasts
 from tasks.fetch_prices import FetchFailed
+from tasks.forecast import write_forecasts
 from tasks.parts import SomeModelsFailed
 from tasks.settings import DataSettings, TrainingSettings, last_session
-from tasks.stored import CHAMPION, FORECAST_FILE, read_frame
+from tasks.stored_models import CHAMPION, FORECAST_FILE, read_frame
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
 

@@ -2,9 +2,8 @@ import numpy as np
 import pytest
 from test_features import synthetic_prices
 
-from models.features import build_features
-from models.forecasting import nowcast_frame
 from models.recipes import TutorialRecipe
+from models.tutorial import build_features, nowcast_frame
 
 RECIPE = TutorialRecipe()
 

@@ -28,8 +28,8 @@ from golden import (
     with_stores,
 )
 
-from tasks.page import page
-from tasks.stored import FORECAST_FILE, read_frame
+from tasks.reports.page import page
+from tasks.stored_models import FORECAST_FILE, read_frame
 
 RELATIVE = 1e-6  # AVX-512, AVX2 and plain instructions differ by 3e-7, measured on these files
 RELEASES = sorted(path for path in GOLDEN.iterdir() if (path / "facts.json").exists())

@@ -9,15 +9,12 @@ import torch
 from panels import InMemory, gappy_volumes, priced_panel, tiny_recipe
 from test_features import synthetic_prices
 
-from models.devices import choose_device, describe_device
-from models.features import build_features, tensors
 from models.recipes import make_recipe
-from models.scaling import fit_scaler
-from models.training import Fitted, fit, silent
-from models.volume_features import Inputs, build_inputs
+from models.tutorial import Fitted, build_features, fit, fit_scaler, silent, tensors
+from models.volume_inputs import Inputs, build_inputs
 from models.volume_model import fit_volume_scaler
 from models.volume_training import FittedVolume, TrainingRun, fit_volume
-from models.weights import to_bytes
+from models.weights import choose_device, describe_device, to_bytes
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device on this machine")
 

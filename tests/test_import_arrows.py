@@ -17,7 +17,7 @@ FORBIDDEN = {
 }
 ONLY_IN = {  # the module, or the package with a slash
     "yfinance": "tasks/sources/yahoo.py",
-    "matplotlib": "tasks/plots.py",
+    "matplotlib": "tasks/reports/plots.py",
     "obstore": "storage/",
     "deltalake": "storage/",
     "pyarrow.fs": "storage/",
@@ -101,8 +101,8 @@ def test_a_planted_violation_is_found(path, source, fact):
     ("path", "source"),
     [
         ("tasks/sources/yahoo.py", "import yfinance\nfrom models.sessions import FIRST_DATE"),
-        ("tasks/plots.py", "import matplotlib.pyplot as plt"),
-        ("flows/made_up.py", "from tasks.report import report"),
+        ("tasks/reports/plots.py", "import matplotlib.pyplot as plt"),
+        ("flows/made_up.py", "from tasks.reports.render import report"),
         ("tasks/made_up.py", "import pyarrow as pa\nimport pyarrow.parquet as pq"),
         ("storage/made_up.py", "import obstore\nfrom deltalake import DeltaTable\nimport pyarrow.fs"),
         ("models/made_up.py", "import torch\nfrom torch import nn"),

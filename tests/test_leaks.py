@@ -10,7 +10,7 @@ import torch
 from panels import announced, gappy_volumes, priced_panel, tiny_recipe
 
 from models.panel import HORIZONS, Panel
-from models.volume_features import Inputs, build_inputs, table
+from models.volume_inputs import Inputs, build_inputs, table
 from models.volume_model import VolumeModel, fit_volume_scaler
 from models.volume_training import TrainingRun, fit_volume
 from models.weights import to_bytes

@@ -5,12 +5,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from models.live_scores import score_forecasts
+from models.scores import score_forecasts
+from storage.integrity import find_garbage, verify
 from storage.ledger import Ledger
-from storage.retention import find_garbage
 from storage.schemas import FORECASTS, SCORES
 from storage.store import Store, open_store
-from storage.verify import verify
 
 CUTOFF = pd.DatetimeIndex(["2024-01-05"])[0]
 TARGETS = pd.to_datetime(["2024-01-08", "2024-01-09", "2024-01-10"])

@@ -8,9 +8,18 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.states import Cancelling, Completed, Crashed, Pending, Running
 
-from flows import lost_runs
-from flows.lost_runs import HERE, WORKER, command_tag, find_lost, settle
-from flows.processes import Process, end_all, own_process, process_of
+from flows import prefect_processes
+from flows.prefect_processes import (
+    HERE,
+    WORKER,
+    Process,
+    command_tag,
+    end_all,
+    find_lost,
+    own_process,
+    process_of,
+    settle,
+)
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
 
@@ -103,7 +112,7 @@ def test_a_run_whose_process_is_there_is_not_lost() -> None:
 
 
 def test_the_tasks_of_crashed_runs_of_this_machine_end_with_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lost_runs, "ON_THEIR_WAY", timedelta())
+    monkeypatch.setattr(prefect_processes, "ON_THEIR_WAY", timedelta())
     with get_client(sync_client=True) as client:
         runs = [
             made(client, Running(), worker=WORKER),

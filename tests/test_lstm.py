@@ -5,14 +5,21 @@ from safetensors.torch import load, save
 from test_features import synthetic_prices
 from torch import Tensor, nn
 
-from models.devices import choose_device, describe_device
 from models.errors import DeviceUnavailable, WrongWeights
-from models.features import build_features, rows, tensors
-from models.lstm import Nowcaster, TutorialLSTM, as_sequences, from_bytes, summary
 from models.recipes import TutorialRecipe, make_recipe
-from models.scaling import fit_scaler
-from models.training import fit
-from models.weights import to_bytes
+from models.tutorial import (
+    Nowcaster,
+    TutorialLSTM,
+    as_sequences,
+    build_features,
+    fit,
+    fit_scaler,
+    from_bytes,
+    rows,
+    summary,
+    tensors,
+)
+from models.weights import choose_device, describe_device, to_bytes
 
 # N rows, T steps, F features, U hidden units, G = 4 U gate rows
 

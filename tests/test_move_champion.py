@@ -9,20 +9,18 @@ from prefect import flow
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows import commands
+from flows.champion import promote, rollback
 from flows.forecast import forecast
 from flows.ingest import ingest
-from flows.promote import promote
 from flows.retrain import retrain
-from flows.rollback import rollback
 from flows.verify import verify
 from storage.artifacts import ArtifactStore, Draft
 from storage.errors import Corrupt, NotStored, VersionConflict
 from storage.records import Answer, ForecastBatch, Outcome, Provenance, Scorecard
 from storage.store import open_store
-from tasks.move_champion import AlreadyChampion
-from tasks.promote_model import promote_model
+from tasks.gate import AlreadyChampion, promote_model
 from tasks.settings import DataSettings, RetrainSettings, TrainingSettings
-from tasks.stored import CHAMPION, FORECAST_FILE, champion_version
+from tasks.stored_models import CHAMPION, FORECAST_FILE, champion_version
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
 NAME = "tutorial.SBUX"

@@ -1,6 +1,6 @@
 import numpy as np
 
-from models.neighbours import mean_of_neighbours
+from models.past_features import mean_of_neighbours
 
 
 def pairs(sessions: int = 400) -> np.ndarray:

@@ -4,7 +4,7 @@ from panels import gappy_volumes, panel_of, priced_panel
 
 from models.panel import Panel
 from models.past_features import PAST_COLUMNS
-from models.volume_features import Inputs, build_inputs
+from models.volume_inputs import Inputs, build_inputs
 
 
 def built(panel: Panel) -> Inputs:

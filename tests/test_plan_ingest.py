@@ -2,7 +2,7 @@ from datetime import date
 
 from prefect.logging import disable_run_logger
 
-from storage.rows import bucket_of
+from storage.price_rows import bucket_of
 from tasks.plan_ingest import IngestPlan, plan_ingest
 from tasks.settings import DataSettings, root_of
 

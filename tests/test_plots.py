@@ -5,7 +5,7 @@ import pandas as pd
 
 from models.forecasters import LEVELS
 from models.sessions import sessions_between
-from tasks.plots import calibration_plot, errors_plot, fan_chart
+from tasks.reports.plots import calibration_plot, errors_plot, fan_chart
 
 PNG = b"\x89PNG\r\n\x1a\n"
 SESSIONS = sessions_between(date(2023, 1, 3), date(2023, 6, 30))

@@ -7,20 +7,19 @@ import pytest
 from panels import tiny_recipe
 from prefect.logging import disable_run_logger
 
-from models.live_forecasts import fallback_frame
-from models.volume_data import VolumeData, sha256_of
+from models.volume_evaluation import fallback_frame
+from models.volume_inputs import VolumeData, sha256_of
 from storage.adjustment import adjusted_close
-from storage.events import EventTable
+from storage.announced_dates import EventTable
 from storage.prices import PriceTable
 from storage.records import Snapshot
 from storage.store import Store, open_store
-from tasks.forecast_volume import panel_frame
-from tasks.methods.protocol import Rows
+from tasks.forecast import panel_frame
+from tasks.methods.method import Rows
 from tasks.methods.volume import VolumeMethod
-from tasks.prepared import prepare, read_panel
 from tasks.settings import DataSettings
+from tasks.snapshot import prepare, read_panel, take_snapshot
 from tasks.sources.exchange import Exchange
-from tasks.take_snapshot import take_snapshot
 
 TICKERS = ("SBUX", "T1")
 CUTOFF, LATER = date(2001, 12, 14), date(2001, 12, 21)

@@ -10,8 +10,8 @@ from deltalake import DeltaTable
 
 from storage import prices
 from storage.errors import NotStored
+from storage.price_rows import bucket_of
 from storage.prices import READ_COLUMNS, Commit, PriceTable
-from storage.rows import bucket_of
 from storage.schemas import BARS, QUARANTINE, conform
 from storage.store import open_store
 

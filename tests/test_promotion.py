@@ -4,8 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from models.duels import half_interval
-from models.promotion import BEST, CHAMPION, CUMULATED, MARGIN, MASE, Comparison, Contest, decide
+from models.comparisons import BEST, CHAMPION, CUMULATED, MARGIN, MASE, Comparison, Contest, decide, half_interval
 
 HAR = ("har", 0.574)
 ALONE = Contest()

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 from deltalake import DeltaTable
 
-from storage.quarantine import QuarantineTable
+from storage.append_tables import QuarantineTable
 from storage.schemas import QUARANTINE
 from storage.store import open_store
 

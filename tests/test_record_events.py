@@ -14,18 +14,18 @@ from prefect import flow
 
 from flows.ingest import ingest
 from models.sessions import market_calendar
-from storage.events import EventTable
+from storage.announced_dates import EventTable
 from storage.prices import PriceTable
 from storage.records import Announcements
 from storage.store import open_store
+from tasks.announcements import known_events, record_events
 from tasks.plan_ingest import plan_ingest
 from tasks.preflight import check
-from tasks.record_events import known_events, record_events
 from tasks.settings import DataSettings
-from tasks.sources.files_events import FileEvents
-from tasks.sources.protocol import Announced, EventSource, Outcome, Pace, SourceMissing, SourceUnusable, UnknownSource
+from tasks.sources.files import FileEvents
 from tasks.sources.registry import open_event_source
 from tasks.sources.simulated import SimulatedSource
+from tasks.sources.source import Announced, EventSource, Outcome, Pace, SourceMissing, SourceUnusable, UnknownSource
 
 AS_OF = date(2020, 12, 10)
 

@@ -2,9 +2,8 @@ import numpy as np
 import pytest
 from panels import gappy_volumes, panel_of, shaken_after
 
-from models.all_forecasters import baselines
-from models.forecasters import LEVELS, Forecaster, Forecasts
-from models.residual_quantiles import LEAST_ERRORS, trailing_spread
+from models.forecasters import LEAST_ERRORS, LEVELS, Forecaster, Forecasts, trailing_spread
+from models.volume_evaluation import baselines
 
 FORECASTERS = {each.name: each for each in baselines()}
 CUTOFFS = np.arange(700, 723)

@@ -12,19 +12,17 @@ from test_prices import bars
 from test_quarantine import rows as quarantined
 from test_verify import MADE_BY
 
-from storage import additions
-from storage.artifacts import ArtifactStore, Draft
+from storage import append_tables
+from storage.announced_dates import EventTable
+from storage.append_tables import QuarantineTable
+from storage.artifacts import ArtifactStore, Draft, Keys, blob_key
 from storage.errors import Corrupt, StoreError
-from storage.events import EventTable
-from storage.keys import Keys, blob_key
+from storage.integrity import TABLES, find_garbage, remove, verify
 from storage.ledger import Ledger
 from storage.prices import PriceTable
-from storage.quarantine import QuarantineTable
 from storage.records import ArtifactRef
-from storage.retention import find_garbage, remove
 from storage.staging import stage
 from storage.store import Store, open_store
-from storage.verify import TABLES, verify
 
 LATER = datetime.now(UTC) + timedelta(days=2)
 
@@ -82,7 +80,7 @@ def test_staged_frames_and_blobs_that_nothing_names_go_and_named_ones_stay(store
 def test_the_small_files_of_a_table_are_joined_and_go_a_day_after_that(
     store: Store, tmp_path: Path, monkeypatch
 ) -> None:
-    monkeypatch.setattr(additions, "MAX_FILES", 3)
+    monkeypatch.setattr(append_tables, "MAX_FILES", 3)
     ledger, folder = Ledger(store), tmp_path / "forecasts"
     for version in range(1, 5):
         ledger.record_forecasts(forecasts(version))

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from models.rolling import mean_of_tickers, trailing_max, trailing_mean, value_before
+from models.past_features import mean_of_tickers, trailing_max, trailing_mean, value_before
 
 NAN = np.nan
 

@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 import torch
 
-from models.lstm import from_bytes
 from models.panel import make_panel
 from models.recipes import VolumeRecipe, make_recipe
-from models.volume_data import volume_data
+from models.tutorial import from_bytes
+from models.volume_inputs import volume_data
 from models.volume_model import volume_from_bytes
 
 DATA = Path(__file__).parent / "data"

@@ -5,9 +5,8 @@ import torch
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 from test_features import synthetic_prices
 
-from models.features import build_features, rows, tensors
 from models.recipes import TutorialRecipe, make_recipe
-from models.scaling import Scaler, fit_scaler
+from models.tutorial import Scaler, build_features, fit_scaler, rows, tensors
 
 RECIPE = TutorialRecipe()
 ALL = make_recipe("tutorial", fit_scalers_on="all")

@@ -12,8 +12,8 @@ from prefect import flow, task
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from flows import processes
-from flows.processes import own_process
+from flows import prefect_processes
+from flows.prefect_processes import own_process
 from flows.server import (
     Server,
     ServerError,
@@ -120,7 +120,7 @@ ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
 def test_a_server_of_ones_own_is_waited_for_as_long_as_its_process_lives_and_one_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(processes, "SAY_SECONDS", 1)
+    monkeypatch.setattr(prefect_processes, "SAY_SECONDS", 1)
     port = free_port()
     server = Server(f"http://127.0.0.1:{port}/api")
     command = [sys.executable, "-c", SLOW_SERVER, str(port), str(tmp_path), "3"]

@@ -18,7 +18,7 @@ from programs import RUN_SECONDS, kept_up, run_volcast
 from storage.artifacts import ArtifactStore
 from storage.ledger import Ledger
 from storage.store import open_store
-from tasks.stored import CHAMPION, HELD
+from tasks.stored_models import CHAMPION, HELD
 
 QUICK = {"steps": 60, "members": 1, "hidden_size": 8, "batch_sequences": 8, "stop_sessions": 40}
 TRAINING = {"recipe": "volume", "device": "cpu", "settings": QUICK}

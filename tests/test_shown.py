@@ -22,16 +22,15 @@ from test_flows import artifacts_of, message_of, run_named
 from flows.daily import daily
 from flows.forecast import forecast
 from flows.ingest import ingest
-from flows.pipeline import pipeline
-from flows.report import report
+from flows.pipeline import pipeline, report
 from flows.retrain import retrain
 from flows.summary import show_result
 from storage.artifacts import ArtifactStore
-from tasks.check_health import present_health
-from tasks.page import page
-from tasks.publish_status import lines, skill_rows
+from tasks.monitor import present_health
+from tasks.reports.page import page
+from tasks.reports.render import lines, skill_rows
 from tasks.settings import DataSettings, WatchSettings
-from tasks.stored import CHAMPION
+from tasks.stored_models import CHAMPION
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
 __all__ = ["served", "volcast"]  # fixtures

@@ -10,7 +10,7 @@ RACE = """
 import asyncio
 import sys
 from sqlalchemy import text
-from flows.sqlite_writes import write_from_the_beginning
+from flows.prefect_processes import write_from_the_beginning
 from prefect.server.database import provide_database_interface
 
 async def main():
@@ -48,6 +48,6 @@ def test_a_transaction_waits_for_the_one_before_it(tmp_path: Path, writes: str, 
     command = [sys.executable, "-c", RACE, writes]
     done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=False)
     if writes == "in the middle":
-        assert done.returncode, "Prefect waits for the place by itself now: drop flows/sqlite_writes.py and this file"
+        assert done.returncode, "Prefect waits for the place by itself now: drop the work-around and this file"
     assert (done.returncode, done.stdout) == (status, said), done.stderr
     assert ("database is locked" in done.stderr) == (status == 1)

@@ -11,12 +11,22 @@ from torch import Tensor, nn
 
 from benchmarks.tutorial import read_prices
 from models.errors import TrainingDiverged
-from models.evaluation import evaluate
-from models.features import build_features, rows, tensors
-from models.lstm import TutorialLSTM, as_sequences
 from models.recipes import TutorialRecipe, make_recipe
-from models.scaling import fit_scaler
-from models.training import Fitted, TrainingConfig, fit, seeded, silent, train
+from models.tutorial import (
+    Fitted,
+    TrainingConfig,
+    TutorialLSTM,
+    as_sequences,
+    build_features,
+    evaluate_nowcast,
+    fit,
+    fit_scaler,
+    rows,
+    seeded,
+    silent,
+    tensors,
+    train,
+)
 from models.weights import to_bytes
 
 OnEpoch = Callable[[int, float], None]
@@ -150,7 +160,7 @@ def test_the_articles_year_gives_the_articles_loss_and_baselines() -> None:
     for seed in (2, 4):  # of the 15 seeds in 20 in which no unit dies, see benchmarks/tutorial.py
         fitted = fit_frame(frame, recipe, seed)
         assert 0.0102 <= fitted.final_loss <= 0.0117
-        evaluation = evaluate(frame, fitted.nowcaster.predict(tensors(frame, recipe)[0]), recipe)
+        evaluation = evaluate_nowcast(frame, fitted.nowcaster.predict(tensors(frame, recipe)[0]), recipe)
         assert 2.0e6 < evaluation.rmse_shares < 2.8e6
         assert evaluation.table.loc["last_value", "rmse_shares"] == pytest.approx(2.80e6, rel=0.002)
         assert evaluation.table.loc["mean_20", "rmse_shares"] == pytest.approx(2.92e6, rel=0.002)

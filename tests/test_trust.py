@@ -12,17 +12,16 @@ from prefect.concurrency.sync import rate_limit
 
 from flows.ingest import ingest
 from models.sessions import sessions_between
+from storage.append_tables import QuarantineTable, RestatementTable
 from storage.prices import PriceTable
-from storage.quarantine import QuarantineTable
 from storage.records import Snapshot, TickerCount
-from storage.restatements import RestatementTable
 from storage.store import open_store
-from tasks.check_health import present_health
 from tasks.fetch_prices import FetchFailed
+from tasks.monitor import present_health
 from tasks.plan_ingest import _share
 from tasks.settings import DataSettings
-from tasks.sources.protocol import Fetch, Outcome, Pace
 from tasks.sources.simulated import SimulatedSource, simulated_source
+from tasks.sources.source import Fetch, Outcome, Pace
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
 SESSIONS = [

@@ -7,7 +7,7 @@ import pytest
 from conftest import yahoo_frame
 from test_cli import Volcast, volcast
 
-from storage.events import EventTable
+from storage.announced_dates import EventTable
 from storage.store import open_store
 
 pytestmark = pytest.mark.usefixtures("prefect_api")

@@ -11,8 +11,8 @@ from storage.schemas import BARS, QUARANTINE, conform
 from storage.staging import stage, unstage
 from storage.store import open_store
 from tasks.sources.files import FilesSource
-from tasks.sources.protocol import BAR_COLUMNS
 from tasks.sources.simulated import SimulatedSource
+from tasks.sources.source import BAR_COLUMNS
 from tasks.validate_prices import LOGGED, quarantine_lines, split_by_rules
 
 DATA = Path(__file__).parents[2] / "shared" / "data"

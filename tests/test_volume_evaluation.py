@@ -7,14 +7,13 @@ import numpy as np
 import pytest
 from panels import drawn_volumes, priced_panel, tiny_recipe
 
+from models.comparisons import BEST, CHAMPION, Contest, Predecessor
 from models.forecasters import MEDIAN, Forecasts
 from models.har import Har
 from models.panel import HORIZONS, Panel
-from models.promotion import BEST, CHAMPION, Contest, Predecessor
 from models.recipes import VolumeRecipe
-from models.volume_data import VolumeData, volume_data
 from models.volume_evaluation import VolumePredictor, evaluate_volume
-from models.volume_features import Inputs
+from models.volume_inputs import Inputs, VolumeData, volume_data
 
 RECIPE = tiny_recipe(test_sessions=40)
 THROUGH = 359  # place of the last train session

@@ -9,7 +9,7 @@ from models.errors import WrongWeights
 from models.forecasters import LEVELS, MEDIAN
 from models.panel import HORIZONS
 from models.recipes import VolumeRecipe
-from models.volume_features import CPU, Inputs, build_inputs
+from models.volume_inputs import CPU, Inputs, build_inputs
 from models.volume_model import (
     VolumeModel,
     calibrate,

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from models.forecasters import LEVELS, MEDIAN
 from models.market_calendar import CALENDAR_COLUMNS
 from models.panel import HORIZONS
-from models.volume_features import AHEAD_COLUMNS, AT_COLUMNS
+from models.volume_inputs import AHEAD_COLUMNS, AT_COLUMNS
 from models.volume_network import CELLS, ForkingNetwork, pinball_loss
 
 

@@ -25,18 +25,18 @@ from models.errors import NotEnoughSessions, UnknownRecipe
 from models.sessions import sessions_between
 from models.volume_training import fit_volume
 from storage.artifacts import ArtifactStore
-from storage.checkpoints import StoredCheckpoint
 from storage.errors import Corrupt
 from storage.prices import PriceTable
 from storage.records import PipelineResult
+from storage.staging import StoredCheckpoint
 from storage.store import Store, open_store
-from tasks.history import history_of
-from tasks.move_champion import AlreadyChampion, promote
-from tasks.page import page
-from tasks.plots import SHOWN_SESSIONS
-from tasks.report import forecast_rows, score_rows
+from tasks.gate import AlreadyChampion, promote
+from tasks.reports.page import page
+from tasks.reports.plots import SHOWN_SESSIONS
+from tasks.reports.render import forecast_rows, score_rows
+from tasks.reports.views import history_of
 from tasks.settings import BacktestSettings, DataSettings, RetrainSettings, TrainingSettings, root_of
-from tasks.stored import CHAMPION, universe
+from tasks.stored_models import CHAMPION, universe
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
 

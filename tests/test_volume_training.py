@@ -10,8 +10,8 @@ from panels import InMemory, drawn_volumes, gappy_volumes, panel_of, priced_pane
 import models.volume_training
 from models.errors import NotEnoughSessions, TrainingDiverged
 from models.forecasters import LEVELS
-from models.training import silent
-from models.volume_features import Inputs, build_inputs
+from models.tutorial import silent
+from models.volume_inputs import Inputs, build_inputs
 from models.volume_model import fit_volume_scaler, targets_at
 from models.volume_training import (
     PATIENCE,

@@ -26,19 +26,19 @@ def noticed(said: str) -> Iterator[None]:
 def test_the_oldest_python_still_aborts_in_its_finalization() -> None:
     project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
     oldest = tuple(map(int, project["requires-python"].removeprefix(">=").split(".")))
-    with noticed("every Python that volcast runs on ends without aborting: drop flows/leaving.py"):
+    with noticed("every Python that volcast runs on ends without aborting: drop flows/process_exit.py"):
         assert oldest < (3, 14)
 
 
 def test_python_has_what_a_process_is_left_by() -> None:
-    with noticed("Python ends its threads otherwise: look at flows/leaving.py"):
+    with noticed("Python ends its threads otherwise: look at flows/process_exit.py"):
         assert not inspect.signature(threading._shutdown).parameters  # type: ignore[attr-defined]
-    with noticed("Python runs its exit functions otherwise: look at flows/leaving.py"):
+    with noticed("Python runs its exit functions otherwise: look at flows/process_exit.py"):
         assert callable(atexit._run_exitfuncs)
 
 
 def test_prefect_begins_a_transaction_on_sqlite_by_what_is_replaced() -> None:
-    with noticed("Prefect begins transactions on SQLite otherwise: look at flows/sqlite_writes.py"):
+    with noticed("Prefect begins transactions on SQLite otherwise: look at flows/prefect_processes.py"):
         parameters = inspect.signature(AioSqliteConfiguration.begin_transaction).parameters
         assert list(parameters) == ["self", "session", "with_for_update"]
         assert parameters["with_for_update"].default is False

@@ -18,7 +18,7 @@ import pandas as pd
 import pytest
 import yfinance
 
-from tasks.sources.protocol import BAR_COLUMNS, EVENT_COLUMNS, Fetch, Outcome
+from tasks.sources.source import BAR_COLUMNS, EVENT_COLUMNS, Fetch, Outcome
 from tasks.sources.yahoo import YahooSource, _typed
 
 FIRST, LAST = date(2024, 3, 7), date(2024, 3, 11)

@@ -25,7 +25,7 @@ from models.earnings_features import EARNINGS_COLUMNS
 from models.forecasters import LEVELS, Forecasts
 from models.market_calendar import CALENDAR_COLUMNS
 from models.panel import HORIZONS, Panel
-from models.volume_features import Inputs, build_inputs
+from models.volume_inputs import Inputs, build_inputs
 
 # N tickers, C cutoffs, H horizons, Q quantile levels, K columns known ahead, M series, L sessions of each, R rows
 

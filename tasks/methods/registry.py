@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 from models.recipes import Recipe, TutorialRecipe, make_recipe
 
 if TYPE_CHECKING:
-    from tasks.methods.protocol import Method
+    from tasks.methods.method import Method
 
 
 def method_of(recipe: Recipe, name: str | None = None) -> "Method":

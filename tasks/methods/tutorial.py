@@ -9,21 +9,29 @@ import numpy as np
 import pandas as pd
 from torch import nn
 
+from models.comparisons import CHAMPION, CUMULATED, Comparison, Contest, decide
 from models.drift import FeatureDrift
-from models.evaluation import MODEL, evaluate
-from models.features import build_features, rows, tensors
-from models.forecasting import nowcast_frame
-from models.lstm import as_sequences, from_bytes, summary
-from models.metrics import format_shares
-from models.promotion import CHAMPION, CUMULATED, Comparison, Contest, decide
 from models.recipes import TutorialRecipe
-from models.scaling import Scaler, fit_scaler
-from models.training import fit
+from models.scores import format_shares
+from models.text import listed
+from models.tutorial import (
+    MODEL,
+    Scaler,
+    as_sequences,
+    build_features,
+    evaluate_nowcast,
+    fit,
+    fit_scaler,
+    from_bytes,
+    nowcast_frame,
+    rows,
+    summary,
+    tensors,
+)
 from models.weights import load_exactly
-from models.words import listed
-from tasks.frames import from_parquet, to_parquet
-from tasks.methods.protocol import Described, Evaluated, Hardware, Names, Plot, Rows, Scores, Trained
-from tasks.plots import actual_against_predicted, volume_over_time
+from storage.artifacts import from_parquet, to_parquet
+from tasks.methods.method import Described, Evaluated, Hardware, Names, Plot, Rows, Scores, Trained
+from tasks.reports.plots import actual_against_predicted, volume_over_time
 
 FEATURES_FILE = "features.parquet"
 
@@ -111,7 +119,7 @@ class TutorialMethod:
         tested = rows(prepared, "test")["session"].min().date()
         fair = {name: each for name, each in contest.predecessors.items() if each.trained_through < tested}
         rivals = {name: each.predictor(prepared) for name, each in fair.items()}
-        evaluation = evaluate(prepared, model(prepared), self.recipe, rivals=rivals)
+        evaluation = evaluate_nowcast(prepared, model(prepared), self.recipe, rivals=rivals)
         errors = evaluation.table["rmse_shares"].to_dict()
         comparisons = [
             Comparison(

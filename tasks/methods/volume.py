@@ -8,23 +8,22 @@ from typing import Any
 import pandas as pd
 from torch import nn
 
+from models.comparisons import Contest
 from models.drift import FeatureDrift, feature_drift
-from models.evaluation import MODEL
 from models.forecasters import LEVELS
-from models.metrics import format_millions
 from models.panel import HORIZONS
-from models.promotion import Contest
 from models.recipes import VolumeRecipe
-from models.scores import FIRST_TICKER
-from models.volume_data import VolumeData, profile, recent_features, sha256_of, volume_data
+from models.scores import FIRST_TICKER, format_millions
+from models.tutorial import MODEL
 from models.volume_evaluation import VolumePredictor, evaluate_volume, volume_frame
+from models.volume_inputs import VolumeData, profile, recent_features, sha256_of, volume_data
 from models.volume_model import VolumeScaler, fit_volume_scaler, volume_from_bytes
 from models.volume_training import TrainingRun, fit_volume
 from models.weights import load_exactly
+from storage.artifacts import from_parquet, to_parquet
 from storage.errors import Corrupt
-from tasks.frames import from_parquet, to_parquet
-from tasks.methods.protocol import Described, Evaluated, Hardware, Names, Plot, Rows, Scores, Trained
-from tasks.plots import SHOWN_SESSIONS, calibration_plot, fan_chart
+from tasks.methods.method import Described, Evaluated, Hardware, Names, Plot, Rows, Scores, Trained
+from tasks.reports.plots import SHOWN_SESSIONS, calibration_plot, fan_chart
 
 PROFILE_FILE, ANNOUNCEMENTS_FILE, CALIBRATION_FILE = "profile.json", "announcements.parquet", "calibration.json"
 DRAWN_TICKERS = 12

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from storage.adjustment import dividends_from_adj_close
-from tasks.sources.protocol import BAR_COLUMNS, EVENT_COLUMNS, SourceUnusable
+from tasks.sources.source import BAR_COLUMNS, EVENT_COLUMNS, SourceUnusable
 
 MARKET_TIME_ZONE = "America/New_York"
 REQUIRED = {  # our word -> Yahoo's

@@ -3,11 +3,10 @@
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from models.words import brief
-from tasks.sources.files import FilesSource
-from tasks.sources.files_events import FileEvents
-from tasks.sources.protocol import EventSource, PriceSource, UnknownSource
+from models.text import brief
+from tasks.sources.files import FileEvents, FilesSource
 from tasks.sources.simulated import simulated_source
+from tasks.sources.source import EventSource, PriceSource, UnknownSource
 
 if TYPE_CHECKING:
     from tasks.sources.yahoo import YahooSource

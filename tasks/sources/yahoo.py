@@ -19,7 +19,7 @@ from yfinance.exceptions import (
 )
 
 from models.sessions import FIRST_DATE
-from tasks.sources.protocol import BAR_COLUMNS, EVENT_COLUMNS, Announced, Fetch, Outcome, Pace
+from tasks.sources.source import BAR_COLUMNS, EVENT_COLUMNS, Announced, Fetch, Outcome, Pace
 
 NO_DATA_IN_WINDOW = "Data doesn't exist for startDate"
 UNREADABLE = (LookupError, TypeError, ValueError, AttributeError)  # what yfinance trips over in an odd answer

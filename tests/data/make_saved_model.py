@@ -16,12 +16,10 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from test_features import synthetic_prices
 
-from models.features import build_features, tensors
 from models.panel import make_panel
 from models.recipes import VolumeRecipe, make_recipe, settings
-from models.scaling import fit_scaler
-from models.training import fit
-from models.volume_data import volume_data
+from models.tutorial import build_features, fit, fit_scaler, tensors
+from models.volume_inputs import volume_data
 from models.volume_model import fit_volume_scaler
 from models.volume_training import TrainingRun, fit_volume
 from models.weights import to_bytes

@@ -1,0 +1,129 @@
+"""Record what a source says of its tickers' earnings dates, as known at the close of the ingest's last session.
+
+1. ask for one ticker after the other, in turn with the calls for prices, until the ingest's deadline; one that fails
+   stops no other, a source that is down stops no ingest
+2. a date without first_seen counts as known ten sessions ahead; one to come, when the ingest is of today, as of now
+3. what was not known yet at that close is left out
+4. of two dates less than ten sessions apart the later seen one holds, where the source says when each was seen
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import date
+
+import numpy as np
+import pandas as pd
+from prefect import get_run_logger, task
+
+from models.sessions import market_calendar
+from models.text import listed
+from storage.announced_dates import Changes, EventTable
+from storage.records import Announcements, Snapshot
+from storage.store import open_store
+from tasks.fetch_prices import ask_each, may_pass, wait_for_turn, why_not
+from tasks.plan_ingest import IngestPlan
+from tasks.settings import last_session
+from tasks.sources.registry import open_event_source
+from tasks.sources.source import EVENT_COLUMNS, Announced, EventSource, Outcome, SourceError
+
+AHEAD = 10  # sessions: a history without first_seen must be no better than a calendar that is asked each session
+GIVE_UP = 3  # tickers in a row without an answer, after which a source counts as down: each may take a time-out of 30 s
+ANSWERED = (Outcome.OK, Outcome.EMPTY)
+
+
+@task(
+    task_run_name="record announcements of {plan.label}",
+    retries=2,
+    retry_delay_seconds=[2, 8],
+    retry_jitter_factor=0.5,
+    retry_condition_fn=may_pass,
+)
+def record_events(plan: IngestPlan) -> Announcements | None:
+    """One commit, or none without news; None without a source. What failed is logged, and named in the result.
+
+    The prices are stored already, so that no source of announcements fails the ingest: neither one that is not there
+    any more, nor a slow one, which is not asked after the plan's deadline.
+    """
+    log, table = get_run_logger(), EventTable(open_store(plan.root, writable=True))
+    try:
+        source = open_event_source(plan.events)
+    except SourceError as error:
+        answers, failed = {}, str(error)
+    else:
+        if source is None:
+            log.info("no source of announcements is asked (--events)")
+            return None
+        answers = ask_for_dates(source, plan)
+        failed = failures(answers, plan.tickers)
+    asked = [ticker for ticker, answer in answers.items() if answer.outcome in ANSWERED]
+    as_of = plan.last_session
+    events = known_events(list(answers.values()), as_of=as_of, is_now=as_of == last_session(None))
+    changes = table.record(events, as_of=as_of, source=plan.events_known_as, asked=asked)
+    recorded = _recorded(plan, table.known(plan.tickers, as_of=as_of), changes, failed)
+    log.info(recorded.words)
+    if failed:
+        log.warning("announcements are not complete: %s", failed)
+    return recorded
+
+
+def with_announcements(snapshot: Snapshot, announced: Announcements | None) -> Snapshot:
+    """The snapshot, with what its ingest learnt of the calendar."""
+    return snapshot.model_copy(update={"announcements": announced})
+
+
+def ask_for_dates(source: EventSource, plan: IngestPlan) -> dict[str, Announced]:
+    """An answer for each ticker, as far as the source does not count as down before. Raises SourceBusy."""
+
+    def ask_one(ticker: str) -> Announced:
+        if why := wait_for_turn(source.pace, plan.deadline):
+            return Announced(ticker=ticker, outcome=Outcome.DOWN, known=why)
+        return source.announced(ticker, as_of=plan.last_session)
+
+    return ask_each(ask_one, plan.tickers, pace=source.pace, deadline=plan.deadline, patience=GIVE_UP)
+
+
+def failures(answers: Mapping[str, Announced], tickers: Sequence[str]) -> str:
+    """Which tickers have no answer and why; empty when all have, be it that there is no date."""
+    good = {ticker for ticker, answer in answers.items() if answer.outcome in (*ANSWERED, Outcome.NOT_FOUND)}
+    whys = [why_not(answers[ticker]) if ticker in answers else ticker for ticker in tickers if ticker not in good]
+    return listed(whys, GIVE_UP, "; ")
+
+
+def known_events(answers: Sequence[Announced], *, as_of: date, is_now: bool) -> pd.DataFrame:
+    """What `EventTable.record` takes: EVENT_COLUMNS, first_seen_assumed, withdrawn_seen; nothing seen after `as_of`."""
+    frames = [answer.events for answer in answers if answer.outcome == Outcome.OK]
+    events = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=EVENT_COLUMNS)
+    events = events.astype({"announced_for": "datetime64[s]", "first_seen": "datetime64[s]"})
+    sessions, now = market_calendar().sessions.as_unit("s"), pd.Timestamp(as_of).as_unit("s")
+    place = sessions.searchsorted(pd.DatetimeIndex(events["announced_for"]))
+    is_unsaid = events["first_seen"].isna()
+    is_seen_now = is_unsaid & is_now & (events["announced_for"] > now)
+    ahead = pd.Series(sessions[np.maximum(place - AHEAD, 0)], index=events.index)
+    first_seen = events["first_seen"].mask(is_unsaid, ahead).mask(is_seen_now, now)
+    events = events.assign(first_seen=first_seen, first_seen_assumed=is_unsaid & ~is_seen_now, place=place)
+    events = events.loc[events["first_seen"] <= now]
+    withdrawn = [_superseded(rows) for _, rows in events.loc[~events["first_seen_assumed"]].groupby("ticker")]
+    seen = pd.concat(withdrawn) if withdrawn else pd.Series(dtype="datetime64[s]")
+    return events.assign(withdrawn_seen=seen.reindex(events.index)).drop(columns="place")
+
+
+def _recorded(plan: IngestPlan, known: pd.DataFrame, changes: Changes, failed: str) -> Announcements:
+    is_to_come = known["announced_for"] > pd.Timestamp(plan.last_session)
+    coming = known.loc[is_to_come].groupby("ticker")["announced_for"].min()
+    return Announcements(
+        source=plan.events,
+        known=len(known),
+        new=changes.new,
+        moved=changes.moved,
+        withdrawn=changes.withdrawn,
+        coming={ticker: coming[ticker].date() for ticker in plan.tickers if ticker in coming.index},
+        failed=failed,
+    )
+
+
+def _superseded(rows: pd.DataFrame) -> pd.Series:
+    """Since when another date of the ticker holds instead of each: one close to it, seen later and before it passed."""
+    place, first_seen = rows["place"].to_numpy(), rows["first_seen"].to_numpy()
+    is_close = np.abs(place[:, None] - place) < AHEAD
+    is_later = (first_seen > first_seen[:, None]) & (first_seen <= rows["announced_for"].to_numpy()[:, None])
+    candidates = np.where(is_close & is_later, first_seen, np.datetime64("NaT"))
+    return pd.Series(pd.DataFrame(candidates).min(axis=1).to_numpy(), index=rows.index)

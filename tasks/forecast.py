@@ -1,0 +1,327 @@
+"""Decide who forecasts: the champion, or har in its place.
+
+1. no champion: no version has passed the gate yet
+   and, where a run is told to watch:
+2. its input is stale: the prices end more than `max_behind` sessions before the last closed one
+3. it is too old: the newest session that it was trained on is more than `max_model_age` sessions ago
+4. its errors breach: they have grown beyond noise since its test, and har would have been better (models/drift.py)
+
+Forecast with whoever was chosen, and keep the forecast as a version.
+
+Put a forecast into the ledger, beside har, naive and a champion that was stood in for, of the same cutoff.
+
+A forecast of the past is not a live one, and stays out: once a later session is stored, its volumes may have been
+looked at.
+
+Show what is to come: the artifacts `volcast-forecast-<ticker>` of the leading tickers, with their history.
+
+Write forecasts to a file of the user's choice.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import pandas as pd
+from prefect import get_run_logger, task
+from prefect.artifacts import create_markdown_artifact
+from pydantic import JsonValue
+
+from models.backtest import INTERVALS
+from models.drift import RECENT, error_drift
+from models.errors import NotEnoughSessions
+from models.panel import Panel
+from models.sessions import session_before, sessions_after
+from models.text import listed
+from models.tutorial import MODEL
+from models.volume_evaluation import FALLBACK, fallback_frame, naive_frame, scales_now
+from storage.artifacts import ArtifactStore, Draft, to_parquet
+from storage.errors import NotStored
+from storage.ledger import Ledger
+from storage.prices import PriceTable
+from storage.records import Choice, Errors, ForecastBatch, ModelVersion, Snapshot
+from storage.schemas import FORECASTS
+from storage.store import Store, open_store
+from tasks.gate import scorecard_of_model
+from tasks.methods.method import Method
+from tasks.methods.volume import in_order
+from tasks.preflight import require_ahead
+from tasks.reports.render import SIMULATED_NOTE, image, markdown_table, skill_rows, slug
+from tasks.reports.views import LEGEND, Outlook, StoredForecast, outlooks, read_forecast
+from tasks.run_tools import provenance
+from tasks.settings import DataSettings, TrainingSettings, WatchSettings, last_session
+from tasks.snapshot import prepare, read_panel, universes
+from tasks.stored_models import FORECAST_FILE, champion, champion_version, read_frame, read_model
+
+GATE = "mase_1_5"  # of a scorecard: the test's error on the horizons of models.drift.BAND
+LOOK_BACK = 3 * RECENT  # sessions of scores, among which RECENT ones with a score are looked for
+
+
+@task(task_run_name="choose who forecasts from {snapshot.cutoff}")
+def choose_forecaster(
+    snapshot: Snapshot, data: DataSettings, training: TrainingSettings, watch: WatchSettings | None
+) -> Choice:
+    """The champion, or har where there is none, or where with `watch` it cannot be trusted.
+
+    Raises NotStored for a nowcast without a champion: har forecasts ahead and cannot stand in for it.
+    """
+    method, store = training.method(), open_store(snapshot.store)
+    name, artifacts = method.model_name(snapshot.tickers), ArtifactStore(store)
+    if watch is None and (champion_version(artifacts, name) is not None or not method.horizon):
+        return Choice(name=name, champion=champion(artifacts, store.url, name))
+    require_ahead(training)
+    trust = trust_in(store, name, snapshot.cutoff, last_session(data.as_of, data.now))
+    choice = Choice(name=name, champion=trust.champion, why=trust.why_not(watch or WatchSettings()))
+    if choice.why:
+        get_run_logger().warning("%s forecasts in place of %s: %s", FALLBACK, name, choice.why)
+    return choice
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trust:
+    """What speaks for or against a champion."""
+
+    name: str
+    champion: ModelVersion | None
+    cutoff: date
+    behind: int  # sessions
+    model_age: int | None  # sessions from the newest one that the champion was made from to the cutoff
+    errors: Errors | None
+
+    def why_not(self, watch: WatchSettings) -> str:
+        """Why it should not forecast; empty when it should."""
+        if self.champion is None or self.model_age is None:
+            return f"no version of {self.name} has passed the gate yet"
+        if self.behind > watch.max_behind:
+            return f"its input is stale: the prices end on {self.cutoff}, {self.behind} sessions behind the market"
+        if self.model_age > watch.max_model_age:
+            return f"{self.champion.artifact} is {self.model_age} sessions old, more than {watch.max_model_age}"
+        if self.errors is not None and self.errors.breached:
+            return f"{self.champion.artifact} errs too much: {self.errors.words}"
+        return ""
+
+
+def trust_in(store: Store, name: str, cutoff: date, session: date) -> Trust:
+    """The trust in the champion of a name at a cutoff, when `session` is the market's last closed one."""
+    artifacts = ArtifactStore(store)
+    model = None if champion_version(artifacts, name) is None else champion(artifacts, store.url, name)
+    return Trust(
+        name=name,
+        champion=model,
+        cutoff=cutoff,
+        behind=sessions_after(cutoff, session),
+        model_age=sessions_after(model.scaler.features.snapshot.cutoff, cutoff) if model else None,
+        errors=_errors_of(store, model, cutoff) if model else None,
+    )
+
+
+def _errors_of(store: Store, model: ModelVersion, cutoff: date) -> Errors | None:
+    """The model's live errors against those of its test; None as long as too few are known, or it was never scored."""
+    try:
+        expected = scorecard_of_model(store.url, model.artifact).scores[MODEL][GATE]
+    except NotStored:
+        return None
+    scores = Ledger(store).scores(model.artifact.name, first=session_before(cutoff, LOOK_BACK))
+    own = scores.loc[(scores["model"] != MODEL) | (scores["model_version"] == model.artifact.version)]
+    found = error_drift(own, expected=expected, model=MODEL)
+    return None if found is None else Errors(**asdict(found))
+
+
+@task(task_run_name="forecast by {training.recipe}")
+def forecast_volume(snapshot: Snapshot, training: TrainingSettings, choice: Choice) -> ForecastBatch:
+    """A row a ticker and target session: the champion's, by the settings that it was trained with, or the fallback's.
+
+    Those of a ticker are the same whichever others are asked for. Raises NotEnoughSessions when none can be forecast.
+    """
+    artifacts, model = ArtifactStore(open_store(snapshot.store, writable=True)), None if choice.why else choice.champion
+    if model is None:
+        method, forecasts = training.method(), panel_frame(snapshot, choice.champion, fallback_frame)
+    else:
+        method, forecasts = model_frame(snapshot, model)
+    universe = _widest(snapshot, choice.champion)
+    left_out = sorted(set(snapshot.tickers) - set(forecasts["unique_id"]))
+    if forecasts.empty:
+        raise NotEnoughSessions(f"None of {listed(left_out)} has enough sessions before {snapshot.cutoff}.")
+    by = {"by": FALLBACK, "why": choice.why} if model is None else {}
+    asked = _asked(snapshot, method)
+    draft = Draft(
+        kind="forecast",
+        name=choice.name,
+        files={FORECAST_FILE: to_parquet(forecasts)},
+        parents=(universe.prices,) if model is None else (model.artifact, universe.prices),
+        facts={"cutoff": str(snapshot.cutoff), "rows": len(forecasts), "horizon": method.horizon, **by, **asked},
+        provenance=provenance(source=snapshot.source),
+    )
+    batch = ForecastBatch(
+        artifact=artifacts.put(draft).ref,
+        model=model,
+        snapshot=snapshot,
+        rows=len(forecasts),
+        first_session=forecasts["ds"].min().date(),
+        last_session=forecasts["ds"].max().date(),
+        left_out=tuple(left_out),
+        **by,
+    )
+    get_run_logger().info(batch.words)
+    return batch
+
+
+def model_frame(snapshot: Snapshot, model: ModelVersion) -> tuple[Method, pd.DataFrame]:
+    """What a stored model says of a snapshot, and the method that asked it. Raises NotStored, Corrupt, ModelError."""
+    artifacts = ArtifactStore(open_store(snapshot.store))
+    method, predictor = read_model(artifacts, model.artifact.name, model.artifact.version)
+    return method, frame_of(snapshot, model, lambda rows: method.forecast(prepare(rows, method), predictor))
+
+
+def panel_frame(
+    snapshot: Snapshot, champion: ModelVersion | None, make: Callable[[Panel], pd.DataFrame]
+) -> pd.DataFrame:
+    """What a forecaster that needs no training says of a snapshot."""
+    return frame_of(snapshot, champion, lambda rows: make(read_panel(rows)))
+
+
+def frame_of(
+    snapshot: Snapshot, champion: ModelVersion | None, make: Callable[[Snapshot], pd.DataFrame]
+) -> pd.DataFrame:
+    """What `make` says of the snapshot's tickers, by unique_id and h, each from the rows of its universe."""
+    frames = []
+    for rows, tickers in universes(snapshot, champion):
+        frame = make(rows)
+        frames.append(frame.loc[frame["unique_id"].isin(tickers)])
+    return pd.concat(frames).sort_values(["unique_id", "h"], kind="stable", ignore_index=True)
+
+
+def _asked(snapshot: Snapshot, method: Method) -> dict[str, JsonValue]:
+    """What the run was asked for, where that is not all tickers, or not with announced earnings."""
+    facts: dict[str, JsonValue] = {} if snapshot.uses_earnings else {"uses_earnings": False}
+    stored = PriceTable(open_store(snapshot.store)).tickers(snapshot.prices.version)
+    if method.horizon and set(stored) != set(snapshot.tickers):
+        facts["asked_for"] = list(snapshot.tickers)
+    return facts
+
+
+def _widest(snapshot: Snapshot, champion: ModelVersion | None) -> Snapshot:
+    """All the rows that the forecasts are made from; the log says which of them are not what a model expects."""
+    log, (*_, (rows, tickers)) = get_run_logger(), universes(snapshot, champion)
+    if champion and (new := sorted(set(tickers) - set(champion.scaler.features.snapshot.tickers))):
+        words = "%s was not trained on %s, which are forecast from the rows of all %d stored tickers"
+        log.info(words, champion.artifact, listed(new), len(rows.tickers))
+    last = PriceTable(open_store(rows.store)).last_sessions(rows.prices.version)
+    late = [ticker for ticker in rows.tickers if last[ticker] < rows.cutoff]
+    if late:
+        words = "%d of the %d tickers that forecasts are made from have no price of %s: %s"
+        log.warning(words, len(late), len(rows.tickers), rows.cutoff, listed(late))
+    return rows
+
+
+VALUES = {MODEL: "median", f"{MODEL}-mean": "mean"} | {f"{MODEL}-{end}": end.replace("-", "_") for end in INTERVALS}
+
+
+@task(task_run_name="publish {batch.artifact}")
+def publish_forecast(batch: ForecastBatch, training: TrainingSettings, choice: Choice) -> ForecastBatch:
+    """The batch as it was, in the ledger once, where it is live."""
+    if why := why_not_live(batch, training):
+        get_run_logger().info("%s %s: not in the ledger", batch.artifact, why)
+    else:
+        added = Ledger(open_store(batch.snapshot.store, writable=True)).record_forecasts(ledger_rows(batch, choice))
+        get_run_logger().info("%s: %d rows new in the ledger", batch.artifact, added)
+    return batch
+
+
+def why_not_live(batch: ForecastBatch, training: TrainingSettings) -> str:
+    """Why a forecast is none of what is to come; empty for one that is."""
+    if not training.method().horizon:
+        return "is a nowcast"
+    last = PriceTable(open_store(batch.snapshot.store)).coverage()["last"]
+    newest = last.reindex(list(batch.snapshot.tickers)).max().date()
+    return f"is of the past, prices are stored up to {newest}" if newest > batch.snapshot.cutoff else ""
+
+
+def ledger_rows(batch: ForecastBatch, choice: Choice) -> pd.DataFrame:
+    """The columns of FORECASTS: what is published, and its rivals of the same tickers."""
+    artifacts, snapshot, champion = ArtifactStore(open_store(batch.snapshot.store)), batch.snapshot, choice.champion
+    frames = {
+        batch.by: read_frame(artifacts, batch.artifact, FORECAST_FILE),
+        "naive": panel_frame(snapshot, champion, naive_frame),
+    }
+    if batch.by != FALLBACK:
+        frames[FALLBACK] = panel_frame(snapshot, champion, fallback_frame)
+    elif champion is not None:
+        frames[MODEL] = model_frame(snapshot, champion)[1]
+    scales = pd.concat([scales_now(read_panel(rows)).reindex(own) for rows, own in universes(snapshot, champion)])
+    rows = pd.concat([frame.assign(model=model) for model, frame in frames.items()], ignore_index=True)
+    rows = rows.loc[rows["unique_id"].isin(frames[batch.by]["unique_id"])]
+    is_published, is_model = rows["model"] == batch.by, rows["model"] == MODEL
+    version = champion.artifact.version if champion else None
+    facts = {
+        "published": is_published,
+        "name": batch.artifact.name,
+        "version": batch.artifact.version,
+        "model_version": pd.Series(version, index=rows.index, dtype="Int64").where(is_model),
+        "prices_version": snapshot.prices.version,
+        "why": pd.Series(batch.why, index=rows.index).where(is_published, ""),
+        "scale": rows["unique_id"].map(scales).astype("float64"),
+        "published_at": pd.Timestamp(datetime.now(UTC)),
+    }
+    named = rows.rename(columns={"unique_id": "ticker", **VALUES}).assign(**facts)
+    return named.loc[:, FORECASTS.names]
+
+
+CHARTS = 6  # 80 ms each, and as much again to store them
+
+
+@task(task_run_name="publish charts of {batch.artifact}")
+def publish_charts(batch: ForecastBatch, training: TrainingSettings) -> int:
+    """Markdown with the fan chart in it, of the first CHARTS tickers; of a nowcast, or of the past, none.
+
+    Returns how many.
+    """
+    if why := why_not_live(batch, training):
+        get_run_logger().info("%s %s: no charts", batch.artifact, why)
+        return 0
+    store = open_store(batch.snapshot.store)
+    forecast = read_forecast(store, batch.artifact.name, batch.artifact.version)
+    shown = outlooks(store, forecast, in_order(forecast.frame)[:CHARTS])
+    for outlook in shown:
+        key = f"volcast-forecast-{slug(outlook.ticker)}"
+        create_markdown_artifact(key=key, markdown=outlook_markdown(outlook, forecast), description=outlook.words)
+    get_run_logger().info("%s: %d charts are among this run's artifacts", batch.artifact, len(shown))
+    return len(shown)
+
+
+def outlook_markdown(outlook: Outlook, forecast: StoredForecast) -> str:
+    """The coming sessions of a ticker, for a reader."""
+    skill = markdown_table(skill_rows(outlook.skill)) if outlook.skill else "None of its forecasts has been scored yet."
+    parts = [
+        f"# {outlook.ticker}: volume of the next {len(outlook.rows)} sessions",
+        *([SIMULATED_NOTE] if forecast.simulated else []),
+        f"{forecast.made}.",
+        image(outlook.plot),
+        LEGEND,
+        markdown_table(outlook.rows),
+        "## Live skill",
+        skill,
+    ]
+    return "\n\n".join(parts)
+
+
+def write_forecasts(batches: Sequence[ForecastBatch], out: Path) -> int:
+    """All rows of the batches in one file, by ticker and target session; returns how many.
+
+    Columns: unique_id, cutoff, ds, h, volcast (shares), and the recipe's intervals where it has them.
+    """
+    frames = [
+        read_frame(ArtifactStore(open_store(batch.snapshot.store)), batch.artifact, FORECAST_FILE) for batch in batches
+    ]
+    forecasts = pd.concat(frames, ignore_index=True).sort_values(["unique_id", "ds", "h"], ignore_index=True)
+    write_frame(forecasts, out)
+    return len(forecasts)
+
+
+def write_frame(frame: pd.DataFrame, out: Path) -> None:
+    """CSV or Parquet, by the file's name (preflight.FORECAST_FORMATS)."""
+    if out.suffix.lower() == ".csv":
+        frame.to_csv(out, index=False, date_format="%Y-%m-%d")
+    else:
+        frame.to_parquet(out, index=False)

@@ -1,0 +1,281 @@
+"""Find out whether a training has been done before, or has to wait.
+
+1. a version that this very run holds for a person's answer: the run goes on with it (it was suspended meanwhile)
+2. the same data and settings were trained on before: nothing to do, unless the version passed and was never decided on;
+   where another champion has come since, it is trained and scored again: its scorecard says nothing of that one
+3. an event asks for a training too soon after the newest one: nothing to do
+
+Ask a person whether a version that passed the gate may forecast.
+
+A run of a deployment is suspended: its process ends, the UI shows the scorecard and a form, and the answer starts the
+run again, which then finds the version that it held (tasks/gate.py). A run without a deployment cannot be
+started again; the version is held, and `volcast models promote` is the answer.
+
+Let the new model forecast, if it earned the place and nobody says no.
+
+Put another version of a model in the champion's place, by hand: forward to a chosen one, or back to the one before.
+
+The alias is only ever appended to, so that every move stays on record with its reason.
+"""
+
+import hashlib
+from typing import Annotated, Literal
+
+from prefect import get_run_logger, task
+from prefect.flow_runs import suspend_flow_run
+from prefect.input import RunInput
+from prefect.runtime import deployment, flow_run
+from pydantic import Field, StringConstraints
+
+from models.recipes import digest
+from models.sessions import sessions_after
+from models.weights import choose_device
+from storage.artifacts import ArtifactStore
+from storage.errors import NotStored
+from storage.records import AliasEntry, Answer, ArtifactRef, FeatureSet, ForecastBatch, Outcome, Record, Scorecard
+from storage.store import open_store
+from tasks.preflight import artifacts_of
+from tasks.reports.render import report_markdown
+from tasks.run_tools import emit, ended
+from tasks.settings import RetrainSettings, TrainingSettings
+from tasks.stored_models import (
+    CHAMPION,
+    HELD,
+    REFUSED,
+    champion_moved,
+    champion_version,
+    decided_versions,
+    newest_scorecard,
+    scorecard_of,
+)
+
+RECENT = 8  # scorecards that are looked at: runs of several sets of tickers take turns under one name
+BY_EVENT = ("sessions", "drift", "quality")  # causes that a cool-down holds back
+
+
+class Found(Record):
+    """What is known of a training before it begins."""
+
+    scorecard: Scorecard | None = None
+    settled: str = ""  # why there is nothing to do; empty where there is
+
+
+def inputs_digest(features: FeatureSet, training: TrainingSettings) -> str:
+    """One word for all that the weights follow from: features, recipe, seed, kind of device."""
+    device = choose_device(training.device).type
+    parts = (features.artifact.digest, digest(training.make()), str(training.seed), device)
+    return hashlib.sha256(" ".join(parts).encode()).hexdigest()
+
+
+@task(task_run_name="look for {training.recipe} trained on the same data")
+def find_trained(features: FeatureSet, training: TrainingSettings, why: RetrainSettings) -> Found:
+    """A scorecard to go on with, or one that leaves nothing to do; neither where a training is due."""
+    url, name = features.snapshot.store, features.artifact.name
+    artifacts = ArtifactStore(open_store(url))
+    if held := _held_by_this_run(artifacts, url, name):
+        return Found(scorecard=held)
+    if training.force:
+        return Found()
+    if same := _same_inputs(artifacts, url, name, inputs_digest(features, training)):
+        model = same.model.artifact
+        if same.promote and model.version not in decided_versions(artifacts, name):
+            return Found() if champion_moved(artifacts, same) else Found(scorecard=same)
+        cutoff = features.snapshot.cutoff
+        why_not = f"no session after {cutoff}, and {model} was trained on the same data and settings."
+        return Found(scorecard=same, settled=why_not)
+    newest = artifacts.newest("scorecard", name)
+    if newest is None or why.cause not in BY_EVENT:
+        return Found()
+    last = scorecard_of(artifacts, url, newest)
+    settled = _cooling(last, features, why)
+    return Found(scorecard=last, settled=settled) if settled else Found()
+
+
+def find_scorecard(batch: ForecastBatch) -> Scorecard | None:
+    """The newest scorecard of the model that made the forecast. Raises NotStored when it was never scored.
+
+    Beside a fallback's forecast: the newest one of that name, which says why its model did not pass; None without any.
+    """
+    if batch.model is not None:
+        return scorecard_of_model(batch.snapshot.store, batch.model.artifact)
+    artifacts = ArtifactStore(open_store(batch.snapshot.store))
+    newest = artifacts.newest("scorecard", batch.artifact.name)
+    return None if newest is None else scorecard_of(artifacts, batch.snapshot.store, newest)
+
+
+def scorecard_of_model(url: str, model: ArtifactRef) -> Scorecard:
+    """The newest scorecard of a version of a model. Raises NotStored when it was never scored."""
+    artifacts = ArtifactStore(open_store(url))
+    manifest = newest_scorecard(artifacts, model.name, model.version)
+    if manifest is None:
+        raise NotStored(f"{model} has no scorecard in {url}. Score it with: volcast retrain --force")
+    return scorecard_of(artifacts, url, manifest)
+
+
+def skipped(found: Found) -> Scorecard:
+    """The early return of a retraining with nothing to do, with the scorecard that there is."""
+    words = f"Skipped: {found.settled}"
+    get_run_logger().info(words)
+    assert found.scorecard is not None
+    return ended(found.scorecard, words, "skipped")
+
+
+def _same_inputs(artifacts: ArtifactStore, url: str, name: str, inputs: str) -> Scorecard | None:
+    for version in artifacts.versions("scorecard", name)[: -RECENT - 1 : -1]:
+        manifest = artifacts.get("scorecard", name, version)
+        if manifest.fact("inputs") == inputs:
+            return scorecard_of(artifacts, url, manifest)
+    return None
+
+
+def _held_by_this_run(artifacts: ArtifactStore, url: str, name: str) -> Scorecard | None:
+    """The version that waits for an answer to this flow run, whatever prices have come since."""
+    mine = [entry for entry in artifacts.history("model", name, HELD) if str(flow_run.id) in entry.reason]
+    return scorecard_of_model(url, artifacts.get("model", name, mine[-1].version).ref) if mine else None
+
+
+def _cooling(last: Scorecard, features: FeatureSet, why: RetrainSettings) -> str:
+    """Why an event has to wait; empty when it need not."""
+    trained, now = last.model.scaler.features.snapshot.cutoff, features.snapshot.cutoff
+    passed = sessions_after(trained, now)
+    if passed >= why.cool_down_sessions:
+        return ""
+    return (
+        f"{last.model.artifact} was trained on the prices up to {trained}, {passed} sessions ago; an event "
+        f"({why.cause}) starts another training after {why.cool_down_sessions}."
+    )
+
+
+DAYS = 7  # that an answer is waited for; then the run fails, and the version stays as it was kept
+
+
+class Approval(RunInput):
+    """The form."""
+
+    answer: Literal["yes", "no"] = Field(description="Whether the version may forecast from now on")
+    reason: str = Field(pattern=r"\S", max_length=500, description="Why; it stays on record beside the decision")
+
+
+def ask_approval(scorecard: Scorecard, why: RetrainSettings) -> Answer:
+    """The answer; at once where none is needed. Suspends the flow run until there is one."""
+    model = scorecard.model.artifact
+    artifacts = ArtifactStore(open_store(scorecard.model.scaler.features.snapshot.store, writable=True))
+    if (
+        not (why.require_approval and why.promote and scorecard.promote)
+        or champion_version(artifacts, model.name) == model.version
+    ):
+        return Answer()
+    _hold(artifacts, scorecard)
+    if deployment.id is None:
+        return Answer(waits=f"{model} waits: volcast models promote {model.name} --version {model.version} --reason …")
+    where = "in the UI: this run's menu (⋮), Resume"
+    get_run_logger().info("%s passed the gate and waits for a person's answer, %s; %d days at most", model, where, DAYS)
+    form = Approval.with_initial_data(description=report_markdown(scorecard))
+    given = suspend_flow_run(wait_for_input=form, timeout=DAYS * 86_400, key=f"approve-{model.version}")
+    return Answer(approved=given.answer == "yes", reason=given.reason)
+
+
+def _hold(artifacts: ArtifactStore, scorecard: Scorecard) -> None:
+    """Record, once, which version the run waits for."""
+    model, run = scorecard.model.artifact, str(flow_run.id)
+    known = artifacts.alias("model", model.name, HELD)
+    if known is None or known.version != model.version or run not in known.reason:
+        artifacts.set_alias("model", model.name, HELD, model.version, f"Held for approval by flow run {run}.")
+
+
+@task(task_run_name="decide on {scorecard.model.artifact}")
+def promote_model(scorecard: Scorecard, answer: Answer, why: RetrainSettings) -> Outcome:
+    """Moves the champion's alias when scorecard and answer say so, and nobody has moved it since the scorecard.
+
+    A present champion stays without a new entry. Raises VersionConflict for a move at this very moment.
+    """
+    model, root = scorecard.model.artifact, scorecard.model.scaler.features.snapshot.store
+    artifacts = ArtifactStore(open_store(root, writable=True))
+    entry = artifacts.alias("model", model.name, CHAMPION)
+    outcome = _outcome(scorecard, answer, why)
+    if outcome.name == "Promoted" and (moved := champion_moved(artifacts, scorecard)):
+        outcome = Outcome(name="Kept", words=moved)
+    if outcome.name == "Promoted" and (entry is None or entry.version != model.version):
+        artifacts.move_alias(model, CHAMPION, outcome.words, after=entry.number if entry else 0)
+        emit("volcast.champion.moved", root, words=f"{model}: {outcome.words}", model=model.name, version=model.version)
+    if outcome.name == "Refused":
+        artifacts.set_alias("model", model.name, REFUSED, model.version, outcome.words)
+    get_run_logger().info("%s: %s", model, outcome.words)
+    return outcome
+
+
+def ended_training(scorecard: Scorecard, outcome: Outcome) -> Scorecard:
+    """How a retraining ends: Promoted, Kept, Refused or Held, with the numbers; and the scorecard."""
+    model = scorecard.model.artifact
+    words = f"{outcome.name} {model.name} v{model.version}: {outcome.words}"
+    return ended(scorecard, words, f"{outcome.name.lower()} v{model.version}")
+
+
+def _outcome(scorecard: Scorecard, answer: Answer, why: RetrainSettings) -> Outcome:
+    if not scorecard.promote:
+        return Outcome(name="Kept", words=scorecard.verdict)
+    if not why.promote:
+        return Outcome(name="Kept", words=f"An experiment, by --no-promote; the gate says: {scorecard.verdict}")
+    if answer.waits:
+        return Outcome(name="Held", words=f"{answer.waits} {scorecard.verdict}")
+    if answer.approved is None:
+        return Outcome(name="Promoted", words=scorecard.verdict)
+    if answer.approved:
+        return Outcome(name="Promoted", words=f"{scorecard.verdict} Approved: {answer.reason}")
+    return Outcome(name="Refused", words=f"{answer.reason} The gate had said: {scorecard.verdict}")
+
+
+Reason = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500, pattern=r"\S")]
+VersionNumber = Annotated[int, Field(ge=1)]
+
+
+class AlreadyChampion(ValueError):
+    """The version that was to be promoted forecasts already; nothing was changed."""
+
+
+def promote(root: str, model: str, version: int, reason: str) -> AliasEntry:
+    """Let a stored version forecast. Raises NotStored, AlreadyChampion, ValueError (no reason)."""
+    artifacts = artifacts_of(root, model, writable=True)
+    if champion_version(artifacts, model) == version:
+        raise AlreadyChampion(f"{model} v{version} is the {CHAMPION} already; nothing was changed.")
+    return artifacts.set_alias("model", model, CHAMPION, version, _stated(reason))
+
+
+def roll_back(root: str, model: str, reason: str) -> AliasEntry:
+    """Let the version forecast that did so before the present one came. Raises NotStored, ValueError (no reason)."""
+    return artifacts_of(root, model, writable=True).roll_back("model", model, CHAMPION, _stated(reason))
+
+
+@task(task_run_name="promote {model} v{version}")
+def promote_version(root: str, model: str, version: int, reason: str) -> AliasEntry:
+    """`promote`, with a line in the run's log, and told to the server."""
+    return _logged(root, promote(root, model, version, reason))
+
+
+@task(task_run_name="roll {model} back")
+def roll_back_version(root: str, model: str, reason: str) -> AliasEntry:
+    """`roll_back`, with a line in the run's log, and told to the server."""
+    return _logged(root, roll_back(root, model, reason))
+
+
+def tell_move(root: str, entry: AliasEntry) -> None:
+    """Send the event that starts the deployment `forecast`, so that the version forecasts at once."""
+    words, url = move_words(entry), open_store(root).url
+    emit("volcast.champion.moved", url, words=words, model=entry.name, version=entry.version)
+
+
+def move_words(entry: AliasEntry) -> str:
+    """One line for logs and people."""
+    return f"{entry.name} v{entry.version} forecasts since {entry.set_at:%Y-%m-%d %H:%M} UTC. {entry.reason}"
+
+
+def _stated(reason: str) -> str:
+    if not reason.strip():
+        raise ValueError("A move of the champion needs a reason; it stays on record. Give one with: --reason")
+    return reason.strip()
+
+
+def _logged(root: str, entry: AliasEntry) -> AliasEntry:
+    get_run_logger().info(move_words(entry))
+    tell_move(root, entry)
+    return entry

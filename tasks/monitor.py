@@ -1,0 +1,302 @@
+"""Score every forecast in the ledger whose target session has come.
+
+Compare the newest features with those that the champion was trained on.
+
+Say how prices, champion and forecasts stand; keep it, a version a day, and show it.
+
+What an operator must know, from how things stand: each finding with a sentence, and what to do.
+"""
+
+from datetime import UTC, date, datetime
+from typing import Any
+
+import pandas as pd
+from prefect import get_run_logger, task
+
+from models.scores import ALL, WINDOWS, live_skill
+from models.scores import score_forecasts as scores_of
+from models.sessions import session_before, sessions_after
+from models.text import listed
+from models.volume_evaluation import FALLBACK
+from storage.append_tables import QuarantineTable, RestatementTable
+from storage.artifacts import ArtifactStore, Draft
+from storage.ledger import Ledger
+from storage.prices import PriceTable
+from storage.records import FeatureIndex, Finding, Health, InputDrift, Manifest, Skill, Snapshot
+from storage.schemas import SCORES
+from storage.store import Store, open_store
+from tasks.forecast import trust_in
+from tasks.run_tools import Event, emit, provenance
+from tasks.settings import DataSettings, TrainingSettings, WatchSettings, last_session, root_of
+from tasks.snapshot import of_tickers, prepare
+from tasks.stored_models import champion, champion_version, reader, scorecard_of, stored_method
+
+LOOK_BACK = 63  # sessions: an actual that comes later than a quarter is not waited for
+
+
+@task(task_run_name="score the forecasts of sessions up to {snapshot.cutoff}")
+def score_forecasts(snapshot: Snapshot) -> int:
+    """How many scores are new. The volume is the one known now; a later restatement does not change a score."""
+    store = open_store(snapshot.store, writable=True)
+    ledger = Ledger(store)
+    pending = ledger.pending(first=session_before(snapshot.cutoff, LOOK_BACK), last=snapshot.cutoff)
+    added = 0
+    if len(pending):
+        prices = PriceTable(store).read(
+            list(pending["ticker"].unique()),
+            first=pending["cutoff"].min().date(),
+            last=snapshot.cutoff,
+            version=snapshot.prices.version,
+        )
+        rows = scores_of(pending, prices).assign(
+            prices_version=snapshot.prices.version, scored_at=pd.Timestamp(datetime.now(UTC))
+        )
+        added = ledger.record_scores(rows.loc[:, SCORES.names])
+    get_run_logger().info("%d scores new, of %d forecasts of sessions up to %s", added, len(pending), snapshot.cutoff)
+    return added
+
+
+@task(task_run_name="measure drift up to {snapshot.cutoff}")
+def measure_drift(snapshot: Snapshot, training: TrainingSettings, watch: WatchSettings) -> InputDrift | None:
+    """The drift of each feature of the tickers that the champion was trained on; None without a champion."""
+    artifacts, name = ArtifactStore(open_store(snapshot.store)), training.method().model_name(snapshot.tickers)
+    if champion_version(artifacts, name) is None:
+        return None
+    model = champion(artifacts, snapshot.store, name)
+    method = stored_method(artifacts, name, model.artifact.version)
+    read = reader(artifacts, model.scaler.features.artifact)
+    rows = of_tickers(snapshot, model.scaler.features.snapshot.tickers)
+    found = method.drift(prepare(rows, method), read, watch.drift_sessions)
+    drift = InputDrift(
+        model=str(model.artifact),
+        cutoff=snapshot.cutoff,
+        sessions=watch.drift_sessions,
+        features=tuple(FeatureIndex(name=name, index=own.index, limit=own.limit) for name, own in found.items()),
+    )
+    worst = ", ".join(f"{own.name} {own.index:.2f} of {own.limit:.2f}" for own in drift.features[:3])
+    get_run_logger().info("drift from %s, %d sessions: %s", drift.model, drift.sessions, worst or "not measured")
+    return drift
+
+
+EVENTS: dict[str, Event] = {
+    "STALE_PRICES": "volcast.prices.stale",
+    "BAD_PRICES": "volcast.prices.broken",
+    "NO_FORECAST": "volcast.forecast.missing",
+    "FALLBACK_IN_USE": "volcast.fallback.used",
+    "ERROR_BREACH": "volcast.quality.breached",
+    "DRIFT": "volcast.drift.detected",
+}  # code of a finding -> what is told to the automations
+SHOWN = 20  # tickers
+SKILL_SPAN = 2 * max(WINDOWS)  # sessions in which the largest window is looked for
+
+
+@task(task_run_name="check health on {data.day}")
+def check_health(
+    data: DataSettings, training: TrainingSettings, watch: WatchSettings, drift: InputDrift | None
+) -> Health:
+    """How things stand, as a version of the artifact `health`.
+
+    It is stored when its events have been sent: a run that dies before leaves them to the next one.
+    """
+    store = open_store(root_of(data.store, data.source), writable=True)
+    health = health_of(store, data, training, watch, drift)
+    draft = Draft(
+        kind="health",
+        name=health.name,
+        files={},
+        facts=health.model_dump(mode="json"),
+        provenance=provenance(source=data.source),
+    )
+    artifacts = ArtifactStore(store)
+    before = artifacts.newest("health", health.name)
+    log = get_run_logger()
+    log.info("%s", health.words)
+    for finding in health.findings:
+        (log.warning if finding.needs_person else log.info)("%s: %s %s", finding.code, finding.words, finding.remedy)
+    _tell(store, health, before, watch)
+    artifacts.put(draft)
+    return health
+
+
+def _tell(store: Store, health: Health, before: Manifest | None, watch: WatchSettings) -> None:
+    """Events of what was found, each once a session."""
+    facts: Any = before.facts if before is not None else {}
+    known = {each["code"] for each in facts["findings"]} if facts.get("session") == str(health.session) else set()
+    for finding in health.findings:
+        if finding.code in EVENTS and finding.code not in known:
+            words = f"{finding.words} {finding.remedy}"
+            emit(EVENTS[finding.code], store.url, words=words, code=finding.code, session=str(health.session))
+    if health.untrained is None or health.untrained >= watch.retrain_sessions:
+        words = "No version was trained yet." if health.untrained is None else f"{health.untrained} new sessions."
+        emit("volcast.sessions.enough", store.url, words=words, session=str(health.session))
+
+
+def present_health(data: DataSettings) -> Health:
+    """How things stand now, from the store alone.
+
+    The drift is the one that was measured last: measuring takes a while. Raises NotStored before any prices are.
+    """
+    store, training = open_store(root_of(data.store, data.source)), TrainingSettings()
+    newest = ArtifactStore(store).newest("health", training.recipe)
+    facts: Any = newest.fact("drift") if newest else None
+    drift = None if facts is None else InputDrift.model_validate(facts)
+    return health_of(store, data, training, WatchSettings(), drift)
+
+
+def health_of(
+    store: Store, data: DataSettings, training: TrainingSettings, watch: WatchSettings, drift: InputDrift | None
+) -> Health:
+    """How things stand, from the store alone. Raises NotStored before any prices are."""
+    last = PriceTable(store).coverage()["last"]
+    ends = {str(t): end.date() for t, end in last.items() if not data.tickers or t in data.tickers}
+    session, tickers = last_session(data.as_of, data.now), list(ends)
+    cutoff, name = min(max(ends.values()), session), training.method().model_name(tickers)
+    first = session_before(cutoff, RECENT)
+    trust, ledger = trust_in(store, name, cutoff, session), Ledger(store)
+    published = _newest_published(ledger, name)
+    health = Health(
+        name=name,
+        simulated=data.source.startswith("simulated"),
+        session=session,
+        cutoff=cutoff,
+        behind=trust.behind,
+        tickers=len(tickers),
+        late=tuple(ticker for ticker, end in ends.items() if end < cutoff),
+        quarantined=_broken(store, tickers, first),
+        restated=len(_recent(RestatementTable(store).read(), tickers, first)),
+        champion=str(trust.champion.artifact) if trust.champion else "",
+        model_age=trust.model_age,
+        untrained=_sessions_since_training(store, name, cutoff),
+        **published,
+        errors=trust.errors,
+        drift=drift,
+        skill=_skill(ledger, name, session_before(cutoff, SKILL_SPAN)),
+        findings=(),
+    )
+    return health.model_copy(update={"findings": findings_of(health, watch)})
+
+
+def _sessions_since_training(store: Store, name: str, cutoff: date) -> int | None:
+    """From the newest session that the newest scored version was trained on; None before the first."""
+    artifacts = ArtifactStore(store)
+    newest = artifacts.newest("scorecard", name)
+    if newest is None:
+        return None
+    trained = scorecard_of(artifacts, store.url, newest).model.scaler.features.snapshot.cutoff
+    return sessions_after(trained, cutoff)
+
+
+def _newest_published(ledger: Ledger, name: str) -> dict[str, Any]:
+    """forecast_cutoff, by and why of the newest forecast."""
+    cutoff = ledger.newest_cutoff(name)
+    if cutoff is None:
+        return {"forecast_cutoff": None, "by": "", "why": ""}
+    rows = ledger.forecasts(name, first=cutoff)
+    newest = rows.loc[rows["published"]].iloc[-1]
+    return {"forecast_cutoff": cutoff, "by": newest["model"], "why": newest["why"]}
+
+
+def _recent(rows: pd.DataFrame, tickers: list[str], first: date) -> pd.MultiIndex:
+    """The sessions of the tickers that are in the rows, from `first` on: ticker and session, each once."""
+    own = rows.loc[rows["ticker"].isin(tickers) & (rows["session"] >= pd.Timestamp(first))]
+    return pd.MultiIndex.from_frame(own[["ticker", "session"]].astype({"session": "datetime64[s]"}).drop_duplicates())
+
+
+def _broken(store: Store, tickers: list[str], first: date) -> int:
+    """The sessions of the tickers, from `first` on, of which there are only rows that broke a rule."""
+    broken = _recent(QuarantineTable(store).read(), tickers, first)
+    stored = PriceTable(store).raw(broken.unique("ticker"), first=first)
+    return len(broken.difference(_recent(stored, tickers, first)))
+
+
+def _skill(ledger: Ledger, name: str, first: date) -> tuple[Skill, ...]:
+    """Of all tickers over each window, and of those over the longest that fare worst against har."""
+    rows = live_skill(ledger.scores(name, first=first))
+    if rows.empty:
+        return ()
+    is_whole = rows["ticker"] == ALL
+    worst = rows.loc[~is_whole & (rows["sessions"] == max(WINDOWS))].sort_values("mase_har", ascending=False)
+    chosen = pd.concat([rows.loc[is_whole], worst.head(SHOWN)]).astype(object)
+    records = chosen.where(chosen.notna(), None).to_dict("records")
+    return tuple(Skill.model_validate(record) for record in records)
+
+
+RECENT = 20  # sessions of each ticker in which the quarantined and restated ones are counted
+BROKEN_SHARE = 0.05  # of these sessions; a source that breaks more of them is broken itself
+DRIFTED_SHARE = 0.1  # of the features, more than that: one look in a hundred finds any single one by chance
+
+
+def findings_of(health: Health, watch: WatchSettings) -> tuple[Finding, ...]:
+    """The findings, those that need a person first."""
+    found = [*_of_prices(health, watch), *_of_forecasts(health), *_of_champion(health, watch)]
+    return tuple(sorted(found, key=lambda finding: not finding.needs_person))
+
+
+def _of_prices(health: Health, watch: WatchSettings) -> list[Finding]:
+    found, last = [], f"The prices end on {health.cutoff}; the market's last closed session is {health.session}"
+    if health.behind > watch.max_behind:
+        remedy = "See why the last ingest failed, or brought nothing newer; then run: volcast daily"
+        found.append(_alarm("STALE_PRICES", f"{last}, {health.behind} sessions later.", remedy))
+    elif health.behind:
+        found.append(_notice("LATE_PRICES", f"{last}.", "Nothing: the next ingest brings what is missing."))
+    if health.late:
+        words = f"{len(health.late):,} of {health.tickers:,} tickers have no price of {health.cutoff}"
+        shown = listed(health.late, 5)
+        found.append(
+            _notice("GAPS", f"{words}, and get no forecast: {shown}.", "See: volcast status, volcast quarantine.")
+        )
+    if health.quarantined:
+        looked_at = f"{RECENT * health.tickers:,} sessions, the last {RECENT} of each ticker"
+        words = f"{health.quarantined:,} of {looked_at}, have only rows that broke a rule."
+        if health.quarantined > BROKEN_SHARE * RECENT * health.tickers:
+            remedy = "See which rule: volcast quarantine. Mend the source, or use another; then: volcast daily"
+            found.append(_alarm("BAD_PRICES", words, remedy))
+        else:
+            remedy = "Look at them: volcast quarantine. They heal when the source does."
+            found.append(_notice("QUARANTINE", words, remedy))
+    return found
+
+
+def _of_forecasts(health: Health) -> list[Finding]:
+    found = []
+    if health.forecast_cutoff is None or health.forecast_cutoff < health.cutoff:
+        words = f"No forecast was published from {health.cutoff}; the newest is from {health.forecast_cutoff}."
+        if health.forecast_cutoff is None:
+            words = "Nothing has been forecast ahead yet."
+        found.append(_alarm("NO_FORECAST", words, "Run: volcast daily"))
+    if health.by == FALLBACK:
+        words = f"{FALLBACK} forecast from {health.forecast_cutoff}: {health.why}."
+        remedy = "The forecast is safe to use, at har's accuracy. Mend the reason; then: volcast daily"
+        found.append(_alarm("FALLBACK_IN_USE", words, remedy))
+    return found
+
+
+def _of_champion(health: Health, watch: WatchSettings) -> list[Finding]:
+    found, errors, drift = [], health.errors, health.drift
+    if health.model_age is None:
+        remedy = "Train one with: volcast retrain. Its scorecard says why, if it does not pass."
+        return [_alarm("NO_CHAMPION", f"No version of {health.name} has passed the gate yet.", remedy)]
+    if health.model_age > watch.max_model_age:
+        words = f"{health.champion} is {health.model_age} sessions old, more than {watch.max_model_age}."
+        found.append(
+            _alarm("MODEL_TOO_OLD", words, "Retrain: volcast retrain. See why the scheduled retraining did not.")
+        )
+    if errors is not None and errors.breached:
+        remedy = "Retrain: volcast retrain, or go back: volcast models rollback"
+        found.append(_alarm("ERROR_BREACH", f"{health.champion} errs too much: {errors.words}.", remedy))
+    elif errors is not None and errors.grown:
+        words = f"Errors have grown, and har's as well, the market is harder: {errors.words}."
+        found.append(_notice("ERROR_DRIFT", words, "A retraining may help: volcast retrain"))
+    if drift is not None and len(drift.drifted) > DRIFTED_SHARE * len(drift.features):
+        words = f"{len(drift.drifted)} of {len(drift.features)} features have drifted since {drift.model} was trained"
+        listed = ", ".join(f"{own.name} {own.index:.2f} (limit {own.limit:.2f})" for own in drift.drifted[:3])
+        found.append(_notice("DRIFT", f"{words}: {listed}.", "Retrain: volcast retrain"))
+    return found
+
+
+def _alarm(code: str, words: str, remedy: str) -> Finding:
+    return Finding(code=code, words=words, remedy=remedy, needs_person=True)
+
+
+def _notice(code: str, words: str, remedy: str) -> Finding:
+    return Finding(code=code, words=words, remedy=remedy, needs_person=False)

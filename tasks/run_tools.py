@@ -1,0 +1,122 @@
+"""How a flow ends: what it gives, and what its run tells the one who looks at it.
+
+volcast's own events, which start flows and send alerts by the automations of prefect.yaml and flows/deploy.py.
+
+Each concerns a thing of one store: its resource is `volcast.<thing>.<root>`, with the root as a label, so that an
+automation listens to its own store only. An event outside of a Prefect server is lost, and nothing depends on it.
+
+How long work shows where it is: a line in the log each time, and on a terminal a bar below the lines.
+
+What made a version: code, packages, seed, flow run.
+"""
+
+import logging
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from importlib import metadata
+from pathlib import Path
+from typing import Literal, Protocol, TypeVar, cast
+from uuid import UUID
+
+from prefect.client.orchestration import get_client
+from prefect.events import emit_event
+from prefect.runtime import flow_run
+from prefect.states import Completed
+from pydantic import JsonValue
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from storage.records import Provenance
+
+Result = TypeVar("Result")
+
+
+def ended(result: Result, words: str, outcome: str = "") -> Result:
+    """The final state Completed with `words`; the caller of the flow is given `result`.
+
+    An outcome (`promoted v12`, `skipped`) goes behind the run's name, which is all that a list of runs shows. It is not
+    the state's name: Prefect's UI leaves names that are not its own out of a deployment's runs.
+    """
+    if outcome:
+        with get_client(sync_client=True) as client:
+            client.update_flow_run(UUID(str(flow_run.id)), name=f"{flow_run.name}: {outcome}")
+    return cast(Result, Completed(message=words, data=result))  # Prefect unpacks a state
+
+
+Event = Literal[
+    "volcast.prices.published",  # a new version of the prices
+    "volcast.prices.stale",  # they are too far behind the market
+    "volcast.prices.broken",  # too many rows broke a rule
+    "volcast.sessions.enough",  # since the newest training, for another one
+    "volcast.drift.detected",  # of the inputs
+    "volcast.quality.breached",  # the champion errs too much
+    "volcast.fallback.used",  # har published
+    "volcast.forecast.missing",  # none was published from the newest session
+    "volcast.champion.moved",  # another version forecasts from now on
+    "volcast.day.ended",  # a daily run has done its work, or found none
+]
+
+
+def emit(event: Event, root: str, *, words: str, labels: dict[str, str] | None = None, **facts: JsonValue) -> None:
+    """Send the event to Prefect's server; `words` is a sentence for people, `facts` more in its payload."""
+    thing = event.split(".")[1]
+    resource = {"prefect.resource.id": f"volcast.{thing}.{root}", "volcast.root": root, **(labels or {})}
+    emit_event(event, resource, payload={"words": words, **facts})
+
+
+Log = logging.Logger | logging.LoggerAdapter[logging.Logger]
+
+
+class Advance(Protocol):
+    """Call it after a step."""
+
+    def __call__(self, line: str, *, completed: int, total: int, words: str = "") -> None:
+        """`line` goes to the log; `completed` of `total` steps are done; `words` stand beside the bar."""
+        ...
+
+
+@contextmanager
+def progress(title: str, log: Log) -> Iterator[Advance]:
+    """What to call with a line for the log, the steps done, and how many there are in all."""
+    console = Console(stderr=True)
+    if not console.is_terminal:  # a bar that is not shown would still leave an empty line
+        yield lambda line, **_: log.info("%s", line)
+        return
+
+    columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[words]}"))
+    bar = Progress(*columns, TimeElapsedColumn(), console=console, transient=True)
+    steps = bar.add_task("", total=None, words="")
+
+    def advance(line: str, *, completed: int, total: int, words: str = "") -> None:
+        bar.stop()  # or the line would be written into the bar
+        log.info("%s", line)
+        bar.update(steps, completed=completed, total=total, words=words)
+        bar.start()
+
+    try:
+        yield advance
+    finally:
+        bar.stop()
+
+
+PACKAGES = ("torch", "numpy", "pandas", "scikit-learn", "deltalake", "safetensors", "prefect")
+
+
+@lru_cache(maxsize=1)
+def code_version() -> str:
+    """The package's version and, in a checkout, the commit; `+changed` where files differ from it."""
+    version = metadata.version("volcast")
+    command = ["git", "-C", str(Path(__file__).parents[1]), "describe", "--always", "--dirty=+changed", "--abbrev=12"]
+    try:
+        described = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return version  # installed without its history
+    return f"{version} ({described})"
+
+
+def provenance(*, source: str, seed: int | None = None) -> Provenance:
+    """The record that goes into every manifest written by the flow run that asks."""
+    packages = {name: metadata.version(name) for name in PACKAGES}
+    return Provenance(code_version=code_version(), packages=packages, flow_run_id=flow_run.id, seed=seed, source=source)

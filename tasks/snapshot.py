@@ -1,0 +1,156 @@
+"""Fix which rows a run works on: some tickers, one version of the prices, nothing after the cutoff.
+
+What a recipe works on, made from the rows of a snapshot.
+
+It takes a while, and all steps of a run want the same, so what was made of the newest snapshot is kept in the process.
+A snapshot is known by the digest of its rows and the version of the events table, not by when it was taken.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import date
+
+import pandas as pd
+from prefect import get_run_logger, task
+
+from models.panel import Panel
+from models.recipes import digest
+from models.sessions import session_before
+from models.text import listed
+from storage.announced_dates import EventTable
+from storage.artifacts import ArtifactStore
+from storage.errors import NotStored
+from storage.prices import PriceTable
+from storage.records import ArtifactRef, FeatureSet, ModelVersion, PriceCounts, Snapshot
+from storage.store import Store, open_store
+from tasks.methods.method import Method, Prepared, Rows
+from tasks.settings import DataSettings, last_session, root_of
+from tasks.stored_models import reader
+
+
+@task(task_run_name="take a snapshot of the prices")
+def take_snapshot(data: DataSettings, counts: PriceCounts | None = None) -> Snapshot:
+    """The stored rows that `data` names, as they are now. Raises NotStored when there are none."""
+    store = open_store(root_of(data.store, data.source))
+    table = PriceTable(store)
+    version = table.version()
+    if version is None:
+        raise NotStored(f"{store.url} holds no prices. Bring some with: volcast ingest --source … --store {data.store}")
+    tickers = list(data.tickers) or table.tickers(version)
+    rows = table.describe(tickers, last=last_session(data.as_of, data.now), version=version)
+    lacking = sorted(set(tickers) - set(rows.tickers))
+    if lacking or rows.first_session is None or rows.last_session is None:
+        until = f" up to {data.as_of}" if data.as_of else ""
+        held = table.coverage(version)
+        held = held.loc[held.index.isin(lacking)] if held.index.isin(lacking).any() else held
+        there = [f"{name} from {row['first']:%Y-%m-%d} to {row['last']:%Y-%m-%d}" for name, row in held.iterrows()]
+        raise NotStored(
+            f"{store.url} holds no prices of {listed(lacking)}{until}. It holds {listed(there)}. Ingest them first."
+        )
+    snapshot = Snapshot(
+        store=store.url,
+        prices=ArtifactRef(kind="prices", name="prices", version=version, digest=rows.digest),
+        source=data.source,
+        simulated=data.source.startswith("simulated"),
+        tickers=rows.tickers,
+        first_session=rows.first_session,
+        cutoff=rows.last_session,
+        rows=rows.rows,
+        uses_earnings=data.uses_earnings,
+        counts=counts,
+    )
+    unused = "" if data.uses_earnings else "; announced earnings are not used (--events none)"
+    get_run_logger().info("prices v%d: %s rows, cutoff %s%s", version, f"{snapshot.rows:,}", snapshot.cutoff, unused)
+    return snapshot
+
+
+def universes(snapshot: Snapshot, champion: ModelVersion | None) -> list[tuple[Snapshot, tuple[str, ...]]]:
+    """The rows that forecasts are made from, each with the tickers of the snapshot that are forecast from them.
+
+    What a model sees of a ticker depends on the other ones, so they are the same whichever tickers a run is asked for:
+    those that the champion was trained on, as far as they are stored; for any other ticker, and without a champion,
+    all that are stored.
+    """
+    stored = PriceTable(open_store(snapshot.store)).tickers(snapshot.prices.version)
+    trained = set(stored if champion is None else champion.scaler.features.snapshot.tickers)
+    members = tuple(ticker for ticker in snapshot.tickers if ticker in trained)
+    others = tuple(ticker for ticker in snapshot.tickers if ticker not in trained)
+    found = [(trained, members), (stored, others)]
+    return [(of_tickers(snapshot, universe), asked) for universe, asked in found if asked]
+
+
+def of_tickers(snapshot: Snapshot, tickers: Iterable[str]) -> Snapshot:
+    """The rows of other tickers of the same version, up to the same cutoff; those without a row are left out."""
+    if set(tickers) == set(snapshot.tickers):
+        return snapshot
+    table = PriceTable(open_store(snapshot.store))
+    rows = table.describe(tickers, last=snapshot.cutoff, version=snapshot.prices.version)
+    facts = {"tickers": rows.tickers, "first_session": rows.first_session, "rows": rows.rows}
+    prices = snapshot.prices.model_copy(update={"digest": rows.digest})
+    return snapshot.model_copy(update={"prices": prices, **facts})
+
+
+def prices_before(store: Store, tickers: Iterable[str], *, cutoff: date, version: int, sessions: int) -> pd.DataFrame:
+    """The last sessions up to a cutoff, as `PriceTable.read` gives them: what is drawn of a history."""
+    first = session_before(cutoff, sessions - 1)
+    return PriceTable(store).read(tickers, first=first, last=cutoff, version=version)
+
+
+def read_prices(store: Store, snapshot: Snapshot) -> pd.DataFrame:
+    """The rows of a snapshot, as `PriceTable.read` gives them."""
+    return PriceTable(store).read(list(snapshot.tickers), last=snapshot.cutoff, version=snapshot.prices.version)
+
+
+Key = tuple[str, str, str, int | None]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Kept:
+    """What was made of the rows of one snapshot; nobody changes it."""
+
+    key: Key  # store, digest of the rows, cutoff, version of the events (None: none are used)
+    rows: Rows
+    prepared: dict[str, Prepared] = field(default_factory=dict)  # digest of the recipe, or of the features -> of them
+
+
+_newest: list[_Kept] = []  # one, or none yet
+
+
+def prepare(snapshot: Snapshot, method: Method) -> Prepared:
+    """From the snapshot's prices, and the announcements that were known at its cutoff. Raises ModelError."""
+    kept, recipe = _kept(snapshot), digest(method.recipe)
+    if recipe not in kept.prepared:
+        kept.prepared[recipe] = method.prepare(kept.rows)
+    return kept.prepared[recipe]
+
+
+def read_panel(snapshot: Snapshot) -> Panel:
+    """The snapshot's prices, and the announcements that were known at its cutoff, as the forecasters take them."""
+    return _kept(snapshot).rows.panel
+
+
+def keep(features: FeatureSet, prepared: Prepared) -> None:
+    """Let `read_prepared` have it, as long as no other snapshot is asked for."""
+    _kept(features.snapshot).prepared[features.artifact.digest] = prepared
+
+
+def read_prepared(features: FeatureSet, method: Method) -> Prepared:
+    """What a stored version of the features is of. Raises NotStored, Corrupt."""
+    kept, ref = _kept(features.snapshot), features.artifact
+    if ref.digest not in kept.prepared:
+        read = reader(ArtifactStore(open_store(features.snapshot.store)), ref)
+        kept.prepared[ref.digest] = method.restore(read, kept.rows.read_prices)
+    return kept.prepared[ref.digest]
+
+
+def _kept(snapshot: Snapshot) -> _Kept:
+    """The newest, where it is of these rows, else a new one in its place."""
+    store = open_store(snapshot.store)
+    events = EventTable(store)
+    version = events.version() if snapshot.uses_earnings else None
+    key = (snapshot.store, snapshot.prices.digest, str(snapshot.cutoff), version)
+    if not _newest or _newest[0].key != key:
+        known = events.known(snapshot.tickers if snapshot.uses_earnings else (), as_of=snapshot.cutoff)
+        rows = Rows(read_prices=lambda: read_prices(store, snapshot), announcements=known)
+        _newest[:] = [_Kept(key=key, rows=rows)]
+    return _newest[0]

@@ -1,0 +1,162 @@
+"""Read back what the steps stored: frames, models, scorecards, and the records that lead to them."""
+
+import json
+from collections.abc import Callable
+from datetime import date
+from typing import Any
+
+import pandas as pd
+
+from models.errors import UnknownRecipe
+from storage.artifacts import ArtifactStore, from_parquet
+from storage.errors import NotStored
+from storage.records import ArtifactRef, FeatureSet, FittedScaler, Manifest, ModelVersion, Scorecard, Snapshot
+from tasks.methods.method import Method, Predictor
+from tasks.methods.registry import method_from
+
+CHAMPION, HELD, REFUSED = "champion", "held", "refused"  # aliases of models: forecasts; waits for a person's answer
+SCALER_FILE = "scaler.safetensors"
+MODEL_FILE = "model.safetensors"
+SCORES_FILE = "scores.json"
+FORECAST_FILE = "forecast.parquet"
+
+
+def reader(artifacts: ArtifactStore, ref: ArtifactRef) -> Callable[[str], bytes]:
+    """What reads a file of a version, checked. Raises NotStored, Corrupt."""
+    manifest = artifacts.get(ref.kind, ref.name, ref.version)
+    return lambda file_name: artifacts.read(manifest, file_name)
+
+
+def read_frame(artifacts: ArtifactStore, ref: ArtifactRef, file_name: str) -> pd.DataFrame:
+    """A Parquet file of a version, checked. Raises NotStored, Corrupt."""
+    return from_parquet(reader(artifacts, ref)(file_name))
+
+
+def stored_method(artifacts: ArtifactStore, name: str, version: int | None = None) -> Method:
+    """The method of the recipe that a model was made by, by default the newest version's. Raises NotStored, Corrupt."""
+    return method_from(artifacts.get("model", name, version).fact("recipe"))
+
+
+def require_own_name(artifacts: ArtifactStore, name: str, method: Method) -> None:
+    """Raises UnknownRecipe where models of another recipe go by that name."""
+    stored = stored_method(artifacts, name).recipe.name if artifacts.versions("model", name) else method.recipe.name
+    if stored != method.recipe.name:
+        raise UnknownRecipe(
+            f"{name} is the name of models of the recipe {stored}; those of {method.recipe.name} need another: --name"
+        )
+
+
+def read_model(artifacts: ArtifactStore, name: str, version: int | None) -> tuple[Method, Predictor]:
+    """A stored model, checked, and the method that asks it. Raises NotStored, Corrupt, WrongWeights."""
+    method = stored_method(artifacts, name, version)
+    return method, method.load(artifacts.read(artifacts.get("model", name, version), MODEL_FILE))
+
+
+def universe(artifacts: ArtifactStore, name: str, version: int | None = None) -> tuple[str, ...]:
+    """The tickers that a stored model was made of, by default the newest version. Raises NotStored, Corrupt."""
+    return tuple(features_of(artifacts, name, version).fact("tickers"))
+
+
+def trained_through(artifacts: ArtifactStore, name: str, version: int) -> date:
+    """The last session that a stored model has seen. Raises NotStored, Corrupt."""
+    features = features_of(artifacts, name, version)
+    return stored_method(artifacts, name, version).trained_through(features.facts, reader(artifacts, features.ref))
+
+
+def features_of(artifacts: ArtifactStore, name: str, version: int | None) -> Manifest:
+    """The features that a stored model was made of. Raises NotStored, Corrupt."""
+    return _parent(artifacts, _parent(artifacts, artifacts.get("model", name, version)))
+
+
+def newest_scorecard(artifacts: ArtifactStore, name: str, version: int) -> Manifest | None:
+    """The newest scorecard of a version of a model; None when it was never scored. Raises Corrupt."""
+    for number in reversed(artifacts.versions("scorecard", name)):
+        manifest = artifacts.get("scorecard", name, number)
+        if manifest.parents[0].version == version:
+            return manifest
+    return None
+
+
+def champion_version(artifacts: ArtifactStore, name: str) -> int | None:
+    """The version that forecasts, or None before the first."""
+    entry = artifacts.alias("model", name, CHAMPION)
+    return entry.version if entry else None
+
+
+def champion_moved(artifacts: ArtifactStore, scorecard: Scorecard) -> str:
+    """Why a scorecard says nothing of the present champion; empty where it does, or the version forecasts already."""
+    model = scorecard.model.artifact
+    entry = artifacts.alias("model", model.name, CHAMPION)
+    number, present = (entry.number, entry.version) if entry else (0, None)
+    is_same = present == scorecard.champion if scorecard.champion_move is None else number == scorecard.champion_move
+    if entry is None or is_same or present == model.version:
+        return ""
+    then = f"the champion v{scorecard.champion}" if scorecard.champion else "no champion beside it"
+    return (
+        f"{model} was scored with {then}; since {entry.set_at:%Y-%m-%d %H:%M} UTC v{present} forecasts "
+        f"({entry.reason}). Score it again with: volcast retrain --force; or decide by: "
+        f"volcast models promote {model.name} --version {model.version} --reason …"
+    )
+
+
+def decided_versions(artifacts: ArtifactStore, name: str) -> set[int]:
+    """The versions that were promoted, are held for an answer, or were refused."""
+    return {entry.version for alias in (CHAMPION, HELD, REFUSED) for entry in artifacts.history("model", name, alias)}
+
+
+def champion(artifacts: ArtifactStore, store_url: str, name: str) -> ModelVersion:
+    """The model that forecasts under this name. Raises NotStored when there is none."""
+    version = champion_version(artifacts, name)
+    if version is None:
+        raise NotStored(
+            f"No version of the model {name} forecasts in {store_url}. Train one with: volcast run, or volcast retrain"
+        )
+    return model_version(artifacts, store_url, artifacts.get("model", name, version))
+
+
+def model_version(artifacts: ArtifactStore, store_url: str, manifest: Manifest) -> ModelVersion:
+    """The record of a stored model, with those before it down to the prices."""
+    scaler = _parent(artifacts, manifest)
+    features = _parent(artifacts, scaler)
+    source = features.provenance.source
+    snapshot = Snapshot(
+        store=store_url,
+        prices=features.parent,
+        source=source,
+        simulated=source.startswith("simulated"),
+        tickers=features.fact("tickers"),
+        first_session=date.fromisoformat(features.fact("first_session")),
+        cutoff=date.fromisoformat(features.fact("cutoff")),
+        rows=features.fact("snapshot_rows"),
+    )
+    feature_set = FeatureSet(
+        artifact=features.ref, snapshot=snapshot, rows=features.fact("rows"), train_rows=features.fact("train_rows")
+    )
+    fitted = FittedScaler(artifact=scaler.ref, features=feature_set, fitted_on=scaler.fact("fitted_on"))
+    return ModelVersion(
+        artifact=manifest.ref,
+        scaler=fitted,
+        recipe=manifest.fact("recipe")["name"],
+        device=manifest.fact("device"),
+        final_loss=manifest.fact("final_loss"),
+    )
+
+
+def scorecard_of(artifacts: ArtifactStore, store_url: str, manifest: Manifest) -> Scorecard:
+    """The record of a stored scorecard, with those before it."""
+    move: Any = manifest.facts.get("champion_move")  # 0.1.0 has none
+    return Scorecard(
+        artifact=manifest.ref,
+        model=model_version(artifacts, store_url, _parent(artifacts, manifest)),
+        scores=json.loads(artifacts.read(manifest, SCORES_FILE)),
+        words=manifest.fact("words"),
+        promote=manifest.fact("promote"),
+        verdict=manifest.fact("verdict"),
+        champion=manifest.fact("champion"),
+        champion_move=move,
+    )
+
+
+def _parent(artifacts: ArtifactStore, manifest: Manifest) -> Manifest:
+    ref = manifest.parent
+    return artifacts.get(ref.kind, ref.name, ref.version)

@@ -1,0 +1,245 @@
+"""Turn the prices of a snapshot into what the recipe looks at.
+
+Fit the scalers, as a version of their own.
+
+Train the recipe's network, as a version that carries its scaler.
+
+Score a new model, its predecessors and the baselines on the same held-out rows, and decide.
+
+A version forecasts under a name only if it serves every ticker that the champion of that name serves. The best version
+that ever took the place stands in the scorecard of the one that took it last, and is compared with as well.
+"""
+
+import json
+from typing import Any
+
+from prefect import get_run_logger, task
+
+from models.comparisons import BEST, CHAMPION, Contest, Predecessor
+from models.recipes import settings
+from models.text import listed
+from models.tutorial import MODEL
+from models.weights import choose_device, describe_device, to_bytes
+from storage.artifacts import ArtifactStore, Draft
+from storage.records import FeatureSet, FittedScaler, ModelVersion, Scorecard, Snapshot
+from storage.staging import StoredCheckpoint
+from storage.store import Store, open_store
+from tasks.forecast import trust_in
+from tasks.gate import inputs_digest
+from tasks.methods.method import Hardware
+from tasks.run_tools import progress, provenance
+from tasks.settings import RetrainSettings, TrainingSettings, WatchSettings
+from tasks.snapshot import keep, prepare, read_prepared
+from tasks.stored_models import (
+    MODEL_FILE,
+    SCALER_FILE,
+    SCORES_FILE,
+    newest_scorecard,
+    read_model,
+    reader,
+    require_own_name,
+    stored_method,
+    trained_through,
+    universe,
+)
+
+
+@task(task_run_name="build {training.recipe} features")
+def build_features(snapshot: Snapshot, training: TrainingSettings) -> FeatureSet:
+    """Features of the snapshot as a version. Raises NotEnoughSessions, IncompletePrices, UnknownRecipe."""
+    method, artifacts = training.method(), ArtifactStore(open_store(snapshot.store, writable=True))
+    name = method.model_name(snapshot.tickers)
+    require_own_name(artifacts, name, method)
+    prepared = prepare(snapshot, method)
+    described = method.describe(prepared)
+    facts: dict[str, Any] = {
+        "tickers": list(snapshot.tickers),
+        "first_session": str(snapshot.first_session),
+        "cutoff": str(snapshot.cutoff),
+        "snapshot_rows": snapshot.rows,
+        **described.facts,
+    }
+    draft = Draft(
+        kind="features",
+        name=name,
+        files=described.files,
+        parents=(snapshot.prices,),
+        facts=facts,
+        provenance=provenance(source=snapshot.source),
+    )
+    ref = artifacts.put(draft).ref
+    features = FeatureSet(artifact=ref, snapshot=snapshot, rows=facts["rows"], train_rows=facts["train_rows"])
+    keep(features, prepared)
+    counts = (features.rows, features.train_rows, features.rows - features.train_rows)
+    get_run_logger().info("%s: %d rows, %d train and %d test, up to %s", ref, *counts, snapshot.cutoff)
+    return features
+
+
+@task(task_run_name="fit scalers on {training.fit_scalers_on} rows")
+def fit_scaler(features: FeatureSet, training: TrainingSettings) -> FittedScaler:
+    """The recipe's scaler, as float64 buffers."""
+    artifacts, method = ArtifactStore(open_store(features.snapshot.store, writable=True)), training.method()
+    scaler = method.scaler(read_prepared(features, method))
+    draft = Draft(
+        kind="scaler",
+        name=features.artifact.name,
+        files={SCALER_FILE: to_bytes(scaler)},
+        parents=(features.artifact,),
+        facts={"fitted_on": training.fit_scalers_on},
+        provenance=provenance(source=features.snapshot.source),
+    )
+    ref = artifacts.put(draft).ref
+    get_run_logger().info("%s: fitted on %s rows", ref, training.fit_scalers_on)
+    return FittedScaler(artifact=ref, features=features, fitted_on=training.fit_scalers_on)
+
+
+@task(
+    task_run_name="train {training.recipe} on {scaler.features.train_rows} rows",
+    tags=["gpu"],  # for a concurrency limit of that name on the server, where trainings share a GPU
+)
+def train_model(scaler: FittedScaler, training: TrainingSettings) -> ModelVersion:
+    """The trained network as a version; one that was stopped goes on from where it was.
+
+    Raises DeviceUnavailable, TrainingDiverged.
+    """
+    log, method, device = get_run_logger(), training.method(), choose_device(training.device)
+    features, store = scaler.features, open_store(scaler.features.snapshot.store, writable=True)
+    artifacts, name = ArtifactStore(store), scaler.artifact.name
+    prepared = read_prepared(features, method)
+    for line in method.shapes(prepared):
+        log.info("%s", line)
+    with progress("training", log) as advance:
+
+        def on_epoch(epoch: int, loss: float) -> None:
+            done, line = min(epoch + 1, method.epochs), f"{method.epoch_name}: {epoch}, loss: {loss:.5f}"
+            advance(line, completed=done, total=method.epochs, words=f"loss {loss:.5f}")
+
+        checkpoint = StoredCheckpoint(store=store, name=name, inputs=inputs_digest(features, training))
+        hardware = Hardware(seed=training.seed, device=device, on_epoch=on_epoch, checkpoint=checkpoint)
+        fitted = method.train(prepared, method.load_scaler(reader(artifacts, scaler.artifact)(SCALER_FILE)), hardware)
+    log.info("%s", fitted.summary)
+    draft = Draft(
+        kind="model",
+        name=name,
+        files={MODEL_FILE: to_bytes(fitted.module)},
+        parents=(scaler.artifact,),
+        facts={
+            "recipe": settings(method.recipe),
+            "seed": training.seed,
+            "device": describe_device(device),
+            "losses": [[epoch, loss] for epoch, loss in fitted.losses],
+            "final_loss": fitted.final_loss,
+        },
+        provenance=provenance(source=features.snapshot.source, seed=training.seed),
+    )
+    known = len(artifacts.versions("model", name))
+    ref = artifacts.put(draft).ref
+    reused = len(artifacts.versions("model", name)) == known
+    log.info(
+        "%s: final loss %.5f after %.1f s on %s%s",
+        *(ref, fitted.final_loss, fitted.seconds, describe_device(device)),
+        " (the weights that it had before, bit for bit)" if reused else "",
+    )
+    return ModelVersion(
+        artifact=ref,
+        scaler=scaler,
+        recipe=method.recipe.name,
+        device=describe_device(device),
+        final_loss=fitted.final_loss,
+        reused=reused,
+    )
+
+
+LAST_CALLS = 10  # sessions, two weekly retrainings: before it is too old to forecast, a champion gives way
+
+
+@task(task_run_name="evaluate {model.artifact}")
+def evaluate_model(model: ModelVersion, training: TrainingSettings, why: RetrainSettings) -> Scorecard:
+    """The scorecard as a version, with the decision about promotion in it."""
+    features, name, method = model.scaler.features, model.artifact.name, training.method()
+    store = open_store(features.snapshot.store, writable=True)
+    artifacts = ArtifactStore(store)
+    entry = artifacts.alias("model", name, CHAMPION)
+    present = entry.version if entry else None
+    versions = _versions(artifacts, model, present)
+    own = read_model(artifacts, name, model.artifact.version)[1]
+    evaluated = method.evaluate(read_prepared(features, method), own, _contest(store, model, versions, why))
+    best = versions[evaluated.decision.best or MODEL]
+    draft = Draft(
+        kind="scorecard",
+        name=name,
+        files={SCORES_FILE: json.dumps(evaluated.scores, indent=1).encode(), **evaluated.files},
+        parents=(model.artifact,),
+        facts={
+            "inputs": inputs_digest(features, training),
+            "champion": present,
+            "champion_move": entry.number if entry else 0,
+            "best": best,
+            "words": list(evaluated.words),
+            "promote": evaluated.decision.promote,
+            "verdict": evaluated.decision.reason,
+        },
+        provenance=provenance(source=features.snapshot.source, seed=training.seed),
+    )
+    ref = artifacts.put(draft).ref
+    get_run_logger().info("%s: %s", ref, evaluated.words[1])
+    return Scorecard(
+        artifact=ref,
+        model=model,
+        scores=evaluated.scores,
+        words=evaluated.words,
+        promote=evaluated.decision.promote,
+        verdict=evaluated.decision.reason,
+        champion=present,
+        champion_move=entry.number if entry else 0,
+    )
+
+
+def _versions(artifacts: ArtifactStore, model: ModelVersion, champion: int | None) -> dict[str, int]:
+    """MODEL, and CHAMPION and BEST where these are other versions.
+
+    The champion, scored again, counts as the version that it was measured by: it must not become its own measure.
+    """
+    name, own = model.artifact.name, model.artifact.version
+    if champion is None:
+        return {MODEL: own}
+    scorecard = newest_scorecard(artifacts, name, champion)
+    best: Any = scorecard.facts.get("best", champion) if scorecard else champion
+    if own == champion:
+        return {MODEL: best}
+    return {MODEL: own, CHAMPION: champion} | ({} if best in (own, champion) else {BEST: best})
+
+
+def _contest(store: Store, model: ModelVersion, versions: dict[str, int], why: RetrainSettings) -> Contest:
+    """What a challenger is held against; nothing where there is no champion."""
+    if CHAMPION not in versions:
+        return Contest(margin=why.margin)
+    artifacts, name, snapshot = ArtifactStore(store), model.artifact.name, model.scaler.features.snapshot
+    universes = {rival: universe(artifacts, name, versions[rival]) for rival in (CHAMPION, BEST) if rival in versions}
+    lacking = sorted(set(universes[CHAMPION]) - set(snapshot.tickers))
+    if lacking:
+        bar = (
+            f"it was not made of {listed(lacking)}, which the champion v{versions[CHAMPION]} serves; a model of fewer "
+            "tickers needs a name of its own: --name"
+        )
+        return Contest(bar=bar)
+    predecessors = {
+        rival: Predecessor(
+            predictor=read_model(artifacts, name, versions[rival])[1],
+            tickers=tickers,
+            trained_through=trained_through(artifacts, name, versions[rival]),
+        )
+        for rival, tickers in universes.items()
+        if set(tickers) <= set(snapshot.tickers)
+    }
+    return Contest(predecessors=predecessors, margin=why.margin, gives_way=_gives_way(store, model))
+
+
+def _gives_way(store: Store, model: ModelVersion) -> str:
+    """Why har forecasts in the champion's place, or soon will; empty where it does not, or the recipe has no har."""
+    name, cutoff = model.artifact.name, model.scaler.features.snapshot.cutoff
+    if not stored_method(ArtifactStore(store), name, model.artifact.version).horizon:
+        return ""
+    watch = WatchSettings()
+    soon = watch.model_copy(update={"max_model_age": watch.max_model_age - LAST_CALLS})
+    return trust_in(store, name, cutoff, cutoff).why_not(soon)

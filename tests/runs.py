@@ -7,10 +7,12 @@ from prefect.client.schemas.filters import (
     ArtifactFilterFlowRunId,
     FlowRunFilter,
     FlowRunFilterId,
+    FlowRunFilterName,
     LogFilter,
     LogFilterFlowRunId,
 )
 from prefect.client.schemas.objects import Artifact, FlowRun
+from prefect.client.schemas.sorting import FlowRunSort
 from prefect.context import TagsContext
 from prefect.settings import PREFECT_API_URL
 
@@ -36,7 +38,10 @@ def run_named(name: str) -> FlowRun:
     (tag,) = TagsContext.get().current_tags  # the session's server put it there
     assert drain(Server(str(PREFECT_API_URL.value()), tag=tag), seconds=30)
     with get_client(sync_client=True) as client:
-        runs = [run for run in client.read_flow_runs() if f"{run.name}: ".startswith(f"{name}: ")]
+        # of all runs the server gives 200, and it has had more by the end of a session
+        named, newest = FlowRunFilter(name=FlowRunFilterName(like_=name)), FlowRunSort.EXPECTED_START_TIME_DESC
+        found = client.read_flow_runs(flow_run_filter=named, sort=newest)
+        runs = [run for run in found if f"{run.name}: ".startswith(f"{name}: ")]
     return max(runs, key=lambda run: str(run.created))
 
 

@@ -1,21 +1,38 @@
-"""What tests share: one real Prefect server for the session, and a year of prices in a file."""
+"""What tests share: one real Prefect server for each worker, the command line on it, a service, prices in a file."""
 
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from datetime import date
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.request import urlopen
 
-import numpy as np
-import pandas as pd
 import pytest
 from prefect.settings import PREFECT_API_URL
+from programs import Volcast
+from rows import yahoo_frame
 
 from flows.server import Server, prefect_server
-from models.sessions import sessions_between
+
+if TYPE_CHECKING:
+    from days import Served
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
+
+SLOW = ("service", "browser", "crash")  # the markers that plain `pytest` leaves out
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what uses the session's server, and put the files that take longest first: the workers end together."""
+    weights: dict[Path, int] = {}
+    for item in items:
+        weight = 2 * any(item.get_closest_marker(name) for name in SLOW)
+        if "prefect_api" in getattr(item, "fixturenames", ()):
+            item.add_marker("service")
+            weight = max(weight, 1)
+        weights[item.path] = max(weights.get(item.path, 0), weight)
+    items.sort(key=lambda item: -weights[item.path])
 
 
 @pytest.fixture(scope="session")
@@ -36,27 +53,20 @@ def shared_data() -> Path:
     return SHARED
 
 
-def yahoo_frame(sessions: int = 253, *, last: date = date(2020, 12, 10), seed: int = 1) -> pd.DataFrame:
-    """Rows under Yahoo's headings, of made-up prices with one dividend a quarter."""
-    draws = np.random.default_rng(seed)
-    dates = sessions_between(date(2015, 1, 2), last)[-sessions:]
-    close = 80 * np.exp(np.cumsum(draws.normal(0, 0.015, sessions)))
-    open_ = close * np.exp(draws.normal(0, 0.005, sessions))
-    factor = np.ones(sessions)
-    for ex_session in range(40, sessions, 63):
-        factor[:ex_session] *= 1 - 0.45 / close[ex_session - 1]
-    volume = np.round(8e6 * np.exp(draws.normal(0, 0.4, sessions) + 12 * np.abs(np.log(close / open_))))
-    return pd.DataFrame(
-        {
-            "Date": dates.strftime("%Y-%m-%d"),
-            "Open": open_.round(6),
-            "High": (np.maximum(open_, close) * 1.01).round(6),
-            "Low": (np.minimum(open_, close) * 0.99).round(6),
-            "Close": close.round(6),
-            "Adj Close": (close * factor).round(6),
-            "Volume": volume.astype(np.int64),
-        }
-    )
+@pytest.fixture(scope="module")
+def served(prefect_api: Server, tmp_path_factory: pytest.TempPathFactory) -> "Served":
+    """Some sessions of the service, for tests that only look at them or work on a copy."""
+    from days import serve_days  # loads torch
+
+    assert prefect_api.own
+    return serve_days(tmp_path_factory.mktemp("served"))
+
+
+@pytest.fixture
+def volcast(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Volcast:
+    """The command line in an empty folder, of this process and on the server that is configured."""
+    monkeypatch.chdir(tmp_path)
+    return Volcast(monkeypatch, capsys)
 
 
 @pytest.fixture

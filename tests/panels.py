@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from models.backtest import TestSpan
 from models.panel import FIELDS, Panel, make_panel
 from models.recipes import VolumeRecipe
 from models.sessions import sessions_between
 
 FIRST = date(2012, 1, 3)
+SPAN = TestSpan(train_through=date(2014, 12, 31), test_start=date(2015, 1, 1), test_end=date(2015, 2, 28))
 
 
 def panel_of(volume_NT: np.ndarray) -> Panel:

@@ -6,19 +6,57 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
 import httpx
+import pytest
+import yaml
 from prefect.client.base import PrefectHttpxSyncClient
+
+from flows.cli import main
+from flows.commands import console
 
 VOLCAST = [sys.executable, "-m", "flows.cli"]
 CODE = Path(__file__).parents[1]
 QUICK = {"steps": 20, "members": 1, "hidden_size": 8}  # a training of seconds
 ENDLESS = {"steps": 1_000_000, "validate_every_steps": 1_000_000, "members": 1, "hidden_size": 8}
 READY_SECONDS, RUN_SECONDS, END_SECONDS = 150, 240, 60
+
+
+def project() -> dict[str, Any]:
+    """What prefect.yaml says."""
+    return yaml.safe_load((CODE / "prefect.yaml").read_text())
+
+
+class Said:
+    """What a command printed, and how it ended."""
+
+    def __init__(self, code: int, out: str, error: str) -> None:
+        self.code, self.out = code, out
+        self.errors = [line for line in error.splitlines() if line.startswith("Error:")]
+        self.has_traceback = "Traceback" in error + out
+
+
+class Volcast:
+    """The command line, in this process and on the session's server."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, capture: pytest.CaptureFixture[str]) -> None:
+        self._patch, self._capture = patch, capture
+        self.columns(200)
+
+    def columns(self, width: int) -> None:
+        """How wide the terminal is; the console looks only once, when it is made."""
+        self._patch.setattr(console, "_width", width)
+
+    def __call__(self, *arguments: object) -> Said:
+        self._patch.setattr(sys, "argv", ["volcast", *map(str, arguments)])
+        self._capture.readouterr()
+        with pytest.raises(SystemExit) as end:
+            main()
+        said = self._capture.readouterr()
+        return Said(int(end.value.code or 0), said.out, said.err)
 
 
 def environment(folder: Path) -> dict[str, str]:
@@ -169,10 +207,3 @@ class Up:
         """Ctrl-C; the exit status."""
         self.process.send_signal(signal.SIGINT)
         return self.process.wait(timeout=END_SECONDS)
-
-
-@contextmanager
-def kept_up(folder: Path, **variables: str) -> Iterator[str]:
-    """`volcast up` in a folder; the API's address."""
-    with Up(folder, **variables) as up:
-        yield str(up.api.base_url).rstrip("/")

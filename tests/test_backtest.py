@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from panels import drawn_volumes, gappy_volumes, panel_of
+from panels import SPAN, drawn_volumes, gappy_volumes, panel_of
 from utilsforecast.evaluation import evaluate
 from utilsforecast.losses import coverage, mae, mase
 
@@ -15,7 +15,6 @@ from models.forecasters import Forecaster, naive_forecasters
 from models.panel import Panel
 from models.volume_evaluation import baselines
 
-SPAN = TestSpan(train_through=date(2014, 12, 31), test_start=date(2015, 1, 1), test_end=date(2015, 2, 28))
 ALL = baselines()
 
 

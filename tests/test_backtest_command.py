@@ -6,14 +6,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import yahoo_frame
-from test_cli import Volcast, volcast
+from programs import Volcast
+from rows import yahoo_frame
 from utilsforecast.evaluation import evaluate
 from utilsforecast.losses import mae
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
 
-__all__ = ["volcast"]  # the fixture
 
 DATES = ["--train-through", "2020-03-31", "--test-start", "2020-04-01", "--test-end", "2020-06-30"]
 

@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
-from test_features import synthetic_prices
-from test_scaling import disturb_test_rows
+from rows import disturb_test_rows, synthetic_prices
 
 from models.recipes import make_recipe
 from models.tutorial import BASELINES, build_features, last_value, least_squares, mean_20

@@ -15,8 +15,7 @@ from urllib.parse import urlsplit
 import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, Response, expect, sync_playwright
-from programs import QUICK, RUN_SECONDS, Up, wait_for_end
-from test_deployments import ROOT, project
+from programs import CODE, QUICK, RUN_SECONDS, Up, project, wait_for_end
 
 from flows.up import POOL
 
@@ -25,11 +24,14 @@ DAY_AFTER = FIRST_DAY | {"as_of": "2004-06-29"}
 CHROMIUM = shutil.which("chromium")
 PATIENCE = 30_000  # milliseconds; the machine may be busy
 SCHEDULER_PATIENCE = 90_000  # it looks once a minute
-IMAGES = ROOT / "docs" / "images"
+IMAGES = CODE / "docs" / "images"
 IN_README = ("ui-run", "ui-forecast")
 
 expect.set_options(timeout=PATIENCE)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium: install Debian's package `chromium`")
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="no chromium: install Debian's package `chromium`"),
+]
 
 
 @dataclass(frozen=True)

@@ -7,50 +7,12 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import yahoo_frame
-from programs import environment
-
-from flows.cli import main
-from flows.commands import console
+from programs import Volcast, environment
+from rows import yahoo_frame
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
 
 TUTORIAL = ("--recipe", "tutorial")
-
-
-class Said:
-    """What a command printed, and how it ended."""
-
-    def __init__(self, code: int, out: str, error: str) -> None:
-        self.code, self.out = code, out
-        self.errors = [line for line in error.splitlines() if line.startswith("Error:")]
-        self.has_traceback = "Traceback" in error + out
-
-
-class Volcast:
-    """The command line, in this process and on the session's server."""
-
-    def __init__(self, patch: pytest.MonkeyPatch, capture: pytest.CaptureFixture[str]) -> None:
-        self._patch, self._capture = patch, capture
-        self.columns(200)
-
-    def columns(self, width: int) -> None:
-        """How wide the terminal is; the console looks only once, when it is made."""
-        self._patch.setattr(console, "_width", width)
-
-    def __call__(self, *arguments: object) -> Said:
-        self._patch.setattr(sys, "argv", ["volcast", *map(str, arguments)])
-        self._capture.readouterr()
-        with pytest.raises(SystemExit) as end:
-            main()
-        said = self._capture.readouterr()
-        return Said(int(end.value.code or 0), said.out, said.err)
-
-
-@pytest.fixture
-def volcast(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Volcast:
-    monkeypatch.chdir(tmp_path)
-    return Volcast(monkeypatch, capsys)
 
 
 def no_volume(path: Path) -> None:

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 import pytest
 from programs import END_SECONDS, ENDLESS, QUICK, Up, processes_of, run_volcast, wait_for_end, wait_until
 
+pytestmark = pytest.mark.crash
+
 GONE = "The run's process is gone, and nobody saw it end"
 
 

@@ -12,8 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import yahoo_frame
-from test_prices import bars
+from rows import bars, yahoo_frame
 
 from flows.ingest import ingest
 from flows.server import Server
@@ -23,6 +22,8 @@ from storage.price_rows import bucket_of
 from storage.prices import PriceTable
 from storage.store import open_store
 from tasks.settings import DataSettings
+
+pytestmark = pytest.mark.crash
 
 REPEATS = int(os.environ.get("VOLCAST_TORTURE", "1"))
 TICKERS = [f"T{number:02}" for number in range(40)]
@@ -34,7 +35,7 @@ import sys
 import pandas as pd
 from storage.prices import PriceTable
 from storage.store import open_store
-from test_prices import bars
+from rows import bars
 
 table = PriceTable(open_store(sys.argv[1], writable=True))
 for count in range(1, int(sys.argv[2]) + 1):
@@ -49,7 +50,7 @@ from deltalake import DeltaTable
 from storage.prices import PriceTable
 from storage.append_tables import RestatementTable
 from storage.store import open_store
-from test_prices import bars
+from rows import bars
 """
 PATHS = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), str(Path(__file__).parent)])}
 

@@ -7,68 +7,33 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from test_flows import log_lines, message_of, run_named
+from days import DAYS, HOLIDAY, TICKERS, TRAINED, TRAINING, Served, data_in, store_in
+from runs import log_lines, message_of, run_named
 
 from flows.daily import daily
 from flows.forecast import forecast
 from flows.ingest import ingest
 from flows.monitor import monitor
 from flows.retrain import retrain
-from flows.server import Server
 from models.errors import UnknownRecipe
-from models.sessions import sessions_between
 from storage.artifacts import ArtifactStore
 from storage.integrity import verify
 from storage.ledger import Ledger
 from storage.records import Daily, ForecastBatch
-from storage.store import Store, open_store
+from storage.store import open_store
 from tasks.monitor import present_health
 from tasks.reports.render import health_markdown
-from tasks.settings import DataSettings, TrainingSettings, WatchSettings
+from tasks.settings import TrainingSettings, WatchSettings
 from tasks.stored_models import FORECAST_FILE, read_frame
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
 
-QUICK = {
-    "steps": 60,
-    "members": 1,
-    "hidden_size": 8,
-    "batch_sequences": 8,
-    "validate_every_steps": 10,
-    "stop_sessions": 40,
-}
-TRAINING = TrainingSettings.model_validate({"device": "cpu", "settings": QUICK})
-TICKERS = ("SBUX", "T1", "T2")
-TRAINED = date(2004, 6, 28)
-DAYS = [session.date() for session in sessions_between(date(2004, 6, 29), date(2004, 7, 7))]  # six, and a holiday
-HOLIDAY = date(2004, 7, 5)
 AT_ONCE = 1e-9  # hours; a source that is asked for nothing any more stands for one that is down
-
-
-Served = tuple[Path, dict[date, Daily]]
-
-
-def data_in(folder: Path, as_of: date, **settings: object) -> DataSettings:
-    return DataSettings.model_validate({"source": "simulated", "store": str(folder), "as_of": as_of, **settings})
-
-
-def store_in(folder: Path) -> Store:
-    return open_store(str(folder / "simulated-0"))
 
 
 def codes(result: Daily) -> list[str]:
     assert result.health is not None
     return [finding.code for finding in result.health.findings]
-
-
-@pytest.fixture(scope="module")
-def served(prefect_api: Server, tmp_path_factory: pytest.TempPathFactory) -> Served:
-    """Six sessions of `daily`, and Independence Day, observed, between them, by a champion trained the week before."""
-    assert prefect_api.own
-    folder = tmp_path_factory.mktemp("served")
-    ingest(data_in(folder, TRAINED, tickers=TICKERS))
-    retrain(data_in(folder, TRAINED), TRAINING)
-    return folder, {day: daily(data_in(folder, day), TRAINING) for day in sorted([*DAYS, HOLIDAY])}
 
 
 def test_every_session_has_a_forecast_of_every_ticker_by_the_champion(served: Served) -> None:

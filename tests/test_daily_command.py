@@ -1,10 +1,9 @@
 """`volcast daily`, `monitor` and `status`, from the command line."""
 
 import pytest
-from test_cli import Volcast, volcast
+from programs import Volcast
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
-__all__ = ["volcast"]  # the fixture
 
 
 def test_daily_monitor_and_status_say_how_it_stands_and_status_exits_1_when_it_needs_a_person(volcast: Volcast) -> None:

@@ -20,25 +20,19 @@ from prefect.events.schemas.deployment_triggers import DeploymentEventTrigger
 from prefect.flows import load_flow_from_entrypoint
 from prefect.utilities.callables import parameter_schema
 from prefect.utilities.schema_tools import validate
-from test_cli import Volcast, volcast
+from programs import CODE, Volcast, project
 
 from flows.deploy import PREFIX, PROJECT_FILE, TRIGGER, Served, _filled, alerts, deploy, sync_automations
 from flows.server import Server
 from tasks.run_tools import Event
 from tasks.settings import DataSettings, TrainingSettings
 
-__all__ = ["volcast"]  # the fixture
-ROOT = Path(__file__).parents[1]
 APPROVAL = {"VOLCAST_REQUIRE_APPROVAL": "true"}
 MANY_OPTIONS = Served(
     DataSettings(source="yahoo", events="none", tickers=("SBUX",), store="s3://b"),
     TrainingSettings(cell="gru", seed=3, device="cpu", settings={"steps": 20}),
 )
 ALLOWED_AT_TOP = {name.replace("_", "-") for name in PrefectYamlModel.model_fields} | {"definitions"}
-
-
-def project() -> dict[str, Any]:
-    return yaml.safe_load((ROOT / "prefect.yaml").read_text())
 
 
 def unknown_keys(document: dict[str, Any]) -> set[str]:
@@ -116,7 +110,7 @@ def test_each_trigger_listens_to_an_event_that_volcast_sends_of_its_own_store() 
 def test_each_alert_has_a_name_of_its_own_and_a_section_in_the_operators_guide(client: SyncPrefectClient) -> None:
     names = [each.name for each in alerts(client, None, "file:///data")]
     assert len(set(names)) == len(names)
-    guide = (ROOT / "docs" / "operate.md").read_text()
+    guide = (CODE / "docs" / "operate.md").read_text()
     codes = [name.removeprefix(f"{PREFIX}alert ").split(":")[0] for name in names]
     assert [code for code in codes if f"### {code}" not in guide] == []
 

@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
-from panels import drawn_volumes, panel_of
+from panels import SPAN, drawn_volumes, panel_of
 from scipy.stats import t, ttest_1samp
-from test_backtest import SPAN
 
 from models.backtest import backtest, train_volumes
 from models.comparisons import diebold_mariano, duels, verdict

@@ -3,7 +3,7 @@ from datetime import date
 import numpy as np
 import pandas as pd
 import pytest
-from test_features import synthetic_prices
+from rows import synthetic_prices
 
 from models.recipes import NOWCAST_NOTE, TutorialRecipe, make_recipe
 from models.scores import error_table, format_shares

@@ -4,6 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pandas as pd
 import pytest
 from deltalake import DeltaTable
+from rows import announced
 
 from storage import append_tables
 from storage.announced_dates import Changes, EventTable
@@ -11,11 +12,6 @@ from storage.store import open_store
 
 SEEN = dt.date(2024, 1, 5)
 LATER = dt.date(2024, 1, 12)
-
-
-def said(*dates: str, ticker: str = "SBUX", when: str = "amc", **columns) -> pd.DataFrame:
-    dated = pd.DatetimeIndex(list(dates)).as_unit("s")
-    return pd.DataFrame({"ticker": ticker, "announced_for": dated, "when": when} | columns)
 
 
 def dates_of(known: pd.DataFrame) -> list[str]:
@@ -29,7 +25,7 @@ def table(tmp_path) -> EventTable:
 
 def test_what_was_announced_is_known_from_the_session_on_which_it_was_seen(table):
     assert table.known(as_of=SEEN).empty
-    assert table.record(said("2024-01-30"), as_of=SEEN, source="yahoo") == Changes(new=1)
+    assert table.record(announced("2024-01-30"), as_of=SEEN, source="yahoo") == Changes(new=1)
     assert table.known(as_of=dt.date(2024, 1, 4)).empty
     known = table.known(["SBUX"], as_of=SEEN)
     assert list(known.columns) == ["ticker", "announced_for", "when", "first_seen", "first_seen_assumed", "source"]
@@ -40,7 +36,7 @@ def test_what_was_announced_is_known_from_the_session_on_which_it_was_seen(table
 
 
 def test_the_same_announcements_twice_make_no_commit(table):
-    both = pd.concat([said("2024-01-30", "2024-04-30"), said("2024-01-25", ticker="AAPL")])
+    both = pd.concat([announced("2024-01-30", "2024-04-30"), announced("2024-01-25", ticker="AAPL")])
     assert table.record(both, as_of=SEEN, source="yahoo") == Changes(new=3)
     assert table.record(both.sample(frac=1, random_state=1), as_of=SEEN, source="yahoo") == Changes()
     assert table.record(pd.concat([both, both]), as_of=LATER, source="yahoo") == Changes()
@@ -48,8 +44,8 @@ def test_the_same_announcements_twice_make_no_commit(table):
 
 
 def test_a_date_that_moved_is_withdrawn_and_the_new_one_known_from_then_on(table):
-    table.record(said("2024-01-30"), as_of=SEEN, source="yahoo")
-    assert table.record(said("2024-02-01"), as_of=LATER, source="yahoo") == Changes(moved=1)
+    table.record(announced("2024-01-30"), as_of=SEEN, source="yahoo")
+    assert table.record(announced("2024-02-01"), as_of=LATER, source="yahoo") == Changes(moved=1)
     assert dates_of(table.known(as_of=dt.date(2024, 1, 11))) == ["01-30"]
     assert dates_of(table.known(as_of=LATER)) == ["02-01"]
     history = table.history(["SBUX"])
@@ -61,29 +57,29 @@ def test_a_date_that_moved_is_withdrawn_and_the_new_one_known_from_then_on(table
 
 
 def test_only_a_date_to_come_of_a_ticker_that_was_asked_can_be_withdrawn(table):
-    table.record(said("2024-01-10", "2024-01-30", "2024-04-30"), as_of=SEEN, source="yahoo")
-    table.record(said("2024-01-30", ticker="AAPL"), as_of=SEEN, source="yahoo")
-    assert table.record(said("2024-01-30"), as_of=LATER, source="yahoo") == Changes(withdrawn=1)
+    table.record(announced("2024-01-10", "2024-01-30", "2024-04-30"), as_of=SEEN, source="yahoo")
+    table.record(announced("2024-01-30", ticker="AAPL"), as_of=SEEN, source="yahoo")
+    assert table.record(announced("2024-01-30"), as_of=LATER, source="yahoo") == Changes(withdrawn=1)
     assert dates_of(table.known(["SBUX"], as_of=LATER)) == ["01-10", "01-30"]
     assert dates_of(table.known(["AAPL"], as_of=LATER)) == ["01-30"]
-    nothing = said()
+    nothing = announced()
     assert table.record(nothing, as_of=LATER, source="yahoo", asked=["AAPL"]) == Changes(withdrawn=1)
     assert table.known(["AAPL"], as_of=LATER).empty
 
 
 def test_another_source_withdraws_nothing_and_adds_no_second_row(table):
-    table.record(said("2024-01-30"), as_of=SEEN, source="yahoo")
-    assert table.record(said("2024-02-01"), as_of=LATER, source="files:a.csv") == Changes(new=1)
-    table.record(said("2024-02-01", "2024-01-30"), as_of=dt.date(2024, 1, 16), source="files:a.csv")
+    table.record(announced("2024-01-30"), as_of=SEEN, source="yahoo")
+    assert table.record(announced("2024-02-01"), as_of=LATER, source="files:a.csv") == Changes(new=1)
+    table.record(announced("2024-02-01", "2024-01-30"), as_of=dt.date(2024, 1, 16), source="files:a.csv")
     known = table.known(as_of=dt.date(2024, 1, 17))
     assert dates_of(known) == ["01-30", "02-01"]
     assert list(known["source"]) == ["yahoo", "files:a.csv"]
 
 
 def test_a_withdrawn_date_may_be_named_again_and_its_hour_may_change(table):
-    table.record(said("2024-01-30", "2024-04-30", when=""), as_of=SEEN, source="yahoo")
-    table.record(said("2024-04-30", when=""), as_of=LATER, source="yahoo")
-    again = table.record(said("2024-01-30", "2024-04-30"), as_of=dt.date(2024, 1, 16), source="yahoo")
+    table.record(announced("2024-01-30", "2024-04-30", when=""), as_of=SEEN, source="yahoo")
+    table.record(announced("2024-04-30", when=""), as_of=LATER, source="yahoo")
+    again = table.record(announced("2024-01-30", "2024-04-30"), as_of=dt.date(2024, 1, 16), source="yahoo")
     assert again == Changes(other=2)
     assert list(table.known(as_of=LATER)["when"]) == [""]
     known = table.known(as_of=dt.date(2024, 1, 16))
@@ -92,10 +88,10 @@ def test_a_withdrawn_date_may_be_named_again_and_its_hour_may_change(table):
 
 
 def test_an_assumed_first_seen_holds_for_the_first_answer_only(table):
-    history = said("2023-08-01", "2023-11-02", first_seen=pd.DatetimeIndex(["2023-07-18", "2023-10-19"]))
+    history = announced("2023-08-01", "2023-11-02", first_seen=pd.DatetimeIndex(["2023-07-18", "2023-10-19"]))
     table.record(history.assign(first_seen_assumed=True), as_of=SEEN, source="files:a.csv")
     assert dates_of(table.known(as_of=dt.date(2023, 10, 18))) == ["08-01"]
-    more = said("2023-12-20", first_seen=pd.Timestamp("2023-12-05"), first_seen_assumed=True)
+    more = announced("2023-12-20", first_seen=pd.Timestamp("2023-12-05"), first_seen_assumed=True)
     table.record(pd.concat([history.assign(first_seen_assumed=True), more]), as_of=LATER, source="files:a.csv")
     assert dates_of(table.known(as_of=SEEN)) == ["08-01", "11-02"]  # what came later cannot have been known then
     known = table.known(as_of=LATER)
@@ -104,34 +100,43 @@ def test_an_assumed_first_seen_holds_for_the_first_answer_only(table):
 
 
 def test_nothing_that_comes_later_changes_what_was_known_then(table):
-    start = pd.concat([said("2023-11-02", "2024-01-30", "2024-04-30"), said("2024-01-25", ticker="AAPL")])
+    start = pd.concat([announced("2023-11-02", "2024-01-30", "2024-04-30"), announced("2024-01-25", ticker="AAPL")])
     table.record(start, as_of=SEEN, source="yahoo")
     then = table.known(as_of=SEEN)
     later = [
-        pd.concat([said("2024-02-01", "2024-04-30", when="bmo"), said("2024-01-25", "2024-04-25", ticker="AAPL")]),
         pd.concat(
-            [said("2024-01-30", "2024-06-30"), said("2024-03-03", ticker="AAPL"), said("2024-01-16", ticker="X")]
+            [
+                announced("2024-02-01", "2024-04-30", when="bmo"),
+                announced("2024-01-25", "2024-04-25", ticker="AAPL"),
+            ]
         ),
-        said("2024-01-08", "2024-01-30", when=""),
+        pd.concat(
+            [
+                announced("2024-01-30", "2024-06-30"),
+                announced("2024-03-03", ticker="AAPL"),
+                announced("2024-01-16", ticker="X"),
+            ]
+        ),
+        announced("2024-01-08", "2024-01-30", when=""),
     ]
     for number, announcements in enumerate(later):
         table.record(announcements, as_of=LATER + dt.timedelta(number), source="yahoo")
         table.record(announcements, as_of=LATER, source=f"files:{number}")
         pd.testing.assert_frame_equal(table.known(as_of=SEEN), then)
-    assert table.record(said("2024-01-29"), as_of=SEEN, source="yahoo") == Changes()  # that past is closed
+    assert table.record(announced("2024-01-29"), as_of=SEEN, source="yahoo") == Changes()  # that past is closed
     pd.testing.assert_frame_equal(table.known(as_of=SEEN), then)
 
 
 def test_a_row_from_the_future_is_refused(table):
     with pytest.raises(ValueError, match=r"SBUX 2024-01-30: expected what was seen by 2024-01-05, got .* 2024-01-08"):
-        table.record(said("2024-01-30", first_seen=pd.Timestamp("2024-01-08")), as_of=SEEN, source="a")
+        table.record(announced("2024-01-30", first_seen=pd.Timestamp("2024-01-08")), as_of=SEEN, source="a")
     assert table.version() is None
 
 
 def test_racing_creators_and_writers_lose_nothing_and_write_nothing_twice(table):
     def write(writer: int) -> int:
-        own = said("2024-01-30", "2024-04-30", ticker=f"T{writer}")
-        both = pd.concat([own, said("2024-01-25")])
+        own = announced("2024-01-30", "2024-04-30", ticker=f"T{writer}")
+        both = pd.concat([own, announced("2024-01-25")])
         return sum(table.record(both, as_of=SEEN, source="yahoo").new for _ in range(3))
 
     with ThreadPoolExecutor(4) as pool:
@@ -143,7 +148,7 @@ def test_old_versions_are_kept_and_many_small_files_are_joined(tmp_path, monkeyp
     monkeypatch.setattr(append_tables, "MAX_FILES", 3)
     table = EventTable(open_store(str(tmp_path)))
     for session in range(1, 9):
-        table.record(said("2024-02-01", ticker=f"T{session}"), as_of=dt.date(2024, 1, session), source="yahoo")
+        table.record(announced("2024-02-01", ticker=f"T{session}"), as_of=dt.date(2024, 1, session), source="yahoo")
     delta = DeltaTable(tmp_path / "events")
     assert delta.metadata().configuration["delta.enableExpiredLogCleanup"] == "false"
     assert len(delta.file_uris()) <= 3

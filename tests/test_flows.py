@@ -1,39 +1,29 @@
 import re
+import shutil
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import yahoo_frame
-from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import (
-    ArtifactFilter,
-    ArtifactFilterFlowRunId,
-    FlowRunFilter,
-    FlowRunFilterId,
-    LogFilter,
-    LogFilterFlowRunId,
-)
-from prefect.client.schemas.objects import Artifact, FlowRun
-from prefect.context import TagsContext
-from prefect.settings import PREFECT_API_URL
+from rows import yahoo_frame
+from runs import artifacts_of, forecasts_of, log_lines, message_of, run_named, scored, task_run_names
 
 from flows.forecast import forecast
 from flows.ingest import ingest
 from flows.pipeline import pipeline
 from flows.retrain import retrain
-from flows.server import Server, drain
+from flows.server import Server
 from models.errors import NotEnoughSessions
 from storage.artifacts import ArtifactStore
 from storage.prices import PriceTable
-from storage.records import ForecastBatch, Manifest, PipelineResult, Report, Scorecard
+from storage.records import Manifest, PipelineResult
 from storage.store import open_store
 from tasks.fetch_prices import FetchFailed
 from tasks.forecast import write_forecasts
 from tasks.parts import SomeModelsFailed
 from tasks.settings import DataSettings, TrainingSettings, last_session
-from tasks.stored_models import CHAMPION, FORECAST_FILE, read_frame
+from tasks.stored_models import CHAMPION
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
 
@@ -45,52 +35,6 @@ def data_of(path: Path, store: Path, **settings: object) -> DataSettings:
     return DataSettings.model_validate({"source": f"files:{path}", "store": str(store), **settings})
 
 
-def forecasts_of(batch: ForecastBatch) -> pd.DataFrame:
-    return read_frame(ArtifactStore(open_store(batch.snapshot.store)), batch.artifact, FORECAST_FILE)
-
-
-def scored(report: Report) -> Scorecard:
-    """The scorecard of a report that has one."""
-    assert report.scorecard is not None
-    return report.scorecard
-
-
-def run_named(name: str) -> FlowRun:
-    """The newest flow run of that name, whatever its outcome behind it, once all that this process did is stored."""
-    (tag,) = TagsContext.get().current_tags  # the session's server put it there
-    assert drain(Server(str(PREFECT_API_URL.value()), tag=tag), seconds=30)
-    with get_client(sync_client=True) as client:
-        runs = [run for run in client.read_flow_runs() if f"{run.name}: ".startswith(f"{name}: ")]
-    return max(runs, key=lambda run: str(run.created))
-
-
-def message_of(run: FlowRun) -> str:
-    """Of a run that has completed."""
-    assert run.state is not None
-    assert (run.state.name, run.state.is_completed()) == ("Completed", True)
-    return str(run.state.message)
-
-
-def log_lines(run: FlowRun) -> list[str]:
-    with get_client(sync_client=True) as client:
-        mine = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run.id]))
-        return [log.message for log in client.read_logs(mine, limit=200)]
-
-
-def artifacts_of(run: FlowRun) -> dict[str, Artifact]:
-    """Key -> what the run published under it."""
-    with get_client(sync_client=True) as client:
-        mine = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run.id]))
-        return {str(artifact.key): artifact for artifact in client.read_artifacts(artifact_filter=mine)}
-
-
-def task_run_names(run: FlowRun) -> list[str]:
-    with get_client(sync_client=True) as client:
-        runs = client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run.id])))
-    assert all(task_run.state and task_run.state.is_completed() for task_run in runs)
-    return sorted(task_run.name for task_run in runs)
-
-
 @pytest.fixture(scope="module")
 def finished(prefect_api: Server, tmp_path_factory: pytest.TempPathFactory) -> Finished:
     """One run of the pipeline over a year of SBUX, for the tests that only look at what it left."""
@@ -99,6 +43,13 @@ def finished(prefect_api: Server, tmp_path_factory: pytest.TempPathFactory) -> F
     yahoo_frame().to_csv(folder / "SBUX.csv", index=False)
     data = data_of(folder / "SBUX.csv", folder / "data")
     return data, pipeline(data, TRAINING)
+
+
+@pytest.fixture
+def trained(finished: Finished, tmp_path: Path) -> DataSettings:
+    """Of a copy of what that run left, for the tests that go on from it."""
+    store = shutil.copytree(finished[0].store, tmp_path / "trained")
+    return finished[0].model_copy(update={"store": str(store), "tickers": ("SBUX",)})
 
 
 def test_the_pipeline_ends_in_a_promoted_model_and_a_forecast_of_each_session(finished: Finished) -> None:
@@ -196,28 +147,26 @@ def test_the_same_run_again_is_skipped_by_name_and_makes_no_version(sbux_csv: Pa
         assert artifacts.versions(kind, "tutorial.SBUX") == [1]
 
 
-def test_a_forced_retraining_gives_the_same_weights_bit_for_bit(sbux_csv: Path, tmp_path: Path) -> None:
-    data = data_of(sbux_csv, tmp_path / "data", tickers=("SBUX",))
-    first = scored(pipeline(data, TRAINING).reports[0]).model
-    again = retrain(data, TRAINING.model_copy(update={"force": True})).model
+def test_a_forced_retraining_gives_the_same_weights_bit_for_bit(finished: Finished, trained: DataSettings) -> None:
+    first = scored(finished[1].reports[0]).model
+    again = retrain(trained, TRAINING.model_copy(update={"force": True})).model
     assert again.artifact == first.artifact
     assert again.reused
     assert not first.reused
 
 
-def test_another_seed_is_scored_beside_the_champion_on_the_same_rows(sbux_csv: Path, tmp_path: Path) -> None:
-    data = data_of(sbux_csv, tmp_path / "data", tickers=("SBUX",))
-    first = scored(pipeline(data, TRAINING).reports[0])
-    second = retrain(data, TRAINING.model_copy(update={"seed": 1}))
+def test_another_seed_is_scored_beside_the_champion_on_the_same_rows(finished: Finished, trained: DataSettings) -> None:
+    first = scored(finished[1].reports[0])
+    second = retrain(trained, TRAINING.model_copy(update={"seed": 1}))
 
     assert second.scores["champion"] == first.scores["volcast"]
     better = second.scores["volcast"]["rmse_shares"] <= second.scores["champion"]["rmse_shares"]
     assert second.promote is better
-    artifacts = ArtifactStore(open_store(str(tmp_path / "data")))
+    artifacts = ArtifactStore(open_store(trained.store))
     entry = artifacts.alias("model", "tutorial.SBUX", CHAMPION)
     assert entry is not None
     assert entry.version == (2 if better else 1)
-    model = forecast(data, TRAINING).model
+    model = forecast(trained, TRAINING).model
     assert model is not None
     assert model.artifact.version == entry.version
 

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from test_features import synthetic_prices
+from rows import synthetic_prices
 
 from models.recipes import TutorialRecipe
 from models.tutorial import build_features, nowcast_frame

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from panels import InMemory, gappy_volumes, priced_panel, tiny_recipe
-from test_features import synthetic_prices
+from rows import synthetic_prices
 
 from models.recipes import make_recipe
 from models.tutorial import Fitted, build_features, fit, fit_scaler, silent, tensors

@@ -4,40 +4,13 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from rows import TARGETS, forecast_rows, score_rows
 
 from models.scores import score_forecasts
 from storage.integrity import find_garbage, verify
 from storage.ledger import Ledger
-from storage.schemas import FORECASTS, SCORES
+from storage.schemas import FORECASTS
 from storage.store import Store, open_store
-
-CUTOFF = pd.DatetimeIndex(["2024-01-05"])[0]
-TARGETS = pd.to_datetime(["2024-01-08", "2024-01-09", "2024-01-10"])
-
-
-def forecasts(version: int = 1, **changes: object) -> pd.DataFrame:
-    """Three sessions ahead of one ticker, by volcast and, not published, by har."""
-    steps = pd.DataFrame({"ds": TARGETS, "h": [1, 2, 3], "median": [100.0, 110.0, 120.0]})
-    rows = pd.concat([steps.assign(model="volcast", published=True), steps.assign(model="har", published=False)])
-    spread = {name: rows["median"] + by for name, by in (("lo_95", -40), ("lo_80", -20), ("hi_80", 20), ("hi_95", 40))}
-    columns = {
-        "ticker": "SBUX",
-        "cutoff": CUTOFF,
-        "name": "volume",
-        "version": version,
-        "model_version": 4,
-        "prices_version": 7,
-        "why": "",
-        "scale": 50.0,
-        "mean": rows["median"] + 1,
-        "published_at": pd.Timestamp("2024-01-05 22:00", tz="UTC"),
-    }
-    return rows.assign(**columns, **spread).assign(**changes)
-
-
-def scored(rows: pd.DataFrame, volume: float = 105) -> pd.DataFrame:
-    prices = pd.DataFrame({"ticker": "SBUX", "session": TARGETS, "volume": volume, "split": 0.0})
-    return score_forecasts(rows, prices).assign(scored_at=pd.Timestamp.now("UTC")).loc[:, SCORES.names]
 
 
 @pytest.fixture
@@ -48,8 +21,8 @@ def store(tmp_path: Path) -> Store:
 def test_the_same_forecast_twice_adds_nothing_and_comes_back_as_it_was(store: Store) -> None:
     ledger = Ledger(store)
     assert ledger.newest_cutoff("volume") is None
-    assert ledger.record_forecasts(forecasts()) == 6
-    assert ledger.record_forecasts(forecasts(published_at=pd.Timestamp("2024-01-06", tz="UTC"))) == 0
+    assert ledger.record_forecasts(forecast_rows()) == 6
+    assert ledger.record_forecasts(forecast_rows(published_at=pd.Timestamp("2024-01-06", tz="UTC"))) == 0
     rows = ledger.forecasts("volume", first=date(2024, 1, 1))
     assert list(rows.columns) == FORECASTS.names
     assert len(rows) == 6
@@ -60,8 +33,8 @@ def test_the_same_forecast_twice_adds_nothing_and_comes_back_as_it_was(store: St
 
 def test_the_version_that_was_published_first_is_the_one_that_is_scored(store: Store) -> None:
     ledger = Ledger(store)
-    ledger.record_forecasts(forecasts(version=2))
-    ledger.record_forecasts(forecasts(version=3, median=1.0))
+    ledger.record_forecasts(forecast_rows(version=2))
+    ledger.record_forecasts(forecast_rows(version=3, median=1.0))
     assert len(ledger.forecasts("volume", first=date(2024, 1, 1))) == 12
     pending = ledger.pending(first=date(2024, 1, 8), last=date(2024, 1, 9))
     assert list(pending["version"]) == [2] * 4
@@ -71,8 +44,8 @@ def test_the_version_that_was_published_first_is_the_one_that_is_scored(store: S
 def test_a_score_is_kept_once_and_what_is_scored_is_no_longer_pending(store: Store) -> None:
     ledger, span = Ledger(store), {"first": date(2024, 1, 1), "last": date(2024, 1, 31)}
     assert ledger.pending(**span).empty
-    ledger.record_forecasts(forecasts())
-    rows = scored(ledger.pending(**span))
+    ledger.record_forecasts(forecast_rows())
+    rows = score_rows(ledger.pending(**span))
     assert ledger.record_scores(rows.loc[rows["h"] < 3]) == 4
     assert list(ledger.pending(**span)["h"]) == [3, 3]
     assert ledger.record_scores(rows) == 2
@@ -82,18 +55,18 @@ def test_a_score_is_kept_once_and_what_is_scored_is_no_longer_pending(store: Sto
 
 def test_of_many_writers_of_the_same_rows_one_adds_them(store: Store) -> None:
     with ThreadPoolExecutor(4) as pool:
-        added = list(pool.map(lambda _: Ledger(store).record_forecasts(forecasts()), range(4)))
+        added = list(pool.map(lambda _: Ledger(store).record_forecasts(forecast_rows()), range(4)))
     assert sorted(added) == [0, 0, 0, 6]
 
 
 def test_a_missing_median_is_refused_and_nothing_is_stored(store: Store) -> None:
     with pytest.raises(ValueError, match=r"SBUX 2024-01-05.*expected a value for median, got none"):
-        Ledger(store).record_forecasts(forecasts(median=float("nan")))
+        Ledger(store).record_forecasts(forecast_rows(median=float("nan")))
     assert Ledger(store).newest_cutoff("volume") is None
 
 
 def test_verify_looks_into_the_ledger_and_gc_takes_only_what_no_version_names(store: Store, tmp_path: Path) -> None:
-    Ledger(store).record_forecasts(forecasts())
+    Ledger(store).record_forecasts(forecast_rows())
     (tmp_path / "forecasts" / "lost.parquet").write_bytes(b"of a writer that died")
     assert list(verify(store)) == []
     later = datetime.now(UTC) + timedelta(days=2)
@@ -104,7 +77,7 @@ def test_verify_looks_into_the_ledger_and_gc_takes_only_what_no_version_names(st
 
 
 def test_a_score_can_be_checked_by_hand() -> None:
-    row = scored(forecasts().head(1), volume=130).iloc[0]
+    row = score_rows(forecast_rows().head(1), volume=130).iloc[0]
     assert (row["actual"], row["absolute_error"], row["in_80"], row["in_95"], row["over"]) == (
         130,
         30,
@@ -118,24 +91,24 @@ def test_a_score_can_be_checked_by_hand() -> None:
 
 def test_a_split_between_cutoff_and_target_changes_the_unit_and_not_the_score() -> None:
     prices = pd.DataFrame({"ticker": "SBUX", "session": TARGETS, "volume": [210, 210, 210], "split": [0.0, 2.0, 0.0]})
-    rows = score_forecasts(forecasts(), prices)
+    rows = score_forecasts(forecast_rows(), prices)
     assert set(rows["actual"]) == {105}
-    after = score_forecasts(forecasts().assign(cutoff=TARGETS[1]).assign(ds=TARGETS[2]), prices)
+    after = score_forecasts(forecast_rows().assign(cutoff=TARGETS[1]).assign(ds=TARGETS[2]), prices)
     assert set(after["actual"]) == {210}
 
 
 def test_a_forecast_without_an_actual_has_no_score() -> None:
     prices = pd.DataFrame({"ticker": "SBUX", "session": TARGETS[:1], "volume": 100, "split": 0.0})
-    assert list(score_forecasts(forecasts(), prices)["h"]) == [1, 1]
+    assert list(score_forecasts(forecast_rows(), prices)["h"]) == [1, 1]
 
 
 def test_live_errors_and_shares_below_each_quantile_can_be_checked_by_hand(store: Store) -> None:
     ledger = Ledger(store)
     assert ledger.errors("volume", first=date(2024, 1, 1)).empty
-    ledger.record_forecasts(forecasts())
+    ledger.record_forecasts(forecast_rows())
     assert ledger.shares_below("volume", first=date(2024, 1, 1)).empty
-    ledger.record_forecasts(forecasts(version=2, median=500.0))  # later, and not what was published first
-    ledger.record_scores(scored(forecasts()))
+    ledger.record_forecasts(forecast_rows(version=2, median=500.0))  # later, and not what was published first
+    ledger.record_scores(score_rows(forecast_rows()))
     errors = ledger.errors("volume", first=date(2024, 1, 9))
     assert list(errors["model"]) == ["har", "volcast"] * 2
     assert list(errors["published"]) == [False, True] * 2

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 import torch
+from rows import synthetic_prices
 from safetensors.torch import load, save
-from test_features import synthetic_prices
 from torch import Tensor, nn
 
 from models.errors import DeviceUnavailable, WrongWeights

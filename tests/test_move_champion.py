@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import yahoo_frame
 from prefect import flow
 from prefect.settings import PREFECT_API_URL, temporary_settings
+from rows import yahoo_frame
 
 from flows import commands
 from flows.champion import promote, rollback

@@ -16,6 +16,8 @@ from programs import ENDLESS, QUICK, Up, processes_of, wait_for_end, wait_until
 
 from flows.server import ServerError, ServerOptions, free_port, require_database
 
+pytestmark = pytest.mark.service
+
 USER, PASSWORD = "volcast", "p:w/1 %"
 IN_URL = "p%3Aw%2F1%20%25"
 

@@ -7,6 +7,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
+from rows import bars
 
 from storage import prices
 from storage.errors import NotStored
@@ -16,24 +17,6 @@ from storage.schemas import BARS, QUARANTINE, conform
 from storage.store import open_store
 
 AWKWARD_TICKERS = ["BF.B", "BRK-B", "EURUSD=X", "O'NEIL", "SBUX", "^GSPC"]
-
-
-def bars(ticker: str = "SBUX", first: str = "2024-01-02", sessions: int = 3, **changes) -> pd.DataFrame:
-    """Bars on consecutive weekdays; close 100, 101, …; volume 1000, 1001, …"""
-    step = np.arange(sessions)
-    columns = {
-        "ticker": ticker,
-        "session": pd.bdate_range(first, periods=sessions),
-        "open": 100.0,
-        "high": 200.0,
-        "low": 50.0,
-        "close": 100.0 + step,
-        "volume": 1000 + step,
-        "dividend": 0.0,
-        "split": 0.0,
-        "later_adjustment": 1.0,
-    }
-    return pd.DataFrame(columns | changes)
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ from datetime import date
 from pathlib import Path
 
 import pytest
-from conftest import yahoo_frame
-from test_cli import Volcast, volcast
+from programs import Volcast
+from rows import yahoo_frame
 
 from flows.daily import daily
 from flows.ingest import ingest
@@ -18,8 +18,6 @@ from storage.errors import NotStored
 from storage.staging import stage
 from storage.store import open_store
 from tasks.settings import DataSettings, TrainingSettings
-
-__all__ = ["volcast"]  # a fixture
 
 LOOKS = ["status", "quarantine", "verify", "gc --dry-run", "models list", "models show", "report --out page.html"]
 # Each command in turn; what it raised, if anything, and the end of what it printed.

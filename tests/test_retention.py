@@ -6,11 +6,7 @@ from pathlib import Path
 import obstore
 import pytest
 from deltalake import DeltaTable
-from test_events import said
-from test_ledger import forecasts, scored
-from test_prices import bars
-from test_quarantine import rows as quarantined
-from test_verify import MADE_BY
+from rows import MADE_BY, announced, bars, forecast_rows, quarantined, score_rows
 
 from storage import append_tables
 from storage.announced_dates import EventTable
@@ -83,7 +79,7 @@ def test_the_small_files_of_a_table_are_joined_and_go_a_day_after_that(
     monkeypatch.setattr(append_tables, "MAX_FILES", 3)
     ledger, folder = Ledger(store), tmp_path / "forecasts"
     for version in range(1, 5):
-        ledger.record_forecasts(forecasts(version))
+        ledger.record_forecasts(forecast_rows(version))
     assert len(DeltaTable(folder).file_uris()) == 2  # one of the first three, and one more
     assert len(ledger.forecasts("volume", first=date(2024, 1, 1))) == 4 * 6
     assert list(verify(store)) == []
@@ -98,10 +94,10 @@ def test_the_small_files_of_a_table_are_joined_and_go_a_day_after_that(
 @pytest.mark.parametrize("table", TABLES)
 def test_a_file_that_a_dead_writer_left_in_any_table_goes(store: Store, tmp_path: Path, table: str) -> None:
     QuarantineTable(store).add(quarantined())
-    EventTable(store).record(said("2024-01-30"), as_of=date(2024, 1, 5), source="yahoo")
+    EventTable(store).record(announced("2024-01-30"), as_of=date(2024, 1, 5), source="yahoo")
     ledger = Ledger(store)
-    ledger.record_forecasts(forecasts())
-    ledger.record_scores(scored(forecasts()))
+    ledger.record_forecasts(forecast_rows())
+    ledger.record_scores(score_rows(forecast_rows()))
     (tmp_path / table / "lost.parquet").write_bytes(b"of a writer that died")
     assert collect(store, keep_versions=30) == [f"{table}/lost.parquet"]
 

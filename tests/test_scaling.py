@@ -1,22 +1,14 @@
 import numpy as np
-import pandas as pd
 import pytest
 import torch
+from rows import disturb_test_rows, synthetic_prices
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
-from test_features import synthetic_prices
 
 from models.recipes import TutorialRecipe, make_recipe
 from models.tutorial import Scaler, build_features, fit_scaler, rows, tensors
 
 RECIPE = TutorialRecipe()
 ALL = make_recipe("tutorial", fit_scalers_on="all")
-
-
-def disturb_test_rows(frame: pd.DataFrame) -> pd.DataFrame:
-    """The frame with other prices and volumes in its test rows."""
-    numbers = [*RECIPE.features, "volume"]
-    factor = np.where(frame["role"] == "test", 3.0, 1.0)
-    return frame.assign(**{name: frame[name] * factor for name in numbers})
 
 
 @pytest.mark.parametrize("recipe", [RECIPE, ALL], ids=["train", "all"])

@@ -25,6 +25,8 @@ from flows.server import (
     present_server,
 )
 
+pytestmark = pytest.mark.service
+
 
 def test_a_taken_port_is_left_alone() -> None:
     with socket.socket() as taken:

@@ -1,4 +1,7 @@
-"""The service as it runs: events start flows, a person approves, alerts reach a webhook once, and a rollback undoes."""
+"""The service as it runs: events start flows, a person approves, alerts reach a webhook once, and a rollback undoes.
+
+The tests are one story in their order: each starts from what the one before it left, and none passes alone.
+"""
 
 import json
 import threading
@@ -6,19 +9,19 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import httpx
 import pandas as pd
 import pytest
-from programs import RUN_SECONDS, kept_up, run_volcast
+from programs import RUN_SECONDS, Up, run_volcast, wait_for_end, wait_until
 
 from storage.artifacts import ArtifactStore
 from storage.ledger import Ledger
 from storage.store import open_store
 from tasks.stored_models import CHAMPION, HELD
+
+pytestmark = pytest.mark.service
 
 QUICK = {"steps": 60, "members": 1, "hidden_size": 8, "batch_sequences": 8, "stop_sessions": 40}
 TRAINING = {"recipe": "volume", "device": "cpu", "settings": QUICK}
@@ -51,21 +54,11 @@ class Webhook:
 
 
 class Service:
-    """A server with a worker: runs of its deployments, by API."""
+    """`volcast up` with a webhook: runs of its deployments, by API."""
 
-    def __init__(self, folder: Path, api: httpx.Client, webhook: Webhook) -> None:
-        self.folder, self.api, self.webhook = folder, api, webhook
-        self.deployments = {
-            item["name"].partition(".")[0]: item for item in self.ask("POST", "/deployments/filter", {})
-        }
-
-    def ask(self, method: str, path: str, body: object = None) -> Any:
-        """What the server answers; one that is too busy (SQLite is locked) is asked again."""
-        deadline = time.monotonic() + RUN_SECONDS
-        while (answer := self.api.request(method, path, json=body)).status_code == httpx.codes.SERVICE_UNAVAILABLE:
-            assert time.monotonic() < deadline, "the server stays too busy"
-            time.sleep(1)
-        return answer.raise_for_status().json() if answer.content else None
+    def __init__(self, up: Up, webhook: Webhook) -> None:
+        self.up, self.api, self.folder, self.webhook = up, up.api, up.folder, webhook
+        self.deployments = up.deployments
 
     @property
     def root(self) -> str:
@@ -77,7 +70,7 @@ class Service:
         for name in ("ingest", "daily", "retrain", "forecast"):
             item = self.deployments[name]
             parameters = item["parameters"] | {"data": data} | ({} if name == "ingest" else {"training": TRAINING})
-            self.ask("PATCH", f"/deployments/{item['id']}", {"parameters": parameters})
+            self.api.patch(f"/deployments/{item['id']}", json={"parameters": parameters})
 
     @property
     def root_url(self) -> str:
@@ -87,51 +80,54 @@ class Service:
         """An event, as a run of a store would send it."""
         resource = {"prefect.resource.id": f"{event}.{root}", "volcast.root": root}
         sent = {"id": str(uuid4()), "occurred": datetime.now(UTC).isoformat(), "event": event, "resource": resource}
-        self.ask("POST", "/events", [{**sent, "payload": {"words": "Sent by a test."}}])
+        self.api.post("/events", json=[{**sent, "payload": {"words": "Sent by a test."}}])
 
     def runs(self, name: str) -> list[dict[str, Any]]:
         """The runs of a deployment that are not only scheduled for later, oldest first."""
         wanted = {"deployments": {"id": {"any_": [self.deployments[name]["id"]]}}, "sort": "EXPECTED_START_TIME_ASC"}
-        runs = self.ask("POST", "/flow_runs/filter", wanted)
+        runs = self.api.post("/flow_runs/filter", json=wanted).json()
         return [run for run in runs if run["auto_scheduled"] is False]
 
     def start(self, name: str, **parameters: object) -> str:
         """Start a run by hand; gives its id."""
         path = f"/deployments/{self.deployments[name]['id']}/create_flow_run"
-        return self.ask("POST", path, {"state": {"type": "SCHEDULED"}, "parameters": parameters})["id"]
+        return self.api.post(path, json={"state": {"type": "SCHEDULED"}, "parameters": parameters}).json()["id"]
 
     def state(self, run_id: str) -> dict[str, Any]:
-        return self.ask("GET", f"/flow_runs/{run_id}")["state"]
+        return self.up.flow_run(run_id)["state"]
 
     def ended(self, run_id: str) -> dict[str, Any]:
         """The run's final state."""
-        wait_for(lambda: self.state(run_id)["type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED"), "its end")
-        return self.state(run_id)
+        return wait_for_end(self.api, run_id)
 
     def ended_runs(self, name: str, count: int) -> list[dict[str, Any]]:
         """All runs of a deployment, once there are so many and all have ended."""
         wait_for(lambda: len(self.runs(name)) >= count, f"{count} runs of {name}")
         return [run | {"state": self.ended(run["id"])} for run in self.runs(name)]
 
+    def form(self, run_id: str) -> str:
+        """What the form asks with which a run waits for an approval; Prefect keeps it after the state."""
+        path, asked = f"/flow_runs/{run_id}/input/filter", {"prefix": "suspended-approve-1-description"}
+        wait_for(lambda: self.api.post(path, json=asked).json(), "the form")
+        return self.api.post(path, json=asked).json()[0]["value"]
 
-def wait_for(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + RUN_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, f"waited in vain for {what}"
-        time.sleep(0.5)
+    def answer(self, run_id: str, answer: str, reason: str) -> None:
+        """Answer that form, as soon as it is there."""
+        path, given = f"/flow_runs/{run_id}/resume", {"run_input": {"answer": answer, "reason": reason}}
+        wait_for(lambda: self.api.post(path, json=given).json()["status"] == "ACCEPT", "the form to be there")
+
+
+def wait_for(is_so: Callable[[], Any], what: str) -> None:
+    wait_until(is_so, RUN_SECONDS, what=what)
 
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """`volcast up` with a webhook and approvals, and its deployments on a small exchange."""
     webhook = Webhook()
-    environment = {"VOLCAST_ALERT_WEBHOOK": webhook.url, "VOLCAST_REQUIRE_APPROVAL": "true"}
-    folder = tmp_path_factory.mktemp("service")
-    with (
-        kept_up(folder, **environment) as api_url,
-        httpx.Client(base_url=api_url, trust_env=False, timeout=120) as api,
-    ):
-        service = Service(folder, api, webhook)
+    variables = {"VOLCAST_ALERT_WEBHOOK": webhook.url, "VOLCAST_REQUIRE_APPROVAL": "true"}
+    with Up(tmp_path_factory.mktemp("service"), **variables) as up:
+        service = Service(up, webhook)
         service.use(FIRST)
         yield service
     webhook.server.shutdown()
@@ -160,18 +156,15 @@ def test_the_whole_loop_from_new_prices_to_an_approved_model_and_back(service: S
     artifacts = ArtifactStore(open_store(service.root))
     assert artifacts.alias("model", "volume", CHAMPION) is None
     assert artifacts.alias("model", "volume", HELD) is not None
-    form = f"/flow_runs/{held['id']}/input/suspended-approve-1-description"
-    wait_for(lambda: service.api.get(form).is_success, "the form")  # Prefect keeps it after the state
-    assert "Passed the gate: MASE" in service.api.get(form).text
+    assert "Passed the gate: MASE" in service.form(held["id"])
 
     # the answer starts the same run again, which promotes the version that it held, and a forecast by it
-    answer = {"run_input": {"answer": "yes", "reason": "the scorecard is good"}}
-    assert service.ask("POST", f"/flow_runs/{held['id']}/resume", answer)["status"] == "ACCEPT"
+    service.answer(held["id"], "yes", "the scorecard is good")
     wait_for(lambda: service.state(held["id"])["type"] == "COMPLETED", "the promotion")
     promoted = service.state(held["id"])
     assert promoted["message"].startswith("Promoted volume v1: MASE ")
     assert promoted["message"].endswith("Approved: the scorecard is good")
-    assert service.ask("GET", f"/flow_runs/{held['id']}")["name"].endswith(": promoted v1")
+    assert service.up.flow_run(held["id"])["name"].endswith(": promoted v1")
     assert artifacts.versions("model", "volume") == [1]
     service.ended_runs("forecast", 2)
     assert set(published(service)["model"]) == {"volcast"}
@@ -188,9 +181,7 @@ def test_three_missed_days_are_caught_up_by_one_run_and_enough_sessions_retrain(
     assert second["parameters"]["why"]["cause"] == "sessions"
     wait_for(lambda: service.state(second["id"])["type"] in ("PAUSED", "COMPLETED"), "its gate")
     if service.state(second["id"])["type"] == "PAUSED":
-        answer = {"run_input": {"answer": "no", "reason": "not before the holiday"}}
-        resume = f"/flow_runs/{second['id']}/resume"
-        wait_for(lambda: service.ask("POST", resume, answer)["status"] == "ACCEPT", "the form to be there")
+        service.answer(second["id"], "no", "not before the holiday")
         assert service.ended(second["id"])["message"].startswith("Refused volume v2: not before the holiday")
     else:
         assert service.state(second["id"])["message"].startswith("Kept volume v2: ")

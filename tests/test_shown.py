@@ -8,16 +8,16 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from conftest import yahoo_frame
+from days import DAYS, TRAINED, TRAINING, Served, data_in, store_in
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import (
     ArtifactFilter,
     ArtifactFilterKey,
 )
+from programs import Volcast
 from rich.console import Console
-from test_cli import Volcast, volcast
-from test_daily import DAYS, TRAINED, TRAINING, Served, data_in, served, store_in
-from test_flows import artifacts_of, message_of, run_named
+from rows import yahoo_frame
+from runs import artifacts_of, message_of, run_named
 
 from flows.daily import daily
 from flows.forecast import forecast
@@ -33,7 +33,6 @@ from tasks.settings import DataSettings, WatchSettings
 from tasks.stored_models import CHAMPION
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
-__all__ = ["served", "volcast"]  # fixtures
 
 TICKERS = "SBUX, T1, T2"
 FEW_STEPS = TRAINING.model_copy(update={"settings": TRAINING.settings | {"steps": 10}})  # too few to beat har

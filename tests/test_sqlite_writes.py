@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.crash
+
 # Two transactions, as Prefect's server begins them; the second writes between the first one's reading and writing.
 RACE = """
 import asyncio

@@ -4,7 +4,7 @@ from urllib.request import urlopen
 
 import pandas as pd
 import pytest
-from test_prices import bars
+from rows import bars
 
 from storage.artifacts import ArtifactStore, Draft
 from storage.errors import NotStored, StoreNotWritable, StoreUnsafe

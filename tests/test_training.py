@@ -5,8 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from test_features import synthetic_prices
-from test_scaling import disturb_test_rows
+from rows import disturb_test_rows, synthetic_prices
 from torch import Tensor, nn
 
 from benchmarks.tutorial import read_prices

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import yahoo_frame
 from prefect.concurrency.sync import rate_limit
+from rows import yahoo_frame
 
 from flows.ingest import ingest
 from models.sessions import sessions_between

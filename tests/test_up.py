@@ -12,6 +12,8 @@ from programs import ENDLESS, QUICK, Up, processes_of, run_volcast, wait_for_end
 
 from flows.deploy import PROJECT_FILE
 
+pytestmark = pytest.mark.service
+
 PASSWORD = "s3cr3t, with a space"
 
 

@@ -4,14 +4,13 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import yahoo_frame
-from test_cli import Volcast, volcast
+from programs import Volcast
+from rows import yahoo_frame
 
 from storage.announced_dates import EventTable
 from storage.store import open_store
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
-__all__ = ["volcast"]  # the fixture
 AS_OF = ("--as-of", "2003-06-30")
 
 

@@ -2,18 +2,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from test_prices import bars
+from rows import MADE_BY, bars
 
 from storage.artifacts import ArtifactStore, Draft
 from storage.errors import NotStored, StoreError
 from storage.integrity import verify
 from storage.prices import PriceTable
-from storage.records import Provenance
 from storage.staging import stage
 from storage.store import open_store
 from tasks.maintenance import find_faults
-
-MADE_BY = Provenance(code_version="test", packages={}, flow_run_id=None, seed=None)
 
 
 @pytest.fixture

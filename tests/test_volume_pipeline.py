@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import yahoo_frame
-from test_flows import forecasts_of, log_lines, run_named, scored
+from rows import yahoo_frame
+from runs import forecasts_of, log_lines, run_named, scored
 
 import tasks.methods.volume
 from flows.backtest import backtest
@@ -69,6 +69,12 @@ def finished(prefect_api: Server, tmp_path_factory: pytest.TempPathFactory) -> F
     assert prefect_api.own
     data = data_in(tmp_path_factory.mktemp("finished"))
     return data, pipeline(data, TRAINING)
+
+
+@pytest.fixture
+def trained(finished: Finished, tmp_path: Path) -> Path:
+    """A copy of what that run left, for the tests that go on from it."""
+    return shutil.copytree(finished[0].store, tmp_path / "trained")
 
 
 def test_one_model_forecasts_the_next_ten_sessions_of_every_ticker(finished: Finished) -> None:
@@ -140,9 +146,8 @@ def test_the_same_run_again_is_skipped_and_other_tickers_between_change_nothing(
     assert artifacts_of(first).versions("model", "volume") == [1, 2]
 
 
-def test_an_old_champion_gives_way_and_what_is_scored_again_keeps_its_measure(tmp_path: Path) -> None:
-    pipeline(data_in(tmp_path), TRAINING)
-    later = data_in(tmp_path, date(2004, 9, 24))
+def test_an_old_champion_gives_way_and_what_is_scored_again_keeps_its_measure(trained: Path) -> None:
+    later = data_in(trained, date(2004, 9, 24))
     ingest(later)
     card = retrain(later, TRAINING)
     assert "the champion gives way: model volume v1 is 62 sessions old, more than 53" in card.verdict
@@ -155,20 +160,18 @@ def test_an_old_champion_gives_way_and_what_is_scored_again_keeps_its_measure(tm
     assert artifacts.get("scorecard", "volume").facts["best"] == second["best"]
 
 
-def test_a_model_of_fewer_tickers_cannot_take_the_place_of_one_that_serves_more(tmp_path: Path) -> None:
-    data = data_in(tmp_path)
-    pipeline(data, TRAINING)
-    alone = pipeline(data_in(tmp_path, tickers=("SBUX",)), TRAINING)
+def test_a_model_of_fewer_tickers_cannot_take_the_place_of_one_that_serves_more(trained: Path) -> None:
+    alone = pipeline(data_in(trained, tickers=("SBUX",)), TRAINING)
     assert alone.trainings["volume"].startswith("Kept volume v2: MASE ")
     assert "it was not made of T2, which the champion v1 serves" in alone.trainings["volume"]
-    model = forecast(data, TRAINING).model
+    model = forecast(data_in(trained), TRAINING).model
     assert model is not None
     assert model.artifact.version == 1
 
 
-def test_a_model_of_its_own_and_an_experiment_leave_the_champion_alone(tmp_path: Path) -> None:
-    data, alone = data_in(tmp_path), data_in(tmp_path, tickers=("SBUX",))
-    artifacts = artifacts_of(pipeline(data, TRAINING))
+def test_a_model_of_its_own_and_an_experiment_leave_the_champion_alone(trained: Path) -> None:
+    alone = data_in(trained, tickers=("SBUX",))
+    artifacts = ArtifactStore(open_store(root_of(alone.store, alone.source)))
     champion = artifacts.alias("model", "volume", CHAMPION)
     own = TRAINING.model_copy(update={"name": "own.SBUX"})
     result = pipeline(alone, own, RetrainSettings(promote=False))
@@ -186,11 +189,10 @@ def test_a_model_of_its_own_and_an_experiment_leave_the_champion_alone(tmp_path:
         retrain(alone, TrainingSettings(recipe="tutorial", name="own"))
 
 
-def test_new_sessions_retrain_and_the_champion_is_scored_on_the_same_rows(tmp_path: Path) -> None:
-    pipeline(data_in(tmp_path), TRAINING)
-    later = pipeline(data_in(tmp_path, date(2004, 7, 30)), TRAINING)
+def test_new_sessions_retrain_and_the_champion_is_scored_on_the_same_rows(trained: Path) -> None:
+    later = pipeline(data_in(trained, date(2004, 7, 30)), TRAINING)
     (report,) = later.reports
-    scorecard = retrain(data_in(tmp_path, date(2004, 7, 30)), TRAINING)
+    scorecard = retrain(data_in(trained, date(2004, 7, 30)), TRAINING)
     assert set(scorecard.scores) == METHODS | {"champion"}
     assert scorecard.scores["volcast"]["mase_1_5"] < scorecard.scores["har"]["mase_1_5"]
     assert "against the champion, at most " in scorecard.verdict
@@ -280,9 +282,9 @@ class Killed(BaseException):
 
 
 def test_a_training_that_was_killed_goes_on_and_gives_the_same_weights(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = scored(pipeline(data_in(tmp_path / "whole"), TRAINING).reports[0]).model
+    whole = scored(finished[1].reports[0]).model
     data = data_in(tmp_path / "killed")
 
     def killed_after_a_checkpoint(*arguments: object, **settings: object) -> None:

@@ -1,0 +1,44 @@
+"""Six sessions of the simulated exchange that the service lives through, with a holiday between them."""
+
+from datetime import date
+from pathlib import Path
+
+from flows.daily import daily
+from flows.ingest import ingest
+from flows.retrain import retrain
+from models.sessions import sessions_between
+from storage.records import Daily
+from storage.store import Store, open_store
+from tasks.settings import DataSettings, TrainingSettings
+
+QUICK = {
+    "steps": 60,
+    "members": 1,
+    "hidden_size": 8,
+    "batch_sequences": 8,
+    "validate_every_steps": 10,
+    "stop_sessions": 40,
+}
+TRAINING = TrainingSettings.model_validate({"device": "cpu", "settings": QUICK})
+TICKERS = ("SBUX", "T1", "T2")
+TRAINED = date(2004, 6, 28)
+DAYS = [session.date() for session in sessions_between(date(2004, 6, 29), date(2004, 7, 7))]  # six, and a holiday
+HOLIDAY = date(2004, 7, 5)
+Served = tuple[Path, dict[date, Daily]]
+
+
+def data_in(folder: Path, as_of: date, **settings: object) -> DataSettings:
+    """Prices of the simulated exchange up to a date."""
+    return DataSettings.model_validate({"source": "simulated", "store": str(folder), "as_of": as_of, **settings})
+
+
+def store_in(folder: Path) -> Store:
+    """The store of those prices."""
+    return open_store(str(folder / "simulated-0"))
+
+
+def serve_days(folder: Path) -> Served:
+    """Those sessions of `daily` in the folder, by a champion trained the week before."""
+    ingest(data_in(folder, TRAINED, tickers=TICKERS))
+    retrain(data_in(folder, TRAINED), TRAINING)
+    return folder, {day: daily(data_in(folder, day), TRAINING) for day in sorted([*DAYS, HOLIDAY])}

@@ -27,7 +27,6 @@ from rich.table import Table
 from benchmarks.year_checks import Takeover, failures, noticed, shift_failures, takeover
 from benchmarks.year_script import FRIDAY, NAME, Diary, Script, live
 from flows.server import own_server
-from flows.summary import NARROW
 from models.drift import BAND
 from models.sessions import sessions_after
 from models.tutorial import MODEL
@@ -35,6 +34,7 @@ from models.volume_evaluation import CHAMPION
 from storage.append_tables import QuarantineTable, RestatementTable
 from storage.ledger import Ledger
 from storage.prices import PriceTable
+from tasks.reports.render import NARROW
 
 REASONS = {
     "no version": "no version had passed yet",

@@ -113,9 +113,9 @@ def run(data: DataSettings, training: TrainingSettings, why: RetrainSettings, ou
     """Ingest, retrain, forecast, report; then a summary. Raises SomeModelsFailed after the summary of the others."""
     check_out(out)
     check(data, training)
-    from flows import summary
     from flows.pipeline import pipeline
     from tasks.parts import SomeModelsFailed
+    from tasks.reports import render
 
     failed: SomeModelsFailed | None = None
     with _server() as server:
@@ -123,9 +123,9 @@ def run(data: DataSettings, training: TrainingSettings, why: RetrainSettings, ou
             result: PipelineResult = pipeline(data, training, why)
         except SomeModelsFailed as error:
             failed, result = error, error.result
-    summary.show_result(console, result)
+    render.show_result(console, result)
     _export([report.batch for report in result.reports], out)
-    summary.show_server(console, server)
+    _show_server(server)
     if failed:
         raise failed
 
@@ -133,122 +133,122 @@ def run(data: DataSettings, training: TrainingSettings, why: RetrainSettings, ou
 def ingest(data: DataSettings) -> None:
     """Bring the prices up to date."""
     check(data)
-    from flows import summary
     from flows.ingest import ingest as ingest_flow
     from tasks.fetch_prices import FetchFailed
+    from tasks.reports import render
 
     try:
         with _server() as server:
             snapshot = ingest_flow(data)
     except FetchFailed as error:
-        summary.show_counts(console, error.counts, ingested=True)
+        render.show_counts(console, error.counts, ingested=True)
         raise
-    summary.show_prices(console, snapshot)
-    summary.show_counts(console, snapshot.counts, ingested=True)
-    summary.show_server(console, server)
+    render.show_prices(console, snapshot)
+    render.show_counts(console, snapshot.counts, ingested=True)
+    _show_server(server)
 
 
 def daily(data: DataSettings, training: TrainingSettings, watch: WatchSettings) -> None:
     """Ingest, forecast, monitor; then what was published, and what is to be known."""
     check(data, training)
     require_ahead(training)
-    from flows import summary
     from flows.daily import daily as daily_flow
+    from tasks.reports import render
 
     with _server() as server:
         result = daily_flow(data, training, watch)
-    summary.show_daily(console, result)
-    summary.show_server(console, server)
+    render.show_daily(console, result)
+    _show_server(server)
 
 
 def monitor(data: DataSettings, training: TrainingSettings, watch: WatchSettings) -> None:
     """Score what came true and look at everything; then what is to be known."""
     check(data, training)
     require_ahead(training)
-    from flows import summary
     from flows.monitor import monitor as monitor_flow
+    from tasks.reports import render
 
     with _server() as server:
         health = monitor_flow(data, training, watch)
-    summary.show_health(console, health)
-    summary.show_server(console, server)
+    render.show_health(console, health)
+    _show_server(server)
 
 
 def status(data: DataSettings) -> bool:
     """Print what is stored and how it stands, without a server; whether nobody has to do anything."""
-    from flows import summary
     from tasks.count_prices import status_of
     from tasks.monitor import present_health
+    from tasks.reports import render
 
     root = root_of(data.store, data.source)
     counts = status_of(root, data.tickers, last_session(None, data.now))
-    summary.show_status(console, root, counts)
+    render.show_status(console, root, counts)
     health = present_health(data)
-    summary.show_health(console, health)
+    render.show_health(console, health)
     return not health.needs_person
 
 
 def report(data: DataSettings, out: Path) -> None:
     """Write the page, without a server."""
     check_out(out, PAGE_FORMATS)
-    from flows import summary
+    from tasks.reports import render
     from tasks.reports.page import page
 
     out.write_text(page(data), encoding="utf-8")
-    console.print(f"The page is {summary.nice_path(str(out.resolve()))}", markup=False)
+    console.print(f"The page is {render.nice_path(str(out.resolve()))}", markup=False)
 
 
 def quarantine(data: DataSettings, limit: int) -> None:
     """Print the newest quarantined rows, without a server."""
-    from flows import summary
     from tasks.count_prices import quarantined_rows
+    from tasks.reports import render
 
     root = root_of(data.store, data.source)
-    summary.show_quarantine(console, root, *quarantined_rows(root, data.tickers, limit))
+    render.show_quarantine(console, root, *quarantined_rows(root, data.tickers, limit))
 
 
 def retrain(data: DataSettings, training: TrainingSettings, why: RetrainSettings) -> None:
     """Train each model of the stored tickers; then its scorecard, and what became of it."""
     check(data, training)
-    from flows import summary
     from flows.retrain import retrain as retrain_flow
+    from tasks.reports import render
 
     parts = stored_parts(data, training)
     with _server() as server:
         states = [retrain_flow(part, training, why, return_state=True) for part in parts]
         scorecards = [state.result() for state in states]
     for scorecard, state in zip(scorecards, states, strict=True):
-        summary.show_scorecard(console, scorecard)
+        render.show_scorecard(console, scorecard)
         console.print(f"\n[bold]Outcome[/]   {state.message}", highlight=False)
-    summary.show_server(console, server)
+    _show_server(server)
 
 
 def forecast(data: DataSettings, training: TrainingSettings, out: Path | None) -> None:
     """Forecast with the champion of each model."""
     check_out(out)
     check(data, training)
-    from flows import summary
     from flows.forecast import forecast as forecast_flow
+    from tasks.reports import render
 
     parts = stored_parts(data, training)
     with _server() as server:
         batches = [forecast_flow(part, training) for part in parts]
     for batch in batches:
-        summary.show_forecast(console, batch)
+        render.show_forecast(console, batch)
     _export(batches, out)
-    summary.show_server(console, server)
+    _show_server(server)
 
 
 def backtest(data: DataSettings, request: BacktestSettings) -> None:
     """Test the forecasters on the past; `data` is brought in up to the end of the test, and not beyond it."""
     check_backtest(data, request)
-    from flows import summary
     from flows.backtest import backtest as backtest_flow
+    from tasks.reports import render
 
     with _server() as server:
         result = backtest_flow(data.model_copy(update={"as_of": request.test_end}), request)
-    summary.show_backtest(console, result)
-    summary.show_server(console, server)
+    render.show_backtest(console, result)
+    _show_server(server)
 
 
 def up(data: DataSettings, training: TrainingSettings, options: ServerOptions, began: float) -> None:
@@ -276,9 +276,9 @@ def deploy(data: DataSettings, training: TrainingSettings, pool: str, image: str
 
 def list_models(data: DataSettings) -> None:
     """Print every version of every model."""
-    from flows import summary
+    from tasks.reports import render
 
-    summary.show_models(console, root_of(data.store, data.source))
+    render.show_models(console, root_of(data.store, data.source))
 
 
 def show_models(data: DataSettings, name: str) -> None:
@@ -286,13 +286,13 @@ def show_models(data: DataSettings, name: str) -> None:
     root = root_of(data.store, data.source)
     if name:
         artifacts_of(root, name, kinds=("model", "forecast"))
-    from flows import summary
+    from tasks.reports import render
 
     names = [name] if name else ArtifactStore(open_store(root)).names("model")
     for each in names:
-        summary.show_lineage(console, root, each)
+        render.show_lineage(console, root, each)
     if not names:
-        summary.show_models(console, root)
+        render.show_models(console, root)
 
 
 def promote(data: DataSettings, name: str, version: int, reason: str) -> None:
@@ -373,6 +373,14 @@ def _export(batches: Sequence[ForecastBatch], out: Path | None) -> None:
         from tasks.forecast import write_forecasts
 
         console.print(f"          {write_forecasts(batches, out)} rows in {out}")
+
+
+def _show_server(server: "Server") -> None:
+    """Where to look at the runs."""
+    if server.own:
+        console.print("[bold]UI[/]        Prefect keeps this run; to look at it: volcast up")
+    else:
+        console.print(f"[bold]UI[/]        {server.ui_url}/runs")
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from prefect import flow
 from storage.records import Health
 from tasks.daily import ended_look
 from tasks.monitor import check_health, measure_drift, score_forecasts
-from tasks.reports.render import publish_status
+from tasks.reports.publish import publish_status
 from tasks.settings import DataSettings, TrainingSettings, WatchSettings
 from tasks.snapshot import take_snapshot
 

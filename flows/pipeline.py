@@ -15,7 +15,7 @@ from flows.retrain import BY_HAND, retrain
 from storage.records import ForecastBatch, PipelineResult, Report
 from tasks.gate import find_scorecard
 from tasks.parts import finish, model_parts, outcomes, with_forecaster
-from tasks.reports.render import write_report
+from tasks.reports.publish import write_report
 from tasks.run_tools import ended
 from tasks.settings import DataSettings, RetrainSettings, TrainingSettings
 

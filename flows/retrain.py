@@ -7,7 +7,7 @@ from prefect import flow
 
 from storage.records import FeatureSet, Scorecard
 from tasks.gate import ask_approval, ended_training, find_trained, promote_model, skipped
-from tasks.reports.render import publish_report
+from tasks.reports.publish import publish_scorecard
 from tasks.settings import DataSettings, RetrainSettings, TrainingSettings, as_asked
 from tasks.snapshot import take_snapshot
 from tasks.train import build_features, evaluate_model, fit_scaler, train_model
@@ -42,5 +42,5 @@ def train_challenger(features: FeatureSet, training: TrainingSettings, why: Retr
     model = train_model(scaler, training)
 
     scorecard = evaluate_model(model, training, why)
-    publish_report(scorecard)
+    publish_scorecard(scorecard)
     return scorecard

@@ -45,6 +45,7 @@ from sklearn.preprocessing import MinMaxScaler, StandardScaler
 from torch import Tensor, nn
 
 from models.errors import IncompletePrices, NotEnoughSessions, TrainingDiverged
+from models.forecasters import MODEL
 from models.recipes import NOWCAST_NOTE, TutorialRecipe
 from models.scores import error_table, format_shares
 from models.text import listed
@@ -434,7 +435,6 @@ BASELINES: dict[str, Callable[[pd.DataFrame, TutorialRecipe], np.ndarray]] = {
 
 # N sessions
 
-MODEL = "volcast"  # the model's row among the methods
 SMALL_TEST_SESSIONS = 252  # a year: a shorter test does not hold each season, quarter end and earnings date once
 
 LEAK_NOTE = (

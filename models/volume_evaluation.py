@@ -17,13 +17,13 @@ import torch
 
 from models.backtest import INTERVALS, KEYS, backtest, train_volumes, volumes
 from models.comparisons import CHAMPION, CUMULATED, MASE, Comparison, Contest, Decision, Duel, decide, duels, verdict
-from models.forecasters import LEVELS, Forecaster, Forecasts, naive_forecasters
+from models.forecasters import FALLBACK, LEVELS, MODEL, Forecaster, Forecasts, naive_forecasters
 from models.har import Har
 from models.panel import HORIZONS, Panel
 from models.recipes import MIN_TEST_SESSIONS, VolumeRecipe
 from models.scores import BANDS, FIRST_TICKER, Scores, calibration, scales, score
 from models.text import listed
-from models.tutorial import MODEL, SMALL_TEST_SESSIONS, silent
+from models.tutorial import SMALL_TEST_SESSIONS, silent
 from models.volume_inputs import Inputs, VolumeData
 from models.volume_training import VolumeForecaster
 
@@ -250,9 +250,6 @@ def _small(data: VolumeData) -> list[str]:
     if count >= SMALL_TEST_SESSIONS:
         return []
     return [f"{count} test sessions are less than a year: a small difference may be chance."]
-
-
-FALLBACK = "har"
 
 
 def forecast_frame(panel: Panel, said: Forecasts) -> pd.DataFrame:

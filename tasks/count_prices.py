@@ -52,23 +52,6 @@ def status_of(root: str, tickers: tuple[str, ...], last_closed: date) -> PriceCo
     return _counts(store, chosen, last_closed, {})
 
 
-def count_rows(counts: PriceCounts, *, outcome: bool = False) -> list[dict[str, str]]:
-    """The counts for a reader, the worst ticker first and the total last; with `outcome`, that of asking for each."""
-    return [
-        {
-            "ticker": row.ticker,
-            "stored": f"{row.stored:,}",
-            "first": str(row.first or ""),
-            "last": str(row.last or ""),
-            "quarantine": f"{row.quarantined:,}",
-            "missing": f"{row.missing:,}",
-            "restated": f"{row.restated:,}",
-            **({"outcome": row.outcome} if outcome else {"behind": f"{row.behind:,}"}),
-        }
-        for row in (*counts.worst, counts.total)
-    ]
-
-
 def quarantined_rows(root: str, tickers: tuple[str, ...], limit: int) -> tuple[list[tuple[str, ...]], int]:
     """The `limit` quarantined rows of some tickers (none: all) that were seen last, as texts; and the number of all."""
     rows = QuarantineTable(open_store(root)).read()

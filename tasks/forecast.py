@@ -31,11 +31,10 @@ from pydantic import JsonValue
 from models.backtest import INTERVALS
 from models.drift import RECENT, error_drift
 from models.errors import NotEnoughSessions
+from models.forecasters import FALLBACK, MODEL
 from models.panel import Panel
 from models.sessions import session_before, sessions_after
 from models.text import listed
-from models.tutorial import MODEL
-from models.volume_evaluation import FALLBACK, fallback_frame, naive_frame, scales_now
 from storage.artifacts import ArtifactStore, Draft, to_parquet
 from storage.errors import NotStored
 from storage.ledger import Ledger
@@ -45,10 +44,9 @@ from storage.schemas import FORECASTS
 from storage.store import Store, open_store
 from tasks.gate import scorecard_of_model
 from tasks.methods.method import Method
-from tasks.methods.volume import in_order
 from tasks.preflight import require_ahead
-from tasks.reports.render import SIMULATED_NOTE, image, markdown_table, skill_rows, slug
-from tasks.reports.views import LEGEND, Outlook, StoredForecast, outlooks, read_forecast
+from tasks.reports.render import forecast_markdown, slug
+from tasks.reports.views import read_forecast, ticker_forecasts
 from tasks.run_tools import provenance
 from tasks.settings import DataSettings, TrainingSettings, WatchSettings, last_session
 from tasks.snapshot import prepare, read_panel, universes
@@ -134,6 +132,8 @@ def forecast_volume(snapshot: Snapshot, training: TrainingSettings, choice: Choi
 
     Those of a ticker are the same whichever others are asked for. Raises NotEnoughSessions when none can be forecast.
     """
+    from models.volume_evaluation import fallback_frame
+
     artifacts, model = ArtifactStore(open_store(snapshot.store, writable=True)), None if choice.why else choice.champion
     if model is None:
         method, forecasts = training.method(), panel_frame(snapshot, choice.champion, fallback_frame)
@@ -240,6 +240,8 @@ def why_not_live(batch: ForecastBatch, training: TrainingSettings) -> str:
 
 def ledger_rows(batch: ForecastBatch, choice: Choice) -> pd.DataFrame:
     """The columns of FORECASTS: what is published, and its rivals of the same tickers."""
+    from models.volume_evaluation import fallback_frame, naive_frame, scales_now
+
     artifacts, snapshot, champion = ArtifactStore(open_store(batch.snapshot.store)), batch.snapshot, choice.champion
     frames = {
         batch.by: read_frame(artifacts, batch.artifact, FORECAST_FILE),
@@ -280,30 +282,16 @@ def publish_charts(batch: ForecastBatch, training: TrainingSettings) -> int:
     if why := why_not_live(batch, training):
         get_run_logger().info("%s %s: no charts", batch.artifact, why)
         return 0
+    from tasks.methods.volume import in_order
+
     store = open_store(batch.snapshot.store)
     forecast = read_forecast(store, batch.artifact.name, batch.artifact.version)
-    shown = outlooks(store, forecast, in_order(forecast.frame)[:CHARTS])
-    for outlook in shown:
-        key = f"volcast-forecast-{slug(outlook.ticker)}"
-        create_markdown_artifact(key=key, markdown=outlook_markdown(outlook, forecast), description=outlook.words)
+    shown = ticker_forecasts(store, forecast, in_order(forecast.frame)[:CHARTS])
+    for coming in shown:
+        key = f"volcast-forecast-{slug(coming.ticker)}"
+        create_markdown_artifact(key=key, markdown=forecast_markdown(coming, forecast), description=coming.summary)
     get_run_logger().info("%s: %d charts are among this run's artifacts", batch.artifact, len(shown))
     return len(shown)
-
-
-def outlook_markdown(outlook: Outlook, forecast: StoredForecast) -> str:
-    """The coming sessions of a ticker, for a reader."""
-    skill = markdown_table(skill_rows(outlook.skill)) if outlook.skill else "None of its forecasts has been scored yet."
-    parts = [
-        f"# {outlook.ticker}: volume of the next {len(outlook.rows)} sessions",
-        *([SIMULATED_NOTE] if forecast.simulated else []),
-        f"{forecast.made}.",
-        image(outlook.plot),
-        LEGEND,
-        markdown_table(outlook.rows),
-        "## Live skill",
-        skill,
-    ]
-    return "\n\n".join(parts)
 
 
 def write_forecasts(batches: Sequence[ForecastBatch], out: Path) -> int:

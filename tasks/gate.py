@@ -29,13 +29,12 @@ from pydantic import Field, StringConstraints
 
 from models.recipes import digest
 from models.sessions import sessions_after
-from models.weights import choose_device
 from storage.artifacts import ArtifactStore
 from storage.errors import NotStored
 from storage.records import AliasEntry, Answer, ArtifactRef, FeatureSet, ForecastBatch, Outcome, Record, Scorecard
 from storage.store import open_store
 from tasks.preflight import artifacts_of
-from tasks.reports.render import report_markdown
+from tasks.reports.render import scorecard_markdown
 from tasks.run_tools import emit, ended
 from tasks.settings import RetrainSettings, TrainingSettings
 from tasks.stored_models import (
@@ -62,6 +61,8 @@ class Found(Record):
 
 def inputs_digest(features: FeatureSet, training: TrainingSettings) -> str:
     """One word for all that the weights follow from: features, recipe, seed, kind of device."""
+    from models.weights import choose_device
+
     device = choose_device(training.device).type
     parts = (features.artifact.digest, digest(training.make()), str(training.seed), device)
     return hashlib.sha256(" ".join(parts).encode()).hexdigest()
@@ -170,7 +171,7 @@ def ask_approval(scorecard: Scorecard, why: RetrainSettings) -> Answer:
         return Answer(waits=f"{model} waits: volcast models promote {model.name} --version {model.version} --reason …")
     where = "in the UI: this run's menu (⋮), Resume"
     get_run_logger().info("%s passed the gate and waits for a person's answer, %s; %d days at most", model, where, DAYS)
-    form = Approval.with_initial_data(description=report_markdown(scorecard))
+    form = Approval.with_initial_data(description=scorecard_markdown(scorecard))
     given = suspend_flow_run(wait_for_input=form, timeout=DAYS * 86_400, key=f"approve-{model.version}")
     return Answer(approved=given.answer == "yes", reason=given.reason)
 

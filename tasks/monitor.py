@@ -13,11 +13,11 @@ from typing import Any
 import pandas as pd
 from prefect import get_run_logger, task
 
+from models.forecasters import FALLBACK
 from models.scores import ALL, WINDOWS, live_skill
 from models.scores import score_forecasts as scores_of
 from models.sessions import session_before, sessions_after
 from models.text import listed
-from models.volume_evaluation import FALLBACK
 from storage.append_tables import QuarantineTable, RestatementTable
 from storage.artifacts import ArtifactStore, Draft
 from storage.ledger import Ledger
@@ -150,7 +150,7 @@ def health_of(
     last = PriceTable(store).coverage()["last"]
     ends = {str(t): end.date() for t, end in last.items() if not data.tickers or t in data.tickers}
     session, tickers = last_session(data.as_of, data.now), list(ends)
-    cutoff, name = min(max(ends.values()), session), training.method().model_name(tickers)
+    cutoff, name = min(max(ends.values()), session), training.name or training.recipe
     first = session_before(cutoff, RECENT)
     trust, ledger = trust_in(store, name, cutoff, session), Ledger(store)
     published = _newest_published(ledger, name)

@@ -8,14 +8,12 @@ A snapshot is known by the digest of its rows and the version of the events tabl
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import date
 
 import pandas as pd
 from prefect import get_run_logger, task
 
 from models.panel import Panel
 from models.recipes import digest
-from models.sessions import session_before
 from models.text import listed
 from storage.announced_dates import EventTable
 from storage.artifacts import ArtifactStore
@@ -88,12 +86,6 @@ def of_tickers(snapshot: Snapshot, tickers: Iterable[str]) -> Snapshot:
     facts = {"tickers": rows.tickers, "first_session": rows.first_session, "rows": rows.rows}
     prices = snapshot.prices.model_copy(update={"digest": rows.digest})
     return snapshot.model_copy(update={"prices": prices, **facts})
-
-
-def prices_before(store: Store, tickers: Iterable[str], *, cutoff: date, version: int, sessions: int) -> pd.DataFrame:
-    """The last sessions up to a cutoff, as `PriceTable.read` gives them: what is drawn of a history."""
-    first = session_before(cutoff, sessions - 1)
-    return PriceTable(store).read(tickers, first=first, last=cutoff, version=version)
 
 
 def read_prices(store: Store, snapshot: Snapshot) -> pd.DataFrame:

@@ -8,6 +8,8 @@ by a digest of such floats (features, weights) is skipped there. Everything else
 import io
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ import pandas as pd
 import pytest
 from golden import (
     GOLDEN,
+    SOURCE,
     Opened,
     as_csv,
     differences,
@@ -27,6 +30,7 @@ from golden import (
     volcast,
     with_stores,
 )
+from programs import environment
 
 from tasks.reports.page import page
 from tasks.stored_models import FORECAST_FILE, read_frame
@@ -144,3 +148,28 @@ def test_the_command_line_says_what_it_said(file: str, ask: Callable[[Path], dic
     assert ask(with_stores(tmp_path)) == expected, (
         "to accept what is meant to change: python tests/make_golden.py --update"
     )
+
+
+READ = """
+import sys
+from flows.cli import main
+
+sys.argv = ["volcast", *sys.argv[1:]]
+try:
+    main()
+except SystemExit as end:
+    print("\\nexit", end.code, [name for name in ("torch", "matplotlib") if name in sys.modules])
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"), [("status", 1), ("quarantine", 0), ("models list", 0), ("models show volume", 0)]
+)
+def test_reading_a_store_imports_neither_torch_nor_matplotlib(
+    golden: Golden, arguments: str, code: int, tmp_path: Path
+) -> None:
+    own = ["--store", str(golden.opened.folder), "--source", SOURCE]
+    command = [sys.executable, "-c", READ, *arguments.split(), *own]
+    env = environment(tmp_path)
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == f"exit {code} []", done.stderr

@@ -24,11 +24,11 @@ from flows.forecast import forecast
 from flows.ingest import ingest
 from flows.pipeline import pipeline, report
 from flows.retrain import retrain
-from flows.summary import show_result
 from storage.artifacts import ArtifactStore
 from tasks.monitor import present_health
 from tasks.reports.page import page
-from tasks.reports.render import lines, skill_rows
+from tasks.reports.render import show_result
+from tasks.reports.views import health_lines, skill_rows
 from tasks.settings import DataSettings, WatchSettings
 from tasks.stored_models import CHAMPION
 
@@ -165,7 +165,7 @@ def test_the_page_has_status_forecasts_skill_calibration_drift_prices_and_versio
     found = Read(page(data))
     health = present_health(data)
     assert health is not None
-    assert all(line in found.words for line in lines(health))
+    assert all(line in found.words for line in health_lines(health))
     assert "Nothing to report." in found.words
     assert "Simulated data" in found.words
 
@@ -173,7 +173,7 @@ def test_the_page_has_status_forecasts_skill_calibration_drift_prices_and_versio
     forecasts = [rows for heading, *rows in found.tables if heading[:2] == ["session", "median"]]
     assert [len(rows) for rows in forecasts] == [10, 10, 10]
     assert forecasts[0][0][0] == "Thu 2004-07-08"
-    assert found.table("of", "last") == [list(row.values()) for row in skill_rows(map(dict, health.skill))]
+    assert found.table("of", "last") == [list(row.values()) for row in skill_rows(health.skill)]
     observed = found.table("quantile", "1 ahead")
     assert [row[0] for row in observed] == ["2.5%", "10.0%", "50.0%", "90.0%", "97.5%"]
     assert all(0 <= float(cell.rstrip("%")) <= 100 for row in observed for cell in row[1:])

@@ -33,8 +33,7 @@ from storage.store import Store, open_store
 from tasks.gate import AlreadyChampion, promote
 from tasks.reports.page import page
 from tasks.reports.plots import SHOWN_SESSIONS
-from tasks.reports.render import forecast_rows, score_rows
-from tasks.reports.views import history_of
+from tasks.reports.views import forecast_rows, history_of, score_rows
 from tasks.settings import BacktestSettings, DataSettings, RetrainSettings, TrainingSettings, root_of
 from tasks.stored_models import CHAMPION, universe
 

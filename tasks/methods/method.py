@@ -6,22 +6,26 @@
 The tasks read and write, and ask the method of their recipe (`registry.method_of`) for the rest.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from __future__ import annotations  # torch and scipy are only named here: what reads no model imports neither
+
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import date
 from functools import cached_property
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pandas as pd
-import torch
 from pydantic import JsonValue
-from torch import nn
 
-from models.comparisons import Contest, Decision
-from models.drift import FeatureDrift
 from models.panel import Panel, make_panel
 from models.recipes import Recipe
-from models.volume_training import Checkpoint
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from models.comparisons import Contest, Decision
+    from models.drift import FeatureDrift
+    from models.volume_training import Checkpoint
 
 Prepared = Any  # what a method makes of prices; only the method itself looks inside
 Predictor = Any  # a loaded model; only its method calls it
@@ -104,16 +108,10 @@ class Method(Protocol):
     horizon: int  # sessions ahead, the farthest
     epochs: int  # of a training, as its log counts them
     epoch_name: str
-    metric_name: str
 
     @property
     def recipe(self) -> Recipe:
         """The settings."""
-        ...
-
-    @property
-    def size(self) -> str:
-        """The cell, how many networks, and how many steps each was trained, for a reader: `lstm 4x300`."""
         ...
 
     def parts(self, tickers: Sequence[str]) -> list[tuple[str, ...]]:
@@ -156,10 +154,6 @@ class Method(Protocol):
         """A model from `to_bytes`. Raises WrongWeights."""
         ...
 
-    def trained_through(self, facts: Mapping[str, Any], read: Callable[[str], bytes]) -> date:
-        """The last session that a model has seen; `facts` and `read` are those of the features that it was made of."""
-        ...
-
     def evaluate(self, prepared: Prepared, model: Predictor, contest: Contest) -> Evaluated:
         """It, its predecessors and the baselines on the same held-back rows; they may be of other settings."""
         ...
@@ -186,10 +180,6 @@ class Method(Protocol):
 
     def forecast_plots(self, prices: pd.DataFrame, forecasts: pd.DataFrame, note: str) -> list[Plot]:
         """What is to come, after what was; `note` is added to each title."""
-        ...
-
-    def metric(self, own: Mapping[str, float]) -> str:
-        """The number under `metric_name`, from a version's own scores."""
         ...
 
     def score_rows(self, scores: Scores) -> list[dict[str, str]]:

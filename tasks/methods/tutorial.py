@@ -1,9 +1,7 @@
 """The tutorial recipe: one ticker a model, a nowcast of the same session's volume."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import date
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -32,8 +30,7 @@ from models.weights import load_exactly
 from storage.artifacts import from_parquet, to_parquet
 from tasks.methods.method import Described, Evaluated, Hardware, Names, Plot, Rows, Scores, Trained
 from tasks.reports.plots import actual_against_predicted, volume_over_time
-
-FEATURES_FILE = "features.parquet"
+from tasks.stored_models import FEATURES_FILE
 
 Nowcast = Callable[[pd.DataFrame], np.ndarray]  # a features frame -> shares, one a row
 
@@ -43,7 +40,6 @@ class TutorialMethod:
 
     horizon = 0
     epoch_name = "Epoch"
-    metric_name = "RMSE"
 
     def __init__(self, recipe: TutorialRecipe, name: str | None = None) -> None:
         self.recipe, self._name = recipe, name or recipe.name
@@ -104,16 +100,9 @@ class TutorialMethod:
             summary=summary(fitted.nowcaster.network),
         )
 
-    @property
-    def size(self) -> str:
-        return f"lstm 1x{self.recipe.epochs}"
-
     def load(self, data: bytes) -> Nowcast:
         nowcaster = from_bytes(data, self.recipe)
         return lambda frame: nowcaster.predict(tensors(frame, self.recipe)[0])
-
-    def trained_through(self, facts: Mapping[str, Any], read: Callable[[str], bytes]) -> date:  # noqa: ARG002
-        return rows(from_parquet(read(FEATURES_FILE)), "train")["session"].max().date()
 
     def evaluate(self, prepared: pd.DataFrame, model: Nowcast, contest: Contest) -> Evaluated:
         tested = rows(prepared, "test")["session"].min().date()
@@ -163,9 +152,6 @@ class TutorialMethod:
 
     def forecast_plots(self, prices: pd.DataFrame, forecasts: pd.DataFrame, note: str) -> list[Plot]:  # noqa: ARG002
         return []
-
-    def metric(self, own: Mapping[str, float]) -> str:
-        return format_shares(own["rmse_shares"])
 
     def score_rows(self, scores: Scores) -> list[dict[str, str]]:
         return [

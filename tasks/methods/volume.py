@@ -1,9 +1,7 @@
 """The volume recipe: the next 10 sessions of every ticker, as quantiles, by one model of all tickers."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from datetime import date
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import pandas as pd
 from torch import nn
@@ -44,7 +42,6 @@ class VolumeMethod:
 
     horizon = HORIZONS
     epoch_name = "Step"
-    metric_name = "MASE 1-5"
 
     def __init__(self, recipe: VolumeRecipe, name: str | None = None) -> None:
         self.recipe, self._name = recipe, name or recipe.name
@@ -124,15 +121,8 @@ class VolumeMethod:
             summary=f"{self.recipe.members} networks of {self.recipe.cell}, {weights:,} weights in all",
         )
 
-    @property
-    def size(self) -> str:
-        return f"{self.recipe.cell} {self.recipe.members}x{self.recipe.steps}"
-
     def load(self, data: bytes) -> VolumePredictor:
         return VolumePredictor(model=volume_from_bytes(data, self.recipe), recipe=self.recipe)
-
-    def trained_through(self, facts: Mapping[str, Any], read: Callable[[str], bytes]) -> date:  # noqa: ARG002
-        return date.fromisoformat(facts["train_through"])
 
     def evaluate(self, prepared: VolumeData, model: VolumePredictor, contest: Contest) -> Evaluated:
         found = evaluate_volume(prepared, model, contest)
@@ -174,9 +164,6 @@ class VolumeMethod:
             png = fan_chart(history, pd.DatetimeIndex(own["ds"]), own[QUANTILE_COLUMNS].to_numpy(), title=title)
             plots.append(Plot(file=f"forecast-{ticker}.png", title=f"{ticker}, the next sessions", png=png))
         return plots
-
-    def metric(self, own: Mapping[str, float]) -> str:
-        return f"{own['mase_1_5']:.3f}"
 
     def score_rows(self, scores: Scores) -> list[dict[str, str]]:
         rows = []

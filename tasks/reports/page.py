@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from models.recipes import DEFAULT_RECIPE
 from models.scores import ROLLING, live_calibration, rolling_errors
 from models.sessions import session_before
@@ -17,16 +15,30 @@ from storage.errors import NotStored
 from storage.ledger import Ledger
 from storage.records import Health
 from storage.store import Store, open_store
-from tasks.count_prices import count_rows, status_of
+from tasks.count_prices import status_of
 from tasks.gate import scorecard_of_model
 from tasks.methods.method import Plot
 from tasks.methods.volume import DRAWN_TICKERS, in_order
 from tasks.monitor import present_health
 from tasks.reports.plots import calibration_plot, errors_plot
-from tasks.reports.render import data_uri, drift_rows, lines, model_plots, skill_rows
-from tasks.reports.views import LEGEND, NOT_SCORED, history_of, outlooks, read_forecast, short_rows
+from tasks.reports.publish import model_plots
+from tasks.reports.render import page_html
+from tasks.reports.views import (
+    LEGEND,
+    Rows,
+    count_rows,
+    drift_rows,
+    health_lines,
+    history_of,
+    move_rows,
+    read_forecast,
+    short_rows,
+    skill_rows,
+    ticker_forecasts,
+    version_rows,
+)
 from tasks.settings import DataSettings, last_session, root_of
-from tasks.stored_models import CHAMPION, champion_version
+from tasks.stored_models import champion_version
 
 SHORT_TICKERS = 500  # in the short table; with 6,700 nobody would find anything
 LIVE_SESSIONS, ERROR_SESSIONS = 60, 250  # target sessions of the calibration, and of the errors over time
@@ -39,68 +51,42 @@ def page(data: DataSettings) -> str:
     store = open_store(root)
     counts = status_of(root, data.tickers, last_session(None, data.now))
     health = present_health(data)
+    history = history_of(ArtifactStore(store), root, DEFAULT_RECIPE)
     facts = {
         "name": DEFAULT_RECIPE,
         "simulated": data.source.startswith("simulated"),
         "made_at": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         "counts": counts,
         "count_rows": count_rows(counts),
-        **_history(ArtifactStore(store), root),
+        "versions": version_rows(history),
+        "moves": move_rows(history),
         "health": health,
-        "lines": lines(health),
-        **(_of_forecasts(store, health, health.forecast_cutoff, data.tickers) if health.forecast_cutoff else {}),
+        "lines": health_lines(health),
     }
-    pages = Environment(
-        loader=PackageLoader("tasks.reports", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    pages.filters |= {"data_uri": data_uri, "skill_rows": skill_rows}
-    return pages.get_template("page.html").render(facts)
+    if health.forecast_cutoff:
+        facts |= _forecast_facts(store, health, health.forecast_cutoff, data.tickers)
+    return page_html(facts)
 
 
-def _history(artifacts: ArtifactStore, root: str) -> dict[str, Any]:
-    """The versions, and what was decided of them, newest first."""
-    history = history_of(artifacts, root, DEFAULT_RECIPE)
-    versions = [
-        {
-            "version": f"v{line.version}",
-            "trained": str(line.trained),
-            "cutoff": str(line.cutoff),
-            "score": line.score,
-            "now": CHAMPION if line.is_champion else "",
-            "verdict": line.verdict,
-        }
-        for line in history.versions
-    ]
-    verdicts = {line.version: line.verdict or NOT_SCORED for line in history.versions}
-    moves = [
-        {
-            "version": f"v{move.version}",
-            "is": move.alias,
-            "since": f"{move.set_at:%Y-%m-%d %H:%M} UTC",
-            "reason": move.reason.replace(verdicts[move.version], "Its verdict, above."),
-        }
-        for move in history.moves
-    ]
-    return {"versions": versions[::-1], "moves": moves[::-1]}
-
-
-def _of_forecasts(store: Store, health: Health, newest: date, tickers: Sequence[str]) -> dict[str, Any]:
+def _forecast_facts(store: Store, health: Health, newest: date, tickers: Sequence[str]) -> dict[str, Any]:
     """What there is to tell once something was forecast, from `newest` last."""
     ledger = Ledger(store)
     rows = ledger.forecasts(health.name, first=newest)
     forecast = read_forecast(store, health.name, int(rows["version"].iloc[-1]))  # every version is published
     there = [ticker for ticker in in_order(forecast.frame) if not tickers or ticker in tickers]
+    live, observed = _calibration(ledger, health)
     leading, others = there[:DRAWN_TICKERS], there[DRAWN_TICKERS:]
     return {
         "forecast": forecast,
         "legend": LEGEND,
-        "outlooks": outlooks(store, forecast, leading),
+        "leading": ticker_forecasts(store, forecast, leading),
         "others": short_rows(store, forecast, others[:SHORT_TICKERS]) if others else [],
         "left_out": len(others[SHORT_TICKERS:]),
-        "skill": skill_rows(map(dict, health.skill)),
+        "skill": skill_rows(health.skill),
         "errors": _errors(ledger, health),
         "drift": drift_rows(health),
-        **_calibration(ledger, health),
+        "live": live,
+        "observed": observed,
         "tested": _tested(store, health.name),
     }
 
@@ -115,18 +101,18 @@ def _errors(ledger: Ledger, health: Health) -> Plot | None:
     return Plot(file="errors.png", title="Live errors over time, of what was published, har and naive", png=png)
 
 
-def _calibration(ledger: Ledger, health: Health) -> dict[str, Any]:
-    """How often volumes were at or below the published quantiles, as a plot and as rows; nothing before any score."""
+def _calibration(ledger: Ledger, health: Health) -> tuple[Plot | None, Rows]:
+    """How often volumes were at or below the published quantiles, drawn and as rows; nothing before any score."""
     below = ledger.shares_below(health.name, first=session_before(health.cutoff, LIVE_SESSIONS))
     if below.empty:
-        return {"live": None, "observed": []}
+        return None, []
     observed = live_calibration(below)
     png = calibration_plot(observed.dropna(axis="columns"), title=f"{health.name}, live: calibration")
     rows = [
         {"quantile": f"{level:.1%}", **{AHEAD[str(band)]: f"{share:.1%}" for band, share in shares.items()}}
         for level, shares in observed.iterrows()
     ]
-    return {"live": Plot(file="live.png", title="Calibration of live forecasts", png=png), "observed": rows}
+    return Plot(file="live.png", title="Calibration of live forecasts", png=png), rows
 
 
 def _tested(store: Store, name: str) -> list[Plot]:

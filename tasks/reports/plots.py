@@ -1,17 +1,18 @@
-"""The plots, as PNG bytes. The only place that knows matplotlib; nothing here touches its global state."""
+"""The plots, as PNG bytes. Only this file knows matplotlib: it is imported when something is drawn, and its global
+state is left alone.
+"""
 
 import io
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, PercentFormatter
 
 from models.forecasters import LEVELS, MEDIAN
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 # H target sessions, Q quantile levels
 
@@ -19,7 +20,6 @@ ACTUAL, PREDICTED, SPLIT = "#1f4e79", "#e07b00", "red"
 MEDIAN_LINE = "#8c3d00"
 BANDS = {(0.025, 0.975): "#fbe8d2", (0.1, 0.9): "#f4c78e", (0.2, 0.8): "#e9a352"}  # levels -> colour, the widest first
 BAND_STYLES = ((ACTUAL, "o"), (PREDICTED, "s"), ("#2e7d32", "^"))
-IN_MILLIONS = FuncFormatter(lambda shares, _: f"{shares / 1e6:g}")
 SIZE, MARGINS = (8.5, 3.6), {"left": 0.09, "right": 0.975, "top": 0.92, "bottom": 0.22}  # inches, and shares of them
 BAR_POINTS = 6.0  # lines, not bars: a patch for each of 100 bars takes twice as long to draw
 ERROR_LINES = {"naive": ("#9a9a9a", 1.2), "har": (ACTUAL, 1.4), "published": (PREDICTED, 2.0)}  # colour, line width
@@ -63,8 +63,7 @@ def fan_chart(history: pd.DataFrame, sessions: pd.DatetimeIndex, quantiles_HQ: n
     axes.plot(ahead, quantiles_HQ[:, MEDIAN], "o-", color=MEDIAN_LINE, markersize=3.5, linewidth=1.2, label="median")
     axes.axvline(len(past) - 0.5, color=SPLIT, linestyle="--", linewidth=1, label="cutoff")
     _label_sessions(axes, every)
-    axes.set_ylabel("volume, million shares")
-    axes.yaxis.set_major_formatter(IN_MILLIONS)
+    _label_volume(axes)
     figure.legend(loc="lower center", ncols=6, frameon=False, fontsize=9)
     axes.set_ylim(bottom=0)
     return _saved(figure)
@@ -86,10 +85,9 @@ def calibration_plot(observed: pd.DataFrame, *, title: str) -> bytes:
 
     `observed`: index nominal level (0 to 1), a column a band of horizons, shares (0 to 1).
     """
-    figure = Figure(figsize=(5.5, 5.5), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots()
-    axes.set_title(title, loc="left", fontsize=11)
+    from matplotlib.ticker import PercentFormatter
+
+    figure, axes = _canvas(title, size=(5.5, 5.5), layout="constrained")
     axes.plot([0, 1], [0, 1], color=SPLIT, linestyle="--", linewidth=1, label="as often as it should be")
     for (band, shares), (color, marker) in zip(observed.items(), BAND_STYLES, strict=False):
         label = f"{band} session{'s' * (str(band) != '1')} ahead"
@@ -103,32 +101,41 @@ def calibration_plot(observed: pd.DataFrame, *, title: str) -> bytes:
     axes.set_aspect("equal")
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(PercentFormatter(1))
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
     axes.legend(loc="upper left", frameon=False)
     return _saved(figure)
 
 
-def _label_sessions(axes: Axes, sessions: pd.DatetimeIndex) -> None:
+def _label_sessions(axes: "Axes", sessions: pd.DatetimeIndex) -> None:
     """The date of every tenth session (of more than 80: fewer) below its place, counted back from the newest one."""
     places = np.arange(len(sessions) - 1, -1, -max(TICK_SESSIONS, len(sessions) // TICKS))
     axes.set_xticks(places, [f"{sessions[place]:%d %b}" for place in places])
     axes.set_xlabel(f"session, {sessions[0]:%b %Y} to {sessions[-1]:%b %Y}")
 
 
-def _dated_canvas(title: str) -> tuple[Figure, Axes]:
+def _label_volume(axes: "Axes") -> None:
+    axes.set_ylabel("volume, million shares")
+    axes.yaxis.set_major_formatter(lambda shares, _: f"{shares / 1e6:g}")
+
+
+def _dated_canvas(title: str) -> "tuple[Figure, Axes]":
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+
     figure, axes = _canvas(title, layout="constrained")
     locator = AutoDateLocator()
     axes.xaxis.set_major_locator(locator)
     axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
-    axes.set_ylabel("volume, million shares")
-    axes.yaxis.set_major_formatter(IN_MILLIONS)
+    _label_volume(axes)
     return figure, axes
 
 
-def _canvas(title: str, layout: Literal["constrained"] | None = None) -> tuple[Figure, Axes]:
+def _canvas(
+    title: str, *, size: tuple[float, float] = SIZE, layout: Literal["constrained"] | None = None
+) -> "tuple[Figure, Axes]":
     """Without `layout` the margins are those of MARGINS, which is twice as fast."""
-    figure = Figure(figsize=SIZE, layout=layout)
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size, layout=layout)
     FigureCanvasAgg(figure)
     axes = figure.subplots(gridspec_kw=None if layout else MARGINS)
     axes.set_title(title, loc="left", fontsize=11)
@@ -138,12 +145,12 @@ def _canvas(title: str, layout: Literal["constrained"] | None = None) -> tuple[F
     return figure, axes
 
 
-def _png(figure: Figure, axes: Axes) -> bytes:
+def _png(figure: "Figure", axes: "Axes") -> bytes:
     axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
     return _saved(figure)
 
 
-def _saved(figure: Figure) -> bytes:
+def _saved(figure: "Figure") -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=90, metadata={"Software": None})
     return buffer.getvalue()

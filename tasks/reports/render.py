@@ -1,151 +1,350 @@
-"""What a person is shown: the scorecard in words, numbers and plots, as Prefect artifacts and as files.
+"""The views of `views.py` as a person sees them: on a terminal, as markdown, and as an HTML page.
 
-Show an operator how things stand: the artifact `volcast-status`, with its history, on the run.
+Terminal: how a command ends. Markdown: the Prefect artifacts, and the scorecard's file. HTML: the page of
+`volcast report`.
 """
 
 import base64
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
-import pandas as pd
-from prefect import get_run_logger, task
-from prefect.artifacts import create_markdown_artifact
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from rich.tree import Tree
 
-from models.recipes import DEFAULT_RECIPE
 from models.text import listed
-from storage.artifacts import ArtifactStore, to_parquet
-from storage.records import ForecastBatch, Health, Report, Scorecard, Snapshot
-from storage.store import open_store, put
-from tasks.methods.method import Method, Names, Plot
-from tasks.methods.registry import method_from
-from tasks.methods.volume import DRAWN_TICKERS, in_order
-from tasks.reports.plots import SHOWN_SESSIONS
-from tasks.snapshot import prices_before, read_prepared
-from tasks.stored_models import FORECAST_FILE, read_frame, read_model, reader, stored_method
-
-SIMULATED_NOTE = (
-    "**Simulated data**: these prices and volumes come from volcast's own simulated exchange, not from a market."
+from storage.artifacts import ArtifactStore
+from storage.records import (
+    ArtifactRef,
+    BacktestResult,
+    Daily,
+    ForecastBatch,
+    Health,
+    Manifest,
+    PipelineResult,
+    PriceCounts,
+    Scorecard,
+    Snapshot,
 )
-LEADING = 3  # tickers whose forecast a scorecard shows: an artifact holds 300 kB, and a chart takes 40 as text
+from storage.store import open_store
+from tasks.methods.method import Plot
+from tasks.reports.views import (
+    LEGEND,
+    History,
+    StoredForecast,
+    TickerForecast,
+    count_rows,
+    drift_rows,
+    duel_rows,
+    forecast_rows,
+    health_lines,
+    history_of,
+    lineage_of,
+    loss_rows,
+    model_rows,
+    score_rows,
+    skill_rows,
+    step_facts,
+)
+
+SIMULATED = "Simulated data"
+SIMULATED_NOTE = (
+    f"**{SIMULATED}**: these prices and volumes come from volcast's own simulated exchange, not from a market."
+)
+NARROW: dict[str, Any] = {"box": SIMPLE, "pad_edge": False, "padding": (0, 1, 0, 0)}  # fits 80 columns
+INDENT = " " * 10
 
 
-@task(task_run_name="publish the report on {scorecard.model.artifact}")
-def publish_report(scorecard: Scorecard) -> None:
-    """One markdown artifact on the calling flow run: verdict, scores, plots of the model and of what it forecasts."""
-    model = scorecard.model
-    snapshot, name = model.scaler.features.snapshot, model.artifact.name
-    method, predictor = read_model(_artifacts(snapshot), name, model.artifact.version)
-    forecasts = method.forecast(read_prepared(model.scaler.features, method), predictor)
-    leading = forecasts.loc[forecasts["unique_id"].isin(in_order(forecasts)[:LEADING])]
-    plots = [*_forecast_plots(method, snapshot, leading), *model_plots(scorecard)]
-    key = "volcast-scorecard" + ("" if name == DEFAULT_RECIPE else f"-{slug(name)}")
-    create_markdown_artifact(
-        key=key, markdown="\n\n".join([report_markdown(scorecard), *map(image, plots)]), description=scorecard.judgement
+# --- on a terminal ---------------------------------------------------------------------------------------------------
+
+
+def show_prices(console: Console, snapshot: Snapshot) -> None:
+    """Which rows there are, and what is known of the earnings calendar."""
+    if snapshot.simulated:
+        console.print(f"[bold yellow]{SIMULATED}[/] from volcast's own simulated exchange, not from a market.")
+    rows = f"{snapshot.rows:,} rows of {listed(snapshot.tickers)}"
+    _show(console, "Prices", f"v{snapshot.prices.version} of {snapshot.source}: {rows}")
+    sessions = f"{snapshot.first_session} to {snapshot.cutoff}"
+    _show(console, "", f"sessions {sessions}, kept in {nice_path(snapshot.store)}")
+    for row in snapshot.counts.worst if snapshot.counts else ():
+        if row.ticker not in snapshot.tickers:
+            _show(console, "", f"[bold yellow]left out[/] {escape(row.ticker)}: {escape(row.outcome)}")
+    if not snapshot.uses_earnings:
+        _show(console, "Earnings", "announced ones are not used: --events none")
+    if snapshot.announcements is not None:
+        _show(console, "Earnings", snapshot.announcements.words)
+        if snapshot.announcements.failed:
+            _show(console, "", f"[yellow]not complete:[/] {escape(snapshot.announcements.failed)}")
+
+
+def show_counts(console: Console, counts: PriceCounts | None, *, ingested: bool) -> None:
+    """A row a ticker, the worst first, and the total; nothing before anything is stored."""
+    if counts is None:
+        return
+    rows = count_rows(counts, outcome=ingested)
+    console.print(_table(rows, text=("ticker", "outcome"), ends=[len(rows) - 2], wrap=("outcome",)))
+    if counts.tickers > len(counts.worst):
+        _show(console, "", f"the worst {len(counts.worst)} of {counts.tickers:,} tickers; the total is of all")
+    for row in counts.worst:
+        if row.gaps:
+            _show(console, "", f"{row.ticker} lacks {row.gaps}")
+
+
+def show_status(console: Console, store_url: str, counts: PriceCounts) -> None:
+    """What the store holds, and how far behind the market it is."""
+    total = counts.total
+    held = f"{total.stored:,} rows of {counts.tickers:,} tickers, sessions {total.first} to {total.last}"
+    _show(console, "Prices", f"v{counts.version} in {nice_path(store_url)}: {held}")
+    behind = f"{total.behind:,} sessions behind" if total.behind else "up to date with"
+    _show(console, "", f"{behind} the market's last closed session, {counts.last_closed}")
+    show_counts(console, counts, ingested=False)
+
+
+def show_quarantine(console: Console, store_url: str, rows: list[tuple[str, ...]], total: int) -> None:
+    """The rows (ticker, session, rule, value, source, seen at), and how many there are in all."""
+    if not rows:
+        console.print(f"No row is in quarantine in {nice_path(store_url)}.")
+        return
+    headings = ("ticker", "session", "rule", "value", "source", "seen at, UTC")
+    console.print(_table([dict(zip(headings, row, strict=True)) for row in rows], text=headings, wrap=headings))
+    more = ", the newest; more by --limit" if len(rows) < total else ""
+    _show(console, "", f"{len(rows):,} of {total:,} rows{more}")
+
+
+def show_scorecard(console: Console, scorecard: Scorecard, outcome: str = "") -> None:
+    """How good the model is, and the verdict, unless the `outcome` that was shown before has it."""
+    model, features = scorecard.model, scorecard.model.scaler.features
+    _show(console, "Model", f"{model.artifact}: final loss {model.final_loss:.5f} on {model.device};")
+    sessions = f"{features.train_rows:,} train and {features.rows - features.train_rows:,} test sessions"
+    _show(console, "", f"{sessions}, scalers fitted on {model.scaler.fitted_on} rows\n")
+    console.print(_table(score_rows(scorecard), str(scorecard.artifact)))
+    for sentence in scorecard.words:
+        console.print(f"  {escape(sentence)}")
+    if scorecard.verdict not in outcome:
+        console.print(f"  [bold]{escape(scorecard.judgement)}[/]")
+
+
+def show_forecast(console: Console, batch: ForecastBatch) -> None:
+    """What was forecast, and by which model or, first of all, by what in its place and why."""
+    if batch.model is None:
+        in_place = f"{batch.by} forecasts in place of {batch.artifact.name}: {escape(batch.why)}."
+        console.print(f"[bold yellow]Fallback[/]  {in_place}")
+    rows = f"{batch.rows:,} rows, sessions {batch.first_session} to {batch.last_session}"
+    unused = "" if batch.snapshot.uses_earnings else ", without announced earnings"
+    _show(
+        console, "Forecast", f"{batch.artifact} by {batch.model.artifact if batch.model else batch.by}: {rows}{unused}"
     )
-    get_run_logger().info("%s is this run's artifact %s", scorecard.artifact, key)
+    if batch.left_out:
+        _show(console, "", f"[yellow]no forecast of[/] {listed(batch.left_out)}: no price, or too few")
+    if sessions := forecast_rows(batch):
+        console.print(_table(sessions, "Median and 80 % interval, million shares"))
 
 
-@task(task_run_name="write the report on {batch.artifact}")
-def write_report(batch: ForecastBatch, scorecard: Scorecard | None) -> Report:
-    """Plots, scorecard and forecast as plain files under `reports/` of the store.
+def show_daily(console: Console, result: Daily) -> None:
+    """What a day's work came to."""
+    console.print()
+    if result.skipped:
+        _show(console, "Skipped", result.skipped)
+    if result.batch is not None:
+        show_prices(console, result.batch.snapshot)
+        show_forecast(console, result.batch)
+    if result.health is not None:
+        show_health(console, result.health)
 
-    Beside a fallback's forecast the scorecard is that of a model which did not make it, and its plots are left out.
+
+def show_health(console: Console, health: Health) -> None:
+    """How things stand, what an operator must do, and the live skill."""
+    state = "[bold red]needs a person[/]" if health.needs_person else "[bold green]runs by itself[/]"
+    console.print()
+    _show(console, "Health", f"{health.name}, session {health.session}: {state}")
+    for line in health_lines(health):
+        _show(console, "", escape(line))
+    for finding in health.findings:
+        colour = "red" if finding.needs_person else "yellow"
+        console.print(f"[{colour}]{finding.code}[/] {escape(finding.words)} {escape(finding.remedy)}")
+    if skill := skill_rows(health.skill):
+        title = "Live skill, last target sessions: below 1, better than the rival"
+        console.print(_table(skill, title, padding=0))
+    if drift := drift_rows(health):
+        console.print(_table(drift, "Drift of the inputs, population stability index"))
+
+
+def show_result(console: Console, result: PipelineResult) -> None:
+    """What the whole pipeline gave: prices, and for each model its training, scorecard, forecast and files."""
+    console.print()
+    show_prices(console, result.snapshot)
+    for report in result.reports:
+        training = result.trainings[report.batch.artifact.name]
+        console.print()
+        _show(console, "Training", escape(training))
+        if report.scorecard is not None:
+            show_scorecard(console, report.scorecard, outcome=training)
+        show_forecast(console, report.batch)
+        for path in report.files.values():
+            _show(console, "", nice_path(path))
+    console.print()
+
+
+def show_backtest(console: Console, result: BacktestResult) -> None:
+    """The scores of every forecaster, of the panel and of its first ticker, and the leading one against the others."""
+    console.print()
+    show_prices(console, result.snapshot)
+    first, *others = result.ticker_scores
+    counted = f"{result.rows:,} forecasts from {result.cutoffs:,} cutoffs, {result.tickers:,} tickers with a score"
+    _show(console, "Test", f"{counted}\n")
+    tables = {f"Mean over {result.tickers:,} tickers" if others else first: result.scores}
+    tables |= {first: result.ticker_scores[first]} if others else {}
+    for title, scores in tables.items():
+        ends = [place for place, (one, next_one) in enumerate(pairwise(scores)) if one.band != next_one.band]
+        console.print(_table(loss_rows(scores), title, text=("h", "forecaster"), ends=ends, wrap=(), padding=0))
+    own = dict.fromkeys(score.mean_of for score in result.scores if score.mean_of != score.forecaster)
+    console.print(f"RMSSE and QLIKE: of the mean forecast ({', '.join(own) or 'none has one'})")
+    console.print("where there is one, else of the point.")
+    console.print("MASE, RMSSE and pinball: in units of the seasonal naive's train errors.\n")
+    leading = result.scores[0].forecaster
+    console.print(_table(duel_rows(result), f"{leading} against the others", text=("h", "against"), wrap=()))
+    console.print(f"[bold]{result.verdict}[/]\n")
+    _show(console, "", result.path)
+
+
+def show_models(console: Console, store_url: str) -> None:
+    """A table of every version of every model; then whose volume they know, why some did not pass, and each move."""
+    artifacts = ArtifactStore(open_store(store_url))
+    histories = [history_of(artifacts, store_url, name) for name in artifacts.names("model")]
+    rows = model_rows(histories)
+    if not rows:
+        console.print(f"No model has been trained in {nice_path(store_url)}. Train one with: volcast run")
+        return
+    console.print(_table(rows, f"Models in {nice_path(store_url)}", padding=0))
+    console.print("Scores can be compared where the tickers and the test are the same.\n")
+    for history in histories:
+        _show_history(console, history)
+
+
+def show_lineage(console: Console, store_url: str, name: str) -> None:
+    """From the newest forecast of a model back to its prices, and every move of its champion. Raises NotStored."""
+    artifacts = ArtifactStore(open_store(store_url))
+    first, *others = map(_step, lineage_of(artifacts, name))
+    tree = branch = Tree(first)
+    for step in others:
+        branch = branch.add(step)
+    console.print(tree)
+    _show_history(console, history_of(artifacts, store_url, name))
+
+
+def nice_path(url_or_path: str) -> str:
+    """A local path as seen from here, anything else as it is."""
+    parts = urlsplit(url_or_path)
+    if parts.scheme not in ("", "file"):
+        return url_or_path
+    path = Path(unquote(parts.path))
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def _show(console: Console, label: str, text: str) -> None:
+    """A line behind its label, or below such a line."""
+    console.print(f"[bold]{label}[/]{INDENT[len(label) :]}{text}" if label else f"{INDENT}{text}")
+
+
+def _table(
+    rows: Sequence[Mapping[str, str]],
+    title: str | None = None,
+    *,
+    text: Collection[str] = (),
+    wrap: Collection[str] | None = None,
+    ends: Collection[int] = (),
+    **style: Any,
+) -> Table:
+    """A table of a view.
+
+    Columns of numbers stand to the right; those of `text`, and the first one, to the left. Only those of `wrap` may be
+    broken, by default all. There is a line after each row of `ends`.
     """
-    store, forecasts = open_store(batch.snapshot.store, writable=True), _forecasts(batch)
-    folder = f"reports/{batch.artifact.name}/v{batch.artifact.version}"
-    plots = _forecast_plots(_method(batch), batch.snapshot, forecasts)
-    plots += model_plots(scorecard) if scorecard and batch.model else []
-    files = {
-        "forecast.parquet": to_parquet(forecasts),
-        "forecast.csv": forecasts.to_csv(index=False, date_format="%Y-%m-%d").encode(),
-        **{plot.file: plot.png for plot in plots},
-    }
-    if scorecard is not None:
-        by_another = [] if batch.model else [f"**The forecast is not by this model, but by {batch.author}.**"]
-        files["scorecard.md"] = "\n\n".join([*by_another, report_markdown(scorecard)]).encode()
-    for name, data in files.items():
-        put(store, f"{folder}/{name}", data, replace=True)
-    where = {name: f"{store.folder or store.url}/{folder}/{name}" for name in files}
-    get_run_logger().info("report in %s/%s", store.folder or store.url, folder)
-    return Report(batch=batch, scorecard=scorecard, files=where)
+    table = Table(title=title, title_justify="left", title_style="bold", **NARROW | style)
+    for place, heading in enumerate(rows[0]):
+        left, whole = heading in text or not place, wrap is not None and heading not in wrap
+        table.add_column(heading, justify="left" if left else "right", no_wrap=whole, overflow="fold")
+    for place, row in enumerate(rows):
+        table.add_row(*map(escape, row.values()), end_section=place in ends)
+    return table
 
 
-def report_markdown(scorecard: Scorecard) -> str:
-    """The scorecard for a reader."""
+def _show_history(console: Console, history: History) -> None:
+    """Of which tickers the versions were made; why some did not pass; then what was decided when, and why."""
+    for tickers in dict.fromkeys(line.tickers for line in history.versions):
+        versions = [f"v{line.version}" for line in history.versions if line.tickers == tickers]
+        console.print(f"{history.name} of {listed(tickers, 12)}: {listed(versions, 12)}")
+    for line in history.not_passed:
+        console.print(f"{history.name} v{line.version}: {escape(line.verdict)}")
+    for entry in history.moves:
+        since = f"{entry.set_at:%Y-%m-%d %H:%M}"
+        console.print(f"{history.name}: {entry.alias} since {since} UTC: v{entry.version}. {escape(entry.reason)}")
+
+
+def _step(step: Manifest | ArtifactRef) -> str:
+    """A step of the lineage; the prices have no manifest."""
+    if isinstance(step, ArtifactRef):
+        return f"[bold]{step.kind}[/] v{step.version}  {step.digest[:12]}"
+    made = f"{step.created_at:%Y-%m-%d %H:%M} UTC by {step.provenance.code_version}"
+    return f"[bold]{step.kind}[/] {step.name} v{step.version}  {step.digest[:12]}\n{step_facts(step)}\n[dim]{made}[/]"
+
+
+# --- as markdown -----------------------------------------------------------------------------------------------------
+
+
+def health_markdown(health: Health) -> str:
+    """How things stand."""
+    findings = [f"* **{finding.code}** {finding.words} {finding.remedy}" for finding in health.findings]
+    skill, drift = skill_rows(health.skill), drift_rows(health)
+    return _paragraphs(
+        f"# {health.name}, close of {health.session}",
+        SIMULATED_NOTE if health.simulated else "",
+        "\n".join(findings) or "Nothing to report.",
+        "\n".join(f"* {line}" for line in health_lines(health)),
+        f"## Live skill\n\n{markdown_table(skill)}" if skill else "",
+        f"## Drift of the inputs\n\n{markdown_table(drift)}" if drift else "",
+    )
+
+
+def scorecard_markdown(scorecard: Scorecard, plots: Sequence[Plot] = ()) -> str:
+    """How good a model is: verdict, scores, lineage, and pictures."""
     model = scorecard.model
-    features = model.scaler.features
-    snapshot = features.snapshot
-    lines = [
+    features, snapshot = model.scaler.features, model.scaler.features.snapshot
+    rows = f"{snapshot.source}, {snapshot.rows:,} rows, cutoff {snapshot.cutoff}"
+    return _paragraphs(
         f"# {model.artifact}",
-        *([SIMULATED_NOTE] if snapshot.simulated else []),
+        SIMULATED_NOTE if snapshot.simulated else "",
         scorecard.words[0],
         f"**{scorecard.judgement}**",
         markdown_table(score_rows(scorecard)),
         *scorecard.words[1:],
         f"Final training loss {model.final_loss:.5f} on {model.device}; scalers fitted on: {model.scaler.fitted_on}.",
         f"Lineage: {scorecard.artifact} ← {model.artifact} ← {model.scaler.artifact} ← {features.artifact} "
-        f"← prices v{snapshot.prices.version} ({snapshot.source}, {snapshot.rows:,} rows, cutoff {snapshot.cutoff}).",
-    ]
-    return "\n\n".join(lines)
-
-
-def score_rows(scorecard: Scorecard) -> list[dict[str, str]]:
-    """The scores, rounded for a reader, one dictionary a method."""
-    model = scorecard.model
-    artifacts = _artifacts(model.scaler.features.snapshot)
-    return stored_method(artifacts, model.artifact.name, model.artifact.version).score_rows(scorecard.scores)
-
-
-def forecast_rows(batch: ForecastBatch) -> list[dict[str, str]]:
-    """The coming sessions of the first tickers, rounded for a reader; none for a nowcast."""
-    return _method(batch).forecast_rows(_forecasts(batch))
-
-
-def _forecasts(batch: ForecastBatch) -> pd.DataFrame:
-    return read_frame(_artifacts(batch.snapshot), batch.artifact, FORECAST_FILE)
-
-
-def _method(batch: ForecastBatch) -> Method:
-    if batch.model is None:
-        return method_from({"name": DEFAULT_RECIPE})  # a fallback's has the form of the volume recipe's
-    return stored_method(_artifacts(batch.snapshot), batch.model.artifact.name, batch.model.artifact.version)
-
-
-def _artifacts(snapshot: Snapshot) -> ArtifactStore:
-    return ArtifactStore(open_store(snapshot.store))
-
-
-def model_plots(scorecard: Scorecard) -> list[Plot]:
-    """Of the model on the data that it was trained and tested on."""
-    model, snapshot = scorecard.model, scorecard.model.scaler.features.snapshot
-    artifacts = _artifacts(snapshot)
-    method, predictor = read_model(artifacts, model.artifact.name, model.artifact.version)
-    names = Names(tickers=listed(snapshot.tickers, 5), version=str(model.artifact), note=simulated_note(snapshot))
-    return method.model_plots(
-        lambda: read_prepared(model.scaler.features, method), predictor, reader(artifacts, scorecard.artifact), names
+        f"← prices v{snapshot.prices.version} ({rows}).",
+        *map(_image, plots),
     )
 
 
-def _forecast_plots(method: Method, snapshot: Snapshot, forecasts: pd.DataFrame) -> list[Plot]:
-    store, version = open_store(snapshot.store), snapshot.prices.version
-    drawn = in_order(forecasts)[:DRAWN_TICKERS]
-    prices = prices_before(store, drawn, cutoff=snapshot.cutoff, version=version, sessions=SHOWN_SESSIONS)
-    return method.forecast_plots(prices, forecasts, simulated_note(snapshot))
-
-
-def simulated_note(snapshot: Snapshot) -> str:
-    return " (simulated)" if snapshot.simulated else ""
-
-
-def data_uri(plot: Plot) -> str:
-    """The picture as text, to stand inside of a page."""
-    return f"data:image/png;base64,{base64.b64encode(plot.png).decode()}"
-
-
-def image(plot: Plot) -> str:
-    """The picture, inside of markdown."""
-    return f"![{plot.title}]({data_uri(plot)})"
+def forecast_markdown(coming: TickerForecast, forecast: StoredForecast) -> str:
+    """The coming sessions of a ticker."""
+    skill = skill_rows(coming.skill)
+    return _paragraphs(
+        f"# {coming.ticker}: volume of the next {len(coming.rows)} sessions",
+        SIMULATED_NOTE if forecast.simulated else "",
+        f"{forecast.made}.",
+        _image(coming.plot),
+        LEGEND,
+        markdown_table(coming.rows),
+        "## Live skill",
+        markdown_table(skill) if skill else "None of its forecasts has been scored yet.",
+    )
 
 
 def markdown_table(rows: Sequence[Mapping[str, str]]) -> str:
@@ -160,73 +359,25 @@ def slug(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
-COLUMNS = {
-    "mase": ("MASE", ".3f"),
-    "mase_har": ("/ har", ".3f"),
-    "mase_naive": ("/ naive", ".3f"),
-    "pinball_har": ("pinball / har", ".3f"),
-    "coverage_80": ("in 80%", ".0%"),
-    "coverage_95": ("in 95%", ".0%"),
-    "over_share": ("over", ".0%"),
-    "bias": ("bias", "+.1%"),
-}  # of models/scores.py -> heading and format; the UI has room for 584 pixels
+def _image(plot: Plot) -> str:
+    return f"![{plot.title}]({_data_uri(plot)})"
 
 
-@task(task_run_name="publish the status of {health.name}")
-def publish_status(health: Health) -> None:
-    """Markdown; its description is the one line that says it all."""
-    create_markdown_artifact(key="volcast-status", markdown=health_markdown(health), description=health.words)
+def _paragraphs(*texts: str) -> str:
+    return "\n\n".join(text for text in texts if text)
 
 
-def health_markdown(health: Health) -> str:
-    """How things stand, for a reader."""
-    findings = [f"* **{each.code}** {each.words} {each.remedy}" for each in health.findings]
-    skill = skill_rows(map(dict, health.skill))
-    parts = [
-        f"# {health.name}, close of {health.session}",
-        *([SIMULATED_NOTE] if health.simulated else []),
-        "\n".join(findings) or "Nothing to report.",
-        "\n".join(f"* {line}" for line in lines(health)),
-        *(["## Live skill", markdown_table(skill)] if skill else []),
-        *(
-            ["## Drift of the inputs", markdown_table(drift_rows(health))]
-            if health.drift and health.drift.features
-            else []
-        ),
-    ]
-    return "\n\n".join(parts)
+# --- as HTML ---------------------------------------------------------------------------------------------------------
 
 
-def lines(health: Health) -> list[str]:
-    """Prices, forecast and champion in a line each."""
-    behind = f"{health.behind:,} sessions behind the market" if health.behind else "up to date"
-    prices = f"prices of {health.tickers:,} tickers to {health.cutoff}, {behind}"
-    made = f"forecast from {health.forecast_cutoff} by {health.by}" if health.forecast_cutoff else "no forecast yet"
-    age = f"{health.champion}, {health.model_age:,} sessions old" if health.champion else "no champion"
-    counts = f"{health.quarantined:,} quarantined and {health.restated:,} restated"
-    return [
-        f"{prices}; {counts} of each ticker's last 20 sessions",
-        made + (f", a fallback: {health.why}" if health.why else ""),
-        age + (f"; {health.errors.words}" if health.errors else "; too few scores to judge its errors by"),
-    ]
+def page_html(facts: Mapping[str, Any]) -> str:
+    """The page of `page.html`, which names what it needs."""
+    loader = PackageLoader("tasks.reports", ".")
+    pages = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    pages.filters |= {"data_uri": _data_uri, "skill_rows": skill_rows}
+    return pages.get_template("page.html").render(facts)
 
 
-def skill_rows(skill: Iterable[Mapping[str, Any]]) -> list[dict[str, str]]:
-    """Live skill (models/scores.py: live_skill), rounded for a reader, one dictionary a window and ticker."""
-    rows = []
-    for own in skill:
-        numbers = {heading: _shown(own[name], form) for name, (heading, form) in COLUMNS.items()}
-        rows.append({"of": own["ticker"], "last": str(own["sessions"]), "rows": f"{own['rows']:,}", **numbers})
-    return rows
-
-
-def _shown(value: float | None, form: str) -> str:
-    return "-" if value is None or value != value else f"{value:{form}}"  # NaN: there was no rival
-
-
-def drift_rows(health: Health) -> list[dict[str, str]]:
-    """The features that moved most, rounded for a reader."""
-    if health.drift is None:
-        return []
-    found = health.drift.features[:8]
-    return [{"feature": own.name, "PSI": f"{own.index:.2f}", "limit": f"{own.limit:.2f}"} for own in found]
+def _data_uri(plot: Plot) -> str:
+    """The picture as text, to stand inside of a page."""
+    return f"data:image/png;base64,{base64.b64encode(plot.png).decode()}"

@@ -1,28 +1,43 @@
-"""The versions of a model for a reader: what each is worth, and which of them forecast when, and why.
+"""What people are shown, as data: rows of a table, lines of text, the forecast of a ticker.
 
-What a reader is shown of a stored forecast: of each ticker a fan chart, a table, and what it was worth lately.
+A row is a dictionary from heading to text, rounded for a reader; the rows of one table have the same headings. The
+terminal, the Prefect artifacts and the page show the same rows, each in its own form (`render.py`).
+
+Nothing here imports torch or matplotlib before something is drawn.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from functools import cached_property
 from typing import Any
 
 import pandas as pd
 
-from models.recipes import DEFAULT_RECIPE
-from models.scores import WINDOWS, format_millions, live_skill
+from models.forecasters import MODEL
+from models.recipes import DEFAULT_RECIPE, Recipe, TutorialRecipe, make_recipe
+from models.scores import WINDOWS, format_millions, format_shares, live_skill
 from models.sessions import session_before, sessions_after
-from models.tutorial import MODEL
 from storage.artifacts import ArtifactStore
 from storage.ledger import Ledger
-from storage.records import AliasEntry, ArtifactRef, Manifest
-from storage.store import Store
-from tasks.methods.method import Plot
+from storage.prices import PriceTable
+from storage.records import (
+    AliasEntry,
+    ArtifactRef,
+    BacktestResult,
+    ForecastBatch,
+    ForecasterScore,
+    Health,
+    Manifest,
+    PriceCounts,
+    Scorecard,
+    Skill,
+)
+from storage.store import Store, open_store
+from tasks.methods.method import Method, Plot
 from tasks.methods.registry import method_from
 from tasks.reports.plots import SHOWN_SESSIONS
-from tasks.snapshot import prices_before
 from tasks.stored_models import (
     CHAMPION,
     FORECAST_FILE,
@@ -36,7 +51,125 @@ from tasks.stored_models import (
     trained_through,
 )
 
+Rows = list[dict[str, str]]
+
 NOT_SCORED = "not scored"
+DRIFT_ROWS = 8  # features
+INTERVALS = {f"{share} %": (f"{MODEL}-lo-{share}", f"{MODEL}-hi-{share}") for share in (80, 95)}
+MEAN_SESSIONS = 20
+LEGEND = (
+    "Median, 80 % and 95 % interval in million shares; of mean: the median as a share of the mean volume of the last "
+    f"{MEAN_SESSIONS} sessions."
+)
+SHORT_SESSIONS = 5  # of a forecast, in the short form
+SKILL_SPAN = 2 * max(WINDOWS)  # sessions in which the largest window is looked for
+SKILL_COLUMNS = {
+    "mase": ("MASE", ".3f"),
+    "mase_har": ("/ har", ".3f"),
+    "mase_naive": ("/ naive", ".3f"),
+    "pinball_har": ("pinball / har", ".3f"),
+    "coverage_80": ("in 80%", ".0%"),
+    "coverage_95": ("in 95%", ".0%"),
+    "over_share": ("over", ".0%"),
+    "bias": ("bias", "+.1%"),
+}  # of models/scores.py -> heading and format; the UI has room for 584 pixels
+LOSSES = {"mase": "MASE", "rmsse_mean": "RMSSE", "smape": "sMAPE", "qlike_mean": "QLIKE", "pinball": "pinball"}
+SHARES = {"coverage_80": "in 80%", "coverage_95": "in 95%", "bias": "bias"}  # of a backtest -> heading, as LOSSES
+
+
+# --- how things stand ------------------------------------------------------------------------------------------------
+
+
+def health_lines(health: Health) -> list[str]:
+    """Prices, forecast and champion in a line each."""
+    behind = f"{health.behind:,} sessions behind the market" if health.behind else "up to date"
+    prices = f"prices of {health.tickers:,} tickers to {health.cutoff}, {behind}"
+    made = f"forecast from {health.forecast_cutoff} by {health.by}" if health.forecast_cutoff else "no forecast yet"
+    age = f"{health.champion}, {health.model_age:,} sessions old" if health.champion else "no champion"
+    counts = f"{health.quarantined:,} quarantined and {health.restated:,} restated"
+    return [
+        f"{prices}; {counts} of each ticker's last 20 sessions",
+        made + (f", a fallback: {health.why}" if health.why else ""),
+        age + (f"; {health.errors.words}" if health.errors else "; too few scores to judge its errors by"),
+    ]
+
+
+def count_rows(counts: PriceCounts, *, outcome: bool = False) -> Rows:
+    """A row a ticker, the worst first, and the total last; with `outcome`, that of asking for each."""
+    return [
+        {
+            "ticker": row.ticker,
+            "stored": f"{row.stored:,}",
+            "first": str(row.first or ""),
+            "last": str(row.last or ""),
+            "quarantine": f"{row.quarantined:,}",
+            "missing": f"{row.missing:,}",
+            "restated": f"{row.restated:,}",
+            **({"outcome": row.outcome} if outcome else {"behind": f"{row.behind:,}"}),
+        }
+        for row in (*counts.worst, counts.total)
+    ]
+
+
+def skill_rows(skill: Iterable[Skill | Mapping[str, Any]]) -> Rows:
+    """Live skill (models/scores.py: live_skill), a row a window and ticker."""
+    rows = []
+    for each in skill:
+        own: Mapping[str, Any] = each.model_dump() if isinstance(each, Skill) else each
+        numbers = {heading: _number(own[name], form) for name, (heading, form) in SKILL_COLUMNS.items()}
+        rows.append({"of": own["ticker"], "last": str(own["sessions"]), "rows": f"{own['rows']:,}", **numbers})
+    return rows
+
+
+def drift_rows(health: Health) -> Rows:
+    """The features that moved most."""
+    features = health.drift.features[:DRIFT_ROWS] if health.drift else ()
+    return [{"feature": own.name, "PSI": f"{own.index:.2f}", "limit": f"{own.limit:.2f}"} for own in features]
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None or value != value else f"{value:{form}}"  # NaN: there was no rival
+
+
+# --- scores ----------------------------------------------------------------------------------------------------------
+
+
+def score_rows(scorecard: Scorecard) -> Rows:
+    """A row a forecaster of the scorecard."""
+    model = scorecard.model
+    artifacts = ArtifactStore(open_store(model.scaler.features.snapshot.store))
+    return stored_method(artifacts, model.artifact.name, model.artifact.version).score_rows(scorecard.scores)
+
+
+def loss_rows(scores: Iterable[ForecasterScore]) -> Rows:
+    """A row a band of horizons and forecaster of a backtest."""
+    return [
+        {
+            "h": score.band,
+            "forecaster": score.forecaster,
+            **{heading: f"{score.losses[name]:.3f}" for name, heading in LOSSES.items()},
+            **{heading: f"{score.losses[name]:.1%}" for name, heading in SHARES.items()},
+        }
+        for score in scores
+    ]
+
+
+def duel_rows(result: BacktestResult) -> Rows:
+    """A row a band of horizons and rival of the leading forecaster."""
+    return [
+        {
+            "h": duel.band,
+            "against": duel.rival,
+            "MASE ratio": f"{duel.mase_ratio:.3f}",
+            "pinball ratio": f"{duel.pinball_ratio:.3f}",
+            "tickers won": f"{duel.ticker_share:.0%}",
+            "p": "too few sessions" if duel.p_value is None else f"{duel.p_value:.3f}",
+        }
+        for duel in result.duels
+    ]
+
+
+# --- models ----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,61 +196,140 @@ class History:
     moves: tuple[AliasEntry, ...]  # of champion, held and refused
 
     @property
-    def kept(self) -> list[VersionLine]:
-        """The versions whose verdict is not among the reasons of what was decided of them: they did not pass."""
-        return [line for line in self.versions if line.verdict and not self._is_said(line)]
+    def not_passed(self) -> list[VersionLine]:
+        """The versions whose verdict is not among the reasons of what was decided of them."""
+        return [line for line in self.versions if line.verdict and not self._decided_by(line)]
 
-    def _is_said(self, line: VersionLine) -> bool:
+    def _decided_by(self, line: VersionLine) -> bool:
         return any(move.version == line.version and line.verdict in move.reason for move in self.moves)
 
 
 def history_of(artifacts: ArtifactStore, store_url: str, name: str) -> History:
-    """Raises Corrupt."""
+    """The history of the model of that name. Raises Corrupt."""
     moves = [entry for alias in (CHAMPION, HELD, REFUSED) for entry in artifacts.history("model", name, alias)]
-    champion, scorecards = champion_version(artifacts, name), _scorecards(artifacts, name)
+    scorecards = [artifacts.get("scorecard", name, version) for version in artifacts.versions("scorecard", name)]
+    newest = {manifest.parent.version: manifest for manifest in scorecards}  # version of the model -> its scorecard
+    present = champion_version(artifacts, name)
     lines = []
     for version in artifacts.versions("model", name):
         manifest = artifacts.get("model", name, version)
-        record = model_version(artifacts, store_url, manifest)
-        cutoff = record.scaler.features.snapshot.cutoff
-        score, verdict = _scored(artifacts, name, scorecards.get(version))
+        snapshot = model_version(artifacts, store_url, manifest).scaler.features.snapshot
+        recipe = make_recipe(**manifest.fact("recipe"))
+        score, verdict = NOT_SCORED, ""
+        if version in newest:
+            own = json.loads(artifacts.read(newest[version], SCORES_FILE))[MODEL]
+            score, verdict = _decisive_score(recipe, own), newest[version].fact("verdict")
         line = VersionLine(
             version=version,
             trained=manifest.created_at.date(),
-            cutoff=cutoff,
-            test_sessions=sessions_after(trained_through(artifacts, name, version), cutoff),
-            tickers=record.scaler.features.snapshot.tickers,
-            size=stored_method(artifacts, name, version).size,
+            cutoff=snapshot.cutoff,
+            test_sessions=sessions_after(trained_through(artifacts, name, version), snapshot.cutoff),
+            tickers=snapshot.tickers,
+            size=_size(recipe),
             score=score,
             verdict=verdict,
-            is_champion=version == champion,
+            is_champion=version == present,
         )
         lines.append(line)
     return History(name=name, versions=tuple(lines), moves=tuple(sorted(moves, key=lambda move: move.set_at)))
 
 
-def _scorecards(artifacts: ArtifactStore, name: str) -> dict[int, Manifest]:
-    """Version of a model -> its newest scorecard."""
-    found = [artifacts.get("scorecard", name, version) for version in artifacts.versions("scorecard", name)]
-    return {manifest.parent.version: manifest for manifest in found}
+def _size(recipe: Recipe) -> str:
+    """The cell, how many networks, and how many steps each was trained."""
+    if isinstance(recipe, TutorialRecipe):
+        return f"lstm 1x{recipe.epochs}"
+    return f"{recipe.cell} {recipe.members}x{recipe.steps}"
 
 
-def _scored(artifacts: ArtifactStore, name: str, scorecard: Manifest | None) -> tuple[str, str]:
-    if scorecard is None:
-        return NOT_SCORED, ""
-    method = stored_method(artifacts, name, scorecard.parent.version)
-    own = json.loads(artifacts.read(scorecard, SCORES_FILE))[MODEL]
-    return f"{method.metric_name} {method.metric(own)}", scorecard.fact("verdict")
+def _decisive_score(recipe: Recipe, own: Mapping[str, float]) -> str:
+    """Of a version's own scores, the one that the gate decides by."""
+    if isinstance(recipe, TutorialRecipe):
+        return f"RMSE {format_shares(own['rmse_shares'])}"
+    return f"MASE 1-5 {own['mase_1_5']:.3f}"
 
 
-MEAN_SESSIONS = 20
-SKILL_SPAN = 2 * max(WINDOWS)  # sessions in which the largest window is looked for
-ENDS = {f"{share} %": (f"{MODEL}-lo-{share}", f"{MODEL}-hi-{share}") for share in (80, 95)}
-LEGEND = (
-    "Median, 80 % and 95 % interval in million shares; of mean: the median as a share of the mean volume of the last "
-    f"{MEAN_SESSIONS} sessions."
-)
-AHEAD = 5  # sessions in the short form
+def model_rows(histories: Iterable[History]) -> Rows:
+    """A row a version of every model."""
+    return [
+        {
+            "model": f"{history.name} v{line.version}",
+            "tickers": f"{len(line.tickers)}",
+            "recipe": line.size,
+            "test sessions": f"{line.test_sessions} to {line.cutoff}",
+            "score": line.score,
+            "now": CHAMPION if line.is_champion else "",
+        }
+        for history in histories
+        for line in history.versions
+    ]
+
+
+def version_rows(history: History) -> Rows:
+    """A row a version of one model with its verdict, newest first."""
+    return [
+        {
+            "version": f"v{line.version}",
+            "trained": str(line.trained),
+            "cutoff": str(line.cutoff),
+            "score": line.score,
+            "now": CHAMPION if line.is_champion else "",
+            "verdict": line.verdict,
+        }
+        for line in reversed(history.versions)
+    ]
+
+
+def move_rows(history: History) -> Rows:
+    """A row a decision, newest first; a verdict that stands in `version_rows` is not repeated."""
+    verdicts = {line.version: line.verdict or NOT_SCORED for line in history.versions}
+    return [
+        {
+            "version": f"v{move.version}",
+            "is": move.alias,
+            "since": f"{move.set_at:%Y-%m-%d %H:%M} UTC",
+            "reason": move.reason.replace(verdicts[move.version], "Its verdict, above."),
+        }
+        for move in reversed(history.moves)
+    ]
+
+
+# --- lineage ---------------------------------------------------------------------------------------------------------
+
+STEPS = ("forecast", "scorecard", "model", "scaler", "features", "prices")  # each was made from the ones after it
+STEP_FACTS = ("cutoff", "rows", "horizon", "fitted_on", "seed", "final_loss", "device", "verdict")
+
+
+def lineage_of(artifacts: ArtifactStore, name: str) -> list[Manifest | ArtifactRef]:
+    """From the newest forecast of a model back to its prices. Raises NotStored."""
+    newest = artifacts.newest("forecast", name) or artifacts.get("model", name)
+    return sorted(artifacts.walk(newest), key=lambda step: STEPS.index(step.kind))
+
+
+def step_facts(step: Manifest) -> str:
+    """What is known of a step of the lineage, in a line."""
+    known = {key.replace("_", " "): step.facts[key] for key in STEP_FACTS if key in step.facts}
+    return ", ".join(f"{key} {fact:.5f}" if isinstance(fact, float) else f"{key} {fact}" for key, fact in known.items())
+
+
+# --- forecasts -------------------------------------------------------------------------------------------------------
+
+
+def forecast_method(batch: ForecastBatch) -> Method:
+    """The method of the recipe whose form the forecast has."""
+    if batch.model is None:
+        return method_from({"name": DEFAULT_RECIPE})  # a fallback's has the form of the volume recipe's
+    artifacts = ArtifactStore(open_store(batch.snapshot.store))
+    return stored_method(artifacts, batch.model.artifact.name, batch.model.artifact.version)
+
+
+def forecast_frame(batch: ForecastBatch) -> pd.DataFrame:
+    """The stored rows of a forecast. Raises NotStored, Corrupt."""
+    return read_frame(ArtifactStore(open_store(batch.snapshot.store)), batch.artifact, FORECAST_FILE)
+
+
+def forecast_rows(batch: ForecastBatch) -> Rows:
+    """The coming sessions of the first tickers, a row a session; none for a nowcast."""
+    return forecast_method(batch).forecast_rows(forecast_frame(batch))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,18 +348,27 @@ class StoredForecast:
         """Who made it and from what, in a line."""
         return f"{self.ref} by {self.author}; from the close of {self.cutoff}, prices v{self.prices_version}"
 
+    @cached_property
+    def by_ticker(self) -> dict[str, pd.DataFrame]:
+        """The rows of each ticker, by h."""
+        return {str(ticker): own for ticker, own in self.frame.groupby("unique_id")}
+
+    def prices(self, store: Store, tickers: Sequence[str], sessions: int) -> pd.DataFrame:
+        """The last sessions of the tickers that it knew."""
+        return prices_before(store, tickers, cutoff=self.cutoff, version=self.prices_version, sessions=sessions)
+
 
 @dataclass(frozen=True, kw_only=True)
-class Outlook:
+class TickerForecast:
     """The coming sessions of one ticker."""
 
     ticker: str
     plot: Plot
-    rows: list[dict[str, str]]  # one a session, in million shares, rounded for a reader
+    rows: Rows  # one a session, in million shares
     skill: list[dict[str, Any]]  # live skill, one a window (models/scores.py: live_skill); empty before any is scored
 
     @property
-    def words(self) -> str:
+    def summary(self) -> str:
         """The next session in a line."""
         coming = self.rows[0]
         return f"{self.ticker}, {coming['session']}: {coming['median']} M shares ({coming['80 %']})"
@@ -168,52 +389,46 @@ def read_forecast(store: Store, name: str, version: int) -> StoredForecast:
     )
 
 
-def outlooks(store: Store, forecast: StoredForecast, tickers: Sequence[str]) -> list[Outlook]:
+def ticker_forecasts(store: Store, forecast: StoredForecast, tickers: Sequence[str]) -> list[TickerForecast]:
     """Of each of the tickers, which have a forecast, in this order."""
     method = method_from({"name": DEFAULT_RECIPE})  # a fallback's has the same form
-    prices = _prices_before(store, forecast, tickers, SHOWN_SESSIONS)
+    prices = forecast.prices(store, tickers, SHOWN_SESSIONS)
     first = session_before(forecast.cutoff, SKILL_SPAN)
     skill = live_skill(Ledger(store).scores(forecast.ref.name, first=first, tickers=tickers))
     scored: list[dict[str, Any]] = skill.to_dict("records")
     found = []
-    for ticker, own in _by_ticker(forecast, tickers).items():
-        (plot,) = method.forecast_plots(prices, own, " (simulated)" if forecast.simulated else "")
+    for ticker in tickers:
+        own = forecast.by_ticker[ticker]
+        (plot,) = method.forecast_plots(prices, own, simulated_note(forecast.simulated))
         of_ticker = [row for row in scored if row["ticker"] == ticker]
-        found.append(Outlook(ticker=ticker, plot=plot, rows=_rows(own, prices), skill=of_ticker))
+        found.append(TickerForecast(ticker=ticker, plot=plot, rows=_session_rows(own, prices), skill=of_ticker))
     return found
 
 
-def short_rows(store: Store, forecast: StoredForecast, tickers: Sequence[str]) -> list[dict[str, str]]:
-    """One dictionary a ticker: the next session as in an outlook, and the medians of the ones after it."""
-    prices = _prices_before(store, forecast, tickers, MEAN_SESSIONS)
+def short_rows(store: Store, forecast: StoredForecast, tickers: Sequence[str]) -> Rows:
+    """A row a ticker: the next session as in a TickerForecast, and the medians of the ones after it."""
+    prices = forecast.prices(store, tickers, MEAN_SESSIONS)
     rows = []
-    for ticker, own in _by_ticker(forecast, tickers).items():
-        first, *later = _rows(own.head(AHEAD), prices)
+    for ticker in tickers:
+        first, *later = _session_rows(forecast.by_ticker[ticker].head(SHORT_SESSIONS), prices)
         session, median = first.pop("session"), first.pop("median")
-        rows.append(
-            {"ticker": ticker, session: median, **first, **{_short(row["session"]): row["median"] for row in later}}
-        )
+        medians = {f"{row['session'][:3]} {row['session'][-5:]}": row["median"] for row in later}  # Tue 06-29
+        rows.append({"ticker": ticker, session: median, **first, **medians})
     return rows
 
 
-def _short(session: str) -> str:
-    """Weekday, month and day."""
-    return f"{session[:3]} {session[-5:]}"
+def prices_before(store: Store, tickers: Iterable[str], *, cutoff: date, version: int, sessions: int) -> pd.DataFrame:
+    """The last sessions up to a cutoff, as `PriceTable.read` gives them: what is drawn of a history."""
+    first = session_before(cutoff, sessions - 1)
+    return PriceTable(store).read(tickers, first=first, last=cutoff, version=version)
 
 
-def _by_ticker(forecast: StoredForecast, tickers: Sequence[str]) -> dict[str, pd.DataFrame]:
-    """The rows of each ticker, by h, in the order of `tickers`."""
-    own = dict(iter(forecast.frame.groupby("unique_id")))
-    return {ticker: own[ticker] for ticker in tickers}
+def simulated_note(simulated: bool) -> str:
+    """What the title of a picture ends with, wherever its prices come from no market."""
+    return " (simulated)" if simulated else ""
 
 
-def _prices_before(store: Store, forecast: StoredForecast, tickers: Sequence[str], sessions: int) -> pd.DataFrame:
-    """The last sessions that the forecast knew, as `PriceTable.read` gives them."""
-    version = forecast.prices_version
-    return prices_before(store, tickers, cutoff=forecast.cutoff, version=version, sessions=sessions)
-
-
-def _rows(own: pd.DataFrame, prices: pd.DataFrame) -> list[dict[str, str]]:
+def _session_rows(own: pd.DataFrame, prices: pd.DataFrame) -> Rows:
     """The sessions of one ticker's forecast, in million shares."""
     volumes = prices.loc[prices["ticker"] == own["unique_id"].iloc[0], "volume"]
     usual = volumes.tail(MEAN_SESSIONS).mean()
@@ -221,7 +436,7 @@ def _rows(own: pd.DataFrame, prices: pd.DataFrame) -> list[dict[str, str]]:
         {
             "session": f"{row['ds']:%a %Y-%m-%d}",
             "median": format_millions(row[MODEL]),
-            **{name: "-".join(format_millions(row[end]) for end in ends) for name, ends in ENDS.items()},
+            **{name: "-".join(format_millions(row[end]) for end in ends) for name, ends in INTERVALS.items()},
             "of mean": f"{row[MODEL] / usual:.0%}",
         }
         for row in own.to_dict("records")

@@ -1,0 +1,84 @@
+"""Put what a person reads where it is looked for: Prefect artifacts on the calling flow run, and files of the store."""
+
+import pandas as pd
+from prefect import get_run_logger, task
+from prefect.artifacts import create_markdown_artifact
+
+from models.recipes import DEFAULT_RECIPE
+from models.text import listed
+from storage.artifacts import ArtifactStore, to_parquet
+from storage.records import ForecastBatch, Health, Report, Scorecard, Snapshot
+from storage.store import open_store, put
+from tasks.methods.method import Method, Names, Plot
+from tasks.methods.volume import DRAWN_TICKERS, in_order
+from tasks.reports.plots import SHOWN_SESSIONS
+from tasks.reports.render import health_markdown, scorecard_markdown, slug
+from tasks.reports.views import forecast_frame, forecast_method, prices_before, simulated_note
+from tasks.snapshot import read_prepared
+from tasks.stored_models import read_model, reader
+
+LEADING = 3  # tickers whose forecast a scorecard shows: an artifact holds 300 kB, and a chart takes 40 as text
+
+
+@task(task_run_name="publish the status of {health.name}")
+def publish_status(health: Health) -> None:
+    """The artifact `volcast-status`; its description is the one line that says it all."""
+    create_markdown_artifact(key="volcast-status", markdown=health_markdown(health), description=health.words)
+
+
+@task(task_run_name="publish the report on {scorecard.model.artifact}")
+def publish_scorecard(scorecard: Scorecard) -> None:
+    """One artifact: verdict, scores, plots of the model and of what it forecasts."""
+    model = scorecard.model
+    snapshot, name = model.scaler.features.snapshot, model.artifact.name
+    method, predictor = read_model(ArtifactStore(open_store(snapshot.store)), name, model.artifact.version)
+    forecasts = method.forecast(read_prepared(model.scaler.features, method), predictor)
+    leading = forecasts.loc[forecasts["unique_id"].isin(in_order(forecasts)[:LEADING])]
+    plots = [*_forecast_plots(method, snapshot, leading), *model_plots(scorecard)]
+    key = "volcast-scorecard" + ("" if name == DEFAULT_RECIPE else f"-{slug(name)}")
+    create_markdown_artifact(key=key, markdown=scorecard_markdown(scorecard, plots), description=scorecard.judgement)
+    get_run_logger().info("%s is this run's artifact %s", scorecard.artifact, key)
+
+
+@task(task_run_name="write the report on {batch.artifact}")
+def write_report(batch: ForecastBatch, scorecard: Scorecard | None) -> Report:
+    """Plots, scorecard and forecast as plain files under `reports/` of the store.
+
+    Beside a fallback's forecast the scorecard is that of a model which did not make it, and its plots are left out.
+    """
+    store, forecasts = open_store(batch.snapshot.store, writable=True), forecast_frame(batch)
+    folder = f"reports/{batch.artifact.name}/v{batch.artifact.version}"
+    plots = _forecast_plots(forecast_method(batch), batch.snapshot, forecasts)
+    plots += model_plots(scorecard) if scorecard and batch.model else []
+    files = {
+        "forecast.parquet": to_parquet(forecasts),
+        "forecast.csv": forecasts.to_csv(index=False, date_format="%Y-%m-%d").encode(),
+        **{plot.file: plot.png for plot in plots},
+    }
+    if scorecard is not None:
+        by_another = "" if batch.model else f"**The forecast is not by this model, but by {batch.author}.**\n\n"
+        files["scorecard.md"] = f"{by_another}{scorecard_markdown(scorecard)}".encode()
+    for name, data in files.items():
+        put(store, f"{folder}/{name}", data, replace=True)
+    where = {name: f"{store.folder or store.url}/{folder}/{name}" for name in files}
+    get_run_logger().info("report in %s/%s", store.folder or store.url, folder)
+    return Report(batch=batch, scorecard=scorecard, files=where)
+
+
+def model_plots(scorecard: Scorecard) -> list[Plot]:
+    """Pictures of the model on the data that it was trained and tested on."""
+    model, snapshot = scorecard.model, scorecard.model.scaler.features.snapshot
+    artifacts = ArtifactStore(open_store(snapshot.store))
+    method, predictor = read_model(artifacts, model.artifact.name, model.artifact.version)
+    note = simulated_note(snapshot.simulated)
+    names = Names(tickers=listed(snapshot.tickers, 5), version=str(model.artifact), note=note)
+    return method.model_plots(
+        lambda: read_prepared(model.scaler.features, method), predictor, reader(artifacts, scorecard.artifact), names
+    )
+
+
+def _forecast_plots(method: Method, snapshot: Snapshot, forecasts: pd.DataFrame) -> list[Plot]:
+    store, version = open_store(snapshot.store), snapshot.prices.version
+    drawn = in_order(forecasts)[:DRAWN_TICKERS]
+    prices = prices_before(store, drawn, cutoff=snapshot.cutoff, version=version, sessions=SHOWN_SESSIONS)
+    return method.forecast_plots(prices, forecasts, simulated_note(snapshot.simulated))

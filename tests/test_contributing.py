@@ -67,7 +67,7 @@ def test_every_block_of_the_page_is_applied() -> None:
 
 def test_the_tests_of_the_examples_pass(copy: Path) -> None:
     tests = [file for blocks in SECTIONS.values() for file, _, _ in blocks if file.startswith("tests/")]
-    assert "7 passed" in run(copy, "pytest", "-q", *tests, GUIDED)
+    assert "7 passed" in run(copy, "pytest", "-q", "-m", "", *tests, GUIDED)
 
 
 def test_the_examples_are_written_as_the_project_is(copy: Path) -> None:

@@ -72,8 +72,8 @@ def _steps(file: str) -> Iterator[str]:
 
 def _through(file: str, function: ast.FunctionDef) -> str:
     """The files whose functions and classes a function comes by, over the helpers in `tasks/` and `models/`."""
-    found: set[str] = set()
-    seen, ahead = {(file, function.name)}, [(file, function)]
+    found, seen = set(), {(file, function.name)}
+    ahead: list[tuple[str, Function]] = [(file, function)]
     while ahead:
         at, part = ahead.pop()
         for name in {each.id for line in part.body for each in ast.walk(line) if isinstance(each, ast.Name)}:

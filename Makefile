@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 TWO_AT_ONCE := -n 2 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help install run quick test torture year check clean
+.PHONY: help install run quick test torture year check map clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ quick: install ## the tests that need no server, no browser and no kill: two min
 
 test: check ## lint, types and all tests; it fails where none is selected
 	$(BIN)/pytest $(TWO_AT_ONCE) -m ''
+
+map: install ## the map of the code in docs/design.md, from the code
+	$(BIN)/python docs/make_map.py
 
 torture: install ## the crash and race tests, 50 times
 	VOLCAST_TORTURE=50 $(BIN)/pytest -m crash tests/test_crashes.py

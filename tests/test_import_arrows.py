@@ -1,6 +1,7 @@
 """STYLE.md's table of imports, held against every module of the product."""
 
 import ast
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,12 +9,25 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("flows", "tasks", "models", "storage")
-NETWORK = {"requests", "httpx", "urllib", "socket", "aiohttp"}
+NETWORK = {"requests", "httpx", "urllib", "http", "socket", "aiohttp", "curl_cffi"}
+FILES = {"os", "pathlib", "shutil", "tempfile", "glob", "sqlite3"}
 FORBIDDEN = {
-    "models": {"prefect", "storage", "tasks", "flows", "yfinance", "matplotlib"} | NETWORK,
-    "storage": {"torch", "prefect", "models", "tasks", "flows"},
+    "models": {"storage", "tasks", "flows"} | NETWORK | FILES,
+    "storage": {"models", "tasks", "flows"},
     "tasks": {"flows"},
     "flows": {"torch", "pandas", "yfinance"},
+}
+LIBRARIES = {  # beside Python's own, all that the package may import
+    "models": {"torch", "numpy", "pandas", "sklearn", "scipy", "exchange_calendars", "safetensors", "utilsforecast"},
+    "storage": {"pyarrow", "deltalake", "obstore", "pandas", "numpy", "pydantic"},
+}
+FOR_FLOWS = {  # of models and storage: records, errors and words, and what opens a store
+    "models.errors",
+    "models.text",
+    "storage.artifacts",
+    "storage.errors",
+    "storage.records",
+    "storage.store",
 }
 ONLY_IN = {  # the module, or the package with a slash
     "yfinance": "tasks/sources/yahoo.py",
@@ -22,6 +36,7 @@ ONLY_IN = {  # the module, or the package with a slash
     "deltalake": "storage/",
     "pyarrow.fs": "storage/",
 }
+OPENS_A_FILE = {"open", "read_csv", "read_parquet", "read_json", "to_csv", "tofile", "savez", "save_file", "load_file"}
 NEVER_IMPORTED = {"pickle", "cPickle", "cloudpickle", "dill", "joblib", "shelve"}
 NEVER_USED = {"torch.load", "torch.save", "pandas.read_pickle", "pd.read_pickle"}
 MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
@@ -38,6 +53,8 @@ def violations(source: str, path: str) -> list[str]:
             wrong.append(f"{path}:{node.lineno}: a relative import")
         if isinstance(node, ast.Attribute) and ast.unparse(node) in NEVER_USED:
             wrong.append(f"{path}:{node.lineno}: {ast.unparse(node)}")
+        if isinstance(node, ast.Call) and path.startswith("models/") and _called(node) in OPENS_A_FILE:
+            wrong.append(f"{path}:{node.lineno}: calls {_called(node)}")
         line = getattr(node, "lineno", 0)
         wrong += [f"{path}:{line}: imports {name}" for name in _imported(node) if _is_forbidden(name, path)]
     return wrong
@@ -49,14 +66,22 @@ def _imported(node: ast.AST) -> Iterator[str]:
         yield from (alias.name for alias in node.names)
     if isinstance(node, ast.ImportFrom) and not node.level:
         yield from (f"{node.module}.{alias.name}" for alias in node.names)
-    if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in ("import_module", "__import__"):
+    if isinstance(node, ast.Call) and _called(node) in ("import_module", "__import__"):
         yield from (str(arg.value) for arg in node.args[:1] if isinstance(arg, ast.Constant))
 
 
+def _called(call: ast.Call) -> str:
+    return ast.unparse(call.func).split(".")[-1]
+
+
 def _is_forbidden(name: str, path: str) -> bool:
-    top = name.split(".")[0]
-    elsewhere = any(f"{name}.".startswith(f"{owned}.") and not path.startswith(at) for owned, at in ONLY_IN.items())
-    return elsewhere or top in FORBIDDEN[path.split("/")[0]] | NEVER_IMPORTED or name in NEVER_USED
+    package, top = path.split("/")[0], name.split(".")[0]
+    is_elsewhere = any(f"{name}.".startswith(f"{owned}.") and not path.startswith(at) for owned, at in ONLY_IN.items())
+    is_library = top not in sys.stdlib_module_names and top not in PACKAGES
+    is_unlisted = is_library and top not in LIBRARIES.get(package, {top})
+    is_deep = package == "flows" and top in ("models", "storage") and ".".join(name.split(".")[:2]) not in FOR_FLOWS
+    is_named = top in FORBIDDEN[package] | NEVER_IMPORTED or name in NEVER_USED
+    return is_elsewhere or is_unlisted or is_deep or is_named
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(ROOT).as_posix())
@@ -74,6 +99,16 @@ def test_every_package_has_modules_to_look_at():
         ("models/made_up.py", "import storage.store", "imports storage.store"),
         ("models/made_up.py", "def f():\n    from urllib.request import urlopen", "imports urllib.request.urlopen"),
         ("models/made_up.py", "import prefect as p", "imports prefect"),
+        ("models/made_up.py", "from pathlib import Path", "imports pathlib.Path"),
+        ("models/made_up.py", "import pyarrow.parquet", "imports pyarrow.parquet"),
+        ("models/made_up.py", "import pandas as pd\npd.read_csv('x')", "calls read_csv"),
+        ("models/made_up.py", "def f(path):\n    return open(path)", "calls open"),
+        ("storage/made_up.py", "from prefect import task", "imports prefect.task"),
+        ("storage/made_up.py", "import httpx", "imports httpx"),
+        ("storage/made_up.py", "from matplotlib.figure import Figure", "imports matplotlib.figure.Figure"),
+        ("flows/made_up.py", "import torch", "imports torch"),
+        ("flows/made_up.py", "from storage.prices import PriceTable", "imports storage.prices.PriceTable"),
+        ("flows/made_up.py", "from models.har import Har", "imports models.har.Har"),
         ("storage/made_up.py", "from models import sessions", "imports models.sessions"),
         ("storage/made_up.py", "if True:\n    import torch", "imports torch"),
         ("tasks/made_up.py", "from flows.cli import main", "imports flows.cli.main"),
@@ -103,6 +138,7 @@ def test_a_planted_violation_is_found(path, source, fact):
         ("tasks/sources/yahoo.py", "import yfinance\nfrom models.sessions import FIRST_DATE"),
         ("tasks/reports/plots.py", "import matplotlib.pyplot as plt"),
         ("flows/made_up.py", "from tasks.reports.render import report"),
+        ("flows/made_up.py", "from storage.records import Snapshot\nfrom models.errors import ModelError"),
         ("tasks/made_up.py", "import pyarrow as pa\nimport pyarrow.parquet as pq"),
         ("storage/made_up.py", "import obstore\nfrom deltalake import DeltaTable\nimport pyarrow.fs"),
         ("models/made_up.py", "import torch\nfrom torch import nn"),

@@ -1,4 +1,4 @@
-"""Dividends and the adjusted close: one gives the other. Pure; rows of a ticker in session order.
+"""Dividends and the adjusted close, each computed from the other. Pure; rows of a ticker in session order.
 
 With close C, dividend D on its ex-session, and F the factor that turns a close into an adjusted close (the method of
 the Center for Research in Security Prices, used by Yahoo):

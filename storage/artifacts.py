@@ -1,146 +1,38 @@
-"""Keys of a store that are only ever created, never changed, so that each step is atomic on disk and on S3 alike.
+"""Versions of artifacts, and the aliases that point at them, in keys that are only ever created, never changed.
 
-blobs/sha256/ab/<sha256>      content, under its own digest
-<folder>/00000007.json        a sealed record: {"record": …, "sha256": of the record's canonical JSON}
-
-Versions of artifacts, and the aliases that point at them.
-
-    blobs/sha256/ab/<sha256>                        content
+    blobs/sha256/ab/<sha256>                        content, under its own digest
     artifacts/<kind>/<name>/00000007.json           the manifest is the version
     aliases/<kind>/<name>/<alias>/00000003.json     the highest number is current
 
-To put a version:
+Manifests and alias entries are sealed records: {"record": …, "sha256": of the record's canonical JSON}. As a key is
+created whole or not at all, each step is atomic on disk and on S3 alike. To put a version:
 1. create its blobs (one that is there already is checked instead);
 2. if the newest version has the same digest, that is the answer;
-3. create the manifest under the next number; if another writer was faster, go on at 2
-4. create its blobs again where `volcast gc` took one before the manifest named it (storage/integrity.py)
-
-Frames as the bytes of a Parquet file.
+3. create the manifest under the next number; if another writer was faster, go on at 2;
+4. create its blobs again where `volcast gc` took one before the manifest named it (storage/integrity.py).
 """
 
 import hashlib
 import io
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import pandas as pd
 from pydantic import JsonValue, ValidationError
 
 from storage.errors import Corrupt, NotStored, VersionConflict, reading
 from storage.records import NAME_PATTERN, AliasEntry, ArtifactRef, FileRef, Manifest, Provenance, Record
-from storage.store import Store, put
-
-if TYPE_CHECKING:
-    from obstore import ListResult, ObjectMeta
-
-SomeRecord = TypeVar("SomeRecord", bound=Record)
-
-
-class Keys:
-    """What may be done with the keys of a store: create, read and check, list."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-
-    def put_blob(self, data: bytes) -> FileRef:
-        """Create the blob unless it is there; one that is there is checked. Raises Corrupt."""
-        blob = FileRef(sha256=sha256(data), size_bytes=len(data))
-        if not put(self._store, blob_key(blob), data):
-            self.read_blob(blob)
-        return blob
-
-    def restore_blob(self, data: bytes) -> None:
-        """Create the blob again if it is gone."""
-        blob = FileRef(sha256=sha256(data), size_bytes=len(data))
-        try:
-            self._store.objects.head(blob_key(blob))
-        except FileNotFoundError:
-            self.put_blob(data)
-
-    def read_blob(self, blob: FileRef) -> bytes:
-        """The content, checked. Raises NotStored, Corrupt."""
-        data = self._read(blob_key(blob))
-        self.check(blob_key(blob), expected=blob.sha256, found=sha256(data))
-        return data
-
-    def create_record(self, folder: str, number: int, record: Record) -> bool:
-        """Create the sealed record, or return False where the number is taken. ValueError for a NaN in it."""
-        content = record.model_dump(mode="json")
-        sealed = {"record": content, "sha256": sha256(canonical_json(content))}
-        return put(self._store, numbered(folder, number), json.dumps(sealed, indent=1, allow_nan=False).encode())
-
-    def read_record(self, folder: str, number: int, kind: type[SomeRecord]) -> SomeRecord:
-        """The record, checked. Raises NotStored, Corrupt."""
-        key = numbered(folder, number)
-        raw = self._read(key)
-        try:
-            sealed = json.loads(raw)
-            self.check(key, expected=sealed["sha256"], found=sha256(canonical_json(sealed["record"])))
-            return kind.model_validate(sealed["record"])
-        except (ValueError, KeyError, TypeError) as error:
-            fact = f"{len(raw)} bytes that are not whole JSON"
-            if isinstance(error, KeyError):
-                fact = f"no {error}"
-            if isinstance(error, ValidationError):  # which is a ValueError, and says it in several lines
-                fact = "; ".join(f"{'.'.join(map(str, wrong['loc']))}: {wrong['msg']}" for wrong in error.errors())
-            raise Corrupt(
-                f"{self._store.url}/{key}: expected a sealed {kind.__name__}, found {fact}. {REMEDY}"
-            ) from error
-
-    def numbers(self, folder: str) -> list[int]:
-        """The numbers of the folder's records, ascending."""
-        paths = [entry["path"] for entry in self._inside(folder)["objects"]]
-        return sorted(int(match[1]) for path in paths if (match := re.search(r"/(\d{8})\.json$", path)))
-
-    def folders(self, folder: str) -> list[str]:
-        """The names of the folders inside, sorted."""
-        return sorted(path.rsplit("/", 1)[-1] for path in self._inside(folder)["common_prefixes"])
-
-    def _inside(self, folder: str) -> "ListResult[Sequence[ObjectMeta]]":
-        with reading(f"{self._store.url}/{folder}"):
-            return self._store.objects.list_with_delimiter(folder)
-
-    def check(self, key: str, *, expected: str, found: str) -> None:
-        """Raise Corrupt, naming the key, unless both are equal."""
-        if found != expected:
-            raise Corrupt(f"{self._store.url}/{key}: expected {expected}, found {found}. {REMEDY}")
-
-    def _read(self, key: str) -> bytes:
-        with reading(f"{self._store.url}/{key}"):
-            try:
-                return bytes(self._store.objects.get(key).bytes())
-            except FileNotFoundError as error:
-                raise NotStored(f"{self._store.url}/{key} is not there. {REMEDY}") from error
-
-
-REMEDY = "Restore it from a backup, or delete it and run the step that made it again."
-
-
-def numbered(folder: str, number: int) -> str:
-    """The key of a record."""
-    return f"{folder}/{number:08d}.json"
-
-
-def canonical_json(content: object) -> bytes:
-    """One way to write a value: sorted keys, no spaces, ASCII. ValueError for NaN and infinity, which JSON lacks."""
-    return json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
-
-
-def sha256(data: bytes) -> str:
-    """Hexadecimal SHA-256."""
-    return hashlib.sha256(data).hexdigest()
-
-
-def blob_key(blob: FileRef) -> str:
-    """Where the content lies."""
-    return f"blobs/sha256/{blob.sha256[:2]}/{blob.sha256}"
-
+from storage.store import Store, get, put
 
 MAX_LOST_RACES = 100  # each loss means that another writer got on, so that this many point at a fault
+REMEDY = "Restore it from a backup, or delete it and run the step that made it again."
+
+SomeRecord = TypeVar("SomeRecord", bound=Record)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,7 +54,7 @@ class ArtifactStore:
     """Artifacts of a store, by kind and name. Every read is checked against its digest."""
 
     def __init__(self, store: Store) -> None:
-        self._keys = Keys(store)
+        self._store = store
 
     def put(self, draft: Draft) -> Manifest:
         """Store the draft as the next version; return the newest one instead where its content is the same.
@@ -177,9 +69,9 @@ class ArtifactStore:
                 return newest
             version = 1 if newest is None else newest.version + 1
             manifest = manifest.model_copy(update={"version": version})
-            if self._keys.create_record(folder, version, manifest):
+            if create_record(self._store, folder, version, manifest):
                 for data in draft.files.values():
-                    self._keys.restore_blob(data)
+                    self._restore_blob(data)
                 return manifest
         raise _lost(folder)
 
@@ -188,13 +80,13 @@ class ArtifactStore:
         folder = _artifact_folder(kind, name)
         wanted = version or max(self.versions(kind, name), default=0)
         try:
-            manifest = self._keys.read_record(folder, wanted, Manifest)
+            manifest = read_record(self._store, folder, wanted, Manifest)
         except NotStored as error:
             known = self.versions(kind, name) or "none"
             raise NotStored(f"{kind} {name} has no version {wanted or 'yet'}; stored versions: {known}.") from error
-        key = numbered(folder, wanted)
-        self._keys.check(key, expected=f"{kind} {name} v{wanted}", found=str(manifest.ref))
-        self._keys.check(key, expected=manifest.digest, found=_digest(manifest))
+        key = _key(folder, wanted)
+        _check(self._store, key, expected=f"{kind} {name} v{wanted}", found=str(manifest.ref))
+        _check(self._store, key, expected=manifest.digest, found=_digest(manifest))
         return manifest
 
     def newest(self, kind: str, name: str) -> Manifest | None:
@@ -206,20 +98,20 @@ class ArtifactStore:
         """The content of one file. Raises NotStored, Corrupt."""
         if file_name not in manifest.files:
             raise NotStored(f"{manifest.ref} has no file {file_name}; it has {sorted(manifest.files)}.")
-        return self._keys.read_blob(manifest.files[file_name])
+        return read_blob(self._store, manifest.files[file_name])
 
     def versions(self, kind: str, name: str) -> list[int]:
         """Version numbers, ascending; empty where there is none."""
-        return self._keys.numbers(_artifact_folder(kind, name))
+        return self._numbers(_artifact_folder(kind, name))
 
     def names(self, kind: str) -> list[str]:
         """Names that have a version of this kind, sorted."""
         _check_names(kind)
-        return self._keys.folders(f"artifacts/{kind}")
+        return self._folders(f"artifacts/{kind}")
 
     def all_versions(self) -> list[tuple[str, str, int]]:
         """Kind, name and version of everything that is stored."""
-        places = [(kind, name) for kind in self._keys.folders("artifacts") for name in self.names(kind)]
+        places = [(kind, name) for kind in self._folders("artifacts") for name in self.names(kind)]
         return [(*place, version) for place in places for version in self.versions(*place)]
 
     def walk(self, manifest: Manifest) -> list[Manifest | ArtifactRef]:
@@ -242,28 +134,26 @@ class ArtifactStore:
     def alias(self, kind: str, name: str, alias: str) -> AliasEntry | None:
         """Where the alias points now, or None where it was never set. Raises Corrupt."""
         folder = _alias_folder(kind, name, alias)
-        numbers = self._keys.numbers(folder)
-        return self._keys.read_record(folder, numbers[-1], AliasEntry) if numbers else None
+        numbers = self._numbers(folder)
+        return read_record(self._store, folder, numbers[-1], AliasEntry) if numbers else None
 
     def aliases(self) -> list[tuple[str, str, str]]:
         """Kind, name and alias of every alias that was ever set."""
-        folders = self._keys.folders
-        places = [(kind, name) for kind in folders("aliases") for name in folders(f"aliases/{kind}")]
-        return [(*place, alias) for place in places for alias in folders("/".join(("aliases", *place)))]
+        places = [(kind, name) for kind in self._folders("aliases") for name in self._folders(f"aliases/{kind}")]
+        return [(*place, alias) for place in places for alias in self._folders("/".join(("aliases", *place)))]
 
     def history(self, kind: str, name: str, alias: str) -> list[AliasEntry]:
         """Every move of the alias, oldest first. Raises Corrupt."""
         folder = _alias_folder(kind, name, alias)
-        return [self._keys.read_record(folder, number, AliasEntry) for number in self._keys.numbers(folder)]
+        return [read_record(self._store, folder, number, AliasEntry) for number in self._numbers(folder)]
 
     def set_alias(self, kind: str, name: str, alias: str, version: int, reason: str) -> AliasEntry:
         """Point the alias at a version, which must exist. Raises NotStored, Corrupt, VersionConflict."""
         ref = self.get(kind, name, version).ref
         folder = _alias_folder(kind, name, alias)
         for _ in range(MAX_LOST_RACES):
-            entry = _entry(ref, alias, reason, after=self._keys.numbers(folder))
-            if self._keys.create_record(folder, entry.number, entry):
-                return entry
+            with suppress(VersionConflict):
+                return self.move_alias(ref, alias, reason, after=max(self._numbers(folder), default=0))
         raise _lost(folder)
 
     def move_alias(self, ref: ArtifactRef, alias: str, reason: str, *, after: int) -> AliasEntry:
@@ -271,8 +161,16 @@ class ArtifactStore:
 
         Raises VersionConflict where another entry has come meanwhile.
         """
-        folder, entry = _alias_folder(ref.kind, ref.name, alias), _entry(ref, alias, reason, after=[after])
-        if not self._keys.create_record(folder, entry.number, entry):
+        entry = AliasEntry(
+            kind=ref.kind,
+            name=ref.name,
+            alias=alias,
+            number=after + 1,
+            version=ref.version,
+            reason=reason,
+            set_at=datetime.now(UTC),
+        )
+        if not create_record(self._store, _alias_folder(ref.kind, ref.name, alias), entry.number, entry):
             raise VersionConflict(
                 f"{ref.kind} {ref.name}: {alias} was moved by another writer meanwhile; look where it is now."
             )
@@ -284,7 +182,9 @@ class ArtifactStore:
         Raises NotStored (no version before it), VersionConflict (the alias moved meanwhile: look before going back).
         """
         entries = self.history(kind, name, alias)
-        path = _path([entry.version for entry in entries])
+        path: list[int] = []  # by which the alias came to where it is; one that comes back ends what came after it
+        for version in (entry.version for entry in entries):
+            path = [*(path[: path.index(version)] if version in path else path), version]
         if len(path) < 2:
             raise NotStored(f"{kind} {name}: no version before the current {alias} to go back to; it came by {path}.")
         return self.move_alias(self.get(kind, name, path[-2]).ref, alias, reason, after=entries[-1].number)
@@ -296,18 +196,111 @@ class ArtifactStore:
             version=0,
             digest="",
             created_at=datetime.now(UTC),
-            files={name: self._keys.put_blob(data) for name, data in draft.files.items()},
+            files={name: put_blob(self._store, data) for name, data in draft.files.items()},
             parents=draft.parents,
             facts=dict(draft.facts),
             provenance=draft.provenance,
         )
         return manifest.model_copy(update={"digest": _digest(manifest)})
 
+    def _restore_blob(self, data: bytes) -> None:
+        """Create the blob again if it is gone; one that is there was checked before."""
+        try:
+            self._store.objects.head(blob_key(_file_ref(data)))
+        except FileNotFoundError:
+            put_blob(self._store, data)
+
     def _parent(self, ref: ArtifactRef) -> Manifest:
         parent = self.get(ref.kind, ref.name, ref.version)
-        key = numbered(_artifact_folder(ref.kind, ref.name), ref.version)
-        self._keys.check(key, expected=ref.digest, found=parent.digest)
+        key = _key(_artifact_folder(ref.kind, ref.name), ref.version)
+        _check(self._store, key, expected=ref.digest, found=parent.digest)
         return parent
+
+    def _numbers(self, folder: str) -> list[int]:
+        """The numbers of the folder's records, ascending."""
+        with reading(f"{self._store.url}/{folder}"):
+            entries = self._store.objects.list_with_delimiter(folder)["objects"]
+        return sorted(int(match[1]) for entry in entries if (match := re.search(r"/(\d{8})\.json$", entry["path"])))
+
+    def _folders(self, folder: str) -> list[str]:
+        """The names of the folders inside, sorted."""
+        with reading(f"{self._store.url}/{folder}"):
+            paths = self._store.objects.list_with_delimiter(folder)["common_prefixes"]
+        return sorted(path.rsplit("/", 1)[-1] for path in paths)
+
+
+# --- blobs and sealed records ---------------------------------------------------------------------------------------
+
+
+def put_blob(store: Store, data: bytes) -> FileRef:
+    """Create the blob unless it is there; one that is there is checked. Raises Corrupt."""
+    blob = _file_ref(data)
+    if not put(store, blob_key(blob), data):
+        read_blob(store, blob)
+    return blob
+
+
+def read_blob(store: Store, blob: FileRef) -> bytes:
+    """The content, checked. Raises NotStored, Corrupt."""
+    data = _read(store, blob_key(blob))
+    _check(store, blob_key(blob), expected=blob.sha256, found=sha256(data))
+    return data
+
+
+def blob_key(blob: FileRef) -> str:
+    """Where the content lies."""
+    return f"blobs/sha256/{blob.sha256[:2]}/{blob.sha256}"
+
+
+def create_record(store: Store, folder: str, number: int, record: Record) -> bool:
+    """Create the sealed record, or return False where the number is taken. ValueError for a NaN in it."""
+    content = record.model_dump(mode="json")
+    sealed = {"record": content, "sha256": sha256(canonical_json(content))}
+    return put(store, _key(folder, number), json.dumps(sealed, indent=1, allow_nan=False).encode())
+
+
+def read_record(store: Store, folder: str, number: int, kind: type[SomeRecord]) -> SomeRecord:
+    """The record, checked. Raises NotStored, Corrupt."""
+    key = _key(folder, number)
+    raw = _read(store, key)
+    try:
+        sealed = json.loads(raw)
+        _check(store, key, expected=sealed["sha256"], found=sha256(canonical_json(sealed["record"])))
+        return kind.model_validate(sealed["record"])
+    except (ValueError, KeyError, TypeError) as error:
+        fact = f"{len(raw)} bytes that are not whole JSON"
+        if isinstance(error, KeyError):
+            fact = f"no {error}"
+        if isinstance(error, ValidationError):  # which is a ValueError, and says it in several lines
+            fact = "; ".join(f"{'.'.join(map(str, wrong['loc']))}: {wrong['msg']}" for wrong in error.errors())
+        raise Corrupt(f"{store.url}/{key}: expected a sealed {kind.__name__}, found {fact}. {REMEDY}") from error
+
+
+def canonical_json(content: object) -> bytes:
+    """One way to write a value: sorted keys, no spaces, ASCII. ValueError for NaN and infinity, which JSON lacks."""
+    return json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+
+def sha256(data: bytes) -> str:
+    """Hexadecimal SHA-256."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def _file_ref(data: bytes) -> FileRef:
+    return FileRef(sha256=sha256(data), size_bytes=len(data))
+
+
+def _read(store: Store, key: str) -> bytes:
+    with reading(f"{store.url}/{key}"):
+        try:
+            return get(store, key)
+        except FileNotFoundError as error:
+            raise NotStored(f"{store.url}/{key} is not there. {REMEDY}") from error
+
+
+def _check(store: Store, key: str, *, expected: str, found: str) -> None:
+    if found != expected:
+        raise Corrupt(f"{store.url}/{key}: expected {expected}, found {found}. {REMEDY}")
 
 
 def _digest(manifest: Manifest) -> str:
@@ -321,25 +314,8 @@ def _digest(manifest: Manifest) -> str:
     return sha256(canonical_json(content))
 
 
-def _path(versions: list[int]) -> list[int]:
-    """The versions by which an alias came to where it is; one that comes back ends what came after it."""
-    path: list[int] = []
-    for version in versions:
-        path = path[: path.index(version)] if version in path else path
-        path.append(version)
-    return path
-
-
-def _entry(ref: ArtifactRef, alias: str, reason: str, *, after: list[int]) -> AliasEntry:
-    return AliasEntry(
-        kind=ref.kind,
-        name=ref.name,
-        alias=alias,
-        number=max(after, default=0) + 1,
-        version=ref.version,
-        reason=reason,
-        set_at=datetime.now(UTC),
-    )
+def _key(folder: str, number: int) -> str:
+    return f"{folder}/{number:08d}.json"
 
 
 def _artifact_folder(kind: str, name: str) -> str:
@@ -362,6 +338,9 @@ def _lost(folder: str) -> VersionConflict:
     return VersionConflict(
         f"{folder}: lost the next number to another writer {MAX_LOST_RACES} times. See what else writes there."
     )
+
+
+# --- frames as files of an artifact ---------------------------------------------------------------------------------
 
 
 def to_parquet(frame: pd.DataFrame) -> bytes:

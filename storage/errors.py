@@ -19,28 +19,22 @@ from pyarrow import ArrowException
 UNREADABLE = (OSError, BaseError, DeltaError, ArrowException)  # what the libraries raise
 
 
-class StoreError(Exception):
-    """The store cannot do what was asked."""
+class StoreError(Exception): ...
 
 
-class StoreNotWritable(StoreError):
-    """The root cannot be made, reached or written."""
+class StoreNotWritable(StoreError): ...
 
 
-class StoreUnsafe(StoreError):
-    """The root lets a second writer overwrite a key that must be written once."""
+class StoreUnsafe(StoreError): ...
 
 
-class NotStored(StoreError):
-    """No such table, version, artifact or alias."""
+class NotStored(StoreError): ...
 
 
-class Corrupt(StoreError):
-    """What was read is not what was written."""
+class Corrupt(StoreError): ...
 
 
-class VersionConflict(StoreError):
-    """Other writers took the next version every time, or moved the alias meanwhile."""
+class VersionConflict(StoreError): ...
 
 
 def first_line(error: Exception) -> str:

@@ -22,7 +22,7 @@ SESSION_BITS = 24  # days since 1970 as an offset: 45,000 years
 
 
 def bucket_of(ticker: str) -> int:
-    """The ticker's partition, 0 to 15."""
+    """The bucket that a ticker is in, 0 to 15."""
     return zlib.crc32(ticker.encode()) % BUCKETS
 
 
@@ -38,20 +38,20 @@ def with_partition(bars: pa.Table) -> pa.Table:
 
 
 def sorted_rows(rows: pa.Table) -> pa.Table:
-    """By bucket, year, ticker and session."""
+    """The rows by bucket, year, ticker and session."""
     keys, _ = keys_of(rows, rows.slice(0, 0))
     return rows.take(pa.array(np.lexsort([keys, rows["year"].to_numpy(), rows["bucket"].to_numpy()])))
 
 
 def without_duplicates(rows: pa.Table) -> pa.Table:
-    """Equal rows once. Raises ValueError for two different rows of one ticker and session."""
+    """The rows, equal ones once. Raises ValueError for two different rows of one ticker and session."""
     keys, _ = keys_of(rows, rows.slice(0, 0))
     order = np.argsort(keys, kind="stable")
     is_repeat = np.diff(keys[order]) == 0
     first, second = rows.take(pa.array(order[:-1][is_repeat])), rows.take(pa.array(order[1:][is_repeat]))
-    differs = _any_value_differs(first, second)
-    if differs.any():
-        row = int(differs.argmax())
+    is_other = np.any([first[name].to_numpy() != second[name].to_numpy() for name in VALUES], axis=0)
+    if is_other.any():
+        row = int(is_other.argmax())
         one, other = ({name: table[name][row].as_py() for name in VALUES} for table in (first, second))
         raise ValueError(
             f"{first['ticker'][row]} {first['session'][row]}: expected one row, got two: {one} and {other}. "
@@ -63,7 +63,7 @@ def without_duplicates(rows: pa.Table) -> pa.Table:
 def compare(source: pa.Table, stored: pa.Table) -> tuple[np.ndarray, np.ndarray, pa.Table]:
     """Which rows of `source` have no row in `stored`, and which have one with other values: two (rows,) bool arrays.
 
-    The third is what the changed rows are in `stored`, in the order of `source`.
+    The third result is the changed rows as they are in `stored`, in the order of `source`.
     """
     keys, stored_keys = keys_of(source, stored)
     order = np.argsort(stored_keys, kind="stable")
@@ -85,14 +85,14 @@ def differs(name: str, old: ArrayLike, new: ArrayLike) -> np.ndarray:
 
 
 def changed_values(old: pa.Table, new: pa.Table) -> pd.DataFrame:
-    """ticker, session, column, old, new: a row for each value of RESTATED that differs between equal keys, in order."""
-    parts = []
+    """A row for each value of RESTATED that differs between equal keys: ticker, session, column, old, new; by these."""
+    changes = []
     for name in RESTATED:
         is_other = differs(name, old[name], new[name])
         keys = new.select(["ticker", "session"]).filter(pa.array(is_other)).to_pandas(date_as_object=False)
         before, after = (np.asarray(table[name], dtype=float)[is_other] for table in (old, new))
-        parts.append(keys.assign(column=name, old=before, new=after))
-    return pd.concat(parts, ignore_index=True).sort_values(["ticker", "session"], kind="stable", ignore_index=True)
+        changes.append(keys.assign(column=name, old=before, new=after))
+    return pd.concat(changes, ignore_index=True).sort_values(["ticker", "session"], kind="stable", ignore_index=True)
 
 
 def keys_of(one: pa.Table, other: pa.Table) -> tuple[np.ndarray, np.ndarray]:
@@ -125,8 +125,8 @@ def ticker_digests(frame: pd.DataFrame) -> dict[str, str]:
     digests = {}
     for ticker, start, end in zip(tickers, starts[:-1], starts[1:], strict=True):
         total = hashlib.sha256()
-        for part in (part for name, values in columns for part in (name, values[start:end].tobytes())):
-            total.update(len(part).to_bytes(8, "little") + part)
+        for item in (item for name, values in columns for item in (name, values[start:end].tobytes())):
+            total.update(len(item).to_bytes(8, "little") + item)
         digests[str(ticker)] = total.hexdigest()
     return digests
 
@@ -134,7 +134,3 @@ def ticker_digests(frame: pd.DataFrame) -> dict[str, str]:
 def joined_digest(digests: dict[str, str]) -> str:
     """The digest of the tickers' rows together."""
     return hashlib.sha256("\n".join(f"{ticker} {digests[ticker]}" for ticker in sorted(digests)).encode()).hexdigest()
-
-
-def _any_value_differs(one: pa.Table, other: pa.Table) -> np.ndarray:
-    return np.any([one[name].to_numpy() != other[name].to_numpy() for name in VALUES], axis=0)

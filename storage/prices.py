@@ -5,14 +5,13 @@ bucket after the other, so that no more than a bucket is ever in memory:
 1. conform the bars, collapse equal rows, refuse two different rows of one key;
 2. compare with the rows that the newest version has for these keys, within the rounding of a download
    (`storage.price_rows.TOLERANCE`: there the stored value stays);
-3. only new rows: lay them down as small files; a changed row, or a partition of too many small files: lay down the
-   touched partitions anew (Delta's MERGE writes them unsorted: reading one ticker then scans them all).
+3. only new rows: write them as small files; a changed row, or a partition of too many small files: write the touched
+   partitions anew (Delta's MERGE writes them unsorted: reading one ticker then scans them all).
 Then all files in one commit, or none where nothing is new or changed. If another writer was faster, start again.
 A writer that dies before its commit leaves files that no version names; `volcast gc` takes them away.
 """
 
-import time
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from typing import Any, TypeVar
@@ -22,13 +21,22 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import CommitProperties, DeltaTable, Schema
-from deltalake.exceptions import CommitFailedError, DeltaError
+from deltalake.exceptions import DeltaError
 from deltalake.transaction import AddAction, RemoveAction, create_table_with_add_actions
 
 from storage.adjustment import adjusted_close, without_splits
-from storage.append_tables import COMMITTED, CONFIGURATION, MAX_LOST_RACES, NO_REBASE, RestatementTable
-from storage.errors import NotStored, StoreError, StoreNotWritable, VersionConflict, first_line
-from storage.price_files import around, literal, query, touched, where, write_files
+from storage.append_tables import (
+    COMMITTED,
+    CONFIGURATION,
+    NO_REBASE,
+    RestatementTable,
+    committing,
+    literal,
+    query,
+    retried,
+)
+from storage.errors import NotStored, StoreError, first_line
+from storage.price_files import PARTITION, around, files_of, removals, touched, where, write_files
 from storage.price_rows import (
     bucket_of,
     changed_values,
@@ -46,9 +54,9 @@ from storage.store import Store
 
 READ_COLUMNS = ["ticker", "session", "open", "high", "low", "close", "adj_close", "volume", "dividend", "split"]
 TABLE = "prices"
-PARTITION = ["bucket", "year"]
 MAX_FILES_A_PARTITION = 24  # about a month of one-session appends before they are joined
 READ_AT_ONCE = 64  # tickers; each query costs more than it reads of a few, and beyond it is for memory
+COVERAGE = ["ticker", "min(session) AS first", "max(session) AS last", "count(*) AS rows"]
 LATER_SPLITS = "exp(sum(CASE WHEN split > 0 THEN ln(split) ELSE 0 END)) AS shares"  # for one share now
 
 Found = TypeVar("Found")
@@ -69,7 +77,7 @@ class Commit:
 
 
 @dataclass(frozen=True)
-class Rows:
+class Extent:
     """What some rows of a version are, without the rows; `tickers` are those that have one."""
 
     tickers: tuple[str, ...]
@@ -77,19 +85,6 @@ class Rows:
     first_session: date | None
     last_session: date | None
     digest: str
-
-
-@dataclass
-class _Laid:
-    """Files that lie ready for a commit, and what it will have done."""
-
-    adds: list[AddAction] = field(default_factory=list)
-    removes: list[RemoveAction] = field(default_factory=list)
-    buckets: set[int] = field(default_factory=set)
-    inserted: int = 0
-    updated: int = 0
-    unchanged: int = 0
-    changes: list[pd.DataFrame] = field(default_factory=list)
 
 
 class PriceTable:
@@ -116,25 +111,20 @@ class PriceTable:
         """`upsert` of more bars than fit into memory, in one commit; then the restatements, with the bars' `source`.
 
         `parts`: frames as `upsert` takes them, no two with tickers of one bucket (ValueError); gone through again
-        when another writer was faster.
+        when another writer was faster. The files of a commit that failed stay for `volcast gc`: a commit whose answer
+        was lost looks like that, too.
         """
         restatements = RestatementTable(self._store)
-        for _ in range(MAX_LOST_RACES):
-            table = self._open() if self._exists() else None
-            laid = _Laid()
+
+        def attempt() -> Commit:
+            upsert = _Upsert(self._store, self._open() if self._exists() else None)
             for bars in parts:
-                self._lay_part(table, bars, laid)
-            try:
-                commit = self._commit(table, laid, lambda rows, version: restatements.intend(rows, version, source))
-            except CommitFailedError:  # its files stay for `volcast gc`: an answer that was lost looks like this, too
-                continue
-            except (DeltaError, OSError) as error:
-                raise StoreNotWritable(
-                    f"{self._url}: the commit could not be written: {first_line(error)}. Run the same command again."
-                ) from error
-            restatements.complete()
-            return commit
-        raise VersionConflict(f"{self._url}: lost the next version {MAX_LOST_RACES} times. See what else writes there.")
+                upsert.add(bars)
+            return upsert.commit(self._url, lambda changes, version: restatements.intend(changes, version, source))
+
+        commit = retried(self._url, attempt)
+        restatements.complete()
+        return commit
 
     def version(self) -> int | None:
         """The newest version, or None where there is no table."""
@@ -156,12 +146,12 @@ class PriceTable:
         """
         wanted = None if tickers is None else sorted(set(tickers))
         table = self._open(version)
-        found = query(table, BARS.names, where(wanted, first, last))
-        frame = found.to_pandas(date_as_object=False).sort_values(["ticker", "session"], ignore_index=True)
+        frame = _select(table, BARS.names, where(wanted, first, last)).to_pandas(date_as_object=False)
+        frame = frame.sort_values(["ticker", "session"], ignore_index=True)
         frame["session"] = frame["session"].astype("datetime64[s]")
         if last is not None:
             later = f"session > {literal(last)} AND {where(wanted, last, None)} GROUP BY ticker"
-            after = query(table, ["ticker", LATER_SPLITS], later).to_pandas().set_index("ticker")["shares"]
+            after = _select(table, ["ticker", LATER_SPLITS], later).to_pandas().set_index("ticker")["shares"]
             goes_on = frame["ticker"].isin(after.index)
             frame["later_adjustment"] = frame["later_adjustment"].mask(goes_on, 1.0)
             shares = frame["ticker"].map(after).astype("float64").fillna(1.0)  # of no rows, the tickers' dtype stays
@@ -170,13 +160,13 @@ class PriceTable:
 
     def describe(
         self, tickers: Iterable[str] | None = None, *, last: date | None = None, version: int | None = None
-    ) -> Rows:
+    ) -> Extent:
         """What `read` would give, of many tickers a bucket in memory at a time. Raises NotStored."""
         wanted = tuple(self.tickers(version) if tickers is None else sorted(set(tickers)))
         table = self._open(version)
         return _remembered(table, (wanted, last), lambda: self._describe(wanted, last, table.version()))
 
-    def _describe(self, tickers: tuple[str, ...], last: date | None, version: int) -> Rows:
+    def _describe(self, tickers: tuple[str, ...], last: date | None, version: int) -> Extent:
         buckets = pd.Series(tickers, dtype="str").groupby([bucket_of(ticker) for ticker in tickers])
         digests: dict[str, str] = {}
         count, sessions = 0, []
@@ -186,11 +176,11 @@ class PriceTable:
             count += len(frame)
             sessions += [session.date() for session in frame["session"].agg(["min", "max"]) if len(frame)]
         ends = (min(sessions), max(sessions)) if sessions else (None, None)
-        return Rows(tuple(sorted(digests)), count, *ends, joined_digest(digests))
+        return Extent(tuple(sorted(digests)), count, *ends, joined_digest(digests))
 
     def tickers(self, version: int | None = None) -> list[str]:
         """Tickers that have a row, sorted. Raises NotStored."""
-        return sorted(self.last_sessions(version))
+        return list(self.coverage(version).index)
 
     def last_sessions(self, version: int | None = None) -> dict[str, date]:
         """The last session of each ticker. Raises NotStored."""
@@ -198,20 +188,19 @@ class PriceTable:
 
     def coverage(self, version: int | None = None) -> pd.DataFrame:
         """A row a ticker, which is the index, sorted: first and last session (datetime64), rows. Raises NotStored."""
-        columns = ["ticker", "min(session) AS first", "max(session) AS last", "count(*) AS rows"]
         table = self._open(version)
-        found = _remembered(table, "coverage", lambda: query(table, columns, "true GROUP BY ticker ORDER BY ticker"))
+        found = _remembered(table, "coverage", lambda: _select(table, COVERAGE, "true GROUP BY ticker ORDER BY ticker"))
         return found.to_pandas(date_as_object=False).set_index("ticker")
 
     def sessions(self, tickers: Iterable[str]) -> dict[str, pd.DatetimeIndex]:
         """The sessions that are stored of each of the tickers, ascending. Raises NotStored."""
-        found = query(self._open(), ["ticker", "session"], where(sorted(set(tickers)), None, None))
+        found = _select(self._open(), ["ticker", "session"], where(sorted(set(tickers)), None, None))
         rows = found.to_pandas(date_as_object=False).sort_values(["ticker", "session"])
         return {str(name): pd.DatetimeIndex(group) for name, group in rows.groupby("ticker")["session"]}
 
     def raw(self, tickers: Iterable[str], *, first: date) -> pd.DataFrame:
         """The bars from `first` on as they are stored: the columns of BARS, in no order. Raises NotStored."""
-        found = query(self._open(), BARS.names, where(sorted(set(tickers)), first, None))
+        found = _select(self._open(), BARS.names, where(sorted(set(tickers)), first, None))
         return found.to_pandas(date_as_object=False)
 
     def _exists(self) -> bool:
@@ -233,99 +222,95 @@ class PriceTable:
         except DeltaError as error:
             raise NotStored(f"{self._url}: version {version} cannot be read any more: {first_line(error)}") from error
 
-    def _lay_part(self, table: DeltaTable | None, bars: pd.DataFrame, laid: _Laid) -> None:
+
+@dataclass
+class _Upsert:
+    """An upsert on top of one version of the table (None: it makes the table): its files so far, and their counts."""
+
+    store: Store
+    table: DeltaTable | None
+    adds: list[AddAction] = field(default_factory=list)
+    removes: list[RemoveAction] = field(default_factory=list)
+    buckets: set[int] = field(default_factory=set)
+    inserted: int = 0
+    updated: int = 0
+    unchanged: int = 0
+    changes: list[pd.DataFrame] = field(default_factory=list)
+
+    def add(self, bars: pd.DataFrame) -> None:
+        """Write the files that `bars` need. Raises ValueError."""
         source = without_duplicates(with_partition(conform(bars, BARS)))
         buckets = source["bucket"].unique().to_pylist()
-        if not laid.buckets.isdisjoint(buckets):
-            raise ValueError(f"Expected parts without a common bucket; {laid.buckets & set(buckets)} came twice.")
-        laid.buckets.update(buckets)
+        if not self.buckets.isdisjoint(buckets):
+            raise ValueError(f"Expected parts without a common bucket; {self.buckets & set(buckets)} came twice.")
+        self.buckets.update(buckets)
         for bucket in buckets:
-            self._lay_bucket(table, source.filter(pc.field("bucket") == bucket), laid)
+            self._add_bucket(source.filter(pc.field("bucket") == bucket))
 
-    def _lay_bucket(self, table: DeltaTable | None, source: pa.Table, laid: _Laid) -> None:
+    def _add_bucket(self, source: pa.Table) -> None:
         is_new, is_changed = np.ones(source.num_rows, dtype=bool), np.zeros(source.num_rows, dtype=bool)
-        if table is not None:
-            is_new, is_changed, before = compare(source, query(table, PRICES.names, around(source)).cast(PRICES))
-            laid.changes.append(changed_values(before, source.filter(pa.array(is_changed))))
-        laid.inserted += int(is_new.sum())
-        laid.updated += int(is_changed.sum())
-        laid.unchanged += int((~is_new & ~is_changed).sum())
+        if self.table is not None:
+            stored = _select(self.table, PRICES.names, around(source)).cast(PRICES)
+            is_new, is_changed, before = compare(source, stored)
+            self.changes.append(changed_values(before, source.filter(pa.array(is_changed))))
+        self.inserted += int(is_new.sum())
+        self.updated += int(is_changed.sum())
+        self.unchanged += int((~is_new & ~is_changed).sum())
         rows = source.filter(pa.array(is_new | is_changed))
-        present = _files(table, rows) if table is not None and rows.num_rows else None
-        if table is not None and present is not None and (is_changed.any() or _is_fragmented(present)):
-            rows = _joined(table, rows)
-            laid.removes += _removals(present)
-        if rows.num_rows:
-            laid.adds += write_files(self._store, TABLE, sorted_rows(rows))
+        if not rows.num_rows:
+            return
+        if self.table is not None:
+            present = files_of(self.table, rows)
+            if is_changed.any() or (present.value_counts(PARTITION) >= MAX_FILES_A_PARTITION).any():
+                rows = _with_the_others(self.table, rows)
+                self.removes += removals(present)
+        self.adds += write_files(self.store, TABLE, sorted_rows(rows))
 
-    def _commit(self, table: DeltaTable | None, laid: _Laid, intend: Callable[[pd.DataFrame, int], str]) -> Commit:
-        counts = (laid.inserted, laid.updated, laid.unchanged)
-        if table is None:
-            self._create(laid.adds)
+    def commit(self, url: str, intend: Callable[[pd.DataFrame, int], str]) -> Commit:
+        """Commit the files, if there are any. Raises CommitFailedError, StoreNotWritable."""
+        counts = (self.inserted, self.updated, self.unchanged)
+        if self.table is None:
+            with committing(self.store, url, is_new=True):
+                create_table_with_add_actions(  # table and first rows in one commit: of two creators one loses
+                    url,
+                    Schema.from_arrow(PRICES),
+                    self.adds,
+                    partition_by=PARTITION,
+                    configuration=CONFIGURATION,
+                    storage_options=self.store.table_options,
+                    commit_properties=NO_REBASE,
+                )
             return Commit(0, *counts)
-        if not laid.adds:
-            return Commit(table.version(), *counts)
-        changes = pd.concat(laid.changes, ignore_index=True) if laid.changes else pd.DataFrame()
-        version = table.version() + 1
+        if not self.adds:
+            return Commit(self.table.version(), *counts)
+        changes = pd.concat(self.changes, ignore_index=True)
+        version = self.table.version() + 1
         intent = {} if changes.empty else {COMMITTED: intend(changes, version)}
         properties = CommitProperties(max_commit_retries=0, custom_metadata=intent)  # as NO_REBASE
-        actions = [*laid.adds, *laid.removes]
-        table.create_write_transaction(actions, "append", table.schema(), PARTITION, commit_properties=properties)
+        actions, schema = [*self.adds, *self.removes], self.table.schema()
+        with committing(self.store, url, is_new=False):
+            self.table.create_write_transaction(actions, "append", schema, PARTITION, commit_properties=properties)
         return Commit(version, *counts, changes)
 
-    def _create(self, adds: list[AddAction]) -> None:
-        """Table and first rows in one commit, so that of two creators one loses, and then upserts."""
-        try:
-            create_table_with_add_actions(
-                self._url,
-                Schema.from_arrow(PRICES),
-                adds,
-                partition_by=PARTITION,
-                configuration=CONFIGURATION,
-                storage_options=self._options,
-                commit_properties=NO_REBASE,
-            )
-        except DeltaError as error:
-            if self._exists():
-                raise CommitFailedError("another writer made the table first") from error
-            raise
+
+def _select(table: DeltaTable, columns: Sequence[str], condition: str) -> pa.Table:
+    """The columns (SQL) of the rows that meet the condition, in no order. Raises StoreError."""
+    return query(f"SELECT {', '.join(columns)} FROM prices WHERE {condition}", prices=table)
 
 
-def _remembered(table: DeltaTable, what: Hashable, find: Callable[[], Found]) -> Found:
+def _with_the_others(table: DeltaTable, rows: pa.Table) -> pa.Table:
+    """All rows of the partitions that `rows` are in, with `rows` in place of the old ones."""
+    whole = _select(table, PRICES.names, touched(rows)).cast(PRICES)
+    stays = ~np.isin(*keys_of(whole, rows))
+    return pa.concat_tables([whole.filter(pa.array(stays)), rows])
+
+
+def _remembered(table: DeltaTable, question: Hashable, find: Callable[[], Found]) -> Found:
     """What was found in this version before: it never changes. Of each table one version's answers are kept."""
     version = (table.metadata().id, table.version())
     if _answers.get(table.table_uri, (None,))[0] != version:
         _answers[table.table_uri] = (version, {})
     answers = _answers[table.table_uri][1]
-    if what not in answers:
-        answers[what] = find()
-    return answers[what]
-
-
-def _joined(table: DeltaTable, rows: pa.Table) -> pa.Table:
-    """All rows of the partitions that `rows` touch, with `rows` in place of the old ones."""
-    whole = query(table, PRICES.names, touched(rows)).cast(PRICES)
-    stays = ~np.isin(*keys_of(whole, rows))
-    return pa.concat_tables([whole.filter(pa.array(stays)), rows])
-
-
-def _files(table: DeltaTable, rows: pa.Table) -> pd.DataFrame:
-    """The data files of the partitions that `rows` touch: path, size_bytes, bucket, year."""
-    files = pa.table(table.get_add_actions(flatten=True)).to_pandas()
-    files = files.rename(columns={"partition.bucket": "bucket", "partition.year": "year"})
-    wanted = rows.group_by(PARTITION).aggregate([]).to_pandas()
-    return files[["path", "size_bytes", *PARTITION]].merge(wanted, on=PARTITION)
-
-
-def _removals(files: pd.DataFrame) -> list[RemoveAction]:
-    now = int(time.time() * 1000)
-    columns = (files[name].to_list() for name in ("path", "size_bytes", *PARTITION))
-    return [
-        RemoveAction(path, True, now, int(size), {"bucket": str(bucket), "year": str(year)})
-        for path, size, bucket, year in zip(*columns, strict=True)
-    ]
-
-
-def _is_fragmented(files: pd.DataFrame) -> bool:
-    """Whether a partition holds so many files that they had better be joined."""
-    return bool((files.value_counts(PARTITION) >= MAX_FILES_A_PARTITION).any())
+    if question not in answers:
+        answers[question] = find()
+    return answers[question]

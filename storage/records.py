@@ -3,9 +3,8 @@
     Snapshot <- FeatureSet <- FittedScaler <- ModelVersion <- Scorecard
                                               ModelVersion <- ForecastBatch <- Report <- PipelineResult
 
-Each holds the one before it, so that any forecast walks back to the rows that it came from.
-
-The record of how things stand: what an operator is told, and what is kept of each day.
+Each holds the one before it, so that any forecast walks back to the rows that it came from. A `Health` is the record of
+how things stand at the close of a session: what an operator is told, and what is kept of each day.
 """
 
 from datetime import date

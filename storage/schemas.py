@@ -47,7 +47,6 @@ EVENTS = pa.schema(  # a row is a change: from the close of `seen` on, the date 
         pa.field("recorded_at", pa.timestamp("us", tz="UTC"), nullable=False),
     ]
 )
-
 RESTATEMENTS = pa.schema(
     [
         pa.field("ticker", pa.string(), nullable=False),
@@ -61,7 +60,6 @@ RESTATEMENTS = pa.schema(
         pa.field("source", pa.string(), nullable=False),
     ]
 )
-
 FORECAST_KEYS = [
     pa.field("ticker", pa.string(), nullable=False),
     pa.field("cutoff", pa.date32(), nullable=False),
@@ -144,11 +142,8 @@ def _check_numbers(frame: pd.DataFrame, column: pd.Series) -> None:
 
 def _check_sessions(frame: pd.DataFrame, column: pd.Series) -> None:
     if isinstance(column.dtype, pd.DatetimeTZDtype):
-        raise _refusal(
-            frame,
-            0,
-            f"expected {column.name} without a time zone, got {column.dtype}; drop it with .dt.tz_localize(None)",
-        )
+        fact = f"expected {column.name} without a time zone, got {column.dtype}; drop it with .dt.tz_localize(None)"
+        raise _refusal(frame, 0, fact)
     if pd.api.types.is_datetime64_dtype(column.dtype):
         wrong = (column != column.dt.normalize()) & column.notna()
     else:
@@ -172,9 +167,8 @@ def _first_refused(column: pd.Series, kind: pa.DataType) -> int:
 
 
 def _refusal(frame: pd.DataFrame, row: int, fact: str) -> ValueError:
-    key = [
-        str(frame[name].iloc[row]) for name in ("ticker", "session", "announced_for", "cutoff") if name in frame.columns
-    ]
+    names = [name for name in ("ticker", "session", "announced_for", "cutoff") if name in frame.columns]
+    key = [str(frame[name].iloc[row]) for name in names]
     return ValueError(
         f"{' '.join(key)}: {fact} (row {row} of {len(frame)}). Nothing was stored; correct the row first."
     )

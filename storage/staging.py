@@ -1,22 +1,22 @@
-"""Frames that one step of a run hands to the next through the store, so that only a reference travels.
+"""What the steps of a run leave in the store for a while: frames for the next step, and how far a training is.
 
-How far a training is, laid down in the store: `checkpoints/<model>/<inputs>`, gone when the training has ended.
-
-The content is its sha256 (hex) and then the bytes; a put replaces the whole key at once, on disk and in a bucket.
+staging/<uuid>.arrow            a frame that one step hands to the next, so that only a reference travels
+checkpoints/<model>/<inputs>    the sha256 (hex) of a checkpoint and then its bytes; a put replaces the whole key
+                                at once, on disk and in a bucket
 """
 
 import uuid
-from contextlib import suppress
 from dataclasses import dataclass
 
-import obstore
 import pandas as pd
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
 from storage.artifacts import sha256
 from storage.errors import Corrupt
-from storage.store import Store, put
+from storage.store import Store, delete, get, put
+
+DIGEST_BYTES = 64
 
 
 class StagedFrame(BaseModel):
@@ -29,21 +29,20 @@ class StagedFrame(BaseModel):
 
 
 def stage(store: Store, frame: pd.DataFrame) -> StagedFrame:
-    """Lay `frame` down under a key of its own, without its index; `discard` it once it has been used."""
+    """Put `frame` under a key of its own, without its index; `discard` it once it has been used."""
     key = f"staging/{uuid.uuid4().hex}.arrow"
     put(store, key, to_arrow(frame))
     return StagedFrame(key=key, rows=len(frame))
 
 
 def unstage(store: Store, staged: StagedFrame) -> pd.DataFrame:
-    """The frame that `stage` laid down, with the same dtypes. Raises FileNotFoundError once it has been discarded."""
-    return from_arrow(bytes(obstore.get(store.objects, staged.key).bytes()))
+    """The frame of `stage`, with the same dtypes. Raises FileNotFoundError once it has been discarded."""
+    return from_arrow(get(store, staged.key))
 
 
 def discard(store: Store, staged: StagedFrame) -> None:
     """Take a frame away; one that is gone already is no error, as when a step runs a second time."""
-    with suppress(FileNotFoundError):
-        obstore.delete(store.objects, staged.key)
+    delete(store, staged.key)
 
 
 def to_arrow(frame: pd.DataFrame) -> bytes:
@@ -56,16 +55,13 @@ def to_arrow(frame: pd.DataFrame) -> bytes:
 
 
 def from_arrow(content: bytes) -> pd.DataFrame:
-    """The frame that `to_arrow` was given, with the same dtypes."""
+    """The frame of `to_arrow`, with the same dtypes."""
     return pa.ipc.open_file(pa.py_buffer(content)).read_all().to_pandas()
-
-
-DIGEST_BYTES = 64
 
 
 @dataclass(frozen=True, kw_only=True)
 class StoredCheckpoint:
-    """The checkpoint of one model and one digest of inputs."""
+    """The checkpoint of one model and one digest of inputs; it is gone when the training has finished."""
 
     store: Store
     name: str
@@ -79,7 +75,7 @@ class StoredCheckpoint:
     def load(self) -> bytes | None:
         """What was saved last, or None. Raises Corrupt."""
         try:
-            content = bytes(obstore.get(self.store.objects, self.key).bytes())
+            content = get(self.store, self.key)
         except FileNotFoundError:
             return None
         digest, data = content[:DIGEST_BYTES], content[DIGEST_BYTES:]
@@ -91,10 +87,9 @@ class StoredCheckpoint:
         return data
 
     def save(self, data: bytes) -> None:
-        """Keep this instead of what was saved before. Raises StoreNotWritable."""
+        """Replace what was saved before. Raises StoreNotWritable."""
         put(self.store, self.key, sha256(data).encode() + data, replace=True)
 
     def clear(self) -> None:
-        """The training has ended; clearing twice is no error."""
-        with suppress(FileNotFoundError):
-            obstore.delete(self.store.objects, self.key)
+        """Take the checkpoint away; clearing twice is no error."""
+        delete(self.store, self.key)

@@ -1,22 +1,31 @@
 """One root at any URL: a folder, or a bucket of S3, Google Cloud or Azure. No other code knows which.
 
-data = open_store("./data")                                  # to read: nothing is written, not even a probe
-data = open_store("s3://bucket/volcast", writable=True)      # credentials from AWS_*, GOOGLE_* or AZURE_*
+    open_store("./data")                                # to read: nothing is written, not even a probe
+    open_store("s3://bucket/volcast", writable=True)    # credentials from AWS_*, GOOGLE_* or AZURE_*
+
+A root holds keys with their bytes, and tables, which deltalake reads and writes at `Store.table_url`. Files that
+somebody else keeps elsewhere are found with `files_at`, and never written.
 """
 
 import os
 import re
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryFile
+from typing import TYPE_CHECKING, Literal
 from urllib.parse import unquote, urlsplit
 from uuid import uuid4
 
 from obstore.exceptions import AlreadyExistsError, BaseError
 from obstore.store import LocalStore, MemoryStore, ObjectStore, from_url
+from pyarrow.fs import FileSelector, FileSystem, FileType, LocalFileSystem
 
 from storage.errors import NotStored, StoreError, StoreNotWritable, StoreUnsafe, first_line
+
+if TYPE_CHECKING:
+    from obstore import ObjectMeta
 
 ENVIRONMENT_OF = {"s3": "AWS_", "gs": "GOOGLE_", "az": "AZURE_"}
 # The library's default keeps trying for three minutes: too long to learn that an endpoint is misspelt.
@@ -49,9 +58,9 @@ class Store:
 
 
 def open_store(url_or_path: str, *, writable: bool = False) -> Store:
-    """Open the root to read it, or, with `writable`, to write to it as well; then a local folder is made if need be.
+    """Open a root to read it, or, with `writable`, to write to it as well; then a local folder is made if need be.
 
-    Takes a path, file:///…, s3://…, gs://…, az://… or memory:// (empty, and gone with the object; for tests).
+    It takes a path, file:///…, s3://…, gs://…, az://… or memory:// (empty, and gone with the object; for tests).
     Raises ValueError (no such kind of URL), NotStored (nothing to read there), StoreNotWritable, StoreUnsafe.
     """
     _require_plain(url_or_path, CONTROL)  # a tab would vanish from a URL
@@ -73,19 +82,49 @@ def open_store(url_or_path: str, *, writable: bool = False) -> Store:
 
 
 def put(store: Store, key: str, content: bytes, *, replace: bool = False) -> bool:
-    """Create the key, or with `replace` put it instead of what is there, whole or not at all; False for a key that is
-    taken. Raises StoreNotWritable (a full disk, no right to write).
+    """Create the key, whole or not at all; False for one that is taken, unless its content is to be replaced.
+
+    Raises StoreNotWritable (a full disk, no right to write).
     """
     try:
-        store.objects.put(key, content, mode="overwrite" if replace else "create", use_multipart=False)
-    except AlreadyExistsError:
-        return False
+        return _put(store, key, content, mode="overwrite" if replace else "create")
     except (OSError, BaseError) as error:
         raise StoreNotWritable(
             f"{store.url}/{key}: {len(content):,} bytes could not be written: {first_line(error)}. "
             "Nothing was committed. Make room, or give another root; then run the same command again."
         ) from error
-    return True
+
+
+def get(store: Store, key: str) -> bytes:
+    """The content of a key. Raises FileNotFoundError."""
+    return bytes(store.objects.get(key).bytes())
+
+
+def delete(store: Store, key: str) -> None:
+    """Take a key away; one that is gone already is no error, as when a step runs a second time."""
+    with suppress(FileNotFoundError):
+        store.objects.delete(key)
+
+
+def entries(store: Store, folder: str) -> "list[ObjectMeta]":
+    """The path, size and time of each key below a folder; none where there is no such folder."""
+    return [entry for chunk in store.objects.list(folder) for entry in chunk]
+
+
+def files_at(location: str) -> tuple[FileSystem, list[str], bool]:
+    """Where a path or URL lies, the files there in order (none where nothing is), and whether it is a folder.
+
+    Raises OSError, ArrowException for a place that cannot be looked at.
+    """
+    if "://" in location:
+        system, root = FileSystem.from_uri(location)
+    else:
+        system, root = LocalFileSystem(), str(Path(location).expanduser())
+    kind = system.get_file_info(root).type
+    if kind != FileType.Directory:
+        return system, [root] if kind != FileType.NotFound else [], False
+    found = system.get_file_info(FileSelector(root))
+    return system, sorted(entry.path for entry in found if entry.type == FileType.File), True
 
 
 def _folder_of(url_or_path: str) -> Path:
@@ -157,24 +196,24 @@ def _probe(store: Store) -> None:
     try:
         if store.folder is not None:
             TemporaryFile(dir=store.folder).close()  # obstore tries for ever where files cannot be made, as in /proc
-        store.objects.put(key, b"first", mode="create", use_multipart=False)
-        refused = _refuses_second_put(store, key)
+        _put(store, key, b"first")
+        is_refused = not _put(store, key, b"second")
         store.objects.delete(key)
     except (OSError, BaseError) as error:
         raise _not_writable(store.url, error) from error
-    if not refused:
+    if not is_refused:
         raise StoreUnsafe(
             f"{store.url}: a second put of the same key was accepted, so that two runs could overwrite each other. "
             "Expected a store with conditional writes (If-None-Match): S3, Google Cloud, Azure, recent MinIO, a folder."
         )
 
 
-def _refuses_second_put(store: Store, key: str) -> bool:
+def _put(store: Store, key: str, content: bytes, *, mode: Literal["create", "overwrite"] = "create") -> bool:
     try:
-        store.objects.put(key, b"second", mode="create", use_multipart=False)
+        store.objects.put(key, content, mode=mode, use_multipart=False)
     except AlreadyExistsError:
-        return True
-    return False
+        return False
+    return True
 
 
 def _not_writable(url: str, error: Exception) -> StoreError:

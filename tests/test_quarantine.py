@@ -5,7 +5,7 @@ import pytest
 from deltalake import DeltaTable
 from rows import quarantined
 
-from storage.append_tables import QuarantineTable
+from storage.append_tables import QuarantineTable, among
 from storage.schemas import QUARANTINE
 from storage.store import open_store
 
@@ -22,7 +22,7 @@ def test_what_is_added_comes_back_sorted(table):
     assert list(found.columns) == QUARANTINE.names
     assert list(found["ticker"]) == ["AAPL", "AAPL", "SBUX", "SBUX"]
     assert list(found["session"].dt.strftime("%m-%d")) == ["01-02", "01-03"] * 2
-    assert list(table.read("SBUX")["value"]) == ["volume=-1", "volume=0"]
+    assert list(table.read("ticker = 'SBUX'")["value"]) == ["volume=-1", "volume=0"]
     assert (found["seen_at"] == pd.Timestamp("2024-01-04 12:00", tz="UTC")).all()
 
 
@@ -62,11 +62,11 @@ def test_of_many_writers_of_the_same_rows_one_adds_them(table):
 
 def test_no_rows_at_all_make_no_table(table, tmp_path):
     assert table.read().empty
-    assert list(table.read("SBUX").columns) == QUARANTINE.names
+    assert list(table.read("ticker = 'SBUX'").columns) == QUARANTINE.names
     assert table.add(quarantined().iloc[:0]) == 0
     assert not (tmp_path / "a store" / "quarantine").exists()
 
 
 def test_a_ticker_that_has_none_has_no_rows(table):
     table.add(quarantined())
-    assert table.read("O'NEIL").empty
+    assert table.read(among("ticker", ["O'NEIL"])).empty

@@ -11,7 +11,7 @@ from rows import MADE_BY, announced, bars, forecast_rows, quarantined, score_row
 from storage import append_tables
 from storage.announced_dates import EventTable
 from storage.append_tables import QuarantineTable
-from storage.artifacts import ArtifactStore, Draft, Keys, blob_key
+from storage.artifacts import ArtifactStore, Draft, blob_key, create_record, put_blob
 from storage.errors import Corrupt, StoreError
 from storage.integrity import TABLES, find_garbage, remove, verify
 from storage.ledger import Ledger
@@ -106,13 +106,14 @@ def test_a_file_that_a_dead_writer_left_in_any_table_goes(store: Store, tmp_path
 def test_an_old_blob_that_a_running_put_uses_again_is_there_in_the_end(
     store: Store, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
-    artifacts, keys = ArtifactStore(store), Keys(store)
-    blob = keys.put_blob(b"2")  # of a put that died before its manifest
+    artifacts = ArtifactStore(store)
+    blob = put_blob(store, b"2")  # of a put that died before its manifest
     garbage = find_garbage(store, keep_versions=30, now=LATER)
     assert list(garbage) == [blob_key(blob)]
     if moment == "before the manifest":
-        create = Keys.create_record
-        monkeypatch.setattr(Keys, "create_record", lambda *args: remove(store, garbage) or create(*args))
+        monkeypatch.setattr(
+            "storage.artifacts.create_record", lambda *args: remove(store, garbage) or create_record(*args)
+        )
     manifest = artifacts.put(Draft(kind="model", name="m", files={"weights": b"2"}, provenance=MADE_BY))
     monkeypatch.undo()
     if moment == "of a gc that was stopped":

@@ -33,7 +33,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from models.text import listed
-from storage.source_files import FileSystem, files_at
+from storage.store import FileSystem, files_at
 from tasks.sources.columns import bars_of, tidy, tidy_events, word_for
 from tasks.sources.source import Announced, Fetch, Outcome, Pace, SourceError, SourceMissing, SourceUnusable
 

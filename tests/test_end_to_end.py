@@ -30,7 +30,7 @@ def test_run_starts_a_server_runs_the_flows_stores_their_states_and_stops_it(tmp
     assert set(flows.values()) == {"COMPLETED"}
     assert {name.split()[0] for name in flows} == {"pipeline", "ingest", "retrain", "forecast", "report"}
     assert states == {"COMPLETED"}
-    assert {"fetch SBUX", "evaluate model volume v1"} <= names
+    assert {"fetch and validate SBUX", "evaluate model volume v1"} <= names
 
 
 def test_an_interrupt_ends_the_server_and_the_next_run_goes_on(tmp_path: Path) -> None:

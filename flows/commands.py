@@ -46,8 +46,7 @@ from tasks.settings import (
     last_session,
     root_of,
 )
-from tasks.sources.registry import open_source
-from tasks.sources.source import SourceError, UnknownSource
+from tasks.sources.source import SourceError, UnknownSource, open_source
 
 if TYPE_CHECKING:
     from flows.server import Server

@@ -1,7 +1,7 @@
 """Bring the stored prices up to the last closed session.
 
-source -> fetch -> validate -> store -> count -> announcements -> snapshot -> event
-                      └-> quarantine └-> restatements
+source -> fetch and validate -> store -> count -> announcements -> snapshot -> event
+                                  └-> quarantine, restatements
 """
 
 from typing import Any
@@ -10,14 +10,13 @@ from prefect import flow, unmapped
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from storage.records import Snapshot
-from tasks.announcements import record_events, with_announcements
+from tasks.announcements import record_events
 from tasks.count_prices import count_prices
 from tasks.fetch_prices import fetch_prices
 from tasks.plan_ingest import plan_ingest, record_sources
 from tasks.settings import DataSettings
 from tasks.snapshot import take_snapshot
-from tasks.store_prices import announce_prices, ended_ingest, ingested_part, require_fetched, store_prices
-from tasks.validate_prices import validate_prices
+from tasks.store_prices import announce_prices, finish_ingest, ingested_part, require_fetched, store_prices
 
 AT_ONCE = 4  # batches in memory; at 6,700 tickers one has 2.5 M rows
 RUNNER: Any = ThreadPoolTaskRunner(max_workers=AT_ONCE)  # Any: its type parameter is invariant
@@ -29,15 +28,13 @@ def ingest(data: DataSettings) -> Snapshot:
     plan = plan_ingest(data)
 
     fetched = fetch_prices.map(unmapped(plan), plan.batches).result()
-    checked = validate_prices.map(unmapped(plan), plan.batches, fetched).result()
-
-    ingested = store_prices(plan, checked)
-    counts = count_prices(plan, fetched, ingested)
-    require_fetched(plan, fetched, ingested, counts)
+    ingested = store_prices(plan, fetched)
+    counts = count_prices(plan, ingested)
+    require_fetched(plan, ingested, counts)
 
     announced = record_events(plan)
     record_sources(plan)
 
-    snapshot = take_snapshot(ingested_part(data, plan, fetched, ingested), counts)
+    snapshot = take_snapshot(ingested_part(data, plan, ingested), counts)
     announce_prices(snapshot, ingested)
-    return ended_ingest(ingested, with_announcements(snapshot, announced))
+    return finish_ingest(ingested, snapshot, announced)

@@ -17,13 +17,12 @@ from prefect import get_run_logger, task
 from models.sessions import market_calendar
 from models.text import listed
 from storage.announced_dates import Changes, EventTable
-from storage.records import Announcements, Snapshot
+from storage.records import Announcements
 from storage.store import open_store
 from tasks.fetch_prices import ask_each, may_pass, wait_for_turn, why_not
 from tasks.plan_ingest import IngestPlan
 from tasks.settings import last_session
-from tasks.sources.registry import open_event_source
-from tasks.sources.source import EVENT_COLUMNS, Announced, EventSource, Outcome, SourceError
+from tasks.sources.source import EVENT_COLUMNS, Announced, EventSource, Outcome, SourceError, open_event_source
 
 AHEAD = 10  # sessions: a history without first_seen must be no better than a calendar that is asked each session
 GIVE_UP = 3  # tickers in a row without an answer, after which a source counts as down: each may take a time-out of 30 s
@@ -63,11 +62,6 @@ def record_events(plan: IngestPlan) -> Announcements | None:
     if failed:
         log.warning("announcements are not complete: %s", failed)
     return recorded
-
-
-def with_announcements(snapshot: Snapshot, announced: Announcements | None) -> Snapshot:
-    """The snapshot, with what its ingest learnt of the calendar."""
-    return snapshot.model_copy(update={"announcements": announced})
 
 
 def ask_for_dates(source: EventSource, plan: IngestPlan) -> dict[str, Announced]:

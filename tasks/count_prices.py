@@ -16,7 +16,6 @@ from storage.prices import PriceTable
 from storage.records import PriceCounts, TickerCount
 from storage.schemas import QUARANTINE
 from storage.store import Store, open_store
-from tasks.fetch_prices import Fetched
 from tasks.plan_ingest import IngestPlan
 from tasks.store_prices import Ingested
 
@@ -26,16 +25,15 @@ FINE = "ok"
 
 
 @task(task_run_name="count prices of {plan.source}")
-def count_prices(plan: IngestPlan, fetched: list[Fetched], ingested: Ingested) -> PriceCounts | None:
+def count_prices(plan: IngestPlan, ingested: Ingested) -> PriceCounts | None:
     """What an ingest left of its tickers; quarantined and restated are its own. None before anything is stored."""
     store = open_store(plan.root)
     if PriceTable(store).version() is None:
         return None
-    failed = {ticker: why for batch in fetched for ticker, why in batch.failed.items()}
     table = _table(store, plan.last_session).reindex(list(plan.tickers))
     table["quarantined"] = pd.Series(ingested.quarantined_of, dtype=float).reindex(table.index)
     table["restated"] = pd.Series(ingested.restated_of, dtype=float).reindex(table.index)
-    return _counts(store, table, plan.last_session, failed)
+    return _counts(store, table, plan.last_session, ingested.failed)
 
 
 def status_of(root: str, tickers: tuple[str, ...], last_closed: date) -> PriceCounts:

@@ -1,16 +1,15 @@
-"""Ask a source for one ticker after the other, for what is missing of each, and refuse a history that has shrunk.
+"""Ask a source for what is missing of some tickers, and stage the rows that came, the good ones and the others.
 
 1. a ticker without stored rows, and any ticker of a file: the whole history
 2. else: from the last stored session, less a window that is looked at again
 3. a split after the last stored session, or a stored row that has changed: the whole history after all
 4. a whole history that lacks many of the sessions that are stored: SHRUNK, unless that is allowed
-
-Ask the source for the bars of some tickers, and lay them down for the next step.
+5. each row that came is held against the rules of tasks/validate_prices.py
 """
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any, TypeVar, cast
 
@@ -30,8 +29,8 @@ from storage.records import PriceCounts
 from storage.staging import StagedFrame, stage
 from storage.store import Store, open_store
 from tasks.plan_ingest import Batch, IngestPlan
-from tasks.sources.registry import open_source
-from tasks.sources.source import TRANSIENT, Announced, Fetch, Outcome, Pace, PriceSource, SourceError
+from tasks.sources.source import TRANSIENT, Announced, Fetch, Outcome, Pace, PriceSource, SourceError, open_source
+from tasks.validate_prices import QUARANTINED, row_lines, split_by_rules
 
 Answer = TypeVar("Answer", Fetch, Announced)
 NAMED = 3  # tickers without an answer
@@ -44,53 +43,61 @@ class SourceBusy(SourceError):
     """The source refused or did not answer; asking again may help."""
 
 
+class FetchFailed(SourceError):
+    """Too many of the tickers could not be fetched; `counts` says what the store has of them."""
+
+    def __init__(self, message: str, counts: PriceCounts | None) -> None:
+        super().__init__(message)
+        self.counts = counts
+
+
+class Fetched(BaseModel):
+    """What came of one batch; a frame without rows is not staged."""
+
+    model_config = ConfigDict(frozen=True)
+
+    good: StagedFrame | None
+    quarantined: StagedFrame | None
+    newest_session: date | None  # of the good rows
+    failed: dict[str, str]  # ticker -> why
+    unknown: tuple[str, ...]  # those of them that the source does not have
+
+
 def may_pass(_task: Task[Any, Any], _run: TaskRun, state: State) -> bool:
     """Whether Prefect should try a task run again."""
     return isinstance(state.result(raise_on_failure=False), SourceBusy)
 
 
-@dataclass(frozen=True)
-class Stored:
-    """What the store holds of some tickers: all their sessions, and the newest bars of each."""
+@task(
+    task_run_name="fetch and validate {batch.label}",
+    retries=3,
+    retry_delay_seconds=[2, 8, 32],
+    retry_jitter_factor=0.5,
+    retry_condition_fn=may_pass,
+)
+def fetch_prices(plan: IngestPlan, batch: Batch) -> Fetched:
+    """What is missing of each ticker; one that fails is named in `failed` and stops no other.
 
-    sessions: dict[str, pd.DatetimeIndex]
-    bars: pd.DataFrame
-
-    def asked_from(self, ticker: str, recheck_sessions: int) -> date:
-        """The session from which on the ticker is asked for again."""
-        known = self.sessions[ticker]
-        return cast(pd.Timestamp, known[max(len(known) - 1 - recheck_sessions, 0)]).date()
-
-
-def what_is_stored(store: Store, tickers: tuple[str, ...], recheck_sessions: int) -> Stored:
-    """Nothing where nothing is stored."""
-    table = PriceTable(store)
-    try:
-        stored = Stored(table.sessions(tickers), pd.DataFrame())
-    except NotStored:
-        return Stored({}, pd.DataFrame())
-    if not stored.sessions:
-        return stored
-    first = min(stored.asked_from(ticker, recheck_sessions) for ticker in stored.sessions)
-    return replace(stored, bars=table.raw(stored.sessions, first=first))
-
-
-def ask(source: PriceSource, ticker: str, plan: IngestPlan, stored: Stored) -> Fetch:
-    """The bars that may be new or changed; OK without bars where the store is ahead of the plan's last session."""
-    known = stored.sessions.get(ticker)
-    if known is None:
-        return _call(source, ticker, None, plan)
-    if source.incremental:
-        last_stored = cast(pd.Timestamp, known[-1])
-        if last_stored.date() > plan.last_session:  # an earlier clock knows nothing new, and other splits
-            return Fetch(ticker=ticker, outcome=Outcome.OK)
-        recent = _call(source, ticker, stored.asked_from(ticker, plan.recheck_sessions), plan)
-        if recent.outcome != Outcome.OK or not _rewrites_history(recent.bars, stored.bars, last_stored):
-            return recent
-    whole = _call(source, ticker, None, plan)
-    if whole.outcome == Outcome.OK and not plan.allow_shrink:
-        return _refuse_shrunk(whole, known, from_start=source.incremental)
-    return whole
+    A busy source is asked again for the tickers that it refused, until the plan's deadline.
+    """
+    source, store, log = open_source(plan.source), open_store(plan.root, writable=True), get_run_logger()
+    stored = _what_is_stored(store, batch.tickers, plan.recheck_sessions)
+    answers = ask_each(
+        lambda ticker: _ask(source, ticker, plan, stored), batch.tickers, pace=source.pace, deadline=plan.deadline
+    )
+    failed = {ticker: why_not(answer) for ticker, answer in answers.items() if answer.outcome != Outcome.OK}
+    bars = [answer.bars for answer in answers.values() if len(answer.bars)]
+    good, bad = split_by_rules(pd.concat(bars, ignore_index=True)) if bars else (pd.DataFrame(), pd.DataFrame())
+    log.info("%s, %d tickers: %d rows pass, %d quarantined", source.spec, len(bars), len(good), len(bad))
+    for line in [*failed.values(), *row_lines(bad, "rule", QUARANTINED)]:
+        log.warning(line)
+    return Fetched(
+        good=stage(store, good) if len(good) else None,
+        quarantined=stage(store, bad.assign(source=plan.source)) if len(bad) else None,
+        newest_session=good["session"].max().date() if len(good) else None,
+        failed=failed,
+        unknown=tuple(ticker for ticker in failed if answers[ticker].outcome == Outcome.NOT_FOUND),
+    )
 
 
 def ask_each(
@@ -127,7 +134,7 @@ def ask_each(
 
 
 def why_not(answer: Fetch | Announced) -> str:
-    """What kept a ticker from being answered, in words."""
+    """A sentence on what kept a ticker from being answered."""
     guess = f" (perhaps {answer.guessed})" if isinstance(answer, Fetch) and answer.guessed else ""
     return f"{answer.ticker}: {answer.outcome.replace('_', ' ')}: {answer.known}{guess}"
 
@@ -139,6 +146,48 @@ def wait_for_turn(pace: Pace | None, deadline: datetime) -> str:
     if pace is not None:
         rate_limit(pace.limit)
     return ""
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """What the store holds of some tickers: all their sessions, and the newest bars of each."""
+
+    sessions: dict[str, pd.DatetimeIndex]
+    bars: pd.DataFrame
+
+
+def _what_is_stored(store: Store, tickers: tuple[str, ...], recheck_sessions: int) -> _Stored:
+    """Nothing where nothing is stored."""
+    table = PriceTable(store)
+    try:
+        sessions = table.sessions(tickers)
+    except NotStored:
+        sessions = {}
+    first = min((_asked_from(known, recheck_sessions) for known in sessions.values()), default=None)
+    return _Stored(sessions, pd.DataFrame() if first is None else table.raw(sessions, first=first))
+
+
+def _asked_from(known: pd.DatetimeIndex, recheck_sessions: int) -> date:
+    """The session from which on a ticker of these stored sessions is asked for again."""
+    return cast(pd.Timestamp, known[max(len(known) - 1 - recheck_sessions, 0)]).date()
+
+
+def _ask(source: PriceSource, ticker: str, plan: IngestPlan, stored: _Stored) -> Fetch:
+    """The bars that may be new or changed; OK without bars where the store is ahead of the plan's last session."""
+    known = stored.sessions.get(ticker)
+    if known is None:
+        return _call(source, ticker, None, plan)
+    if source.incremental:
+        last_stored = cast(pd.Timestamp, known[-1])
+        if last_stored.date() > plan.last_session:  # an earlier clock knows nothing new, and other splits
+            return Fetch(ticker=ticker, outcome=Outcome.OK)
+        recent = _call(source, ticker, _asked_from(known, plan.recheck_sessions), plan)
+        if recent.outcome != Outcome.OK or not _rewrites_history(recent.bars, stored.bars, last_stored):
+            return recent
+    whole = _call(source, ticker, None, plan)
+    if whole.outcome == Outcome.OK and not plan.allow_shrink:
+        return _refuse_shrunk(whole, known, from_start=source.incremental)
+    return whole
 
 
 def _call(source: PriceSource, ticker: str, first: date | None, plan: IngestPlan) -> Fetch:
@@ -174,48 +223,3 @@ def _refuse_shrunk(whole: Fetch, known: pd.DatetimeIndex, *, from_start: bool) -
         f"{window[0]:%Y-%m-%d} to {window[-1]:%Y-%m-%d}; {len(lacking):,} lack: {shown}, … to {lacking[-1]:%Y-%m-%d}. "
         "The stored history stays. If the source is right, ingest with --allow-shrink",
     )
-
-
-class FetchFailed(SourceError):
-    """Too many of the tickers could not be fetched; `counts` says what the store has of them."""
-
-    def __init__(self, message: str, counts: PriceCounts | None) -> None:
-        super().__init__(message)
-        self.counts = counts
-
-
-class Fetched(BaseModel):
-    """What came of one batch."""
-
-    model_config = ConfigDict(frozen=True)
-
-    bars: StagedFrame
-    failed: dict[str, str]  # ticker -> why
-    unknown: tuple[str, ...] = ()  # those of them that the source does not have
-
-
-@task(
-    task_run_name="fetch {batch.label}",
-    retries=3,
-    retry_delay_seconds=[2, 8, 32],
-    retry_jitter_factor=0.5,
-    retry_condition_fn=may_pass,
-)
-def fetch_prices(plan: IngestPlan, batch: Batch) -> Fetched:
-    """What is missing of each ticker; one that fails is named in `failed` and stops no other.
-
-    A busy source is asked again for the tickers that it refused, until the plan's deadline.
-    """
-    source, store, log = open_source(plan.source), open_store(plan.root, writable=True), get_run_logger()
-    stored = what_is_stored(store, batch.tickers, plan.recheck_sessions)
-    answers = ask_each(
-        lambda ticker: ask(source, ticker, plan, stored), batch.tickers, pace=source.pace, deadline=plan.deadline
-    )
-    good = [answer.bars for answer in answers.values() if len(answer.bars)]
-    failed = {answer.ticker: why_not(answer) for answer in answers.values() if answer.outcome != Outcome.OK}
-    bars = pd.concat(good, ignore_index=True) if good else pd.DataFrame()
-    log.info("%s: %d rows of %d tickers", source.spec, len(bars), len(good))
-    for why in failed.values():
-        log.warning(why)
-    unknown = tuple(answer.ticker for answer in answers.values() if answer.outcome == Outcome.NOT_FOUND)
-    return Fetched(bars=stage(store, bars), failed=failed, unknown=unknown)

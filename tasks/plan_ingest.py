@@ -17,8 +17,7 @@ from storage.store import open_store
 from tasks.preflight import LAST_INGEST, LastIngest, last_ingest, require_event_source, whole_spec
 from tasks.run_tools import provenance
 from tasks.settings import DataSettings, last_session, root_of
-from tasks.sources.registry import open_event_source, open_source
-from tasks.sources.source import Pace, PriceSource
+from tasks.sources.source import Pace, PriceSource, open_event_source, open_source
 
 EACH_ALONE = 20  # tickers; one task run a ticker is for a handful of them, else it is one a bucket
 

@@ -19,8 +19,7 @@ from storage.integrity import TABLES
 from storage.prices import PriceTable
 from storage.store import Store, open_store
 from tasks.settings import SIMULATED_FOLDER, BacktestSettings, DataSettings, TrainingSettings, last_session, root_of
-from tasks.sources.registry import open_event_source, open_source
-from tasks.sources.source import EventSource, UnknownSource
+from tasks.sources.source import EventSource, UnknownSource, open_event_source, open_source
 
 LAST_INGEST = "ingest"  # kind of the artifact that says where prices came from
 STORED = "stored"  # the source of a run that only uses what the store holds

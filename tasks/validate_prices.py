@@ -1,4 +1,4 @@
-"""Keep the rows that can be trained on; send the others to quarantine, each with the rule that it breaks.
+"""The rules that a daily bar must keep: which rows can be trained on, and which go to quarantine.
 
 1. a row that is there twice, alike, counts once
 2. each rule looks at each row; the first one that a row breaks is its reason
@@ -6,55 +6,21 @@
 """
 
 from collections.abc import Callable
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 import pandera.pandas as pa
-from prefect import get_run_logger, task
-from pydantic import BaseModel, ConfigDict
 
 from models.sessions import FIRST_DATE, market_calendar
-from storage.staging import StagedFrame, discard, stage, unstage
-from storage.store import open_store
-from tasks.fetch_prices import Fetched
-from tasks.plan_ingest import Batch, IngestPlan
 from tasks.sources.source import BAR_COLUMNS
 
 PRICES = ["open", "high", "low", "close"]
 NOT_BY_DEFAULT = {"dividend": 0.0, "split": 0.0, "later_adjustment": 1.0}  # shown where they differ
 ROUNDING = 2e-6  # relative: Yahoo keeps 32-bit floats, so that a high may stand a hair below the close
-LOGGED = 10  # kinds of quarantined rows a batch; the table has them all
-
-
-class Checked(BaseModel):
-    """One batch after the rules."""
-
-    model_config = ConfigDict(frozen=True)
-
-    good: StagedFrame
-    quarantined: StagedFrame
-    newest_session: date | None  # of the good rows
-
-
-@task(task_run_name="validate {batch.label}")
-def validate_prices(plan: IngestPlan, batch: Batch, fetched: Fetched) -> Checked:
-    """Both parts of a batch, laid down for `store_prices`."""
-    store = open_store(plan.root, writable=True)
-    bars = unstage(store, fetched.bars)
-    good, bad = split_by_rules(bars) if len(bars) else (bars, no_quarantine())
-    checked = Checked(
-        good=stage(store, good),
-        quarantined=stage(store, bad.assign(source=plan.source)),
-        newest_session=good["session"].max().date() if len(good) else None,
-    )
-    discard(store, fetched.bars)
-    log = get_run_logger()
-    log.info("%s: %d rows pass, %d quarantined", batch.label, len(good), len(bad))
-    for line in quarantine_lines(bad):
-        log.warning(line)
-    return checked
+QUARANTINED = "{ticker}: {rows:,} rows quarantined ({kind}), the first of session {first:%Y-%m-%d}"
+LOGGED = 10  # tickers and rules, or columns, at a time; the tables have all rows
 
 
 def split_by_rules(bars: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -74,22 +40,19 @@ def split_by_rules(bars: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     return _good_rows(bars, is_bad), bad.reset_index(drop=True)
 
 
-def no_quarantine() -> pd.DataFrame:
-    """An empty frame of quarantined rows."""
-    return pd.DataFrame({name: pd.Series(dtype="object") for name in ["ticker", "session", "rule", "value", "seen_at"]})
-
-
-def quarantine_lines(bad: pd.DataFrame) -> list[str]:
-    """What to log of `bad`: a line a ticker and rule, the most rows first; LOGGED of them, and one for the rest."""
-    kinds = pd.DataFrame(bad.groupby(["ticker", "rule"])["session"].agg(["size", "min"]))
+def row_lines(rows: pd.DataFrame, kind: str, text: str) -> list[str]:
+    """What to log of rows: `text` for each ticker and `kind` (a column), the most rows first; LOGGED, and the rest."""
+    if rows.empty:
+        return []
+    kinds = pd.DataFrame(rows.groupby(["ticker", kind])["session"].agg(["size", "min"]))
     kinds = kinds.sort_values("size", ascending=False, kind="stable")
     lines = [
-        f"{ticker}: {size:,} rows quarantined ({rule}), the first of session {first:%Y-%m-%d}"
-        for (ticker, rule), size, first in zip(kinds.index[:LOGGED], kinds["size"], kinds["min"], strict=False)
+        text.format(ticker=ticker, kind=what, rows=size, first=first)
+        for (ticker, what), size, first in zip(kinds.index[:LOGGED], kinds["size"], kinds["min"], strict=False)
     ]
     rest = kinds["size"].iloc[LOGGED:]
     if len(rest):
-        lines.append(f"and {rest.sum():,} rows more, of {len(rest):,} other tickers and rules")
+        lines.append(f"and {rest.sum():,} rows more, of {len(rest):,} other tickers and {kind}s")
     return lines
 
 
@@ -149,6 +112,6 @@ def _shown(rows: pd.DataFrame) -> pd.Series:
     texts = np.full(len(rows), "", dtype=object)
     for name in [*PRICES, "volume", *NOT_BY_DEFAULT]:
         values = rows[name].to_numpy()
-        words = np.array([f" {name}={value:.15g}" for value in values], dtype=object)
-        texts = texts + np.where(values == NOT_BY_DEFAULT.get(name), "", words)
+        named = np.array([f" {name}={value:.15g}" for value in values], dtype=object)
+        texts = texts + np.where(values == NOT_BY_DEFAULT.get(name), "", named)
     return pd.Series(texts, index=rows.index, dtype="object").str.strip()

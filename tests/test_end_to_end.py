@@ -52,7 +52,7 @@ def test_an_interrupt_ends_the_server_and_the_next_run_starts_one_goes_on_stores
         names = {name for (name,) in database.execute(f"select name {of_newest}").fetchall()}
     assert flows == dict.fromkeys(["pipeline", "ingest", "retrain", "forecast", "report"], "COMPLETED")
     assert states == {"COMPLETED"}
-    assert {"fetch SBUX", "evaluate model volume v1"} <= names
+    assert {"fetch and validate SBUX", "evaluate model volume v1"} <= names
 
 
 @pytest.mark.crash

@@ -11,8 +11,7 @@ import pytest
 
 from storage.adjustment import adjusted_close
 from tasks.sources.files import FilesSource, ticker_of
-from tasks.sources.registry import open_source
-from tasks.sources.source import BAR_COLUMNS, Outcome, SourceMissing, SourceUnusable, UnknownSource
+from tasks.sources.source import BAR_COLUMNS, Outcome, SourceMissing, SourceUnusable, UnknownSource, open_source
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"the real price files are not at {DATA}")
@@ -467,7 +466,7 @@ def test_a_server_that_is_not_there_is_down():
     assert "no answer" in fetch.known
 
 
-# ---- the registry
+# ---- which source a spec means
 
 
 def test_a_spec_names_its_source(path):

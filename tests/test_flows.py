@@ -85,8 +85,7 @@ def test_each_step_is_a_task_run_named_for_what_it_does(finished: Finished) -> N
     assert task_run_names(run_named(f"ingest all of {source} {finished[0].day}")) == sorted(
         [
             f"plan ingest from {source}",
-            "fetch SBUX",
-            "validate SBUX",
+            "fetch and validate SBUX",
             f"store prices of {source}",
             f"count prices of {source}",
             f"check what {source} gave",

@@ -23,9 +23,17 @@ from tasks.plan_ingest import plan_ingest
 from tasks.preflight import check
 from tasks.settings import DataSettings
 from tasks.sources.files import FileEvents
-from tasks.sources.registry import open_event_source
 from tasks.sources.simulated import SimulatedSource
-from tasks.sources.source import Announced, EventSource, Outcome, Pace, SourceMissing, SourceUnusable, UnknownSource
+from tasks.sources.source import (
+    Announced,
+    EventSource,
+    Outcome,
+    Pace,
+    SourceMissing,
+    SourceUnusable,
+    UnknownSource,
+    open_event_source,
+)
 
 AS_OF = date(2020, 12, 10)
 
@@ -196,6 +204,7 @@ class Faulty:
     """A source that does not answer the first calls for some tickers, and notes who was asked for when."""
 
     spec = "simulated:7"
+    simulated = True
     pace = Pace(limit="volcast-test-announcements", calls_per_second=2.0, pause_seconds=0.0)
 
     def __init__(self, failures: Mapping[str, int] | None = None, *, always: bool = False) -> None:
@@ -224,7 +233,7 @@ def only_announcements(data: DataSettings, changes: dict[str, Any]) -> Announcem
 
 def record_from(source: Faulty, folder: Path, patch: pytest.MonkeyPatch, **changes: object) -> Announcements:
     """What an ingest of TICKERS from the simulated exchange records, with announcements from `source`."""
-    patch.setattr("tasks.sources.registry.simulated_source", lambda _spec: source)
+    patch.setattr("tasks.sources.source._market", lambda _spec: source)
     data = DataSettings(source="simulated:7", tickers=TICKERS, store=str(folder / "data"), as_of=AS_OF)
     recorded = only_announcements(data, changes)
     assert recorded is not None

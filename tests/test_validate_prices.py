@@ -13,7 +13,7 @@ from storage.store import open_store
 from tasks.sources.files import FilesSource
 from tasks.sources.simulated import SimulatedSource
 from tasks.sources.source import BAR_COLUMNS
-from tasks.validate_prices import LOGGED, quarantine_lines, split_by_rules
+from tasks.validate_prices import LOGGED, QUARANTINED, row_lines, split_by_rules
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"the real price files are not at {DATA}")
@@ -168,11 +168,11 @@ def test_bars_of_another_shape_are_our_mistake_and_no_bad_rows():
 
 def test_the_log_has_a_line_a_ticker_and_rule_and_not_too_many():
     _, bad = split_by_rules(pd.concat([bars(2, ticker=f"T{number:02}", volume=0.0) for number in range(30)]))
-    lines = quarantine_lines(bad)
+    lines = row_lines(bad, "rule", QUARANTINED)
     assert len(lines) == LOGGED + 1
     assert lines[0] == "T00: 2 rows quarantined (volume is not positive), the first of session 2024-01-02"
     assert lines[-1] == "and 40 rows more, of 20 other tickers and rules"
-    assert quarantine_lines(bad.iloc[:0]) == []
+    assert row_lines(bad.iloc[:0], "rule", QUARANTINED) == []
 
 
 def test_simulated_bars_are_good():

@@ -1,4 +1,4 @@
-"""What a source of prices or of announcements promises, and how it may fail.
+"""What a source of prices or of announcements promises, how it may fail, and which one a spec means.
 
 SourceError             the source as a whole cannot serve; the message says what to do
 ├── UnknownSource       no source has that name, or its spec cannot be read
@@ -9,9 +9,18 @@ SourceError             the source as a whole cannot serve; the message says wha
 from dataclasses import dataclass, field
 from datetime import date
 from enum import StrEnum
-from typing import Protocol
+from functools import lru_cache
+from typing import TYPE_CHECKING, Protocol
 
 import pandas as pd
+
+from models.text import brief
+
+if TYPE_CHECKING:
+    from tasks.sources.simulated import SimulatedSource
+    from tasks.sources.yahoo import YahooSource
+
+SPECS = "simulated[:SEED], yahoo, files:PATH-or-URL"
 
 
 class SourceError(ValueError):
@@ -27,7 +36,7 @@ class SourceMissing(SourceError):
 
 
 class SourceUnusable(SourceError):
-    """What is there is not prices."""
+    """What is there is not prices, or not announcements."""
 
 
 class Outcome(StrEnum):
@@ -64,18 +73,13 @@ EVENT_COLUMNS = [
 ]
 
 
-def no_bars() -> pd.DataFrame:
-    """An empty frame of BAR_COLUMNS."""
-    return pd.DataFrame(columns=BAR_COLUMNS)
-
-
 @dataclass(frozen=True, kw_only=True)
 class Fetch:
     """What a source said of one ticker; `bars` (BAR_COLUMNS, any order of rows) is empty unless the outcome is OK."""
 
     ticker: str
     outcome: Outcome
-    bars: pd.DataFrame = field(default_factory=no_bars)
+    bars: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=BAR_COLUMNS))
     known: str = ""  # what the source said
     guessed: str = ""  # what that may mean
 
@@ -135,3 +139,45 @@ class EventSource(Protocol):
     def announced(self, ticker: str, *, as_of: date) -> Announced:
         """The dates that were known by the close of `as_of`; those without first_seen, as far as the source has any."""
         ...
+
+
+def open_source(spec: str) -> PriceSource:
+    """The source that `spec` names. Raises UnknownSource with the specs that there are."""
+    if location := _file_of(spec):
+        from tasks.sources.files import FilesSource
+
+        return FilesSource(location)
+    if market := _market(spec):
+        return market
+    raise UnknownSource(f"{brief(spec)} is not a source. Expected one of: {SPECS}.")
+
+
+def open_event_source(spec: str) -> EventSource | None:
+    """The calendar that `spec` names, a file's already read; None for `none`. Raises SourceError."""
+    if spec == "none":
+        return None
+    if location := _file_of(spec):
+        from tasks.sources.files import FileEvents
+
+        return FileEvents(location)
+    if market := _market(spec):
+        return market
+    raise UnknownSource(f"{brief(spec)} is not a source of announcements. Expected one of: {SPECS}, none.")
+
+
+def _file_of(spec: str) -> str:
+    return spec.removeprefix("files:") if spec.startswith("files:") else ""
+
+
+@lru_cache  # one a process: the simulated one counts the calls that it has refused (fault ratelimit)
+def _market(spec: str) -> "YahooSource | SimulatedSource | None":
+    """Who has prices and announcements both; imported when it is asked for, since yfinance takes a second."""
+    if spec == "yahoo":
+        from tasks.sources.yahoo import YahooSource
+
+        return YahooSource()
+    if spec.partition(":")[0].partition("?")[0] == "simulated":
+        from tasks.sources.simulated import simulated_source
+
+        return simulated_source(spec)
+    return None

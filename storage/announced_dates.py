@@ -121,8 +121,9 @@ def _answers_of(announcements: pd.DataFrame, as_of: date) -> dict[Key, Announcem
     now, answers = _midnight(as_of), {}
     for row in announcements.to_dict("records"):
         key: Key = (row["ticker"], row["announced_for"])
-        first_seen = now if pd.isna(row.get("first_seen")) else row["first_seen"]
-        withdrawn_seen = None if pd.isna(row.get("withdrawn_seen")) else row["withdrawn_seen"]
+        first_seen, withdrawn_seen = row.get("first_seen"), row.get("withdrawn_seen")
+        first_seen = now if first_seen is None or pd.isna(first_seen) else first_seen
+        withdrawn_seen = None if withdrawn_seen is None or pd.isna(withdrawn_seen) else withdrawn_seen
         newest = max(first_seen, withdrawn_seen or first_seen)
         if newest > now:
             raise ValueError(

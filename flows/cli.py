@@ -396,7 +396,7 @@ def up(
     _ask_a_person(require_approval)
     _move_into_environment("--database", "VOLCAST_DATABASE", database)
 
-    from flows.server import ServerOptions
+    from flows.server_options import ServerOptions
 
     options = ServerOptions(host=host, port=port, database=database)
 

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.markup import escape
 
-from flows.server import ServerError, ServerOptions
+from flows.server_options import ServerError, ServerOptions
 from models.errors import ImpossibleTest, ModelError, UnknownRecipe
 from models.text import brief
 from storage.artifacts import ArtifactStore

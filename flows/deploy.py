@@ -41,7 +41,7 @@ from prefect.flows import Flow, load_flow_from_entrypoint
 from prefect.utilities.callables import parameter_schema
 from pydantic import SecretStr, TypeAdapter
 
-from flows.server import ServerError
+from flows.server_options import ServerError
 from models.text import listed
 from storage.store import open_store
 from tasks.preflight import whole_path, whole_spec

@@ -34,8 +34,6 @@ from flows.prefect_processes import WORDS, WORKER, end, end_all, find_lost, kept
 from flows.server import (
     ANSWER_SECONDS,
     Server,
-    ServerError,
-    ServerOptions,
     alone_in,
     announce,
     configured_server,
@@ -46,6 +44,7 @@ from flows.server import (
     require_answer,
     withdraw,
 )
+from flows.server_options import ServerError, ServerOptions
 
 POOL = "volcast"
 LONGEST_WAIT = 60  # seconds before it is started again: 1, 2, 4 … up to this

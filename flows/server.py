@@ -41,9 +41,9 @@ from flows.prefect_processes import (
     Process,
     command_tag,
     end,
-    find_lost,
-    kept_in,
+    find_orphans,
     own_process,
+    processes_in,
     settle,
     start,
     wait_for_end,
@@ -114,13 +114,13 @@ def prefect_server() -> Iterator[Server]:
     configured = configured_server()
     if configured:
         require_answer(configured)
-    if server := configured or _kept_up():
+    if server := configured or _announced_server():
         with _drained(server):
             yield server
     else:
         with own_server() as started, _drained(started):
             with get_client(sync_client=True) as client:
-                settle(client, find_lost(client))
+                settle(client, find_orphans(client))
             yield started
 
 
@@ -132,7 +132,7 @@ def present_server() -> Iterator[Server | None]:
         if server:
             require_answer(server)
         else:
-            server = _kept_up()
+            server = _announced_server()
     except ServerError:
         server = None
     with _drained(server) if server else nullcontext():
@@ -168,7 +168,7 @@ def alone_in(folder: Path) -> Iterator[Path]:
     lock = FileLock(folder / "server.lock")
     try:
         with lock.acquire(timeout=5):
-            kept = [process for process, run in kept_in(folder).items() if run is None]
+            kept = [process for process, run in processes_in(folder).items() if run is None]
             if left := wait_for_end(kept, seconds=LEFT_SECONDS):
                 ids = " ".join(str(process.pid) for process in left)
                 raise ServerError(
@@ -226,7 +226,7 @@ def server_environment(folder: Path) -> dict[str, str]:
     }
 
 
-def _kept_up() -> Server | None:
+def _announced_server() -> Server | None:
     """The server that `volcast up` keeps in this folder, once it answers; None where there is none."""
     try:
         kept = json.loads((home() / "server.json").read_text())

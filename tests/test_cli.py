@@ -10,8 +10,8 @@ import pytest
 from conftest import yahoo_frame
 from programs import environment
 
-from flows.cli import main
-from flows.commands import console
+from flows.cli import console, main
+from tasks.settings import BacktestSettings, TrainingSettings
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
 
@@ -152,7 +152,25 @@ def test_cuda_where_there_is_none_is_one_clear_line(volcast: Volcast, sbux_csv: 
 
 
 def test_an_unknown_option_is_a_usage_error(volcast: Volcast) -> None:
-    assert volcast("run", "--nonsense").code == 2
+    said = volcast("run", "--nonsense")
+    assert said.code == 2
+    assert said.errors[0].startswith("Error: Unknown option: --nonsense.")
+    assert said.errors[0].endswith("See: volcast run --help")
+
+
+def test_the_help_of_a_command_is_made_of_the_fields_of_its_settings(volcast: Volcast) -> None:
+    said = volcast("backtest", "--help")
+    assert said.code == 0
+    for option in ("--train-through", "--refit", "--set", "--cell", "--events", "--sessions"):
+        assert (option in said.out) == (option != "--sessions")
+    shown = re.sub(r"[│\s]+", " ", said.out)
+    for field in (BacktestSettings.model_fields["refit"], TrainingSettings.model_fields["cell"]):
+        assert str(field.description) in shown
+
+
+def test_of_an_option_that_is_given_twice_the_last_one_holds(volcast: Volcast) -> None:
+    said = volcast("run", "--recipe", "first", "--recipe", "last")
+    assert "There is no recipe 'last'" in said.errors[0]
 
 
 def test_a_bad_run_loses_nothing_of_an_earlier_one(volcast: Volcast, sbux_csv: Path) -> None:

@@ -1,10 +1,6 @@
-"""Let a chosen version of a model forecast, whatever its scorecard says.
+"""Move the champion of a model by hand: to a chosen version, or back to the one that forecast before.
 
-version -> a new entry of the alias
-
-Go back to the version of a model that forecast before the present one came.
-
-alias's history -> the version before -> a new entry of the alias
+version, or the alias's history -> a new entry of the alias
 """
 
 from prefect import flow

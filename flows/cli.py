@@ -1,537 +1,675 @@
-"""The command line: options, and what happens when something goes wrong. The work is in `flows/commands.py`."""
+"""The command line: a command's options are the fields of the settings that it takes, and an error is one line.
 
+What is heavy is imported by the command that needs it, after its request has been checked.
+"""
+
+import inspect
+import json
 import os
 import re
 import signal
 import sys
 import time
-from datetime import datetime
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
-import typer
+from cyclopts import App, CycloptsError, Parameter
+from cyclopts.validators import Number
+from pydantic import BaseModel, ValidationError
 from rich.console import Console
+from rich.markup import escape
 
-from flows.process_exit import leaving
+from flows.process_exit import without_finalization
+from models.errors import ImpossibleTest, ModelError, UnknownRecipe
 from models.text import brief, listed
+from tasks.settings import (
+    DEFAULT_STORE,
+    BacktestSettings,
+    DataSettings,
+    RetrainSettings,
+    TrainingSettings,
+    WatchSettings,
+    last_session,
+    root_of,
+)
 
 if TYPE_CHECKING:
-    from pydantic import ValidationError
+    from flows.server import Server
+    from storage.records import AliasEntry, ForecastBatch
 
-app = typer.Typer(
-    help="Forecasts of daily trading volume, from a retrained, versioned and watched LSTM on Prefect.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    add_completion=False,
-)
-models = typer.Typer(help="The trained models and where they come from.", no_args_is_help=True)
-app.add_typer(models, name="models")
-
-Source = Annotated[
-    str | None,
-    typer.Option(
-        envvar="VOLCAST_SOURCE",
-        help="simulated[:SEED], yahoo, or files:PATH-or-URL  "
-        "[default: where the store's prices came from; for an empty store: simulated]",
-    ),
-]
-Events = Annotated[
-    str | None,
-    typer.Option(
-        envvar="VOLCAST_EVENTS",
-        help="Announced earnings: simulated[:SEED], yahoo, files:PATH-or-URL, or none to use none  "
-        "[default: where the store's came from; before: as --source, for files: those that are stored]",
-    ),
-]
-StoredEvents = Annotated[
-    str | None,
-    typer.Option(
-        "--events",
-        envvar="VOLCAST_EVENTS",
-        help="none: without announced earnings  [default: with those that are stored]",
-    ),
-]
-StoredSource = Annotated[
-    str | None,
-    typer.Option(
-        "--source",
-        envvar="VOLCAST_SOURCE",
-        help="Whose stored prices: simulated[:SEED], yahoo or files:…  [default: what the store holds]",
-    ),
-]
-Tickers = Annotated[
-    str,
-    typer.Option(
-        help="Comma-separated  [default: for files: all that they hold; else all that are stored, first SBUX]"
-    ),
-]
-StoredTickers = Annotated[str, typer.Option("--tickers", help="Comma-separated  [default: all that are stored]")]
-DailyTickers = Annotated[
-    str, typer.Option("--tickers", help="Comma-separated  [default: all that are stored; before any are: as ingest]")
-]
-ServedTickers = Annotated[
-    str, typer.Option("--tickers", help="Comma-separated, of every deployment  [default: all that are stored]")
-]
-MaxModelAge = Annotated[
-    int, typer.Option(min=1, help="Sessions since the newest one that the champion was trained on; beyond: har")
-]
-StoreRoot = Annotated[
-    str,
-    typer.Option("--store", envvar="VOLCAST_STORE", help="Where everything is kept: a folder, or s3://, gs://, az://"),
-]
-AsOf = Annotated[
-    datetime | None,
-    typer.Option(
-        formats=["%Y-%m-%d"], metavar="DATE", help="Use nothing after this date  [default: the last closed session]"
-    ),
-]
-TrainThrough = Annotated[
-    datetime, typer.Option(formats=["%Y-%m-%d"], metavar="DATE", help="The last session that the first fit sees")
-]
-TestStart = Annotated[datetime, typer.Option(formats=["%Y-%m-%d"], metavar="DATE", help="The first target")]
-TestEnd = Annotated[datetime, typer.Option(formats=["%Y-%m-%d"], metavar="DATE", help="The last target")]
-Refit = Annotated[
-    Literal["never", "yearly", "quarterly"],
-    typer.Option(help="Fit again at the first cutoff of each calendar year or quarter, on all that is known then"),
-]
-Recipe = Annotated[str, typer.Option(help="volume: the next 10 sessions; tutorial: a nowcast of one ticker")]
-Cell = Annotated[
-    Literal["lstm", "gru", "rnn", "mlp"],
-    typer.Option(help="What carries the past in the volume recipe; mlp sees only the cutoff"),
-]
-Settings = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="NAME=VALUE", help="Another setting of the recipe, such as steps=1000; repeatable"),
-]
-Seed = Annotated[int, typer.Option(help="Seed of the initial weights")]
-Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="auto takes a GPU when there is one")]
-FitScalersOn = Annotated[
-    Literal["train", "all"],
-    typer.Option(help="'all' is the article's own choice: it lets the test rows leak into the scalers"),
-]
-Sessions = Annotated[str, typer.Option(help="The newest sessions that the tutorial recipe looks at, or 'all'")]
-Force = Annotated[
-    bool, typer.Option("--force", help="Train even where the same data and settings were trained on before")
-]
-RequireApproval = Annotated[
-    bool, typer.Option("--require-approval", help="A version that passed the gate waits for volcast models promote")
-]
-ApprovedByPerson = Annotated[
-    bool,
-    typer.Option(
-        "--require-approval",
-        envvar="VOLCAST_REQUIRE_APPROVAL",
-        help="A retrained model that passed the gate waits for a person's yes in the UI",
-    ),
-]
-ModelName = Annotated[
-    str | None,
-    typer.Option("--name", help="A model of its own beside the recipe's: its registered name  [default: the recipe's]"),
-]
-NoPromote = Annotated[
-    bool, typer.Option("--no-promote", help="An experiment: the version is scored and kept, and does not forecast")
-]
-Margin = Annotated[
-    float, typer.Option(min=0, max=0.5, help="By how much of the champion's error a version may be worse, at the most")
-]
-Out = Annotated[Path | None, typer.Option(help="Write the forecasts to this .parquet or .csv file")]
-AllowShrink = Annotated[
-    bool, typer.Option("--allow-shrink", help="Accept a source that has lost sessions which are stored; those stay")
-]
-MaxFailedShare = Annotated[
-    float, typer.Option(min=0, max=1, help="Of the tickers; when more of them fail, the ingest fails")
-]
-Host = Annotated[
-    str, typer.Option(help="The server's address; another than this machine's own demands VOLCAST_AUTH=user:password")
-]
-Port = Annotated[int, typer.Option(min=0, max=65535, help="The UI's port, if it is free; else a free one is taken")]
-Database = Annotated[
-    str | None,
-    typer.Option(
-        envvar="VOLCAST_DATABASE",
-        metavar="URL",
-        help="postgresql+asyncpg://user:password@host:5432/name, where runs and schedules are kept  [default: SQLite]",
-    ),
-]
-ModelNamed = Annotated[str, typer.Argument(help="A model's name, such as volume or tutorial.SBUX")]
-Reason = Annotated[str, typer.Option(help="Why; it stays on record beside the move")]
-
-DEFAULT_STORE = "./data"
 LONGEST = 1000  # characters of an error's line
+BEGAN = time.monotonic()
 INTERRUPTED = 130  # 128 and SIGINT's number, as shells have it
 
+Body = TypeVar("Body", bound=Callable[..., bool | None])
+console = Console(highlight=False, soft_wrap=True)
+app = App(
+    name="volcast",
+    help="Forecasts of daily trading volume, from a retrained, versioned and watched LSTM on Prefect.",
+    help_format="plaintext",
+    help_flags=["--help"],
+    version_flags=[],
+    default_parameter=Parameter(negative=(), show_default=False, allow_repeating=True),
+    result_action="return_value",
+    suppress_keyboard_interrupt=False,
+)
+models = App(name="models", help="The trained models and where they come from.", sort_key=100)  # the last of all
+app.command(models)
+app.meta.suppress_keyboard_interrupt = False  # `main` says what an interrupt leaves
+order = count()  # the order of the commands in the help
 
-@app.callback()
-def options(
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks, and everything that Prefect logs")] = False,
-) -> None:
+
+def tickers_of(words: str) -> tuple[str, ...]:
+    """Tickers from a list with commas, each once."""
+    return tuple(dict.fromkeys(ticker.strip().upper() for ticker in words.split(",") if ticker.strip()))
+
+
+def window_of(word: str) -> int | None:
+    """A number of sessions, or None for `all`."""
+    if word != "all" and not re.fullmatch("[0-9]{1,9}", word):
+        raise UnknownRecipe(f"--sessions must be a whole number or 'all'; {brief(word)} came.")
+    return None if word == "all" else int(word)
+
+
+def recipe_settings(given: Sequence[str]) -> dict[str, Any]:
+    """Settings of a recipe from NAME=VALUE, the value as JSON or else a word."""
+    found: dict[str, Any] = {}
+    for each in given:
+        name, _, value = (word.strip() for word in each.partition("="))
+        if not (name and value):
+            raise UnknownRecipe(f"--set must be NAME=VALUE, such as steps=1000; {brief(each)} came.")
+        try:
+            found[name] = json.loads(value)
+        except ValueError:  # a word, or an integer of more digits than Python reads
+            found[name] = value
+        except RecursionError:
+            found[name] = {}
+        members = found[name] if isinstance(found[name], list) else [found[name]]
+        if any(isinstance(member, list | dict) for member in members):
+            expected = "expected a number, a word or a list of them"
+            raise UnknownRecipe(f"--set {brief(name)}: {expected}; {brief(value)} came.")
+    return found
+
+
+# field -> the words that an option takes, and what they mean, where that is not the field's own type
+WRITTEN: dict[str, tuple[Any, Callable[[Any], Any]]] = {
+    "tickers": (str, tickers_of),
+    "window_sessions": (str, window_of),
+    "settings": (list[str], recipe_settings),
+    "name": (str, str),  # the settings check it
+    "promote": (bool, lambda is_experiment: not is_experiment),
+}
+# field -> what only the command line knows of it
+SHOWN: dict[str, dict[str, Any]] = {
+    "source": {"env_var": "VOLCAST_SOURCE"},
+    "events": {"env_var": "VOLCAST_EVENTS"},
+    "store": {"env_var": "VOLCAST_STORE"},
+    "tickers": {"metavar": "A,B"},
+    "window_sessions": {"name": "--sessions", "metavar": "NUMBER|all"},
+    "settings": {"name": "--set", "metavar": "NAME=VALUE"},
+    "promote": {
+        "name": "--no-promote",
+        "help": "An experiment: the version is scored and kept, whatever its scorecard says, and does not forecast",
+    },
+} | {name: {"metavar": "DATE"} for name in ("as_of", "train_through", "test_start", "test_end")}
+# field -> its description, where that is another than the field's own: of commands that bring prices in, …
+INGESTED = {
+    "source": "simulated[:SEED], yahoo, or files:PATH-or-URL; by default where the store's prices came from, or "
+    "simulated where it is empty",
+    "events": "Announced earnings: simulated[:SEED], yahoo, files:PATH-or-URL, or none to use none; by default where "
+    "the store's came from; before any did, as --source, and for files those that are stored",
+    "tickers": "Comma-separated; by default for files all that they hold, else all that are stored, first SBUX",
+}
+STORED = {  # … and of those that use what is stored
+    "source": "Whose stored prices: simulated[:SEED], yahoo or files:…; by default what the store holds",
+    "events": "none: without announced earnings; by default with those that are stored",
+    "tickers": "Comma-separated; by default all that are stored",
+}
+DAILY = {"tickers": "Comma-separated; by default all that are stored; before any are, as ingest"}
+SERVED = {"tickers": "Comma-separated, of every deployment; by default all that are stored"}
+TEST = {
+    "train_through": "The last session that the first fit sees",
+    "test_start": "The first target",
+    "test_end": "The last target",
+    "out": "Write the forecasts to this .parquet or .csv file",
+}
+PRICES, DATED = "source tickers store as_of events", "source tickers store as_of"  # fields of DataSettings
+MODEL = "recipe cell fit_scalers_on window_sessions seed device force settings name"  # fields of TrainingSettings
+SERVED_MODEL = "recipe cell seed device settings"
+Store = Annotated[str, Parameter(env_var="VOLCAST_STORE", help=DataSettings.model_fields["store"].description)]
+Approve = Annotated[
+    bool, Parameter(env_var="VOLCAST_REQUIRE_APPROVAL", help="A person says yes to each model in the UI")
+]
+Out = Annotated[Path | None, Parameter(help="Write the forecasts to this .parquet or .csv file")]
+ModelNamed = Annotated[str, Parameter(help="A model's name, such as volume or tutorial.SBUX", show_default=False)]
+Reason = Annotated[str, Parameter(help="Why; it stays on record beside the move", allow_leading_hyphen=True)]
+Count = Number(gte=1)
+
+
+def option(settings: type[BaseModel], name: str, texts: Mapping[str, str]) -> inspect.Parameter:
+    """A field of settings as an option; one whose name ends in ! must be given."""
+    name, is_required = name.rstrip("!"), name.endswith("!")
+    field = settings.model_fields[name]
+    default = DEFAULT_STORE if name == "store" else field.default
+    is_flag, text = isinstance(default, bool), str(default)
+    is_shown = isinstance(default, str | int | float) and not (is_flag or is_required or name in texts)
+    shown: Any = {"help": texts.get(name, field.description), "show_default": (lambda _: text) if is_shown else False}
+    how = Parameter(**(shown | SHOWN.get(name, {})))
+    kind = WRITTEN[name][0] | None if name in WRITTEN else field.annotation
+    default = inspect.Parameter.empty if is_required else None if name in WRITTEN else default
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=Annotated[kind, how], default=default)
+
+
+def command(
+    into: App = app,
+    name: str | None = None,
+    *,
+    stored: bool = False,
+    texts: Mapping[str, str] | None = None,
+    **fields: str,
+) -> Callable[[Body], Body]:
+    """Make a function a command: of each argument named here, these fields of its settings become options.
+
+    With `stored` the data are those of the store. `texts` stand in the place of a field's description. A command that
+    returns False ends with exit status 1.
+    """
+    described = {**(STORED if stored else INGESTED), **(texts or {})}
+
+    def register(body: Body) -> Body:
+        own = inspect.signature(body).parameters
+        kinds = {argument: own[argument].annotation for argument in fields}
+        options = [option(kinds[argument], each, described) for argument in fields for each in fields[argument].split()]
+        others = [each for each in own.values() if each.name not in fields]
+        named = [each for each in others if each.kind is inspect.Parameter.KEYWORD_ONLY]
+        placed = [each.replace(kind=inspect.Parameter.POSITIONAL_ONLY) for each in others if each not in named]
+        shown = inspect.Signature([*placed, *options, *named])
+
+        def run(*given: Any, **more: Any) -> bool | None:
+            came = shown.bind(*given, **more).arguments
+            for argument, kind in sorted(kinds.items(), key=lambda each: each[1] is DataSettings):  # which need a store
+                names = fields[argument].replace("!", "").split()
+                came[argument] = _settings(kind, {each: came.pop(each) for each in names if each in came}, stored)
+            return body(**came)
+
+        run.__doc__, run.__name__ = body.__doc__, body.__name__
+        run.__signature__ = shown  # type: ignore[attr-defined]
+        into.command(run, name=name, sort_key=next(order))
+        return body
+
+    return register
+
+
+def _settings(kind: type[BaseModel], chosen: dict[str, Any], stored: bool) -> BaseModel:
+    for name in WRITTEN.keys() & chosen.keys():
+        chosen[name] = WRITTEN[name][1](chosen[name])
+    return _data_settings(stored, **chosen) if kind is DataSettings else kind(**chosen)
+
+
+def _data_settings(stored: bool, source: str | None = None, store: str = DEFAULT_STORE, **chosen: Any) -> DataSettings:
+    """Of what is stored; or of what is to be brought in, from where the store's came before, unless told otherwise."""
+    from tasks.preflight import stored_source, usual_events, usual_source
+
+    if stored:
+        return DataSettings(source=stored_source(store, source), store=store, **chosen)
+    data = DataSettings(source=source or usual_source(store), store=store, **chosen)
+    data = data if data.events else data.model_copy(update={"events": usual_events(data)})
+    if not source:
+        _print_source(data)
+    return data
+
+
+@app.meta.default
+def start(
+    *words: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
+    debug: Annotated[bool, Parameter(help="Show tracebacks, and everything that Prefect logs")] = False,
+) -> bool | None:
+    """Forecasts of daily trading volume, from a retrained, versioned and watched LSTM on Prefect."""
     if debug:
         os.environ["VOLCAST_DEBUG"] = "1"
+    if words in ((), ("models",)):
+        app.meta([*words, "--help"])
+        sys.exit(2)
+    return app(words, exit_on_error=False, print_error=False)
 
 
-@app.command()
-def run(
-    source: Source = None,
-    tickers: Tickers = "",
-    recipe: Recipe = "volume",
-    store: StoreRoot = DEFAULT_STORE,
-    seed: Seed = 0,
-    device: Device = "auto",
-    as_of: AsOf = None,
-    fit_scalers_on: FitScalersOn = "train",
-    sessions: Sessions = "253",
-    force: Force = False,
-    out: Out = None,
-    events: Events = None,
-    cell: Cell = "lstm",
-    setting: Settings = None,
-    name: ModelName = None,
-    no_promote: NoPromote = False,
-    margin: Margin = 0.01,
-) -> None:
+@command(data=PRICES, training=MODEL, why="promote margin")
+def run(data: DataSettings, training: TrainingSettings, why: RetrainSettings, *, out: Out = None) -> None:
     """The whole pipeline: ingest, retrain, forecast, report."""
-    from flows import commands
-    from tasks.settings import RetrainSettings
+    from tasks.preflight import check, check_out
 
-    training = commands.training_settings(
-        recipe,
-        sessions,
-        cell=cell,
-        fit_scalers_on=fit_scalers_on,
-        seed=seed,
-        device=device,
-        force=force,
-        settings=commands.recipe_settings(setting or ()),
-        name=name,
-    )
-    why = RetrainSettings(promote=not no_promote, margin=margin)
-    commands.run(commands.data_settings(source, tickers, store, as_of, events), training, why, out)
+    check_out(out)
+    check(data, training)
+    from flows.pipeline import pipeline
+    from tasks.parts import SomeModelsFailed
+    from tasks.reports import render
+
+    failed: SomeModelsFailed | None = None
+    with _server() as server:
+        try:
+            result = pipeline(data, training, why)
+        except SomeModelsFailed as error:
+            failed, result = error, error.result
+    render.show_result(console, result)
+    _export([report.batch for report in result.reports], out)
+    _show_server(server)
+    if failed:
+        raise failed  # after the summary of the others
 
 
-@app.command()
-def ingest(
-    source: Source = None,
-    tickers: Tickers = "",
-    store: StoreRoot = DEFAULT_STORE,
-    as_of: AsOf = None,
-    allow_shrink: AllowShrink = False,
-    max_failed_share: MaxFailedShare = 0.05,
-    events: Events = None,
-) -> None:
+@command(data=f"{PRICES} allow_shrink max_failed_share")
+def ingest(data: DataSettings) -> None:
     """Bring the stored prices up to the last closed session."""
-    from flows import commands
+    from tasks.preflight import check
 
-    accepted = {"allow_shrink": allow_shrink, "max_failed_share": max_failed_share}
-    commands.ingest(commands.data_settings(source, tickers, store, as_of, events, **accepted))
+    check(data)
+    from flows.ingest import ingest as ingest_flow
+    from tasks.fetch_prices import FetchFailed
+    from tasks.reports import render
+
+    try:
+        with _server() as server:
+            snapshot = ingest_flow(data)
+    except FetchFailed as error:
+        render.show_counts(console, error.counts, ingested=True)
+        raise
+    render.show_prices(console, snapshot)
+    render.show_counts(console, snapshot.counts, ingested=True)
+    _show_server(server)
 
 
-@app.command()
-def status(source: StoredSource = None, tickers: StoredTickers = "", store: StoreRoot = DEFAULT_STORE) -> None:
+@command(stored=True, data="source tickers store")
+def status(data: DataSettings) -> bool:
     """What is stored, how far it is behind the market, and how the forecasts fare; exit 1 if it needs a person."""
-    from flows import commands
+    from tasks.count_prices import status_of
+    from tasks.monitor import present_health
+    from tasks.reports import render
 
-    if not commands.status(commands.stored_data_settings(source, tickers, store, None)):
-        sys.exit(1)
+    root = root_of(data.store, data.source)
+    render.show_status(console, root, status_of(root, data.tickers, last_session(None, data.now)))
+    health = present_health(data)
+    render.show_health(console, health)
+    return not health.needs_person
 
 
-@app.command()
+@command(stored=True, data="source store")
 def quarantine(
-    ticker: Annotated[str, typer.Argument(help="One ticker  [default: all]")] = "",
-    source: StoredSource = None,
-    store: StoreRoot = DEFAULT_STORE,
-    limit: Annotated[int, typer.Option(min=1, help="Show so many rows at the most")] = 20,
+    data: DataSettings,
+    ticker: Annotated[str, Parameter(help="One ticker; by default all")] = "",
+    *,
+    limit: Annotated[int, Parameter(validator=Count, help="Show so many rows at the most", show_default=True)] = 20,
 ) -> None:
     """The rows that broke a rule and are never trained on, the newest first."""
-    from flows import commands
+    from tasks.count_prices import quarantined_rows
+    from tasks.reports import render
 
-    commands.quarantine(commands.stored_data_settings(source, ticker, store, None), limit)
+    root = root_of(data.store, data.source)
+    render.show_quarantine(console, root, *quarantined_rows(root, tickers_of(ticker), limit))
 
 
-@app.command()
-def retrain(
-    source: StoredSource = None,
-    tickers: StoredTickers = "",
-    recipe: Recipe = "volume",
-    store: StoreRoot = DEFAULT_STORE,
-    seed: Seed = 0,
-    device: Device = "auto",
-    as_of: AsOf = None,
-    fit_scalers_on: FitScalersOn = "train",
-    sessions: Sessions = "253",
-    force: Force = False,
-    cell: Cell = "lstm",
-    setting: Settings = None,
-    require_approval: RequireApproval = False,
-    events: StoredEvents = None,
-    name: ModelName = None,
-    no_promote: NoPromote = False,
-    margin: Margin = 0.01,
-) -> None:
+@command(stored=True, data=PRICES, training=MODEL, why="require_approval promote margin")
+def retrain(data: DataSettings, training: TrainingSettings, why: RetrainSettings) -> None:
     """Train on the stored prices; a version that beats har, and is not worse than the present one, forecasts then."""
-    from flows import commands
-    from tasks.settings import RetrainSettings
+    from tasks.preflight import check, stored_parts
 
-    training = commands.training_settings(
-        recipe,
-        sessions,
-        cell=cell,
-        fit_scalers_on=fit_scalers_on,
-        seed=seed,
-        device=device,
-        force=force,
-        settings=commands.recipe_settings(setting or ()),
-        name=name,
-    )
-    why = RetrainSettings(require_approval=require_approval, promote=not no_promote, margin=margin)
-    commands.retrain(commands.stored_data_settings(source, tickers, store, as_of, events), training, why)
+    check(data, training)
+    from flows.retrain import retrain as retrain_flow
+    from tasks.reports import render
+
+    parts = stored_parts(data, training)
+    with _server() as server:
+        states = [retrain_flow(part, training, why, return_state=True) for part in parts]
+        scorecards = [state.result() for state in states]
+    for scorecard, state in zip(scorecards, states, strict=True):
+        render.show_scorecard(console, scorecard)
+        console.print(f"\n[bold]Outcome[/]   {state.message}", highlight=False)
+    _show_server(server)
 
 
-@app.command()
-def forecast(
-    source: StoredSource = None,
-    tickers: StoredTickers = "",
-    recipe: Recipe = "volume",
-    store: StoreRoot = DEFAULT_STORE,
-    as_of: AsOf = None,
-    out: Out = None,
-    events: StoredEvents = None,
-    name: ModelName = None,
-) -> None:
+@command(stored=True, data=PRICES, training="recipe name")
+def forecast(data: DataSettings, training: TrainingSettings, *, out: Out = None) -> None:
     """Forecast with the champion from the stored prices."""
-    from flows import commands
+    from tasks.preflight import check, check_out, stored_parts
 
-    training = commands.training_settings(recipe, name=name)
-    commands.forecast(commands.stored_data_settings(source, tickers, store, as_of, events), training, out)
+    check_out(out)
+    check(data, training)
+    from flows.forecast import forecast as forecast_flow
+    from tasks.reports import render
+
+    parts = stored_parts(data, training)
+    with _server() as server:
+        batches = [forecast_flow(part, training) for part in parts]
+    for batch in batches:
+        render.show_forecast(console, batch)
+    _export(batches, out)
+    _show_server(server)
 
 
-@app.command()
-def daily(
-    source: Source = None,
-    tickers: DailyTickers = "",
-    recipe: Recipe = "volume",
-    store: StoreRoot = DEFAULT_STORE,
-    as_of: AsOf = None,
-    events: Events = None,
-    max_model_age: MaxModelAge = 63,
-) -> None:
+@command(data=PRICES, training="recipe", watch="max_model_age", texts=DAILY)
+def daily(data: DataSettings, training: TrainingSettings, watch: WatchSettings) -> None:
     """The day's work after the close: ingest, forecast, monitor; har forecasts where the champion cannot be trusted."""
-    from flows import commands
-    from tasks.settings import WatchSettings
+    from tasks.preflight import check, require_ahead
 
-    data = commands.data_settings(source, tickers, store, as_of, events)
-    commands.daily(data, commands.training_settings(recipe), WatchSettings(max_model_age=max_model_age))
+    check(data, training)
+    require_ahead(training)
+    from flows.daily import daily as daily_flow
+    from tasks.reports import render
+
+    with _server() as server:
+        result = daily_flow(data, training, watch)
+    render.show_daily(console, result)
+    _show_server(server)
 
 
-@app.command()
-def monitor(
-    source: StoredSource = None,
-    tickers: StoredTickers = "",
-    recipe: Recipe = "volume",
-    store: StoreRoot = DEFAULT_STORE,
-    as_of: AsOf = None,
-    max_model_age: MaxModelAge = 63,
-) -> None:
+@command(stored=True, data=DATED, training="recipe", watch="max_model_age")
+def monitor(data: DataSettings, training: TrainingSettings, watch: WatchSettings) -> None:
     """Score what came true, and say how prices, champion and forecasts stand."""
-    from flows import commands
-    from tasks.settings import WatchSettings
+    from tasks.preflight import check, require_ahead
 
-    data = commands.stored_data_settings(source, tickers, store, as_of)
-    commands.monitor(data, commands.training_settings(recipe), WatchSettings(max_model_age=max_model_age))
+    check(data, training)
+    require_ahead(training)
+    from flows.monitor import monitor as monitor_flow
+    from tasks.reports import render
+
+    with _server() as server:
+        health = monitor_flow(data, training, watch)
+    render.show_health(console, health)
+    _show_server(server)
 
 
-@app.command()
-def backtest(
-    train_through: TrainThrough,
-    test_start: TestStart,
-    test_end: TestEnd,
-    out: Annotated[Path, typer.Option(help="Write the forecasts to this .parquet or .csv file")],
-    refit: Refit = "never",
-    source: Source = None,
-    events: Events = None,
-    tickers: Tickers = "",
-    store: StoreRoot = DEFAULT_STORE,
-    seed: Seed = 0,
-    device: Device = "auto",
-    cell: Cell = "lstm",
-    setting: Settings = None,
-) -> None:
+@command(
+    request="train_through! test_start! test_end! out! refit seed device settings",
+    data="source tickers store events",
+    training="cell",
+    texts=TEST,
+)
+def backtest(data: DataSettings, request: BacktestSettings, training: TrainingSettings) -> None:
     """Forecast each session of the past with what was known then, and score every forecaster on the same rows.
 
     Nothing after --test-end is used.
     """
-    from flows import commands
-    from tasks.settings import BacktestSettings
+    from tasks.preflight import check_backtest
 
-    request = BacktestSettings(
-        train_through=train_through.date(),
-        test_start=test_start.date(),
-        test_end=test_end.date(),
-        refit=refit,
-        seed=seed,
-        device=device,
-        out=out,
-        settings={"cell": cell, **commands.recipe_settings(setting or ())},
-    )
-    commands.backtest(commands.data_settings(source, tickers, store, None, events), request)
+    request = request.model_copy(update={"settings": {"cell": training.cell, **request.settings}})
+    check_backtest(data, request)
+    from flows.backtest import backtest as backtest_flow
+    from tasks.reports import render
+
+    with _server() as server:
+        result = backtest_flow(data.model_copy(update={"as_of": request.test_end}), request)
+    render.show_backtest(console, result)
+    _show_server(server)
 
 
-@app.command()
+@command(data="source events tickers store", training=SERVED_MODEL, texts=SERVED)
 def up(
-    source: Source = None,
-    events: Events = None,
-    tickers: ServedTickers = "",
-    recipe: Recipe = "volume",
-    store: StoreRoot = DEFAULT_STORE,
-    seed: Seed = 0,
-    device: Device = "auto",
-    cell: Cell = "lstm",
-    setting: Settings = None,
-    host: Host = "127.0.0.1",
-    port: Port = 4200,
-    database: Database = None,
-    require_approval: ApprovedByPerson = False,
+    data: DataSettings,
+    training: TrainingSettings,
+    *,
+    host: Annotated[
+        str,
+        Parameter(
+            help="The server's address; another than this machine's own demands VOLCAST_AUTH=user:password",
+            show_default=True,
+        ),
+    ] = "127.0.0.1",
+    port: Annotated[
+        int,
+        Parameter(
+            validator=Number(gte=0, lte=65535),
+            help="The UI's port, if it is free; else a free one is taken",
+            show_default=True,
+        ),
+    ] = 4200,
+    database: Annotated[
+        str | None,
+        Parameter(
+            env_var="VOLCAST_DATABASE",
+            metavar="URL",
+            help="postgresql+asyncpg://user:password@host:5432/name, which keeps runs and schedules; by default SQLite",
+        ),
+    ] = None,
+    require_approval: Approve = False,
 ) -> None:
     """Keep Prefect's server, a worker and the deployments of prefect.yaml up, until Ctrl-C."""
-    began = time.monotonic()
     _ask_a_person(require_approval)
     _move_into_environment("--database", "VOLCAST_DATABASE", database)
-
-    from flows.server import ServerOptions
+    from flows.server_options import ServerOptions
+    from tasks.preflight import check, require_ahead
 
     options = ServerOptions(host=host, port=port, database=database)
+    check(data, training)
+    require_ahead(training)
+    _filter_console()
+    from flows.deploy import Served
+    from flows.up import stay_up
 
-    from flows import commands
-
-    training = commands.training_settings(
-        recipe, cell=cell, seed=seed, device=device, settings=commands.recipe_settings(setting or ())
-    )
-    commands.up(commands.data_settings(source, tickers, store, None, events), training, options, began)
+    stay_up(console, Served(data, training), options, BEGAN)
 
 
-@app.command()
+@command(data="source events tickers store", training=SERVED_MODEL, texts=SERVED)
 def deploy(
-    source: Source = None,
-    events: Events = None,
-    tickers: ServedTickers = "",
-    recipe: Recipe = "volume",
-    store: StoreRoot = DEFAULT_STORE,
-    seed: Seed = 0,
-    device: Device = "auto",
-    cell: Cell = "lstm",
-    setting: Settings = None,
-    pool: Annotated[str, typer.Option(help="The work pool; another than volcast must be there already")] = "volcast",
-    image: Annotated[str | None, typer.Option(help="The container image, for a pool that runs containers")] = None,
-    require_approval: ApprovedByPerson = False,
+    data: DataSettings,
+    training: TrainingSettings,
+    *,
+    pool: Annotated[
+        str, Parameter(help="The work pool; another than volcast must be there already", show_default=True)
+    ] = "volcast",
+    image: Annotated[str | None, Parameter(help="The container image, for a pool that runs containers")] = None,
+    require_approval: Approve = False,
 ) -> None:
     """Apply prefect.yaml to the server that is up, with what it no longer has removed; twice changes nothing."""
+    from tasks.preflight import require_ahead
+    from tasks.sources.source import open_source
+
     _ask_a_person(require_approval)
-    from flows import commands
+    open_source(data.source)  # what it holds may be seen only from where the runs are
+    training.make()
+    require_ahead(training)
+    _filter_console()
+    from flows.deploy import Served
+    from flows.up import deploy_to
 
-    training = commands.training_settings(
-        recipe, cell=cell, seed=seed, device=device, settings=commands.recipe_settings(setting or ())
-    )
-    commands.deploy(commands.data_settings(source, tickers, store, None, events), training, pool, image)
+    deploy_to(console, Served(data, training), pool=pool, image=image)
 
 
-@app.command()
+@command(stored=True, data="source tickers store")
 def report(
-    out: Annotated[Path, typer.Option(help="Write the page to this .html file")] = Path("report.html"),
-    source: StoredSource = None,
-    tickers: StoredTickers = "",
-    store: StoreRoot = DEFAULT_STORE,
+    data: DataSettings,
+    *,
+    out: Annotated[Path, Parameter(help="Write the page to this .html file")] = Path("report.html"),
 ) -> None:
     """One page with status, forecasts, live skill, calibration and versions; it opens anywhere, without a server."""
-    from flows import commands
+    from tasks.preflight import PAGE_FORMATS, check_out
 
-    commands.report(commands.stored_data_settings(source, tickers, store, None), out)
+    check_out(out, PAGE_FORMATS)
+    from tasks.reports import render
+    from tasks.reports.page import page
+
+    out.write_text(page(data), encoding="utf-8")
+    console.print(f"The page is {render.nice_path(str(out.resolve()))}", markup=False)
 
 
-@app.command()
-def verify(store: StoreRoot = DEFAULT_STORE) -> None:
+@command()
+def verify(*, store: Store = DEFAULT_STORE) -> bool:
     """Read everything that is stored, and name what is not as it was written; exit 1 if anything is."""
-    from flows import commands
+    from tasks.preflight import kept_roots
 
-    if not commands.verify(store):
-        sys.exit(1)
+    kept_roots(store)
+    from tasks.maintenance import find_faults
+
+    findings = list(find_faults(store))
+    for finding in findings:
+        console.print(finding.words, markup=False)
+    damaged = sum(finding.damage for finding in findings)
+    console.print(f"{damaged} faults found." if damaged else "Everything that is stored is as it was written.")
+    return not damaged
 
 
-@app.command()
+@command()
 def gc(
-    store: StoreRoot = DEFAULT_STORE,
-    keep_versions: Annotated[int, typer.Option(min=1, help="The newest versions of the prices that are kept")] = 30,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would go")] = False,
+    *,
+    store: Store = DEFAULT_STORE,
+    keep_versions: Annotated[
+        int, Parameter(validator=Count, help="The newest versions of the prices that are kept", show_default=True)
+    ] = 30,
+    dry_run: Annotated[bool, Parameter(help="Only list what would go")] = False,
 ) -> None:
     """Remove what nothing needs any more: old versions of the prices, unused blobs, left-over frames."""
-    from flows import commands
+    from tasks.preflight import kept_roots
 
-    commands.gc(store, keep_versions, dry_run)
+    kept_roots(store)
+    from tasks.maintenance import collect_garbage
+
+    garbage = collect_garbage(store, keep_versions=keep_versions, dry_run=dry_run)
+    for url in garbage if dry_run else ():
+        console.print(url, markup=False)
+    done = "Would remove" if dry_run else "Removed"
+    console.print(f"{done} {len(garbage):,} files, {sum(garbage.values()) / 1e6:,.1f} MB.")
 
 
-@models.command("list")
-def list_models(source: StoredSource = None, store: StoreRoot = DEFAULT_STORE) -> None:
+@command(models, "list", stored=True, data="source store")
+def list_models(data: DataSettings) -> None:
     """Every version of every model, and which one forecasts."""
-    from flows import commands
+    from tasks.reports import render
 
-    commands.list_models(commands.stored_data_settings(source, "", store, None))
+    render.show_models(console, root_of(data.store, data.source))
 
 
-@models.command("show")
-def show_model(
-    name: Annotated[str, typer.Argument(help="A model's name, such as volume or tutorial.SBUX  [default: each]")] = "",
-    source: StoredSource = None,
-    store: StoreRoot = DEFAULT_STORE,
+@command(models, "show", stored=True, data="source store")
+def show_models(
+    data: DataSettings,
+    name: Annotated[str, Parameter(help="A model's name, such as volume or tutorial.SBUX; by default each")] = "",
 ) -> None:
     """From the newest forecast back to the prices that it came from."""
-    from flows import commands
+    from storage.artifacts import ArtifactStore
+    from storage.store import open_store
+    from tasks.preflight import artifacts_of
 
-    commands.show_models(commands.stored_data_settings(source, "", store, None), name)
+    root = root_of(data.store, data.source)
+    if name:
+        artifacts_of(root, name, kinds=("model", "forecast"))
+    from tasks.reports import render
+
+    names = [name] if name else ArtifactStore(open_store(root)).names("model")
+    for each in names:
+        render.show_lineage(console, root, each)
+    if not names:
+        render.show_models(console, root)
 
 
-@models.command("promote")
-def promote_model(
+@command(models, "promote", stored=True, data="source store")
+def promote(
+    data: DataSettings,
     name: ModelNamed,
-    version: Annotated[int, typer.Option(min=1, help="The version that is to forecast")],
+    *,
+    version: Annotated[int, Parameter(validator=Count, help="The version that is to forecast")],
     reason: Reason,
-    source: StoredSource = None,
-    store: StoreRoot = DEFAULT_STORE,
 ) -> None:
     """Let a version forecast from now on, whatever its scorecard says."""
-    from flows import commands
+    from tasks.preflight import artifacts_of
 
-    commands.promote(commands.stored_data_settings(source, "", store, None), name, version, reason)
+    root = root_of(data.store, data.source)
+    artifacts_of(root, name)
+    from tasks import gate
+
+    _tell_move(root, gate.promote(root, name, version, reason))
 
 
-@models.command("rollback")
-def roll_model_back(
-    name: ModelNamed, reason: Reason, source: StoredSource = None, store: StoreRoot = DEFAULT_STORE
-) -> None:
+@command(models, "rollback", stored=True, data="source store")
+def roll_back(data: DataSettings, name: ModelNamed, *, reason: Reason) -> None:
     """Go back to the version that forecast before the present one came; twice goes back two."""
-    from flows import commands
+    from tasks.preflight import artifacts_of
 
-    commands.roll_back(commands.stored_data_settings(source, "", store, None), name, reason)
+    root = root_of(data.store, data.source)
+    artifacts_of(root, name)
+    from tasks import gate
+
+    _tell_move(root, gate.roll_back(root, name, reason))
 
 
 def main() -> None:
     """Run the command; an error is one line on stderr and exit 1, or 2 for a request that cannot be right."""
     for ending in (signal.SIGTERM, signal.SIGINT):  # a shell's background job would ignore the second
         signal.signal(ending, signal.default_int_handler)  # so that a server of ours is ended then, too
+    for variable in [name for name, value in os.environ.items() if name.startswith("VOLCAST_") and not value]:
+        del os.environ[variable]  # an empty one says nothing
     try:
-        app()
-    except SystemExit as end:
-        if end.code == INTERRUPTED:
-            _complain("Interrupted. What was committed before is kept; run the same command again to go on.")
-        raise
+        result = app.meta(sys.argv[1:], exit_on_error=False, print_error=False)
+    except KeyboardInterrupt:
+        _complain("Interrupted. What was committed before is kept; run the same command again to go on.")
+        sys.exit(INTERRUPTED)
     except Exception as error:  # the last resort of a command line: one line, the traceback on request
         if os.environ.get("VOLCAST_DEBUG"):
             raise
-        _complain(_one_line(error))
-        sys.exit(_exit_code(error))
+        words, status = _described(error)
+        _complain(words if len(words) <= LONGEST else f"{words[:LONGEST]}… ({len(words) - LONGEST:,} characters more)")
+        sys.exit(status)
+    sys.exit(1 if result is False else 0)
 
 
 def process() -> None:
     """`main`, as all that a process does."""
-    with leaving():
+    with without_finalization():
         main()
+
+
+def _print_source(data: DataSettings) -> None:
+    """Where an ingest's prices come from that did not say it."""
+    from tasks.preflight import last_ingest
+
+    known = last_ingest(root_of(data.store, data.source)) is not None
+    why = "as they last did" if known else "the store is empty" if data.source == "simulated" else "what it holds"
+    text = f"{data.source}, announcements of {data.event_source}, for {data.store}: {why}; another by --source"
+    console.print(f"[bold]Source[/]    {escape(text)}")
+
+
+def _show_server(server: "Server") -> None:
+    """Where to look at the runs."""
+    if server.own:
+        console.print("[bold]UI[/]        Prefect keeps this run; to look at it: volcast up")
+    else:
+        console.print(f"[bold]UI[/]        {server.ui_url}/runs")
+
+
+def _tell_move(root: str, entry: "AliasEntry") -> None:
+    """To the person, and to a server that is up, which starts a forecast."""
+    from flows.server import present_server
+    from tasks import gate
+
+    console.print(gate.move_words(entry), markup=False)
+    with present_server() as server:
+        if server is None:
+            console.print("To publish a forecast by it before the next daily run: volcast forecast")
+        else:
+            gate.tell_move(root, entry)
+            console.print(f"Prefect at {server.ui_url} was told, and starts `forecast` if it is deployed there.")
+
+
+def _export(batches: "Sequence[ForecastBatch]", out: Path | None) -> None:
+    if out is not None:
+        from tasks.forecast import write_forecasts
+
+        console.print(f"          {write_forecasts(batches, out)} rows in {out}")
+
+
+@contextmanager
+def _server() -> "Iterator[Server]":
+    """Prefect's server for the length of a command, which logs the steps alone."""
+    from flows.server import prefect_server
+
+    _filter_console()
+    with prefect_server() as server:
+        yield server
+
+
+def _filter_console() -> None:
+    if not os.environ.get("VOLCAST_DEBUG"):
+        from flows.prefect_processes import filter_console
+
+        filter_console()
 
 
 def _ask_a_person(required: bool) -> None:
@@ -551,31 +689,26 @@ def _move_into_environment(option: str, variable: str, value: str | None) -> Non
         os.execve(sys.executable, [sys.executable, "-m", "flows.cli", *without], os.environ | {variable: value})
 
 
-def _one_line(error: Exception) -> str:
-    from pydantic import ValidationError
-
-    from flows.commands import EXPECTED
+def _described(error: Exception) -> tuple[str, int]:
+    """An error in one line, and the exit status that goes with it."""
+    from flows.server_options import ServerError
     from storage.errors import UNREADABLE, StoreError, first_line
+    from tasks.sources.source import SourceError, UnknownSource
 
+    mistakes = (ImpossibleTest, UnknownRecipe, UnknownSource, ValidationError, CycloptsError)
+    status = 2 if isinstance(error, mistakes) else 1
     if isinstance(error, UNREADABLE) and not isinstance(error, OSError):
-        error = StoreError(f"The store cannot be used: {first_line(error)}. See: volcast verify")
-    words = re.sub(r"\s*\n\s*", " ", _validation(error) if isinstance(error, ValidationError) else str(error)).strip()
-    words = words if len(words) <= LONGEST else f"{words[:LONGEST]}… ({len(words) - LONGEST:,} characters more)"
-    if isinstance(error, EXPECTED):
-        return words
-    return f"{type(error).__name__}: {words} (this was not foreseen; volcast --debug … shows where it happened)"
-
-
-def _validation(error: "ValidationError") -> str:
-    """What pydantic says of each option, without its links."""
-    facts = ((" ".join(map(str, each["loc"])), each["msg"], each["input"]) for each in error.errors())
-    return listed([f"--{name.replace('_', '-')}: {known}; {brief(came)} came." for name, known, came in facts], 3, " ")
-
-
-def _exit_code(error: Exception) -> int:
-    from flows.commands import MISTAKES
-
-    return 2 if isinstance(error, MISTAKES) else 1
+        return f"The store cannot be used: {first_line(error)}. See: volcast verify", status
+    if isinstance(error, ValidationError):
+        facts = ((" ".join(map(str, each["loc"])), each["msg"], each["input"]) for each in error.errors())
+        options = [f"--{name.replace('_', '-')}: {known}; {brief(came)} came." for name, known, came in facts]
+        return listed(options, 3, " "), status
+    words = re.sub(r"\s*\n\s*", " ", str(error)).strip()
+    if isinstance(error, CycloptsError):
+        return f"{words} See: {' '.join(['volcast', *(error.command_chain or ())])} --help", status
+    if isinstance(error, (ModelError, StoreError, SourceError, ServerError, ValueError, OSError)):
+        return words, status
+    return f"{type(error).__name__}: {words} (this was not foreseen; volcast --debug … shows where it happened)", status
 
 
 def _complain(words: str) -> None:

@@ -1,18 +1,13 @@
 """Bring a Prefect server to what prefect.yaml says.
 
 1. each deployment of the file that differs from the server's: created or replaced, its schedules with it
-2. the triggers of the file and the alerts, as automations (flows/deploy.py)
+2. automations, by name: the triggers of the file, which start deployments, and the alerts, which tell a person
 3. the store's deployments that the file has no more (a renamed one is such a one): deleted
 
 What belongs to a store carries its label in name and tag; other stores on the server are left alone. Twice in a row
-changes nothing.
-
-Automations, by name: the triggers of prefect.yaml, which start deployments, and the alerts, which tell a person.
-
-An alert goes to a Slack-compatible webhook; without one it is seen in Prefect's event feed alone. Its code has a
-section in docs/operate.md. Stores that share a server each have automations of their own, with the store's label in
-name and tag. They are changed in place, and removed only once what is wanted is there, so that a deploy that is cut off
-leaves no gap.
+changes nothing. Automations are changed in place, and removed only once what is wanted is there, so that a deploy that
+is cut off leaves no gap. An alert goes to a Slack-compatible webhook; without one it is seen in Prefect's event feed
+alone. Its code has a section in docs/operate.md.
 """
 
 import inspect
@@ -41,7 +36,7 @@ from prefect.flows import Flow, load_flow_from_entrypoint
 from prefect.utilities.callables import parameter_schema
 from pydantic import SecretStr, TypeAdapter
 
-from flows.server import ServerError
+from flows.server_options import ServerError
 from models.text import listed
 from storage.store import open_store
 from tasks.preflight import whole_path, whole_spec
@@ -50,6 +45,19 @@ from tasks.settings import DataSettings, TrainingSettings, root_of
 PROJECT_FILE = Path(__file__).parents[1] / "prefect.yaml"
 Entry = Mapping[str, Any]  # a deployment, as prefect.yaml has it
 TRIGGER: TypeAdapter[Any] = TypeAdapter(DeploymentTriggerTypes)
+TAG = "volcast"
+PREFIX = "volcast "
+BLOCK = "volcast-alert"
+PENDING_LIMIT = timedelta(minutes=10)
+TIME_LIMITS = {
+    timedelta(hours=1): ("daily", "ingest", "forecast", "rollback", "promote"),
+    timedelta(hours=6): ("retrain", "pipeline", "backtest", "verify"),
+}  # of a run -> the deployments
+ONCE_WITHIN = timedelta(minutes=10)  # the same state of the same run is told once
+SIGN_OF_LIFE = timedelta(hours=80)  # from Friday's daily to Monday's, and eight hours
+ENDED = ("Completed", "Failed", "Crashed", "TimedOut", "Cancelled", "Cancelling", "Suspended")
+ABOUT_RUN = "{{ flow_run.name }} is {{ flow_run.state.name }}. {{ flow_run.state.message }}\n{{ flow_run|ui_url }}"
+ABOUT_EVENT = "{{ event.payload.words }}"
 
 
 @dataclass(frozen=True)
@@ -225,21 +233,6 @@ def _filled(value: Any, environment: Mapping[str, Any]) -> Any:
     found = re.fullmatch(r"\{\{ \$(\w+) \}\}", value) if isinstance(value, str) else None
     given = environment.get(found[1]) if found else value
     return {"true": True, "false": False}.get(given, given) if isinstance(given, str) else given
-
-
-TAG = "volcast"
-PREFIX = "volcast "
-BLOCK = "volcast-alert"
-PENDING_LIMIT = timedelta(minutes=10)
-TIME_LIMITS = {
-    timedelta(hours=1): ("daily", "ingest", "forecast", "rollback", "promote"),
-    timedelta(hours=6): ("retrain", "pipeline", "backtest", "verify"),
-}  # of a run -> the deployments
-ONCE_WITHIN = timedelta(minutes=10)  # the same state of the same run is told once
-SIGN_OF_LIFE = timedelta(hours=80)  # from Friday's daily to Monday's, and eight hours
-ENDED = ("Completed", "Failed", "Crashed", "TimedOut", "Cancelled", "Cancelling", "Suspended")
-ABOUT_RUN = "{{ flow_run.name }} is {{ flow_run.state.name }}. {{ flow_run.state.message }}\n{{ flow_run|ui_url }}"
-ABOUT_EVENT = "{{ event.payload.words }}"
 
 
 @dataclass(frozen=True, kw_only=True)

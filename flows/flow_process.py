@@ -1,7 +1,7 @@
-"""A flow run's process: Prefect's engine, with its output in the worker's log by itself.
+"""Works around a pipe; drop when a run outlives its worker without this (tests/test_crashed_runs.py kills one).
 
-By default the worker passes the output on through a pipe, and when the worker is killed, the next line that is printed
-ends the run. Drop this when a run outlives its worker without it (tests/test_crashed_runs.py kills one).
+A flow run's process is Prefect's engine, with its output in the worker's log by itself. By default the worker passes
+the output on through a pipe, and when the worker is killed, the next line that is printed ends the run.
 """
 
 import os
@@ -9,13 +9,13 @@ import runpy
 import sys
 from pathlib import Path
 
-from flows.prefect_processes import KEPT_IN
-from flows.process_exit import leaving
+from flows.prefect_processes import FOLDER
+from flows.process_exit import without_finalization
 
 
 def main() -> None:
     """Run the flow run that the environment names."""
-    if folder := os.environ.get(KEPT_IN):
+    if folder := os.environ.get(FOLDER):
         with (Path(folder) / "worker.log").open("ab") as log:
             os.dup2(log.fileno(), sys.stdout.fileno())
             os.dup2(log.fileno(), sys.stderr.fileno())
@@ -23,5 +23,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with leaving():
+    with without_finalization():
         main()

@@ -1,10 +1,6 @@
 """The whole pipeline, once.
 
 ingest -> retrain -> forecast -> report        (the last three for each model)
-
-Write what a person reads: plots, scorecard and forecast, as files.
-
-forecast + scorecard -> report
 """
 
 from prefect import flow

@@ -1,33 +1,7 @@
-"""Prefect's command line, in a process that ends when the command that started it is gone, however that ended.
+"""Prefect's processes: how they are started, found and ended, and what Prefect does not do by itself.
 
-Its standard input is a pipe that only that command holds open, and that closes even after kill -9. The process is then
-interrupted as by Ctrl-C, and killed if that does not help.
-
-The processes that a command keeps: server, worker, and through the worker the flow runs.
-
-What the command starts ends with it. A flow run's process outlives a worker that is killed, which is wanted, so that
-whoever ends everything looks for them in /proc. The system gives the id of a process that has ended to another one, so
-that a process is known by its id and its start.
-
-Flow runs that died without a word: Prefect would show them as running for ever, and keep their place taken.
-
-A run ends as Crashed when it can be seen in /proc that its process is gone. Heartbeats are not believed: a busy machine
-is late with them. Which process a run has is known of
-
-1. a run of this user's worker on this machine: the process that was started with the run's id in its environment
-2. a run of this user's command on this machine: the process whose id and start are in the run's tag
-3. a run that another run called: that one's
-
-and of no other run: what runs on other machines, or by other users, whose processes are hidden, is left alone.
-
-Let Prefect's server ask for SQLite's one place for a writer when a transaction begins, and not in its middle.
-
-In SQLite a transaction that has read fails at once, whatever its time-out, when it wants to write and another one has
-written meanwhile. Prefect begins most of its transactions so that they can: a busy server then loses events, and with
-them alerts and the runs that events start. Drop this when tests/test_sqlite_writes.py says that Prefect does it itself;
-tests/test_workarounds.py says when what is replaced here, no public part of Prefect, has changed.
-
-What a command prints of Prefect's log: the steps' own lines, and not the engine's, unless asked for.
+A command starts a server and a worker by this module, and the worker starts the flow runs. What a command starts ends
+with it, however that ended. Each part below says what it works around, and when it is to be dropped.
 """
 
 import logging
@@ -66,6 +40,10 @@ from rich.console import Console
 
 STOP_SECONDS = 20
 
+# Works around a server and a worker that outlive a command which is killed: their standard input is a pipe that only
+# the command holds open, and that closes even after kill -9. The process is then interrupted as by Ctrl-C, and killed
+# if that does not help. Drop when Prefect's processes can be told to end with their parent.
+
 
 def main() -> None:
     """Run Prefect's command of the arguments."""
@@ -74,8 +52,6 @@ def main() -> None:
     from prefect.cli import app  # takes a second, in which the parent may go, too
 
     if sys.argv[1] == "server":
-        pass
-
         write_from_the_beginning()
     app()
 
@@ -87,11 +63,15 @@ def _end_with_the_parent() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+# Works around flow runs that outlive a worker which is killed: whoever ends everything looks for them in /proc. The
+# system gives the id of a process that has ended to another one, so that a process is known by its id and its start.
+# Drop when Prefect ends the flow runs of a worker itself.
+
 PROC = Path("/proc")  # Linux has it; elsewhere nothing is found
 BOOT_ID = PROC / "sys/kernel/random/boot_id"
 STATE, START_TIME = 0, 19  # places in /proc/<id>/stat after the command's name (proc(5): fields 3 and 22)
 SAY_SECONDS = 15  # of waiting before it is said, and again; a server takes so long on two idle cores
-KEPT_IN = "VOLCAST_KEPT_IN"  # names the folder in the environment of server, worker and flow runs
+FOLDER = "VOLCAST_KEPT_IN"  # names the folder in the environment of server, worker and flow runs
 FLOW_RUN = "PREFECT__FLOW_RUN_ID"  # names the run in the environment of a flow run's process
 
 
@@ -102,7 +82,7 @@ def start(arguments: list[str], environment: Mapping[str, str], log: Path) -> su
         return subprocess.Popen(
             command,
             cwd=Path(__file__).parents[1],
-            env=dict(environment) | {KEPT_IN: str(log.parent)},
+            env=dict(environment) | {FOLDER: str(log.parent)},
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=output,
@@ -201,10 +181,20 @@ def environments() -> Iterator[tuple[Process, dict[str, str]]]:
                 yield process, {name: value for name, _, value in (pair.partition("=") for pair in pairs)}
 
 
-def kept_in(folder: Path) -> dict[Process, str | None]:
+def processes_in(folder: Path) -> dict[Process, str | None]:
     """The processes that a volcast command keeps in a folder, and which flow run each of them is, if one."""
-    return {process: env.get(FLOW_RUN) for process, env in environments() if env.get(KEPT_IN) == str(folder)}
+    return {process: env.get(FLOW_RUN) for process, env in environments() if env.get(FOLDER) == str(folder)}
 
+
+# Works around runs that Prefect shows as running for ever, with their places taken, when nobody saw their process die.
+# A run ends as Crashed when it can be seen in /proc that its process is gone. Heartbeats are not believed: a busy
+# machine is late with them. Drop when Prefect's server does it without heartbeats. Which process a run has is known of
+#
+# 1. a run of this user's worker on this machine: the process that was started with the run's id in its environment
+# 2. a run of this user's command on this machine: the process whose id and start are in the run's tag
+# 3. a run that another run called: that one's
+#
+# and of no other run: what runs on other machines, or by other users, whose processes are hidden, is left alone.
 
 HERE = f"{socket.gethostname()}-{os.getuid()}"  # machine and user
 WORKER = f"volcast-{HERE}"  # the worker's name, which Prefect puts among the labels of its runs
@@ -223,7 +213,7 @@ def command_tag() -> str:
     return f"command-{HERE}-{process.pid}-{process.start}-{uuid4().hex[:8]}"
 
 
-def find_lost(client: SyncPrefectClient) -> list[FlowRun]:
+def find_orphans(client: SyncPrefectClient) -> list[FlowRun]:
     """The unfinished runs whose process is gone."""
     if not PROC.is_dir():
         return []
@@ -286,6 +276,11 @@ def _commands(run: FlowRun) -> list[Process]:
     return [Process(int(each[1]), each[2]) for each in found if each]
 
 
+# Works around transactions of Prefect's server that ask for SQLite's one place for a writer in their middle: one that
+# has read fails at once, whatever its time-out, when it wants to write and another one has written meanwhile. A busy
+# server then loses events, and with them alerts and the runs that events start. Drop when tests/test_sqlite_writes.py
+# says that Prefect asks when a transaction begins; tests/test_workarounds.py says when what is replaced has changed.
+
 _begin = AioSqliteConfiguration.begin_transaction
 
 
@@ -294,6 +289,9 @@ def write_from_the_beginning() -> None:
     patched: Any = AioSqliteConfiguration
     patched.begin_transaction = lambda self, session, **_: _begin(self, session, with_for_update=True)
 
+
+# Works around the engine's lines in Prefect's log of a command, among which a person misses the steps' own. Drop when
+# Prefect can print these alone.
 
 ENGINE = Path(prefect.__file__).parent
 
@@ -308,7 +306,7 @@ class OwnLinesOnly(logging.Filter):
         )
 
 
-def quiet_console() -> None:
+def filter_console() -> None:
     """Put the filter on every console handler of this process; Prefect's API still gets every line."""
     loggers = [logging.getLogger(), *(logging.getLogger(name) for name in logging.root.manager.loggerDict)]
     for handler in {

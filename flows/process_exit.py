@@ -1,8 +1,9 @@
-"""The end of a process, without Python's finalization.
+"""Works around Python's finalization at the end of a process; drop when 3.14 is the oldest Python that volcast runs on.
 
 Before Python 3.14 a thread of a Rust library (Delta, obstore) that asks for the interpreter while that is finalized
-aborts the process, though its work is done: exit 134 instead of 0, once in a few hundred commands. Drop this when 3.14
-is the oldest Python that volcast runs on: tests/test_workarounds.py says so, and when a private name used here is gone.
+aborts the process, though its work is done: exit 134 instead of 0, once in a few hundred commands. When to drop this
+says tests/test_workarounds.py, and when a private name used here is gone. It stands apart from
+flows/prefect_processes.py because the command line names a mistake without importing Prefect.
 """
 
 import atexit
@@ -15,7 +16,7 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def leaving() -> Iterator[None]:
+def without_finalization() -> Iterator[None]:
     """What is done is all that the process does: after it threads are joined, exit functions run, and the process ends.
 
     Its exit status is that of a SystemExit, 1 after another exception (whose traceback is printed), else 0.

@@ -1,6 +1,4 @@
-"""How volcast's own Prefect server is started: where it listens, its database, who may use it.
-
-The Prefect server that a command talks to: the one that is configured, or one of volcast's own.
+"""The Prefect server that a command talks to: the one that is configured, or one of volcast's own.
 
     1. PREFECT_API_URL (environment or Prefect profile)    -> that server
     2. a server that `volcast up` keeps in this folder     -> that server
@@ -10,8 +8,6 @@ volcast's own server keeps its database in VOLCAST_HOME (default ./.volcast), or
 `volcast up` shows earlier runs.
 """
 
-import asyncio
-import ipaddress
 import json
 import os
 import socket
@@ -24,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from asyncpg.exceptions import InterfaceError, PostgresError
 from filelock import FileLock, Timeout
 from prefect import tags
 from prefect.client.orchestration import SyncPrefectClient, get_client
@@ -40,110 +35,21 @@ from prefect.settings import (
     temporary_settings,
 )
 from pydantic import SecretStr
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
-from sqlalchemy.ext.asyncio import create_async_engine
 
 from flows.prefect_processes import (
     STOP_SECONDS,
     Process,
     command_tag,
     end,
-    find_lost,
-    kept_in,
+    find_orphans,
     own_process,
+    processes_in,
     settle,
     start,
     wait_for_end,
     wait_while_alive,
 )
-
-LOOPBACK = "127.0.0.1"
-ANY_ADDRESS = {"0.0.0.0": LOOPBACK, "::": "[::1]"}  # and where a client of this machine finds a server of it
-DRIVER = "postgresql+asyncpg"
-CONNECT_SECONDS = 10
-
-
-class ServerError(RuntimeError):
-    """Prefect's server did not start, or is in use by another command; the message says where to look."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ServerOptions:
-    """Raises ServerError for what cannot be, or must not."""
-
-    host: str = LOOPBACK  # an address of this machine, or 0.0.0.0 for all
-    port: int = 0  # taken if it is free; 0, or not free: the system chooses
-    database: str | None = field(default_factory=lambda: os.environ.get("VOLCAST_DATABASE") or None, repr=False)
-    auth: str | None = field(default_factory=lambda: os.environ.get("VOLCAST_AUTH") or None, repr=False)
-
-    def __post_init__(self) -> None:
-        user, _, password = (self.auth or "").partition(":")
-        if self.auth is not None and not (user and password and self.auth.isascii()):
-            raise ServerError("VOLCAST_AUTH must be user:password, in ASCII.")
-        if self.auth is None and not _is_loopback(self.host):
-            raise ServerError(
-                f"On {self.host} whoever reaches this machine could start and end runs. Set VOLCAST_AUTH=user:password "
-                f"for the UI and all clients, or leave --host at {LOOPBACK}."
-            )
-        if self.database is not None and _driver(self.database) != DRIVER:
-            raise ServerError(f"The database must be {DRIVER}://user:password@host:5432/name; none at all is SQLite.")
-
-    @property
-    def client_host(self) -> str:
-        """Where the commands, the worker and the flow runs of this machine find the server."""
-        return ANY_ADDRESS.get(self.host) or (f"[{self.host}]" if ":" in self.host else self.host)
-
-    @property
-    def database_words(self) -> str:
-        """The database for people, without its password."""
-        return make_url(self.database).render_as_string(hide_password=True) if self.database else "SQLite"
-
-    def environment(self) -> dict[str, str]:
-        """For Prefect's server; what is secret goes this way only, never through a command line."""
-        found = {"PREFECT_SERVER_UI_API_URL": "/api"}  # of wherever the browser found the UI
-        if self.database:
-            found["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = self.database
-        if self.auth:
-            found |= {"PREFECT_SERVER_API_AUTH_STRING": self.auth, "PREFECT_SERVER_API_CSRF_PROTECTION_ENABLED": "true"}
-        return found
-
-
-def require_database(options: ServerOptions) -> None:
-    """Connect once, so that a wrong address or password is one line and no server's log. Raises ServerError."""
-    if options.database is None:
-        return
-    try:
-        asyncio.run(_connect(options.database))
-    except (OSError, SQLAlchemyError, PostgresError, InterfaceError) as error:
-        raise ServerError(
-            f"The database {options.database_words} cannot be used: {error or type(error).__name__}. "
-            "Expected a PostgreSQL server that runs, and a database, user and password that it knows."
-        ) from error
-
-
-async def _connect(url: str) -> None:
-    engine = create_async_engine(url, connect_args={"timeout": CONNECT_SECONDS})
-    try:
-        async with engine.connect():
-            pass
-    finally:
-        await engine.dispose()
-
-
-def _driver(url: str) -> str | None:
-    try:
-        return make_url(url).drivername
-    except (ArgumentError, ValueError):
-        return None
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
+from flows.server_options import LOOPBACK, ServerError, ServerOptions, require_database
 
 STORED_SECONDS = 60
 REACH_SECONDS = 7.0  # to connect to a configured server, and again for its answer
@@ -208,13 +114,13 @@ def prefect_server() -> Iterator[Server]:
     configured = configured_server()
     if configured:
         require_answer(configured)
-    if server := configured or _kept_up():
+    if server := configured or _announced_server():
         with _drained(server):
             yield server
     else:
         with own_server() as started, _drained(started):
             with get_client(sync_client=True) as client:
-                settle(client, find_lost(client))
+                settle(client, find_orphans(client))
             yield started
 
 
@@ -226,7 +132,7 @@ def present_server() -> Iterator[Server | None]:
         if server:
             require_answer(server)
         else:
-            server = _kept_up()
+            server = _announced_server()
     except ServerError:
         server = None
     with _drained(server) if server else nullcontext():
@@ -262,7 +168,7 @@ def alone_in(folder: Path) -> Iterator[Path]:
     lock = FileLock(folder / "server.lock")
     try:
         with lock.acquire(timeout=5):
-            kept = [process for process, run in kept_in(folder).items() if run is None]
+            kept = [process for process, run in processes_in(folder).items() if run is None]
             if left := wait_for_end(kept, seconds=LEFT_SECONDS):
                 ids = " ".join(str(process.pid) for process in left)
                 raise ServerError(
@@ -320,7 +226,7 @@ def server_environment(folder: Path) -> dict[str, str]:
     }
 
 
-def _kept_up() -> Server | None:
+def _announced_server() -> Server | None:
     """The server that `volcast up` keeps in this folder, once it answers; None where there is none."""
     try:
         kept = json.loads((home() / "server.json").read_text())

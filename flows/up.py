@@ -1,10 +1,9 @@
-"""A worker that is started again when it dies, after a wait that grows while it keeps dying.
-
-Keep a server, a worker and the deployments of prefect.yaml up.
+"""Keep a server, a worker and the deployments of prefect.yaml up.
 
 1. a server: the configured one, or volcast's own
 2. a worker, which runs what is scheduled or started by hand, and at the same time the deployments and automations
-3. until Ctrl-C: a worker that dies is started again, runs that died without a word end as Crashed
+3. until Ctrl-C: a worker that dies is started again, after a wait that grows while it keeps dying; runs that died
+   without a word end as Crashed
 4. then worker, flow runs and server are ended, in that order; so they are when the server dies
 """
 
@@ -30,12 +29,20 @@ from rich.console import Console
 from rich.markup import escape
 
 from flows.deploy import PROJECT_FILE, Deployed, Served, deploy
-from flows.prefect_processes import WORDS, WORKER, end, end_all, find_lost, kept_in, settle, start, wait_while_alive
+from flows.prefect_processes import (
+    WORDS,
+    WORKER,
+    end,
+    end_all,
+    find_orphans,
+    processes_in,
+    settle,
+    start,
+    wait_while_alive,
+)
 from flows.server import (
     ANSWER_SECONDS,
     Server,
-    ServerError,
-    ServerOptions,
     alone_in,
     announce,
     configured_server,
@@ -46,13 +53,58 @@ from flows.server import (
     require_answer,
     withdraw,
 )
+from flows.server_options import ServerError, ServerOptions
 
 POOL = "volcast"
 LONGEST_WAIT = 60  # seconds before it is started again: 1, 2, 4 … up to this
 LONG_LIFE = 120  # seconds; the death of a worker that lived so long counts as the first
+RUN_COMMAND = shlex.join([sys.executable, "-m", "flows.flow_process"])
+QUERY_SECONDS = 5  # between two looks of the worker for runs to start; Prefect's own 10 are long for who waits
+LOOK_SECONDS = 10  # between two looks for lost runs; both must find a run lost, so that a worker may report it first
+ONE_TRY: dict[Any, Any] = {PREFECT_CLIENT_MAX_RETRIES: 0}  # the next look is the second
 
 
-class KeptWorker:
+def stay_up(console: Console, served: Served, options: ServerOptions, began: float) -> None:
+    """Everything up until the process is interrupted. Raises ServerError."""
+    with (
+        _server(options) as server,
+        named_errors(server),
+        temporary_settings(server.client_settings()),
+        get_client(sync_client=True) as client,
+    ):
+        _settle(console, client, find_orphans(client))
+        environment = _environment(server, served)
+        _make_pool(client)
+        with _worker(client, environment) as worker:
+            deployed = deploy(served, environment | {"VOLCAST_COMMAND": RUN_COMMAND})
+            worker.wait_until_online(client)
+            console.print(f"Server: {server.api_url} answers, on {_where(server, options)}", markup=False)
+            console.print(f"Worker: {WORKER} is online, in the work pool {POOL}")
+            console.print(f"Deployments: {_deployments(client, deployed.tag)}; {_changed(deployed)}")
+            console.print(f"{served.words}\nLogs in {home()}. Ctrl-C ends it all.", markup=False)
+            seconds = time.monotonic() - began
+            console.print(f"Status, forecasts and scorecards: {server.ui_url}/artifacts")  # not in the UI's own menu
+            console.print(f"Ready after {seconds:.0f} s. Prefect's UI: {server.ui_url}")
+            with suppress(KeyboardInterrupt):
+                _watch(console, client, server, worker)
+            console.print("Ending worker, flow runs and server …")
+
+
+def deploy_to(console: Console, served: Served, *, pool: str, image: str | None) -> None:
+    """Apply prefect.yaml to the configured server, or the one that `volcast up` keeps. Raises ServerError."""
+    with prefect_server() as server:
+        if server.own:
+            raise ServerError("No Prefect server is up. Start one with: volcast up, or set PREFECT_API_URL.")
+        if pool == POOL:
+            with get_client(sync_client=True) as client:
+                _make_pool(client)
+        here = {"VOLCAST_COMMAND": RUN_COMMAND} if pool == POOL else {}
+        chosen = {"VOLCAST_POOL": pool} | here | ({"VOLCAST_IMAGE": image} if image else {})
+        deployed = deploy(served, _environment(server, served) | chosen)
+        console.print(f"{served.words}\n{deployed.words}", markup=False)
+
+
+class Worker:
     """A process worker of this machine; it runs from when this is made until `end`."""
 
     def __init__(self, environment: Mapping[str, str], log: Path) -> None:
@@ -102,38 +154,6 @@ class KeptWorker:
         return (datetime.now(UTC) - self._began).total_seconds()
 
 
-RUN_COMMAND = shlex.join([sys.executable, "-m", "flows.flow_process"])
-QUERY_SECONDS = 5  # between two looks of the worker for runs to start; Prefect's own 10 are long for who waits
-LOOK_SECONDS = 10  # between two looks for lost runs; both must find a run lost, so that a worker may report it first
-ONE_TRY: dict[Any, Any] = {PREFECT_CLIENT_MAX_RETRIES: 0}  # the next look is the second
-
-
-def stay_up(console: Console, served: Served, options: ServerOptions, began: float) -> None:
-    """Everything up until the process is interrupted. Raises ServerError."""
-    with (
-        _server(options) as server,
-        named_errors(server),
-        temporary_settings(server.client_settings()),
-        get_client(sync_client=True) as client,
-    ):
-        _settle(console, client, find_lost(client))
-        environment = _environment(server, served)
-        _make_pool(client)
-        with _worker(client, environment) as worker:
-            deployed = deploy(served, environment | {"VOLCAST_COMMAND": RUN_COMMAND})
-            worker.wait_until_online(client)
-            console.print(f"Server: {server.api_url} answers, on {_where(server, options)}", markup=False)
-            console.print(f"Worker: {WORKER} is online, in the work pool {POOL}")
-            console.print(f"Deployments: {_deployments(client, deployed.tag)}; {_changed(deployed)}")
-            console.print(f"{served.words}\nLogs in {home()}. Ctrl-C ends it all.", markup=False)
-            seconds = time.monotonic() - began
-            console.print(f"Status, forecasts and scorecards: {server.ui_url}/artifacts")  # not in the UI's own menu
-            console.print(f"Ready after {seconds:.0f} s. Prefect's UI: {server.ui_url}")
-            with suppress(KeyboardInterrupt):
-                _watch(console, client, server, worker)
-            console.print("Ending worker, flow runs and server …")
-
-
 @contextmanager
 def _server(options: ServerOptions) -> Iterator[Server]:
     configured = configured_server()
@@ -156,16 +176,16 @@ def _server(options: ServerOptions) -> Iterator[Server]:
 
 
 @contextmanager
-def _worker(client: SyncPrefectClient, environment: Mapping[str, str]) -> Iterator[KeptWorker]:
+def _worker(client: SyncPrefectClient, environment: Mapping[str, str]) -> Iterator[Worker]:
     """A worker; on the way out, it and all flow runs are ended, also those of a worker that died before."""
-    worker = KeptWorker(environment, home() / "worker.log")
+    worker = Worker(environment, home() / "worker.log")
     try:
         yield worker
     finally:
         worker.end()
-        end_all([process for process, flow_run in kept_in(home()).items() if flow_run])
+        end_all([process for process, flow_run in processes_in(home()).items() if flow_run])
         with suppress(httpx.HTTPError), temporary_settings(ONE_TRY):  # the server may be what died
-            settle(client, find_lost(client))
+            settle(client, find_orphans(client))
 
 
 def _environment(server: Server, served: Served) -> dict[str, str]:
@@ -195,20 +215,6 @@ def _make_pool(client: SyncPrefectClient) -> None:
         client.create_work_pool(WorkPoolCreate(name=POOL, type="process"))
 
 
-def deploy_to(console: Console, served: Served, *, pool: str, image: str | None) -> None:
-    """Apply prefect.yaml to the configured server, or the one that `volcast up` keeps. Raises ServerError."""
-    with prefect_server() as server:
-        if server.own:
-            raise ServerError("No Prefect server is up. Start one with: volcast up, or set PREFECT_API_URL.")
-        if pool == POOL:
-            with get_client(sync_client=True) as client:
-                _make_pool(client)
-        here = {"VOLCAST_COMMAND": RUN_COMMAND} if pool == POOL else {}
-        chosen = {"VOLCAST_POOL": pool} | here | ({"VOLCAST_IMAGE": image} if image else {})
-        deployed = deploy(served, _environment(server, served) | chosen)
-        console.print(f"{served.words}\n{deployed.words}", markup=False)
-
-
 def _where(server: Server, options: ServerOptions) -> str:
     if not server.own:
         return "PREFECT_API_URL"
@@ -227,14 +233,14 @@ def _changed(deployed: Deployed) -> str:
     return f"new or changed: {len(deployed.applied)}, and {len(deployed.automations)} automations"
 
 
-def _watch(console: Console, client: SyncPrefectClient, server: Server, worker: KeptWorker) -> None:
+def _watch(console: Console, client: SyncPrefectClient, server: Server, worker: Worker) -> None:
     """Look after worker and runs until the server dies. Raises ServerError."""
     suspects: set[UUID] = set()
     next_look = 0.0
     while server.process is None or server.process.poll() is None:
         worker.tend(console)
         if time.monotonic() >= next_look:
-            suspects = _settle_lost(console, client, suspects)
+            suspects = _settle_orphans(console, client, suspects)
             next_look = time.monotonic() + LOOK_SECONDS
         time.sleep(1)
     raise ServerError(
@@ -243,11 +249,11 @@ def _watch(console: Console, client: SyncPrefectClient, server: Server, worker: 
     )
 
 
-def _settle_lost(console: Console, client: SyncPrefectClient, suspects: set[UUID]) -> set[UUID]:
+def _settle_orphans(console: Console, client: SyncPrefectClient, suspects: set[UUID]) -> set[UUID]:
     """End the runs that were lost at the last look and still are; gives those that are now."""
     try:
         with temporary_settings(ONE_TRY):
-            lost = find_lost(client)
+            lost = find_orphans(client)
             _settle(console, client, [run for run in lost if run.id in suspects])
     except (httpx.HTTPError, ObjectNotFound) as error:
         console.print(f"[bold red]Prefect's server answers not as it should:[/] {escape(str(error))}")

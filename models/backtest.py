@@ -11,7 +11,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 import pandas as pd
@@ -19,10 +19,10 @@ import pandas as pd
 from models.errors import ImpossibleTest, NotEnoughSessions
 from models.forecasters import LEVELS, Forecaster, Forecasts
 from models.panel import HORIZONS, Panel
+from models.recipes import Refit
 
 # N tickers, C cutoffs, H horizons, Q quantile levels
 
-Refit = Literal["never", "yearly", "quarterly"]
 PERIODS: dict[Refit, str] = {"yearly": "Y", "quarterly": "Q"}  # as pandas names them
 INTERVALS = {"lo-80": 0.1, "hi-80": 0.9, "lo-95": 0.025, "hi-95": 0.975}  # column's ending -> quantile level
 KEYS = ["unique_id", "cutoff", "ds", "h", "y"]

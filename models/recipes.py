@@ -19,6 +19,7 @@ NOWCAST_NOTE = (
 
 MIN_TRAIN_SESSIONS = 20  # the 20-session mean, a baseline, needs them before the first test session
 MIN_TEST_SESSIONS = 20  # twice the longest horizon, the least that a test against chance takes
+Refit = Literal["never", "yearly", "quarterly"]  # when a backtest fits its forecasters again
 MARGIN = 0.01  # of the champion's error, by which a challenger may be worse
 CELLS = ("lstm", "gru", "rnn", "mlp")
 LIMITS = {

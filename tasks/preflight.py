@@ -158,8 +158,9 @@ def usual_source(store_url: str) -> str:
 
 def usual_events(data: DataSettings) -> str | None:
     """The source of announcements of an ingest that names none: the last one's, where the prices' source is its own."""
+    spec = whole_spec(open_source(data.source).spec)
     last = last_ingest(root_of(data.store, data.source))
-    return last.events if last and last.source == whole_spec(open_source(data.source).spec) else None
+    return last.events if last and last.source == spec else None
 
 
 def last_ingest(root: str) -> LastIngest | None:

@@ -1,4 +1,8 @@
-"""What a person may ask of a run: which prices, and which model of them."""
+"""What a person may ask of a run: which prices, and which model of them.
+
+The forms of Prefect's UI and the options of the command line are made of these fields and their descriptions; nothing
+heavy is imported for them.
+"""
 
 import os
 import re
@@ -9,15 +13,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, overload
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue
 
-from models.backtest import Refit, TestSpan
 from models.errors import NotASession, UnknownRecipe
-from models.recipes import DEFAULT_RECIPE, MARGIN, Recipe, VolumeRecipe, make_recipe, setting_names
-from models.sessions import last_closed_session, last_session_on_or_before, session_before
+from models.recipes import DEFAULT_RECIPE, MARGIN, Recipe, Refit, VolumeRecipe, make_recipe, setting_names
 from models.text import listed
 from storage.records import Name
 from tasks.methods.registry import method_of
 
 if TYPE_CHECKING:
+    from models.backtest import TestSpan
     from tasks.methods.method import Method
 
 DEFAULT_STORE = "./data"
@@ -78,7 +81,7 @@ class DataSettings(BaseModel):
     @property
     def day(self) -> date:
         """The date that a run is about: as_of, else the last closed session."""
-        return self.as_of or last_closed_session(self.now or datetime.now(UTC))
+        return self.as_of or last_session(None, self.now)
 
     @property
     def label(self) -> str:
@@ -93,22 +96,28 @@ class TrainingSettings(BaseModel):
 
     recipe: str = Field(
         default=DEFAULT_RECIPE,
-        description="The recipe's name: volume or tutorial",
+        description="volume: the next 10 sessions; tutorial: a nowcast of one ticker",
         json_schema_extra={"enum": ["volume", "tutorial"]},  # a list to choose from in the UI's form
     )
-    cell: Literal["lstm", "gru", "rnn", "mlp"] = Field(default="lstm", description="Volume: what carries the past")
+    cell: Literal["lstm", "gru", "rnn", "mlp"] = Field(
+        default="lstm", description="Volume: what carries the past; mlp sees only the cutoff"
+    )
     fit_scalers_on: Literal["train", "all"] = Field(
-        default="train", description="Tutorial: 'all' lets the test rows leak into the scalers, as the article does"
+        default="train",
+        description="Tutorial: 'all', the article's own choice, lets the test rows leak into the scalers",
     )
     window_sessions: int | None = Field(
-        default=253, description="Tutorial: the newest sessions that the recipe looks at; none means all"
+        default=253,
+        description="Tutorial: the newest sessions that the recipe looks at; none, on the command line all, means all",
     )
     seed: Seed = Field(default=0, description="Seed of the initial weights")
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto takes a GPU when there is one")
     force: bool = Field(
         default=False, description="Train even where the same data and settings have been trained on before"
     )
-    settings: dict[str, JsonValue] = Field(default={}, description="Any other settings of the recipe, by name")
+    settings: dict[str, JsonValue] = Field(
+        default={}, description="Other settings of the recipe, by name, such as steps=1000"
+    )
     name: Name | None = Field(
         default=None,
         description="The model's registered name, for a model beside the recipe's own; none means the recipe's name",
@@ -133,7 +142,9 @@ class WatchSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     max_model_age: Sessions = Field(
-        default=63, ge=1, description="Sessions since the newest one that the champion was trained on; a quarter"
+        default=63,
+        ge=1,
+        description="Sessions since the newest one that the champion was trained on; beyond them har forecasts",
     )
     max_behind: Sessions = Field(
         default=1, ge=0, description="Sessions that the prices may be behind; a bar that is an evening late is common"
@@ -189,14 +200,19 @@ class BacktestSettings(BaseModel):
     out: Path | None = Field(
         default=None, description="The forecasts' file, .parquet or .csv; none means only the artifact in the store"
     )
-    settings: dict[str, JsonValue] = Field(default={}, description="Settings of the volume recipe, by name")
+    settings: dict[str, JsonValue] = Field(
+        default={}, description="Settings of the volume recipe, by name, such as steps=1000"
+    )
 
     def recipe(self) -> VolumeRecipe:
         """The recipe of volcast's own forecaster. Raises UnknownRecipe."""
         return _made("volume", self.settings)
 
-    def span(self, newest: date) -> TestSpan:
+    def span(self, newest: date) -> "TestSpan":
         """The dates, checked against each other, where `newest` is the last known session. Raises ImpossibleTest."""
+        from models.backtest import TestSpan
+        from models.sessions import last_session_on_or_before, session_before
+
         end = self.test_end or newest
         start = self.test_start or session_before(last_session_on_or_before(end), TESTED_SESSIONS - 1)
         before = last_session_on_or_before(start - timedelta(days=1))
@@ -239,6 +255,8 @@ def last_session(as_of: date | None, now: datetime | None = None) -> date:
 
     Raises NotASession for a date to come.
     """
+    from models.sessions import last_closed_session, last_session_on_or_before
+
     now = now or datetime.now(UTC)
     newest = last_closed_session(now)
     if as_of is None:

@@ -29,11 +29,9 @@ import numpy as np
 import pandas as pd
 import scipy
 import torch
-import typer.rich_utils
 from prefect.logging import disable_run_logger
 
-from flows.cli import main
-from flows.commands import console
+from flows.cli import console, main
 from models.comparisons import CHAMPION, Contest, Predecessor
 from models.scores import live_calibration, rolling_errors, score_forecasts
 from models.sessions import session_before
@@ -366,9 +364,8 @@ def volcast(folder: Path, *arguments: str) -> Said:
     out, error, code = io.StringIO(), io.StringIO(), 0
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(CONFIGURING)}
     with (
-        patch.dict(os.environ, inherited | {"VOLCAST_HOME": str(folder / "home")}, clear=True),
+        patch.dict(os.environ, inherited | {"VOLCAST_HOME": str(folder / "home"), "COLUMNS": str(WIDTH)}, clear=True),
         patch.object(sys, "argv", ["volcast", *arguments]),
-        patch.object(typer.rich_utils, "MAX_WIDTH", WIDTH),
         patch.object(console, "_width", WIDTH),
         contextlib.chdir(folder),
         contextlib.redirect_stdout(out),

@@ -15,8 +15,7 @@ import pytest
 import yaml
 from prefect.client.base import PrefectHttpxSyncClient
 
-from flows.cli import main
-from flows.commands import console
+from flows.cli import console, main
 
 VOLCAST = [sys.executable, "-m", "flows.cli"]
 CODE = Path(__file__).parents[1]

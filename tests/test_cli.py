@@ -10,6 +10,8 @@ import pytest
 from programs import Volcast, environment
 from rows import yahoo_frame
 
+from tasks.settings import BacktestSettings, TrainingSettings
+
 pytestmark = pytest.mark.usefixtures("prefect_api")
 
 TUTORIAL = ("--recipe", "tutorial")
@@ -114,7 +116,25 @@ def test_cuda_where_there_is_none_is_one_clear_line(volcast: Volcast, sbux_csv: 
 
 
 def test_an_unknown_option_is_a_usage_error(volcast: Volcast) -> None:
-    assert volcast("run", "--nonsense").code == 2
+    said = volcast("run", "--nonsense")
+    assert said.code == 2
+    assert said.errors[0].startswith("Error: Unknown option: --nonsense.")
+    assert said.errors[0].endswith("See: volcast run --help")
+
+
+def test_the_help_of_a_command_is_made_of_the_fields_of_its_settings(volcast: Volcast) -> None:
+    said = volcast("backtest", "--help")
+    assert said.code == 0
+    for option in ("--train-through", "--refit", "--set", "--cell", "--events", "--sessions"):
+        assert (option in said.out) == (option != "--sessions")
+    shown = re.sub(r"[│\s]+", " ", said.out)
+    for field in (BacktestSettings.model_fields["refit"], TrainingSettings.model_fields["cell"]):
+        assert str(field.description) in shown
+
+
+def test_of_an_option_that_is_given_twice_the_last_one_holds(volcast: Volcast) -> None:
+    said = volcast("run", "--recipe", "first", "--recipe", "last")
+    assert "There is no recipe 'last'" in said.errors[0]
 
 
 def test_a_bad_run_loses_nothing_of_an_earlier_one(volcast: Volcast, sbux_csv: Path) -> None:
@@ -353,7 +373,8 @@ def test_a_mistake_is_said_before_anything_heavy_is_imported(tmp_path: Path) -> 
     (tmp_path / "file").touch()
     command = [sys.executable, "-c", REFUSE, json.dumps(MISTAKES)]
     done = subprocess.run(command, cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines() == [f"{words} True []" for words in MISTAKES]
+    ends = [line for line in done.stdout.splitlines() if line.startswith("[")]  # some say their source before
+    assert ends == [f"{words} True []" for words in MISTAKES]
     assert done.stderr.count("Error: ") == len(MISTAKES)
 
 

@@ -15,7 +15,7 @@ from flows.prefect_processes import (
     Process,
     command_tag,
     end_all,
-    find_lost,
+    find_orphans,
     own_process,
     process_of,
     settle,
@@ -64,14 +64,14 @@ def test_only_a_run_of_this_machine_whose_process_is_gone_is_lost(dead: str) -> 
             made(client, Pending(), worker=WORKER),  # its worker may just be starting it
             made(client, Completed(), tag=dead),
         ]
-        found = find_lost(client)
+        found = find_orphans(client)
         assert {run.id for run in found} >= {run.id for run in lost}
         assert not {run.id for run in found} & {run.id for run in left}
 
         settle(client, lost)
         states = [client.read_flow_run(run.id).state_name for run in lost]
         assert states == ["Crashed", "Crashed", "Cancelled"]
-        assert not {run.id for run in find_lost(client)} & {run.id for run in lost}
+        assert not {run.id for run in find_orphans(client)} & {run.id for run in lost}
 
 
 def test_a_run_is_lost_when_another_process_has_got_the_id_of_its_own() -> None:
@@ -79,7 +79,7 @@ def test_a_run_is_lost_when_another_process_has_got_the_id_of_its_own() -> None:
     earlier = Process(own.pid, own.start + "0")
     with get_client(sync_client=True) as client:
         runs = [made(client, Running(), tag=f"command-{HERE}-{it.pid}-{it.start}-0123abcd") for it in (own, earlier)]
-        assert {run.id for run in find_lost(client)} & {run.id for run in runs} == {runs[1].id}
+        assert {run.id for run in find_orphans(client)} & {run.id for run in runs} == {runs[1].id}
 
 
 def test_the_runs_of_another_user_of_the_machine_are_left_alone(dead: str) -> None:
@@ -89,7 +89,7 @@ def test_the_runs_of_another_user_of_the_machine_are_left_alone(dead: str) -> No
             made(client, Running(), worker=WORKER.replace(HERE, theirs)),
             made(client, Running(), tag=dead.replace(HERE, theirs)),
         ]
-        assert not {run.id for run in find_lost(client)} & {run.id for run in runs}
+        assert not {run.id for run in find_orphans(client)} & {run.id for run in runs}
 
 
 def test_a_process_that_has_the_id_of_an_ended_one_is_not_ended_for_it() -> None:
@@ -106,9 +106,9 @@ def test_a_run_whose_process_is_there_is_not_lost() -> None:
     with get_client(sync_client=True) as client:
         run = made(client, Running(), worker=WORKER)
         with subprocess.Popen(["sleep", "60"], env=os.environ | {"PREFECT__FLOW_RUN_ID": str(run.id)}) as process:
-            assert run.id not in {each.id for each in find_lost(client)}
+            assert run.id not in {each.id for each in find_orphans(client)}
             process.kill()
-        assert run.id in {each.id for each in find_lost(client)}
+        assert run.id in {each.id for each in find_orphans(client)}
 
 
 def test_the_tasks_of_crashed_runs_of_this_machine_end_with_them(monkeypatch: pytest.MonkeyPatch) -> None:

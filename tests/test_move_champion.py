@@ -8,7 +8,7 @@ from prefect import flow
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from rows import yahoo_frame
 
-from flows import commands
+from flows import cli
 from flows.champion import promote, rollback
 from flows.forecast import forecast
 from flows.ingest import ingest
@@ -54,7 +54,7 @@ def test_forecasts_after_a_rollback_are_the_earlier_ones_bit_for_bit(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(commands.console, "_width", 200)
+    monkeypatch.setattr(cli.console, "_width", 200)
     data, before = two_versions
     training = TrainingSettings(recipe="tutorial", device="cpu")
     by_second = forecast(data, training)
@@ -71,12 +71,12 @@ def test_forecasts_after_a_rollback_are_the_earlier_ones_bit_for_bit(
     assert again.artifact.digest == before.artifact.digest
     assert forecast_bytes(again) == forecast_bytes(before)
 
-    commands.promote(data, NAME, 2, "forward again")
+    cli.promote(data, NAME, version=2, reason="forward again")
     assert forecast_bytes(forecast(data, training)) == forecast_bytes(by_second)
     history = ArtifactStore(open_store(data.store)).history("model", NAME, CHAMPION)
     assert [entry.version for entry in history] == [1, 2, 1, 2]
     capsys.readouterr()
-    commands.list_models(data)
+    cli.list_models(data)
     shown = capsys.readouterr().out
     assert "v1. MASE rose [twice]" in shown
     assert "v2. forward again" in shown
@@ -95,7 +95,7 @@ def test_a_champion_is_moved_without_prefect_and_a_person_told_how_to_forecast(
     settings: dict[Any, Any] = {PREFECT_API_URL: api_url}
     with temporary_settings(settings):
         champion = champion_version(ArtifactStore(open_store(data.store)), NAME)
-        commands.promote(data, NAME, 1 if champion == 2 else 2, "for the test")
+        cli.promote(data, NAME, version=1 if champion == 2 else 2, reason="for the test")
     assert "before the next daily run: volcast forecast" in capsys.readouterr().out
 
 
@@ -104,13 +104,13 @@ def test_a_move_that_cannot_be_is_refused_and_changes_nothing(two_versions: tupl
     artifacts = ArtifactStore(open_store(data.store))
     before = artifacts.history("model", NAME, CHAMPION)
     with pytest.raises(NotStored, match=r"has no version 9; stored versions: \[1, 2\]"):
-        commands.promote(data, NAME, 9, "a typing error")
+        cli.promote(data, NAME, version=9, reason="a typing error")
     with pytest.raises(NotStored, match=r"No model tutorial\.AAPL .* It holds: tutorial\.SBUX"):
-        commands.roll_back(data, "tutorial.AAPL", "a typing error")
+        cli.roll_back(data, "tutorial.AAPL", reason="a typing error")
     with pytest.raises(ValueError, match="needs a reason"):
-        commands.roll_back(data, NAME, "  ")
+        cli.roll_back(data, NAME, reason="  ")
     with pytest.raises(AlreadyChampion):
-        commands.promote(data, NAME, before[-1].version, "again")
+        cli.promote(data, NAME, version=before[-1].version, reason="again")
     assert artifacts.history("model", NAME, CHAMPION) == before
 
 

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 from programs import ENDLESS, QUICK, Up, processes_of, wait_for_end, wait_until
 
-from flows.server import ServerError, ServerOptions, free_port, require_database
+from flows.server import free_port
+from flows.server_options import ServerError, ServerOptions, require_database
 
 pytestmark = pytest.mark.service
 

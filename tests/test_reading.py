@@ -23,14 +23,15 @@ LOOKS = ["status", "quarantine", "verify", "gc --dry-run", "models list", "model
 # Each command in turn; what it raised, if anything, and the end of what it printed.
 RUNNER = """
 import sys
-from typer.testing import CliRunner
-from flows.cli import app
+from flows.cli import app, console
 
 for command in sys.argv[2:]:
-    result = CliRunner().invoke(app, [*command.split(), "--store", sys.argv[1]])
-    failed = result.exception is not None and not isinstance(result.exception, SystemExit)
-    end = repr(result.exception) if failed else result.output.splitlines()[-1]
-    print(command, "failed:" if failed else "ran:", end)
+    try:
+        with console.capture() as output:
+            app([*command.split(), "--store", sys.argv[1]], exit_on_error=False)
+        print(command, "ran:", output.get().splitlines()[-1])
+    except Exception as error:
+        print(command, "failed:", repr(error))
 """
 READ_ONLY = "mount --bind {store} {store} && mount -o remount,ro,bind {store} && ! touch {store}/x 2> /dev/null"
 FULL = "cp -a {store} {store}.copy && mount -t tmpfs -o size=64m none {store} && cp -a {store}.copy/. {store}/ && \

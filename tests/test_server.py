@@ -16,7 +16,6 @@ from flows import prefect_processes
 from flows.prefect_processes import own_process
 from flows.server import (
     Server,
-    ServerError,
     _wait_until_healthy,
     announce,
     free_port,
@@ -24,6 +23,7 @@ from flows.server import (
     prefect_server,
     present_server,
 )
+from flows.server_options import ServerError
 
 pytestmark = pytest.mark.service
 

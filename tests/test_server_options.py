@@ -1,6 +1,6 @@
 import pytest
 
-from flows.server import ServerError, ServerOptions
+from flows.server_options import ServerError, ServerOptions
 
 
 @pytest.fixture(autouse=True)

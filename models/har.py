@@ -25,6 +25,7 @@ from models.panel import HORIZONS, Panel
 # N tickers, T sessions, S sessions of the grid, C cutoffs, H horizons, R rows of a fit, B coefficients, K calendar
 
 MEANS = (1, 5, 22)  # sessions: a day, a week, a month
+HAR = "har"  # its name among the forecasters
 RELATIVE = ("intercept", "v1", "v5")
 LEVEL = len(RELATIVE)  # where b_3 stands
 BETAS = len(RELATIVE) + 1 + len(CALENDAR_COLUMNS)
@@ -37,7 +38,7 @@ SMALLEST = 1e-10  # singular values below this share of the largest count as 0: 
 class Har:
     """Log-HAR with calendar columns, fitted per ticker and horizon."""
 
-    name: str = "har"
+    name: str = HAR
     tickers: tuple[str, ...] = ()  # of the fit
     betas_NHB: np.ndarray | None = None  # float64; None before the fit
 

@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 
 from models.errors import NotEnoughSessions
-from models.scores import calibration, models_of, score
+from models.forecast_columns import models_of
+from models.scores import calibration, score
 
 SESSIONS = pd.bdate_range("2020-01-01", periods=20).as_unit("s")
 

@@ -11,10 +11,11 @@ from typing import Any
 
 import pandas as pd
 
+from models.forecast_columns import MODEL
 from models.recipes import DEFAULT_RECIPE
-from models.scores import WINDOWS, format_millions, live_skill
+from models.scores import WINDOWS, live_skill
 from models.sessions import session_before, sessions_after
-from models.tutorial import MODEL
+from models.text import format_millions
 from storage.artifacts import ArtifactStore
 from storage.ledger import Ledger
 from storage.records import AliasEntry, ArtifactRef, Manifest

@@ -23,10 +23,11 @@ import torch
 from benchmarks.kept import LIBRARIES, SECONDS, forecasts_of, version_of
 from benchmarks.markets import pick, read_announcements, read_prices
 from benchmarks.methods import PEERS, Scope, make_method, own_methods
-from models.backtest import KEYS, TestSpan, train_volumes
+from models.backtest import TestSpan, train_volumes
+from models.forecast_columns import KEYS
+from models.forecasters import HAR
 from models.panel import Panel, make_panel
 from models.scores import FIRST_TICKER, score
-from models.volume_evaluation import REFERENCE
 
 SCOPES: tuple[Scope, ...] = ("panel", "neural", "local")  # each one's tickers are among those of the one before
 TITLES = {"panel": "All", "neural": "The networks'", "local": "The automatic models'"}
@@ -73,8 +74,8 @@ def accuracy_table(frame: pd.DataFrame, train: pd.DataFrame) -> pd.DataFrame:
         "coverage 80": panel["coverage_80"]["1-5"],
         "coverage 95": panel["coverage_95"]["1-5"],
     }
-    if REFERENCE in mase:
-        columns[f"better than {REFERENCE}"] = mase.lt(mase[REFERENCE], axis=0).mean()
+    if HAR in mase:
+        columns[f"better than {HAR}"] = mase.lt(mase[HAR], axis=0).mean()
     return pd.DataFrame(columns).loc[panel.loc["1"].index].rename_axis("method")
 
 

@@ -18,8 +18,9 @@ from benchmarks.exchange_oracle import oracle_quantiles
 from benchmarks.kept import SECONDS, forecasts_of
 from benchmarks.markets import simulated_panel
 from benchmarks.methods import make_method, own_methods
-from models.backtest import KEYS, TestSpan, train_volumes
-from models.scores import QUANTILES, quantile_columns, score
+from models.backtest import TestSpan, train_volumes
+from models.forecast_columns import KEYS, SCORED_LEVELS, scored_columns
+from models.scores import score
 from tasks.sources.exchange import Exchange
 from tasks.sources.simulated import SimulatedSource
 
@@ -57,9 +58,9 @@ def with_oracle(frame: pd.DataFrame, exchange: Exchange) -> pd.DataFrame:
     parts = []
     for ticker, rows in frame.groupby("unique_id"):
         cutoffs = pd.DatetimeIndex(rows["cutoff"].unique())
-        true_CHQ = oracle_quantiles(exchange, str(ticker), cutoffs, horizons=HORIZONS, levels=QUANTILES)
+        true_CHQ = oracle_quantiles(exchange, str(ticker), cutoffs, horizons=HORIZONS, levels=SCORED_LEVELS)
         true_RQ = true_CHQ[cutoffs.get_indexer(pd.DatetimeIndex(rows["cutoff"])), rows["h"].to_numpy() - HORIZONS[0]]
-        columns = dict(zip(quantile_columns("oracle"), true_RQ.T, strict=True))
+        columns = dict(zip(scored_columns("oracle"), true_RQ.T, strict=True))
         parts.append(rows.assign(**columns))
     return pd.concat(parts, ignore_index=True)
 

@@ -27,10 +27,10 @@ from rich.table import Table
 from benchmarks.year_checks import Takeover, failures, noticed, shift_failures, takeover
 from benchmarks.year_script import FRIDAY, NAME, Diary, Script, live
 from flows.server import own_server
-from models.drift import BAND
+from models.comparisons import CHAMPION
+from models.forecasters import MODEL
+from models.scores import BANDS, GATE_BAND, scaled
 from models.sessions import sessions_after
-from models.tutorial import MODEL
-from models.volume_evaluation import CHAMPION
 from storage.append_tables import QuarantineTable, RestatementTable
 from storage.ledger import Ledger
 from storage.prices import PriceTable
@@ -184,7 +184,8 @@ def _errors(script: Script, took_over: Takeover | None) -> Table:
     """Live MASE of one to five sessions ahead: what was published, the champion, and the rivals."""
     table = Table("live MASE, 1 to 5 sessions ahead", "sessions", "published", "champion", "har", "naive", **NARROW)
     scores = Ledger(script.store).scores(NAME, first=script.eve)
-    scores = scores.loc[scores["h"].between(*BAND)].assign(mase=scores["absolute_error"] / scores["scale"])
+    scores = scores.loc[scores["h"].between(*BANDS[GATE_BAND])]
+    scores = scores.assign(mase=scaled(scores["absolute_error"], scores["scale"]))
     ends = [script.eve, script.shift, *([took_over.cutoff] if took_over else []), script.end + timedelta(days=1)]
     names = ("before the shift", "since the shift", "since the takeover")
     for name, first, end in zip(names, ends[:-1], ends[1:], strict=False):

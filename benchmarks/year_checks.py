@@ -13,17 +13,18 @@ from deltalake import DeltaTable
 
 from benchmarks.year_script import EVENT_CAUSES, NAME, Diary, Script
 from models.comparisons import CHAMPION, Contest, Predecessor
+from models.forecast_columns import LEDGER_COLUMNS
+from models.forecasters import FALLBACK, MODEL
 from models.panel import HORIZONS
 from models.sessions import next_session, sessions_after
-from models.tutorial import MODEL
-from models.volume_evaluation import FALLBACK, evaluate_volume, fallback_frame
+from models.volume_evaluation import evaluate_volume, fallback_frame
 from storage.artifacts import ArtifactStore
 from storage.integrity import verify
 from storage.ledger import Ledger
 from storage.prices import PriceTable
 from storage.records import ArtifactRef, Snapshot
 from storage.store import Store, open_store
-from tasks.forecast import VALUES, model_frame
+from tasks.forecast import model_frame
 from tasks.snapshot import prepare, read_panel
 from tasks.stored_models import CHAMPION as ALIAS
 from tasks.stored_models import model_version, read_model, trained_through, universe
@@ -179,11 +180,11 @@ def _again(script: Script, store: Store, own: pd.DataFrame, version: int) -> byt
         artifacts = ArtifactStore(store)
         manifest = artifacts.get("model", NAME, int(own["model_version"].iloc[0]))
         frame = model_frame(snapshot, model_version(artifacts, store.url, manifest))[1]
-    return _bits(frame.rename(columns={"unique_id": "ticker", **VALUES}))
+    return _bits(frame.rename(columns={"unique_id": "ticker", **LEDGER_COLUMNS}))
 
 
 def _bits(forecasts: pd.DataFrame) -> bytes:
-    return forecasts.sort_values(["ticker", "h"])[list(VALUES.values())].to_numpy().tobytes()
+    return forecasts.sort_values(["ticker", "h"])[list(LEDGER_COLUMNS.values())].to_numpy().tobytes()
 
 
 def _another_future(script: Script, copy: Store, own: pd.DataFrame) -> int:

@@ -17,21 +17,17 @@ import numpy as np
 import pandas as pd
 
 from models.errors import ImpossibleTest, NotEnoughSessions
+from models.forecast_columns import interval_columns, mean_column
 from models.forecasters import LEVELS, Forecaster, Forecasts
 from models.panel import HORIZONS, Panel
 from models.recipes import Refit
+from models.text import silent
 
 # N tickers, C cutoffs, H horizons, Q quantile levels
 
 PERIODS: dict[Refit, str] = {"yearly": "Y", "quarterly": "Q"}  # as pandas names them
-INTERVALS = {"lo-80": 0.1, "hi-80": 0.9, "lo-95": 0.025, "hi-95": 0.975}  # column's ending -> quantile level
-KEYS = ["unique_id", "cutoff", "ds", "h", "y"]
 
 OnStep = Callable[[int, int, str], None]  # steps done, steps in all, what was done
-
-
-def silent(_done: int, _steps: int, _words: str) -> None:
-    """An `on_step` that says nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,30 +155,37 @@ def _schedule(panel: Panel, places: _Places, refit: Refit) -> list[tuple[int, np
 
 
 def _rows(panel: Panel, answers: dict[str, Forecasts], cutoffs: np.ndarray, *, last_target: int) -> pd.DataFrame:
-    """The rows of some cutoffs, as `backtest` returns them, in no particular order."""
+    """The rows of some cutoffs, as `backtest` returns them, by ticker, cutoff and horizon."""
     target_CH = cutoffs[:, None] + np.arange(1, HORIZONS + 1)
-    is_tested_CH = target_CH <= last_target
-    y_NCH = panel.fields["volume"][:, np.minimum(target_CH, last_target)]
-    columns = {name: values for each, said in answers.items() for name, values in _columns(each, said).items()}
-    is_kept_NCH = is_tested_CH & np.isfinite(y_NCH)
+    columns = {"y": panel.fields["volume"][:, np.minimum(target_CH, last_target)]}
+    for name, forecasts in answers.items():
+        columns |= values_of(name, forecasts)
+    is_kept_NCH = np.broadcast_to(target_CH <= last_target, columns["y"].shape).copy()
     for values_NCH in columns.values():
         is_kept_NCH &= np.isfinite(values_NCH)
-    ticker_R, cutoff_R, h_R = np.nonzero(is_kept_NCH)
-    keys = pd.DataFrame(
-        {
-            "unique_id": np.array(panel.tickers, dtype=object)[ticker_R],
-            "cutoff": panel.sessions[cutoffs[cutoff_R]],
-            "ds": panel.sessions[target_CH[cutoff_R, h_R]],
-            "h": h_R.astype(np.int64) + 1,
-            "y": y_NCH[is_kept_NCH],
-        }
-    ).astype({"unique_id": str})
+    return frame_of(panel, cutoffs, is_kept_NCH, columns)
+
+
+def values_of(name: str, forecasts: Forecasts) -> dict[str, np.ndarray]:
+    """Column -> (N, C, H) shares: the point, the ends of the intervals, and the mean where it is another number."""
+    intervals = {
+        column: forecasts.quantiles_NCHQ[..., LEVELS.index(level)] for column, level in interval_columns(name).items()
+    }
+    mean = {mean_column(name): forecasts.mean_NCH} if forecasts.stated_NCH is None else {}
+    return {name: forecasts.point_NCH, **intervals, **mean}
+
+
+def frame_of(
+    panel: Panel, cutoffs: np.ndarray, is_kept_NCH: np.ndarray, columns: dict[str, np.ndarray]
+) -> pd.DataFrame:
+    """The (N, C, H) values that are kept, a row each: unique_id (str), cutoff, ds, h, and the columns as float64."""
+    ticker_R, cutoff_R, ahead_R = np.nonzero(is_kept_NCH)
+    place_R = cutoffs[cutoff_R]
+    keys = {
+        "unique_id": np.array(panel.tickers, dtype=object)[ticker_R],
+        "cutoff": panel.sessions[place_R],
+        "ds": panel.sessions[place_R + 1 + ahead_R],
+        "h": ahead_R.astype(np.int64) + 1,
+    }
     values = {name: values_NCH[is_kept_NCH].astype(np.float64) for name, values_NCH in columns.items()}
-    return pd.concat([keys, pd.DataFrame(values)], axis=1)
-
-
-def _columns(name: str, said: Forecasts) -> dict[str, np.ndarray]:
-    """Column -> (N, C, H) shares."""
-    intervals = {f"{name}-{end}": said.quantiles_NCHQ[..., LEVELS.index(level)] for end, level in INTERVALS.items()}
-    mean = {f"{name}-mean": said.mean_NCH} if said.stated_NCH is None else {}
-    return {name: said.point_NCH, **intervals, **mean}
+    return pd.DataFrame(keys | values).astype({"unique_id": str})

@@ -1,6 +1,6 @@
-"""Who beats whom: two forecasters on the same rows of a backtest, and whether the difference may be chance.
+"""Who beats whom on the same rows of a backtest, and whether a challenger takes the champion's place.
 
-Whether a challenger takes the champion's place.
+A duel says by how much one forecaster beats another, and whether the difference may be chance. At the gate:
 
 1. nothing bars it: it serves every ticker that the champion serves, and there are sessions to compare them on
 2. it beats the baseline that gates its recipe (har, where volume is forecast ahead; a nowcast has none)
@@ -10,7 +10,7 @@ Whether a challenger takes the champion's place.
 
 All numbers are of one measure and of present models on the same test rows, never a champion's old score.
 
-The variance of a mean of values that follow each other.
+P points in time (cutoffs).
 """
 
 import math
@@ -23,10 +23,10 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t as student_t
 
+from models.forecast_columns import models_of
 from models.recipes import MARGIN
-from models.scores import BANDS, Bands, Scores, format_shares, models_of, scales, scored_rows
-
-# P points in time (cutoffs)
+from models.scores import BANDS, Bands, Scores, scaled, scales, scored_rows
+from models.text import format_shares
 
 NOT_SURE = 0.05  # a larger p-value may be chance
 OUTSIDE = 0.1  # the share of cases in which the true difference lies outside of its interval
@@ -88,17 +88,24 @@ def standard_error(difference_P: np.ndarray, *, h: int) -> float:
     return float(np.sqrt(variance / count / correction))
 
 
+def long_run_variance(values_P: np.ndarray, *, lags: int) -> float:
+    """Of values in order of time; over P, it is that of their mean. The weights of Newey and West (1987) fall to 0."""
+    count, centred_P = len(values_P), values_P - values_P.mean()
+    covariances = [centred_P[lag:] @ centred_P[: count - lag] / count for lag in range(lags + 1)]
+    return covariances[0] + 2 * sum((1 - lag / (lags + 1)) * covariances[lag] for lag in range(1, lags + 1))
+
+
 def verdict(duels: Sequence[Duel]) -> str:
     """In one sentence: what the model beats, and by how much, in the band of all horizons that `duels` ends with."""
     last = duels[-1].band
-    words = [_said(duel) for duel in duels if duel.band == last]
-    return f"{duels[-1].model}, horizons {last}: {'; '.join(words)}."
+    clauses = [_clause(duel) for duel in duels if duel.band == last]
+    return f"{duels[-1].model}, horizons {last}: {'; '.join(clauses)}."
 
 
 def _scaled_errors(rows: pd.DataFrame, train: pd.DataFrame) -> pd.DataFrame:
     """cutoff, unique_id, h and for each forecaster its |y - f| / scale."""
-    scale = scales(train).reindex(list(rows["unique_id"])).to_numpy()
-    errors = {model: (rows["y"] - rows[model]).abs() / scale for model in models_of(rows)}
+    scale_R = scales(train).reindex(list(rows["unique_id"])).to_numpy()
+    errors = {model: scaled((rows["y"] - rows[model]).abs(), scale_R) for model in models_of(rows)}
     return rows[["cutoff", "unique_id", "h"]].assign(**errors)
 
 
@@ -123,7 +130,7 @@ def _duel(errors: pd.DataFrame, scores: Scores, band: str, between: tuple[int, i
     )
 
 
-def _said(duel: Duel) -> str:
+def _clause(duel: Duel) -> str:
     change = abs(1 - duel.mase_ratio)
     verb = "beats" if duel.mase_ratio < 1 else "loses to"
     return (
@@ -139,6 +146,8 @@ def _sureness(p_value: float) -> str:
         return f"p {p_value:.2f}: it may be chance"
     return f"p {p_value:.3f}" if p_value >= 0.001 else "p < 0.001"
 
+
+# --- the gate --------------------------------------------------------------------------------------------------------
 
 CHAMPION, BEST = "champion", "best"  # predecessors: the version that forecasts now; the best one that ever did
 CUMULATED = 2  # margins that a series of promotions may lose in all
@@ -236,10 +245,10 @@ def decide(
     else:
         why_not = _why_not(contest, comparisons)
     beaten = f" < {gate[0]} {measure.shown(gate[1])}" if gate and challenger < gate[1] else ""
-    said = f"{measure.name} {measure.shown(challenger)}{measure.unit}{beaten}"
+    error = f"{measure.name} {measure.shown(challenger)}{measure.unit}{beaten}"
     return Decision(
         promote=not why_not,
-        reason=f"{said}{why_not or _passed(contest, comparisons)}.",
+        reason=f"{error}{why_not or _passed(contest, comparisons)}.",
         best=_best(comparisons),
     )
 
@@ -263,13 +272,3 @@ def _best(comparisons: Sequence[Comparison]) -> str:
     """The predecessor that is ahead of the challenger by most; empty where none is."""
     ahead = [each for each in comparisons if each.predecessor < each.challenger]
     return min(ahead, key=lambda each: each.predecessor / each.challenger).name if ahead else ""
-
-
-# P points in time
-
-
-def long_run_variance(values_P: np.ndarray, *, lags: int) -> float:
-    """Of values in order of time; over P, it is that of their mean. The weights of Newey and West (1987) fall to 0."""
-    count, centred_P = len(values_P), values_P - values_P.mean()
-    covariances = [centred_P[lag:] @ centred_P[: count - lag] / count for lag in range(lags + 1)]
-    return covariances[0] + 2 * sum((1 - lag / (lags + 1)) * covariances[lag] for lag in range(1, lags + 1))

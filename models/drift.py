@@ -21,6 +21,8 @@ from scipy.stats import chi2
 from scipy.stats import t as student_t
 
 from models.comparisons import long_run_variance
+from models.forecasters import HAR
+from models.scores import BANDS, GATE_BAND, scaled
 
 # N tickers, S sessions, R rows, E edges of bins, P points in time (target sessions)
 
@@ -32,7 +34,6 @@ SURE = 0.01  # of false alarms a look
 RECENT = 20  # target sessions of the errors that are looked at
 LEAST_SESSIONS = 10  # with fewer nothing is said about errors
 MUCH_WORSE = 1.1  # times the test's error: the test's own mean is no more certain than that
-BAND = (1, 5)  # horizons, those that decide at the gate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,18 +104,21 @@ def error_drift(scores: pd.DataFrame, *, expected: float, model: str, sessions: 
 
     `scores`: ticker, cutoff, ds, h, model, scale, absolute_error. The mean over the rows of a target session is one
     error: what moves the market moves all its rows. The variance of their mean is that of Newey and West (1987) with as
-    many lags as horizons of BAND, less one, for neighbouring sessions are forecast from the same cutoffs.
+    many lags as horizons of GATE_BAND, less one, for neighbouring sessions are forecast from the same cutoffs.
     """
-    inside = scores.loc[scores["h"].between(*BAND) & scores["scale"].notna() & scores["model"].isin([model, "har"])]
-    mase = (inside["absolute_error"] / inside["scale"]).groupby([inside["ds"], inside["model"]]).mean().unstack()
-    if model not in mase or "har" not in mase:
+    nearest, farthest = BANDS[GATE_BAND]
+    is_scored = scores["h"].between(nearest, farthest) & scores["scale"].notna()
+    inside = scores.loc[is_scored & scores["model"].isin([model, HAR])]
+    errors = inside.assign(mase=scaled(inside["absolute_error"], inside["scale"]))
+    mase = errors.pivot_table(index="ds", columns="model", values="mase")
+    if model not in mase or HAR not in mase:
         return None
     both = mase.dropna().sort_index().tail(sessions)
     if len(both) < LEAST_SESSIONS:
         return None
     own_P = both[model].to_numpy()
-    recent, har = float(own_P.mean()), float(both["har"].mean())
-    p_value = _above(own_P - expected, lags=BAND[1] - 1)
+    recent, har = float(own_P.mean()), float(both[HAR].mean())
+    p_value = _above(own_P - expected, lags=farthest - 1)
     grown = p_value < SURE and recent > MUCH_WORSE * expected
     return ErrorDrift(
         sessions=len(both),

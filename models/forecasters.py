@@ -29,7 +29,8 @@ from models.panel import HORIZONS, Panel
 
 LEVELS = (0.025, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.975)  # among them the ends of the 80 % and the 95 % interval
 MEDIAN = LEVELS.index(0.5)
-MODEL, FALLBACK = "volcast", "har"  # the names of the trained forecaster, and of the one that stands in for it
+MODEL, HAR = "volcast", "har"  # the names of the trained forecaster, and of the least squares one, the one to beat
+FALLBACK = HAR  # what is published where no model can answer
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -18,7 +18,7 @@ from typing import Self
 
 import numpy as np
 
-from models.forecasters import Forecasts, traded_mean, with_errors
+from models.forecasters import HAR, Forecasts, traded_mean, with_errors
 from models.market_calendar import CALENDAR_COLUMNS, calendar_columns
 from models.panel import HORIZONS, Panel
 
@@ -37,7 +37,7 @@ SMALLEST = 1e-10  # singular values below this share of the largest count as 0: 
 class Har:
     """Log-HAR with calendar columns, fitted per ticker and horizon."""
 
-    name: str = "har"
+    name: str = HAR
     tickers: tuple[str, ...] = ()  # of the fit
     betas_NHB: np.ndarray | None = None  # float64; None before the fit
 

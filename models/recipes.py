@@ -6,7 +6,7 @@ A recipe holds no data and no seed: the same recipe, prices, seed and device giv
 import hashlib
 import json
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal, overload
+from typing import Any, Literal, get_args, overload
 
 from models.errors import UnknownRecipe
 from models.text import brief, listed
@@ -18,10 +18,11 @@ NOWCAST_NOTE = (
 )
 
 MIN_TRAIN_SESSIONS = 20  # the 20-session mean, a baseline, needs them before the first test session
+SMALL_TEST_SESSIONS = 252  # a year: a shorter test does not hold each season, quarter end and earnings date once
 MIN_TEST_SESSIONS = 20  # twice the longest horizon, the least that a test against chance takes
 Refit = Literal["never", "yearly", "quarterly"]  # when a backtest fits its forecasters again
 MARGIN = 0.01  # of the champion's error, by which a challenger may be worse
-CELLS = ("lstm", "gru", "rnn", "mlp")
+Cell = Literal["lstm", "gru", "rnn", "mlp"]
 LIMITS = {
     "hidden_size": 1024,
     "head_size": 1024,
@@ -99,7 +100,7 @@ class VolumeRecipe:
     """
 
     name: Literal["volume"] = "volume"
-    cell: Literal["lstm", "gru", "rnn", "mlp"] = "lstm"  # what carries the past; mlp sees only the cutoff
+    cell: Cell = "lstm"  # what carries the past; mlp sees only the cutoff
     use_earnings: bool = True  # announced earnings are features; zeros where none are known
     hidden_size: int = 32  # numbers in the cell's state
     head_size: int = 64  # numbers between state and quantiles
@@ -119,7 +120,7 @@ class VolumeRecipe:
 
     def __post_init__(self) -> None:
         _require(self.name == "volume", self, "name", "volume")
-        _require(self.cell in CELLS, self, "cell", f"one of {list(CELLS)}")
+        _require(self.cell in get_args(Cell), self, "cell", f"one of {list(get_args(Cell))}")
         _require(isinstance(self.use_earnings, bool), self, "use_earnings", "true or false")
         _require_counts(self)
         _require_rate(self)

@@ -1,7 +1,8 @@
-"""How good forecasts of volume were: the losses of a backtest's frame.
+"""How good forecasts of volume were: those of a backtest, and those that were published.
 
 With y actual volume, f a forecast, and the mean over the rows of one ticker:
-    mase       mean(|y - f|) / scale;  scale: the mean of |y(t) - y(t - 5)| over the ticker's train sessions
+    mase       mean(|y - f|) / scale;  scale: the mean of |y(t) - y(t - 5)| over the ticker's train sessions, or, of a
+               published forecast, over those up to its cutoff
     rmsse      sqrt(mean((y - f)^2) / mean((y(t) - y(t - 5))^2))
     smape      mean(|y - f| / (y + f)): 0 to 1
     qlike      mean(y/f - log(y/f) - 1)       (Patton 2011, "Volatility forecast comparison using imperfect proxies")
@@ -12,50 +13,38 @@ With y actual volume, f a forecast, and the mean over the rows of one ticker:
     over_share the share of f above y
 f is the point in all of them; rmsse_mean and qlike_mean are those of the mean forecast, X-mean, where a forecaster has
 one (it is the mean that squares and QLIKE ask for), else of its point again. A panel's score is the mean over its
-tickers. utilsforecast has the losses; a ticker without a scale (listed after the train sessions) is not scored.
-
-How good each published forecast was, once the volume has come. Pure; a row a forecast.
-
-What live forecasts were worth against har and naive, from their scores alone.
-
-With e the absolute error, s the ticker's scale (the mean of |y(t) - y(t - 5)| up to the cutoff), and the mean over the
-rows of one ticker, or over the tickers of all:
-    mase         mean(e / s)
-    mase_har     mean(e / s) over that of har on the same rows: below 1, the published forecast is better; mase_naive
-    pinball_har  the same of the quantile losses; pinball_naive
-    coverage_80, coverage_95   the share of actual volumes inside of the interval
-    bias         mean(f - y) / mean(y)
-    over_share   the share of forecasts above the actual
-
-Errors of predicted volume, by utilsforecast, and the words for numbers of shares.
-
-With y actual, p predicted, and the mean over the sessions:
-    rmse_shares  sqrt(mean((y - p)^2))
-    mae_shares   mean(|y - p|)
-    mape         mean(|y - p| / |y|): a fraction, not per cent; sessions with y = 0 are left out of it
-    smape        mean(|y - p| / (|y| + |p|)): 0..1, so half of the definition that runs to 2 (or 200 %)
+tickers; a ticker without a scale (listed after the train sessions) is not scored. utilsforecast has a backtest's
+losses. Published forecasts are compared with har and naive on the same rows: mase_har is mase over that of har, below 1
+the published forecast is better; mase_naive, pinball_har and pinball_naive likewise.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 from utilsforecast import losses
-from utilsforecast.evaluation import evaluate
-from utilsforecast.losses import mae, mape, rmse, smape
 
-from models.backtest import INTERVALS, KEYS
 from models.errors import NotEnoughSessions
+from models.forecast_columns import LEDGER_LEVELS, SCORED_LEVELS, mean_column, models_of, scored_columns
+from models.forecasters import HAR, SEASON
 
-SEASON = 5  # sessions
 BANDS = {"1": (1, 1), "1-5": (1, 5), "1-10": (1, 10)}  # horizons, first and last
-QUANTILES = (0.025, 0.1, 0.5, 0.9, 0.975)
-POINT_LEVEL = 0.5  # the level that the point stands for in the pinball loss and in the calibration
+GATE_BAND, GATE_METRIC = "1-5", "mase_1_5"  # decide at the gate: what an order of tomorrow and of this week needs
 FIRST_TICKER = "SBUX"  # leads the tickers' own rows
 
+WINDOWS = (5, 20, 60)  # target sessions: a week, a month, a quarter
+ALL = "all"  # the mean over the tickers
+RIVALS = (HAR, "naive")
+RIVAL_LOSSES = ("mase", "pinball")
+SHARES = {"in_80": "coverage_80", "in_95": "coverage_95", "over": "over_share"}  # of rows, column -> name
+ROLLING, FEWEST = 20, 5  # target sessions in a rolling mean, and at its start
+
 Bands = dict[str, tuple[int, int]]
+
+
+# --- a backtest ------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -66,17 +55,16 @@ class Scores:
     panel: pd.DataFrame  # band, model, tickers (how many), mean_of, one column a loss: the mean over the tickers
 
 
-def models_of(frame: pd.DataFrame) -> list[str]:
-    """The forecasters in a backtest's frame, in the order of their columns."""
-    endings = (*(f"-{end}" for end in INTERVALS), "-mean")
-    return [name for name in frame.columns if name not in KEYS and not name.endswith(endings)]
-
-
 def scales(train: pd.DataFrame) -> pd.Series:
     """unique_id -> the mean of |y(t) - y(t - SEASON)|, in shares; only tickers for which it is above 0."""
     step = pd.Series(train["y"] - train.groupby("unique_id")["y"].shift(SEASON)).abs()
     scale = pd.Series(step.groupby(train["unique_id"]).mean())
     return scale.loc[scale > 0]
+
+
+def scaled(loss: Any, scale: Any) -> pd.Series:
+    """A loss of each row, in shares, in units of its ticker's scale: MASE is the mean of absolute errors so scaled."""
+    return pd.Series(loss / scale)
 
 
 def scored_rows(frame: pd.DataFrame, train: pd.DataFrame) -> pd.DataFrame:
@@ -102,7 +90,7 @@ def score(frame: pd.DataFrame, train: pd.DataFrame, *, bands: Bands = BANDS) -> 
 
 def calibration(frame: pd.DataFrame, model: str, *, bands: Bands = BANDS) -> pd.DataFrame:
     """The share of volumes at or below each quantile: index nominal level, a column a band; the mean over tickers."""
-    columns = dict(zip(QUANTILES, quantile_columns(model), strict=True))
+    columns = dict(zip(SCORED_LEVELS, scored_columns(model), strict=True))
     observed = {}
     for band, between in bands.items():
         rows = frame.loc[frame["h"].between(*between)]
@@ -114,7 +102,7 @@ def calibration(frame: pd.DataFrame, model: str, *, bands: Bands = BANDS) -> pd.
 def _band(rows: pd.DataFrame, train: pd.DataFrame, band: str, between: tuple[int, int]) -> pd.DataFrame:
     """The by_ticker rows of one band."""
     models = models_of(rows)
-    mean_of = {model: f"{model}-mean" if f"{model}-mean" in rows.columns else model for model in models}
+    mean_of = {model: mean_column(model) if mean_column(model) in rows.columns else model for model in models}
     inside = rows.loc[rows["h"].between(*between)].drop(columns="cutoff")  # or each cutoff would be scored for itself
     found = _point_losses(inside, train, models)
     means = _square_losses(inside, train, list(mean_of.values()))
@@ -138,14 +126,14 @@ def _point_losses(rows: pd.DataFrame, train: pd.DataFrame, models: list[str]) ->
     """Loss -> a row a ticker, a column a forecaster."""
     scale: dict[str, Any] = {"seasonality": SEASON, "train_df": train}
     logs = rows[["unique_id"]].assign(**{name: np.log(rows[name]) for name in ("y", *models)})
-    quantiles = {model: quantile_columns(model) for model in models}
+    quantiles = {model: scored_columns(model) for model in models}
     above = rows[["unique_id"]].assign(**{model: rows[model] > rows["y"] for model in models})
     return {
         "mase": _indexed(losses.mase(rows, models, **scale)),
         "smape": _indexed(losses.smape(rows, models)),
         **_square_losses(rows, train, models),
         "log_rmse": _indexed(losses.rmse(logs, models)),
-        "pinball": _indexed(losses.scaled_mqloss(rows, quantiles, np.array(QUANTILES), **scale)),
+        "pinball": _indexed(losses.scaled_mqloss(rows, quantiles, np.array(SCORED_LEVELS), **scale)),
         "coverage_80": _indexed(losses.coverage(rows, models, 80)),
         "coverage_95": _indexed(losses.coverage(rows, models, 95)),
         "bias": _indexed(losses.bias(rows, models)).div(rows.groupby("unique_id")["y"].mean(), axis=0),
@@ -160,17 +148,11 @@ def _square_losses(rows: pd.DataFrame, train: pd.DataFrame, columns: list[str]) 
     return {"rmsse": _indexed(losses.rmsse(rows, columns, seasonality=SEASON, train_df=train)), "qlike": qlike}
 
 
-def quantile_columns(model: str) -> list[str]:
-    """The columns of the levels QUANTILES; the point stands for the median."""
-    ends = {level: f"{model}-{end}" for end, level in INTERVALS.items()} | {POINT_LEVEL: model}
-    return [ends[level] for level in QUANTILES]
-
-
 def _indexed(table: Any) -> pd.DataFrame:
     return cast(pd.DataFrame, table).set_index("unique_id")
 
 
-LEVELS = {"lo_95": 0.025, "lo_80": 0.1, "median": 0.5, "hi_80": 0.9, "hi_95": 0.975}  # column -> its quantile level
+# --- published forecasts ---------------------------------------------------------------------------------------------
 
 
 def score_forecasts(forecasts: pd.DataFrame, prices: pd.DataFrame) -> pd.DataFrame:
@@ -181,8 +163,8 @@ def score_forecasts(forecasts: pd.DataFrame, prices: pd.DataFrame) -> pd.DataFra
     one, 0 without); from the first cutoff on, each ticker and session once.
 
     Adds actual (int64, shares as of the cutoff: a split in between changes the unit, not the forecast's worth),
-    absolute_error (shares, of the median), pinball (shares: the mean of the quantile losses of LEVELS), in_80, in_95,
-    over (bool: the median lies above the actual).
+    absolute_error (shares, of the median), pinball (shares: the mean of the quantile losses of LEDGER_LEVELS), in_80,
+    in_95, over (bool: the median lies above the actual).
     """
     volumes = pd.DataFrame(prices[["ticker", "session", "volume"]]).rename(
         columns={"session": "ds", "volume": "actual"}
@@ -192,10 +174,11 @@ def score_forecasts(forecasts: pd.DataFrame, prices: pd.DataFrame) -> pd.DataFra
     )
     rows["actual"] = (rows["actual"] / _shares_now(rows, prices)).round().astype("int64")
     actual = rows["actual"]
-    losses = [np.maximum(q * (actual - rows[name]), (q - 1) * (actual - rows[name])) for name, q in LEVELS.items()]
+    errors = {level: actual - rows[name] for name, level in LEDGER_LEVELS.items()}
+    pinballs = [np.maximum(level * error, (level - 1) * error) for level, error in errors.items()]
     return rows.assign(
         absolute_error=(rows["median"] - actual).abs().astype("float64"),
-        pinball=sum(losses) / len(losses),
+        pinball=sum(pinballs) / len(pinballs),
         in_80=actual.between(rows["lo_80"], rows["hi_80"]),
         in_95=actual.between(rows["lo_95"], rows["hi_95"]),
         over=rows["median"] > actual,
@@ -209,15 +192,6 @@ def _shares_now(rows: pd.DataFrame, prices: pd.DataFrame) -> np.ndarray:
     for ticker, session, split in splits.itertuples(index=False):
         shares[np.asarray((rows["ticker"] == ticker) & (rows["cutoff"] < session))] *= split
     return shares
-
-
-WINDOWS = (5, 20, 60)  # target sessions: a week, a month, a quarter
-ALL = "all"  # the mean over the tickers
-RIVALS = ("har", "naive")
-LOSSES = ("mase", "pinball")
-SHARES = {"in_80": "coverage_80", "in_95": "coverage_95", "over": "over_share"}  # of rows, column -> name
-KEY = ["ticker", "cutoff", "h"]
-ROLLING, FEWEST = 20, 5  # target sessions in a rolling mean, and at its start
 
 
 def live_skill(scores: pd.DataFrame, windows: Sequence[int] = WINDOWS) -> pd.DataFrame:
@@ -240,8 +214,8 @@ def rolling_errors(errors: pd.DataFrame) -> pd.DataFrame:
 
     `errors`: ds, model, published, rows, mase (the sum over the rows).
     """
-    said = errors.loc[errors["published"]].assign(model="published")
-    rows = pd.concat([said, errors.loc[errors["model"].isin(RIVALS)]])
+    published = errors.loc[errors["published"]].assign(model="published")
+    rows = pd.concat([published, errors.loc[errors["model"].isin(RIVALS)]])
     sums = rows.pivot_table(index="ds", columns="model", values=["mase", "rows"], aggfunc="sum")
     means = pd.DataFrame(sums["mase"] / sums["rows"]).reindex(columns=["published", *RIVALS])
     return pd.DataFrame(means.rolling(ROLLING, min_periods=FEWEST).mean())
@@ -250,74 +224,43 @@ def rolling_errors(errors: pd.DataFrame) -> pd.DataFrame:
 def live_calibration(below: pd.DataFrame) -> pd.DataFrame:
     """The share of volumes at or below each published quantile: index nominal level, a column a band of horizons.
 
-    `below`: h, rows, and how many of the rows were at or below each of LEVELS.
+    `below`: h, rows, and how many of the rows were at or below each of LEDGER_LEVELS.
     """
     shares = {}
     for band, ends in BANDS.items():
         inside = below.loc[below["h"].between(*ends)]
-        shares[band] = [inside[name].sum() / inside["rows"].sum() for name in LEVELS]
-    return pd.DataFrame(shares, index=list(LEVELS.values()))
+        shares[band] = [inside[name].sum() / inside["rows"].sum() for name in LEDGER_LEVELS]
+    return pd.DataFrame(shares, index=list(LEDGER_LEVELS.values()))
 
 
 def _beside_rivals(scores: pd.DataFrame) -> pd.DataFrame:
     """What was published, with the losses of the rivals from the same cutoff, all in units of the scale."""
     units = scores.assign(
-        mase=scores["absolute_error"] / scores["scale"],
-        pinball=scores["pinball"] / scores["scale"],
+        mase=scaled(scores["absolute_error"], scores["scale"]),
+        pinball=scaled(scores["pinball"], scores["scale"]),
         error=scores["absolute_error"].where(scores["over"], -scores["absolute_error"]),
     )
     rows = units.loc[units["published"]]
     for rival in RIVALS:
         # what a fallback published is in the ledger once, and is its own rival
-        own = units.loc[units["model"] == rival, [*KEY, "mase", "pinball"]]
-        rows = rows.merge(own, on=KEY, how="left", suffixes=("", f"_of_{rival}"))
-        for loss in LOSSES:
+        key = ["ticker", "cutoff", "h"]
+        own = units.loc[units["model"] == rival, [*key, *RIVAL_LOSSES]]
+        rows = rows.merge(own, on=key, how="left", suffixes=("", f"_of_{rival}"))
+        for loss in RIVAL_LOSSES:
             rows[f"{loss}_beside_{rival}"] = rows[loss].where(rows[f"{loss}_of_{rival}"].notna())
     return rows
 
 
 def _window(rows: pd.DataFrame, sessions: int) -> pd.DataFrame:
-    losses = [name for name in rows.columns if name.startswith(LOSSES)]
+    losses = [name for name in rows.columns if name.startswith(RIVAL_LOSSES)]
     grouped = rows.groupby("ticker")
     means = pd.DataFrame(grouped[[*losses, *SHARES, "error", "actual"]].mean())
     means["bias"] = means["error"] / means["actual"]
     means.insert(0, "rows", grouped.size())
     total = means.mean().to_frame(ALL).T.assign(rows=len(rows))
     whole = pd.concat([total, means]).rename_axis("ticker").reset_index()
-    pairs = [(loss, rival) for loss in LOSSES for rival in RIVALS]
+    pairs = [(loss, rival) for loss in RIVAL_LOSSES for rival in RIVALS]
     ratios = {f"{loss}_{rival}": whole[f"{loss}_beside_{rival}"] / whole[f"{loss}_of_{rival}"] for loss, rival in pairs}
     columns = ["sessions", "ticker", "rows", "mase", *ratios, *SHARES.values(), "bias"]
     named = whole.assign(sessions=sessions, **ratios).rename(columns=SHARES)
     return named.loc[:, columns].astype({"rows": "int64"})
-
-
-COLUMNS = {"rmse": "rmse_shares", "mae": "mae_shares", "mape": "mape", "smape": "smape"}
-
-
-def error_table(actual: pd.Series, predictions: Mapping[str, np.ndarray]) -> pd.DataFrame:
-    """One row a method: rmse_shares, mae_shares, mape, smape (float64), in the order of `predictions`.
-
-    `actual`: shares, indexed by session (datetime64); each prediction: shares (N,), row by row the same sessions.
-    Raises ValueError when a value is not finite: a mean over fewer sessions would not compare.
-    """
-    frame = pd.DataFrame({"unique_id": "series", "ds": actual.index, "y": actual.to_numpy(), **predictions})
-    missing = {name: int((~np.isfinite(frame[name].to_numpy())).sum()) for name in ["y", *predictions]}
-    if any(missing.values()):
-        counts = ", ".join(f"{name} {count}" for name, count in missing.items() if count)
-        raise ValueError(f"Errors need a finite number for each of the {len(frame)} sessions; not finite: {counts}.")
-    table = evaluate(frame, metrics=[rmse, mae, mape, smape], models=list(predictions))
-    errors = table.set_index("metric")[list(predictions)].T.rename(columns=COLUMNS)
-    return errors.rename_axis(index="method", columns=None)
-
-
-def format_shares(shares: float) -> str:
-    """Shares for a reader, three digits or so: 2.53 M, 12.3 k, 950."""
-    if abs(shares) >= 1e6:
-        return f"{shares / 1e6:.2f} M"
-    return f"{shares / 1e3:.1f} k" if abs(shares) >= 1e3 else f"{shares:.0f}"
-
-
-def format_millions(shares: float) -> str:
-    """Million shares for a reader, three digits or so: 33.7, 6.18, 0.099."""
-    millions = shares / 1e6
-    return f"{millions:,.{3 if millions < 1 else 2 if millions < 10 else 1}f}"

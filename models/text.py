@@ -1,4 +1,4 @@
-"""Words for a reader, of bounded length."""
+"""Names, values and numbers for a reader, of bounded length; and silence for whoever does not read."""
 
 from collections.abc import Sequence
 
@@ -12,3 +12,20 @@ def brief(value: object, limit: int = 60) -> str:
     """The value as Python writes it, or the beginning of that: "'steps', …"."""
     text = repr(value)
     return text if len(text) <= limit else f"{text[:limit]}… ({len(text):,} characters)"
+
+
+def format_shares(shares: float) -> str:
+    """Shares, three digits or so: 2.53 M, 12.3 k, 950."""
+    if abs(shares) >= 1e6:
+        return f"{shares / 1e6:.2f} M"
+    return f"{shares / 1e3:.1f} k" if abs(shares) >= 1e3 else f"{shares:.0f}"
+
+
+def format_millions(shares: float) -> str:
+    """Million shares, three digits or so: 33.7, 6.18, 0.099."""
+    millions = shares / 1e6
+    return f"{millions:,.{3 if millions < 1 else 2 if millions < 10 else 1}f}"
+
+
+def silent(*_progress: object) -> None:
+    """A callback of progress that says nothing."""

@@ -1,41 +1,20 @@
-"""From prices to what a recipe looks at: its window, its columns, and the split into train and test rows.
+"""The article's recipe, whole: an LSTM that says a session's volume from the prices of that same session.
 
-The scalers as part of the module, so that they are saved, loaded and moved with the weights.
+1. features: the newest sessions of one ticker, the first of them to train on, the rest to test
+2. scalers: prices to mean 0 and variance 1, volume to 0..1, as buffers of a module, so that they are saved with it
+3. network: LSTM -> ReLU -> Linear -> ReLU -> Linear, over sequences of one session
+4. training: full-batch Adam on the mean squared error of the scaled volume
+5. nowcasts, as rows to store
+6. evaluation: errors in shares on the test sessions, beside three baselines on the same sessions
 
-The networks, and the nowcaster that carries its scaler with it.
-
-The LSTM of Hochreiter and Schmidhuber (1997) with the forget gate of Gers et al. (2000), as torch.nn.LSTM computes it,
-at each step from input x and previous state (h, c), both zero before the first step:
-
-    i = sigmoid(W_ii x + b_ii + W_hi h + b_hi)     input gate
-    f = sigmoid(W_if x + b_if + W_hf h + b_hf)     forget gate
-    g = tanh   (W_ig x + b_ig + W_hg h + b_hg)     candidate
-    o = sigmoid(W_io x + b_io + W_ho h + b_ho)     output gate
-    c' = f * c + i * g,   h' = o * tanh(c')
-
-The training loop, and the fit of a recipe on its train rows.
-
-One epoch:
-1. for each batch: gradients to zero, forward pass, loss, backward pass, one Adam step;
-2. the epoch's loss is the mean over the rows of the losses of those forward passes, so each is taken before its step;
-3. every `log_every_epochs` epochs, and at the last, the loss is kept and reported.
-
-A run is a function of (rows, recipe, seed, device): initial weights are drawn on the CPU from a fork of torch's
-generator, so that neither the caller's random numbers nor earlier runs matter.
-
-Predictions as rows to store: one a ticker and target session.
-
-What a model must beat: forecasts of volume that need no network, each from no row after the one it answers for.
-
-How good a model is on the test sessions, beside the baselines on the same sessions, in numbers and in words.
+N sessions, F features, C columns of numbers, L layers, U units of the hidden state, T steps of a sequence (here 1).
 """
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import date
 
 import numpy as np
 import pandas as pd
@@ -43,15 +22,24 @@ import torch
 from sklearn.linear_model import LinearRegression
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 from torch import Tensor, nn
+from utilsforecast.evaluation import evaluate
+from utilsforecast.losses import mae, mape, rmse, smape
 
 from models.errors import IncompletePrices, NotEnoughSessions, TrainingDiverged
 from models.forecasters import MODEL
-from models.recipes import NOWCAST_NOTE, TutorialRecipe
-from models.scores import error_table, format_shares
-from models.text import listed
-from models.weights import load_exactly
+from models.recipes import NOWCAST_NOTE, SMALL_TEST_SESSIONS, TutorialRecipe
+from models.text import format_shares, listed, silent
+from models.weights import EpochLoss, load_exactly, one_thread
 
-# N sessions, F features, C columns of numbers
+TRAILING_SESSIONS = 20  # about a month
+ERRORS = {"rmse": "rmse_shares", "mae": "mae_shares", "mape": "mape", "smape": "smape"}
+LEAK_NOTE = (
+    "fit_scalers_on is all: the scalers were fitted on the test sessions too, so the test leaks into the model and "
+    "its score may be better than it would be in use. The article does so; fit_scalers_on=train does not."
+)
+
+
+# --- features --------------------------------------------------------------------------------------------------------
 
 
 def build_features(prices: pd.DataFrame, recipe: TutorialRecipe) -> pd.DataFrame:
@@ -124,7 +112,7 @@ def _check_values(frame: pd.DataFrame, numbers: list[str]) -> None:
         )
 
 
-# N sessions, F features
+# --- scalers ---------------------------------------------------------------------------------------------------------
 
 
 class Scaler(nn.Module):
@@ -141,8 +129,8 @@ class Scaler(nn.Module):
 
     def __init__(self, feature_count: int) -> None:
         super().__init__()
-        sizes = {"feature_mean": feature_count, "feature_scale": feature_count}
-        for name, size in {**sizes, "target_min": 1, "target_scale": 1}.items():
+        sizes = {"feature_mean": feature_count, "feature_scale": feature_count, "target_min": 1, "target_scale": 1}
+        for name, size in sizes.items():
             self.register_buffer(name, torch.full((size,), torch.nan, dtype=torch.float64))
 
     def scale_features(self, x_NF: Tensor) -> Tensor:
@@ -163,23 +151,32 @@ def fit_scaler(frame: pd.DataFrame, recipe: TutorialRecipe) -> Scaler:
     fitted_on = frame if recipe.fit_scalers_on == "all" else rows(frame, "train")
     x_NF, y_N1 = (tensor.numpy() for tensor in tensors(fitted_on, recipe))
     standard, min_max = StandardScaler().fit(x_NF), MinMaxScaler().fit(y_N1)
+    fitted = {
+        "feature_mean": standard.mean_,
+        "feature_scale": standard.scale_,
+        "target_min": min_max.min_,
+        "target_scale": min_max.scale_,
+    }
     scaler = Scaler(len(recipe.features))
-    scaler.load_state_dict(
-        {
-            "feature_mean": torch.as_tensor(standard.mean_),
-            "feature_scale": torch.as_tensor(standard.scale_),
-            "target_min": torch.as_tensor(min_max.min_),
-            "target_scale": torch.as_tensor(min_max.scale_),
-        }
-    )
+    scaler.load_state_dict({name: torch.as_tensor(values) for name, values in fitted.items()})
     return scaler
 
 
-# N sessions, T steps of one sequence (1 for the tutorial), F features, L layers, U units of the hidden state
+# --- network ---------------------------------------------------------------------------------------------------------
 
 
 class TutorialLSTM(nn.Module):
-    """The article's layers: LSTM -> ReLU -> Linear -> ReLU -> Linear, in float32; 585 parameters by default."""
+    """The article's layers: LSTM -> ReLU -> Linear -> ReLU -> Linear, in float32; 585 parameters by default.
+
+    The LSTM is that of Hochreiter and Schmidhuber (1997) with the forget gate of Gers et al. (2000), as torch.nn.LSTM
+    computes it: at each step, from input x and previous state (h, c), both zero before the first step,
+
+        i = sigmoid(W_ii x + b_ii + W_hi h + b_hi)     input gate
+        f = sigmoid(W_if x + b_if + W_hf h + b_hf)     forget gate
+        g = tanh   (W_ig x + b_ig + W_hg h + b_hg)     candidate
+        o = sigmoid(W_io x + b_io + W_ho h + b_ho)     output gate
+        c' = f * c + i * g,   h' = o * tanh(c')
+    """
 
     def __init__(self, recipe: TutorialRecipe) -> None:
         super().__init__()
@@ -226,9 +223,8 @@ def from_bytes(data: bytes, recipe: TutorialRecipe) -> Nowcaster:
     return load_exactly(nowcaster, data)
 
 
-def summary(module: Nowcaster | TutorialLSTM) -> str:
+def summary(network: TutorialLSTM) -> str:
     """A table of the network's layers in the order of the forward pass: output shape and number of parameters."""
-    network = module.network if isinstance(module, Nowcaster) else module
     lines = [f"{'layer':<10}{'output shape':<16}{'parameters':>10}"]
 
     def note(layer: nn.Module, _inputs: object, output: Tensor | tuple[Tensor, ...]) -> None:
@@ -249,19 +245,7 @@ def _parameter_count(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-# N sessions, F features
-
-EpochLoss = tuple[int, float]
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingConfig:
-    """What the loop needs to know of a recipe."""
-
-    loss: Callable[[Tensor, Tensor], Tensor]  # (predicted, target) to a scalar: the mean over the batch's rows
-    epochs: int
-    learning_rate: float  # Adam's
-    log_every_epochs: int
+# --- training --------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -272,39 +256,6 @@ class Fitted:
     losses: tuple[EpochLoss, ...]  # (epoch, loss) at epochs 0, log_every_epochs, ..., and the last
     final_loss: float  # mean squared error on the scaled target, in the last epoch's forward pass
     seconds: float  # wall clock of the training
-
-
-def silent(_epoch: int, _loss: float) -> None:
-    """An `on_epoch` that says nothing."""
-
-
-def train(
-    network: nn.Module,
-    batches: Iterable[tuple[Tensor, Tensor]],
-    *,
-    config: TrainingConfig,
-    on_epoch: Callable[[int, float], None] = silent,
-) -> tuple[EpochLoss, ...]:
-    """Trains `network` in place; returns (epoch, loss) of every logged epoch and of the last.
-
-    `batches` holds pairs (input, target) on the network's device and is gone through once an epoch. `on_epoch` is
-    called with just the pairs that are returned. Raises TrainingDiverged as soon as a loss is not finite; an interrupt
-    goes through to the caller.
-    """
-    optimizer = torch.optim.Adam(network.parameters(), lr=config.learning_rate)
-    network.train()
-    losses = []
-    for epoch in range(config.epochs):
-        loss = _one_epoch(network, batches, loss_of=config.loss, optimizer=optimizer)
-        if not math.isfinite(loss):
-            raise TrainingDiverged(
-                f"The loss is {loss} at epoch {epoch} of {config.epochs} (learning rate {config.learning_rate}); it "
-                "must be finite. Lower the learning rate, and look for extreme values in the train rows."
-            )
-        if epoch % config.log_every_epochs == 0 or epoch == config.epochs - 1:
-            losses.append((epoch, loss))
-            on_epoch(epoch, loss)
-    return tuple(losses)
 
 
 def fit(
@@ -318,24 +269,52 @@ def fit(
 ) -> Fitted:
     """The recipe's network, trained on the train rows of a `build_features` frame, with the scaler that goes with it.
 
-    The same arguments give the same weights bit for bit (on a CPU, one machine type). Raises TrainingDiverged.
+    The same arguments give the same weights bit for bit (on a CPU, one machine type): initial weights are drawn on the
+    CPU from a fork of torch's generator. Raises TrainingDiverged.
     """
     started = time.perf_counter()
     x_NF, y_N1 = tensors(rows(frame, "train"), recipe)
     x_N1F = as_sequences(scaler.scale_features(x_NF)).to(device)
     target_N1 = scaler.scale_target(y_N1).float().to(device)
-    config = TrainingConfig(
-        loss=nn.functional.mse_loss,
-        epochs=recipe.epochs,
-        learning_rate=recipe.learning_rate,
-        log_every_epochs=recipe.log_every_epochs,
-    )
     with seeded(seed, device), one_thread():
         network = TutorialLSTM(recipe).to(device)
-        losses = train(network, [(x_N1F, target_N1)], config=config, on_epoch=on_epoch)
+        losses = train(network, x_N1F, target_N1, recipe, on_epoch=on_epoch)
     nowcaster = Nowcaster(scaler, network.cpu()).eval()
     seconds = time.perf_counter() - started
     return Fitted(nowcaster=nowcaster, losses=losses, final_loss=losses[-1][1], seconds=seconds)
+
+
+def train(
+    network: TutorialLSTM,
+    x_N1F: Tensor,
+    target_N1: Tensor,
+    recipe: TutorialRecipe,
+    *,
+    on_epoch: Callable[[int, float], None] = silent,
+) -> tuple[EpochLoss, ...]:
+    """Trains `network` in place, all rows in each step; returns (epoch, loss) of every logged epoch and of the last.
+
+    A loss is that of the epoch's forward pass, before its step. `on_epoch` is called with just the pairs that are
+    returned. Raises TrainingDiverged as soon as a loss is not finite; an interrupt goes through to the caller.
+    """
+    optimizer = torch.optim.Adam(network.parameters(), lr=recipe.learning_rate)
+    network.train()
+    losses = []
+    for epoch in range(recipe.epochs):
+        optimizer.zero_grad()
+        loss = nn.functional.mse_loss(network(x_N1F), target_N1)
+        loss.backward()
+        optimizer.step()
+        if not math.isfinite(loss.item()):
+            raise TrainingDiverged(
+                f"The loss is {loss.item()} at epoch {epoch} of {recipe.epochs} (learning rate "
+                f"{recipe.learning_rate}); it must be finite. Lower the learning rate, and look for extreme values in "
+                "the train rows."
+            )
+        if epoch % recipe.log_every_epochs == 0 or epoch == recipe.epochs - 1:
+            losses.append((epoch, loss.item()))
+            on_epoch(*losses[-1])
+    return tuple(losses)
 
 
 @contextmanager
@@ -349,36 +328,7 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
         yield
 
 
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Inside, torch computes on one CPU thread, in the whole process: 585 weights are too few to share out."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def _one_epoch(
-    network: nn.Module,
-    batches: Iterable[tuple[Tensor, Tensor]],
-    *,
-    loss_of: Callable[[Tensor, Tensor], Tensor],
-    optimizer: torch.optim.Optimizer,
-) -> float:
-    total, count = 0.0, 0
-    for inputs, target in batches:
-        optimizer.zero_grad()
-        loss = loss_of(network(inputs), target)
-        loss.backward()
-        optimizer.step()
-        total += loss.item() * len(target)
-        count += len(target)
-    return total / count
-
-
-# N sessions
+# --- nowcasts --------------------------------------------------------------------------------------------------------
 
 
 def nowcast_frame(frame: pd.DataFrame, predictions: np.ndarray, recipe: TutorialRecipe) -> pd.DataFrame:
@@ -388,22 +338,23 @@ def nowcast_frame(frame: pd.DataFrame, predictions: np.ndarray, recipe: Tutorial
     session, here the cutoff itself), h (int64, sessions ahead, here 0), volcast (float64, shares, as the model gave it:
     not clipped at 0). Raises ValueError when the number of predictions differs from the rows.
     """
+    _check_predictions(frame, predictions)
+    columns = {
+        "unique_id": frame["ticker"],
+        "cutoff": frame["session"],
+        "ds": frame["session"],
+        "h": np.full(len(frame), recipe.horizon, dtype=np.int64),
+        MODEL: predictions,
+    }
+    return pd.DataFrame(columns).reset_index(drop=True)
+
+
+def _check_predictions(frame: pd.DataFrame, predictions: np.ndarray) -> None:
     if predictions.shape != (len(frame),):
         raise ValueError(f"One prediction a row is needed, ({len(frame)},); {predictions.shape} came.")
-    return pd.DataFrame(
-        {
-            "unique_id": frame["ticker"],
-            "cutoff": frame["session"],
-            "ds": frame["session"],
-            "h": np.full(len(frame), recipe.horizon, dtype=np.int64),
-            "volcast": predictions,
-        }
-    ).reset_index(drop=True)
 
 
-# N sessions
-
-TRAILING_SESSIONS = 20  # about a month
+# --- baselines: what the network must beat ---------------------------------------------------------------------------
 
 
 def last_value(frame: pd.DataFrame, recipe: TutorialRecipe) -> np.ndarray:
@@ -433,24 +384,14 @@ BASELINES: dict[str, Callable[[pd.DataFrame, TutorialRecipe], np.ndarray]] = {
 }
 
 
-# N sessions
-
-SMALL_TEST_SESSIONS = 252  # a year: a shorter test does not hold each season, quarter end and earnings date once
-
-LEAK_NOTE = (
-    "fit_scalers_on is all: the scalers were fitted on the test sessions too, so the test leaks into the model and "
-    "its score may be better than it would be in use. The article does so; fit_scalers_on=train does not."
-)
+# --- evaluation ------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Evaluation:
     """Errors on the test sessions."""
 
-    table: pd.DataFrame  # index method (volcast, rivals, baselines); rmse_shares, mae_shares, mape, smape
-    first_session: date  # of the test
-    last_session: date
-    test_sessions: int
+    table: pd.DataFrame  # of `error_table`: volcast, rivals, baselines
     words: tuple[str, ...]  # sentences that belong beside the numbers
 
     @property
@@ -471,42 +412,48 @@ def evaluate_nowcast(
     `rivals` are predictions of other models, by name, scored on the same rows beside the baselines.
     Raises ValueError when the number of predictions differs from the rows, or a test row has no finite one of a method.
     """
-    if predictions.shape != (len(frame),):
-        raise ValueError(f"One prediction a row is needed, ({len(frame)},); {predictions.shape} came.")
+    _check_predictions(frame, predictions)
     is_test_N = (frame["role"] == "test").to_numpy()
     sessions = pd.DatetimeIndex(frame["session"])[is_test_N]
     baselines = {name: baseline(frame, recipe) for name, baseline in BASELINES.items()}
     methods = {MODEL: predictions, **(rivals or {}), **baselines}
     actual = pd.Series(frame[recipe.target].to_numpy()[is_test_N], index=sessions)
     table = error_table(actual, {name: values_N[is_test_N] for name, values_N in methods.items()})
-    return Evaluation(
-        table=table,
-        first_session=sessions.date[0],
-        last_session=sessions.date[-1],
-        test_sessions=len(sessions),
-        words=_words(table, sessions, recipe),
-    )
+    return Evaluation(table=table, words=_summary_of(table, sessions, recipe))
 
 
-def _words(table: pd.DataFrame, sessions: pd.DatetimeIndex, recipe: TutorialRecipe) -> tuple[str, ...]:
+def error_table(actual: pd.Series, predictions: Mapping[str, np.ndarray]) -> pd.DataFrame:
+    """One row a method: rmse_shares, mae_shares, mape, smape (float64), in the order of `predictions`.
+
+    `actual`: shares, indexed by session (datetime64); each prediction: shares (N,), row by row the same sessions. mape
+    is a fraction, without sessions of no volume; smape the mean of |y - p| / (|y| + |p|), half of the definition that
+    runs to 2. Raises ValueError when a value is not finite: a mean over fewer sessions would not compare.
+    """
+    frame = pd.DataFrame({"unique_id": "series", "ds": actual.index, "y": actual.to_numpy(), **predictions})
+    missing = {name: int((~np.isfinite(frame[name].to_numpy())).sum()) for name in ["y", *predictions]}
+    if any(missing.values()):
+        counts = ", ".join(f"{name} {count}" for name, count in missing.items() if count)
+        raise ValueError(f"Errors need a finite number for each of the {len(frame)} sessions; not finite: {counts}.")
+    table = evaluate(frame, metrics=[rmse, mae, mape, smape], models=list(predictions))
+    errors = table.set_index("metric")[list(predictions)].T.rename(columns=ERRORS)
+    return errors.rename_axis(index="method", columns=None)
+
+
+def _summary_of(table: pd.DataFrame, sessions: pd.DatetimeIndex, recipe: TutorialRecipe) -> tuple[str, ...]:
+    """The ratio of a verdict, "beats last_value (2.80 M, ratio 0.90)", is the model's RMSE over the other's."""
     rmses: dict[str, float] = table["rmse_shares"].to_dict()
-    own = rmses.pop(MODEL)
-    count = len(sessions)
-    words = [
+    own, count = rmses.pop(MODEL), len(sessions)
+    verdicts = ", ".join(
+        f"{'beats' if own < other else 'does not beat'} {name} ({format_shares(other)}, ratio {own / other:.2f})"
+        for name, other in rmses.items()
+    )
+    sentences = [
         NOWCAST_NOTE,
         f"RMSE {format_shares(own)} shares on the {count} test sessions {sessions[0]:%Y-%m-%d} to "
-        f"{sessions[-1]:%Y-%m-%d}: {MODEL} {_verdicts(own, rmses)}.",
+        f"{sessions[-1]:%Y-%m-%d}: {MODEL} {verdicts}.",
     ]
     if recipe.fit_scalers_on == "all":
-        words.append(LEAK_NOTE)
+        sentences.append(LEAK_NOTE)
     if count < SMALL_TEST_SESSIONS:
-        words.append(f"{count} test sessions of one ticker are few: a small difference may be chance.")
-    return tuple(words)
-
-
-def _verdicts(own: float, baselines: dict[str, float]) -> str:
-    """For example "beats last_value (2.80 M, ratio 0.90), does not beat mean_20 (...)"; ratio is own RMSE / other."""
-    return ", ".join(
-        f"{'beats' if own < rmse else 'does not beat'} {name} ({format_shares(rmse)}, ratio {own / rmse:.2f})"
-        for name, rmse in baselines.items()
-    )
+        sentences.append(f"{count} test sessions of one ticker are few: a small difference may be chance.")
+    return tuple(sentences)

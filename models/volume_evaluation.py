@@ -1,13 +1,14 @@
-"""How good a volume model is on the sessions that were held back, beside champion and baselines, in numbers and words.
+"""Who forecasts volume, what is published of it, and how good a trained model is on the sessions that were held back.
 
-Rolling origin: each test session is forecast from each of the 10 before it, by models that were fitted before the test.
+The list of forecasters begins with the network; har comes next: the baseline to beat, and what is published where no
+model can answer. An evaluation is a rolling origin: each test session is forecast from each of the 10 before it, by
+models that were fitted before the test. A predecessor and the challenger are compared on the same rows: on the tickers
+that the predecessor serves, with features of these alone, from closes that it has not seen.
 
-The forecasts of the newest cutoff as they are published, and those of the rivals beside them.
-
-Who takes part in a test: the list of every forecaster of volume, the leading one first.
+N tickers, C cutoffs, H horizons.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol, Self
 
@@ -15,25 +16,42 @@ import numpy as np
 import pandas as pd
 import torch
 
-from models.backtest import INTERVALS, KEYS, backtest, train_volumes, volumes
+from models.backtest import backtest, frame_of, train_volumes, values_of, volumes
 from models.comparisons import CHAMPION, CUMULATED, MASE, Comparison, Contest, Decision, Duel, decide, duels, verdict
-from models.forecasters import FALLBACK, LEVELS, MODEL, Forecaster, Forecasts, naive_forecasters
+from models.forecast_columns import KEYS, mean_column, quantile_columns
+from models.forecasters import FALLBACK, MODEL, Forecaster, Forecasts, naive_forecasters
 from models.har import Har
 from models.panel import HORIZONS, Panel
-from models.recipes import MIN_TEST_SESSIONS, VolumeRecipe
-from models.scores import BANDS, FIRST_TICKER, Scores, calibration, scales, score
-from models.text import listed
-from models.tutorial import SMALL_TEST_SESSIONS, silent
+from models.recipes import MIN_TEST_SESSIONS, SMALL_TEST_SESSIONS, VolumeRecipe
+from models.scores import BANDS, FIRST_TICKER, GATE_BAND, GATE_METRIC, Scores, calibration, scales, score
+from models.text import listed, silent
 from models.volume_inputs import Inputs, VolumeData
 from models.volume_training import VolumeForecaster
 
-# N tickers, C cutoffs, H horizons
-
-GATE = "1-5"  # the band that decides: what an order of tomorrow and of this week needs
-DECIDING, DECIDING_BAND = "mase_1_5", {GATE: BANDS[GATE]}
+GATE_BANDS = {GATE_BAND: BANDS[GATE_BAND]}
 METRICS = {"mase_1": ("1", "mase"), "mase_1_5": ("1-5", "mase"), "mase_1_10": ("1-10", "mase")} | {
     name: ("1-10", name) for name in ("pinball", "coverage_80", "coverage_95")
 }  # of a scorecard -> band and loss
+
+
+# --- forecasters -----------------------------------------------------------------------------------------------------
+
+
+def forecasters(
+    *,
+    seed: int,
+    device: torch.device,
+    recipe: VolumeRecipe | None = None,
+    on_epoch: Callable[[int, float], None] = silent,
+) -> tuple[Forecaster, ...]:
+    """The forecasters of a test, unfitted; all arguments are for the one that trains networks."""
+    network = VolumeForecaster(recipe or VolumeRecipe(), seed=seed, device=device, on_epoch=on_epoch)
+    return (network, *baselines())
+
+
+def baselines() -> tuple[Forecaster, ...]:
+    """The forecasters that train no network, the one to beat first."""
+    return (Har(), *naive_forecasters())
 
 
 class VolumeAnswers(Protocol):
@@ -56,6 +74,57 @@ class VolumePredictor:
         return self.model.forecast(data.inputs_of(self.recipe), cutoffs)
 
 
+# --- published forecasts ---------------------------------------------------------------------------------------------
+
+
+def forecast_frame(panel: Panel, forecasts: Forecasts) -> pd.DataFrame:
+    """The forecasts of the newest cutoff, the only one in `forecasts`, of every ticker that has one.
+
+    Returns unique_id (str), cutoff, ds (datetime64[s]), h (int64, 1 to HORIZONS), and as float64 shares: volcast (the
+    point), volcast-mean, volcast-lo-80, volcast-hi-80, volcast-lo-95, volcast-hi-95, and volcast-q-0.025 …
+    volcast-q-0.975, one of each of forecasters.LEVELS. By unique_id and h. The columns are called so whoever made them.
+    """
+    quantiles = {column: forecasts.quantiles_NCHQ[..., place] for place, column in enumerate(quantile_columns(MODEL))}
+    leading = {MODEL: forecasts.point_NCH, mean_column(MODEL): forecasts.mean_NCH}
+    is_there_NCH = np.isfinite(forecasts.quantiles_NCHQ).all(axis=3) & np.isfinite(forecasts.point_NCH)
+    return frame_of(panel, forecasts.cutoffs, is_there_NCH, leading | values_of(MODEL, forecasts) | quantiles)
+
+
+def fallback_frame(panel: Panel) -> pd.DataFrame:
+    """`forecast_frame` of har, fitted on all that is known at the newest cutoff."""
+    newest = panel.known - 1
+    return forecast_frame(panel, Har().fit(panel, through=newest).forecast(panel, np.array([newest])))
+
+
+def naive_frame(panel: Panel) -> pd.DataFrame:
+    """`forecast_frame` of the last volume."""
+    naive, *_ = naive_forecasters()
+    return forecast_frame(panel, naive.forecast(panel, np.array([panel.known - 1])))
+
+
+def scales_now(panel: Panel) -> pd.Series:
+    """Ticker -> the unit of its errors, as `models.scores.scales` has it, from all that is known."""
+    return scales(volumes(panel, known=panel.known))
+
+
+def volume_frame(data: VolumeData, model: VolumePredictor) -> pd.DataFrame:
+    """The forecasts of the coming sessions at the newest cutoff, as `forecast_frame` has them."""
+    return forecast_frame(data.inputs.panel, model.forecasts(data, data.newest))
+
+
+# --- evaluation ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class VolumeEvaluation:
+    """Scores on the test sessions, means over the tickers."""
+
+    scores: dict[str, dict[str, float]]  # forecaster -> METRICS
+    words: tuple[str, ...]
+    decision: Decision
+    calibration: pd.DataFrame  # as `models.scores.calibration` gives it
+
+
 @dataclass(kw_only=True)
 class _Trained:
     """A predictor as a forecaster that has been fitted already."""
@@ -76,16 +145,6 @@ class _Trained:
         return self.predictor.forecasts(self.data, cutoffs)
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class VolumeEvaluation:
-    """Scores on the test sessions, means over the tickers."""
-
-    scores: dict[str, dict[str, float]]  # forecaster -> METRICS
-    words: tuple[str, ...]
-    decision: Decision
-    calibration: pd.DataFrame  # as `models.scores.calibration` gives it
-
-
 @dataclass(frozen=True, kw_only=True)
 class _Beside:
     """A predecessor and the challenger on the same rows."""
@@ -100,7 +159,7 @@ class _Beside:
     @property
     def words(self) -> str:
         """What the two numbers are of."""
-        own, other = self.losses[MODEL][DECIDING], self.losses[self.name][DECIDING]
+        own, other = self.losses[MODEL][GATE_METRIC], self.losses[self.name][GATE_METRIC]
         return (
             f"Beside the {self.name}, on its {self.tickers} tickers, from {self.cutoffs} closes that it was not "
             f"trained on: MASE {own:.3f} against {other:.3f}."
@@ -109,38 +168,34 @@ class _Beside:
 
 def evaluate_volume(data: VolumeData, model: VolumePredictor, contest: Contest) -> VolumeEvaluation:
     """The evaluation of a model, trained up to `data.through`. Raises NotEnoughSessions where no ticker has a score."""
-    taking_part: Sequence[Forecaster] = (_Trained(name=MODEL, predictor=model, data=data), *baselines())
-    frame, train = backtest(data.inputs.panel, taking_part, data.span), train_volumes(data.inputs.panel, data.span)
+    panel = data.inputs.panel
+    trained = _Trained(name=MODEL, predictor=model, data=data)
+    frame, train = backtest(panel, [trained, *baselines()], data.span), train_volumes(panel, data.span)
     found = score(frame, train)
     besides = [each for name in contest.predecessors if (each := _beside(data, frame, train, name, contest))]
     losses = _losses(found)
     scores = {MODEL: losses[MODEL]} | {each.name: each.losses[each.name] for each in besides} | losses
     decision = decide(
-        scores[MODEL][DECIDING],
+        scores[MODEL][GATE_METRIC],
         contest if besides else replace(contest, bar=contest.bar or _unfair(contest)),
         [_comparison(each, model, contest) for each in besides],
-        gate=(FALLBACK, scores[FALLBACK][DECIDING]),
+        gate=(FALLBACK, scores[FALLBACK][GATE_METRIC]),
         measure=MASE,
     )
     words = (
-        _what(frame),
-        verdict([*(each.duel for each in besides), *duels(frame, train, found, model=MODEL, bands=DECIDING_BAND)]),
+        _rows_tested(frame),
+        verdict([*(each.duel for each in besides), *duels(frame, train, found, model=MODEL, bands=GATE_BANDS)]),
         *(each.words for each in besides if each.rows < len(frame)),
         *_first_ticker(found.by_ticker),
-        earnings_words(data, model.recipe),
+        _earnings(data, model.recipe),
         *_left_out(data, frame),
         *_small(data),
     )
     return VolumeEvaluation(scores=scores, words=words, decision=decision, calibration=calibration(frame, MODEL))
 
 
-def volume_frame(data: VolumeData, model: VolumePredictor) -> pd.DataFrame:
-    """The forecasts of the coming sessions at the newest cutoff, as `forecast_frame` has them."""
-    return forecast_frame(data.inputs.panel, model.forecasts(data, data.newest))
-
-
-def earnings_words(data: VolumeData, recipe: VolumeRecipe) -> str:
-    """Whether announced earnings took part, whose, and what was assumed of them."""
+def _earnings(data: VolumeData, recipe: VolumeRecipe) -> str:
+    """Whether announced earnings were used, whose, and what was assumed of them."""
     if not recipe.use_earnings:
         return "Announced earnings were not used: use_earnings is false."
     known = data.announcements
@@ -169,7 +224,7 @@ def _beside(data: VolumeData, frame: pd.DataFrame, train: pd.DataFrame, name: st
     if rows["cutoff"].nunique() < MIN_TEST_SESSIONS:
         return None
     found = score(rows, train)
-    (duel,) = duels(rows, train, found, model=MODEL, bands=DECIDING_BAND)
+    (duel,) = duels(rows, train, found, model=MODEL, bands=GATE_BANDS)
     return _Beside(
         name=name,
         rows=len(rows),
@@ -184,8 +239,8 @@ def _comparison(beside: _Beside, model: VolumePredictor, contest: Contest) -> Co
     is_champion, predictor = beside.name == CHAMPION, contest.predecessors[beside.name].predictor
     return Comparison(
         name=beside.name,
-        challenger=beside.losses[MODEL][DECIDING],
-        predecessor=beside.losses[beside.name][DECIDING],
+        challenger=beside.losses[MODEL][GATE_METRIC],
+        predecessor=beside.losses[beside.name][GATE_METRIC],
         margin=contest.margin * (1 if is_champion else CUMULATED),
         spread=beside.duel.spread,
         must_be_better=is_champion and predictor.recipe != model.recipe,
@@ -211,7 +266,7 @@ def _losses(found: Scores) -> dict[str, dict[str, float]]:
     }
 
 
-def _what(frame: pd.DataFrame) -> str:
+def _rows_tested(frame: pd.DataFrame) -> str:
     return (
         f"Forecasts of the next {HORIZONS} sessions from each close, {len(frame):,} of {len(set(frame['unique_id']))} "
         f"tickers; the targets, {len(set(frame['ds']))} sessions {frame['ds'].min():%Y-%m-%d} to "
@@ -221,12 +276,12 @@ def _what(frame: pd.DataFrame) -> str:
 
 def _first_ticker(by_ticker: pd.DataFrame) -> list[str]:
     """How the leading ticker fares, where it is one of several."""
-    inside = by_ticker.loc[by_ticker["band"] == GATE]
+    inside = by_ticker.loc[by_ticker["band"] == GATE_BAND]
     own = inside.loc[inside["unique_id"] == FIRST_TICKER].set_index("model")["mase"].to_dict()
     if not own or inside["unique_id"].nunique() == 1:
         return []
-    listed = ", ".join(f"{name} {mase:.3f}" for name, mase in own.items())
-    return [f"{FIRST_TICKER} alone, MASE of horizons {GATE}: {listed}."]
+    errors = ", ".join(f"{name} {mase:.3f}" for name, mase in own.items())
+    return [f"{FIRST_TICKER} alone, MASE of horizons {GATE_BAND}: {errors}."]
 
 
 def _left_out(data: VolumeData, frame: pd.DataFrame) -> list[str]:
@@ -236,12 +291,12 @@ def _left_out(data: VolumeData, frame: pd.DataFrame) -> list[str]:
     if unscored:
         words.append(f"Not scored, no or too short a history in the test: {listed(unscored)}.")
     stale = [panel.tickers[place] for place in np.flatnonzero(~panel.traded_NT[:, -1])]
-    is_silent_N = panel.traded_NT[:, -1] & ~data.inputs.usable_NT[:, -1]
-    silent = [panel.tickers[place] for place in np.flatnonzero(is_silent_N)]
+    is_short_N = panel.traded_NT[:, -1] & ~data.inputs.usable_NT[:, -1]
+    short = [panel.tickers[place] for place in np.flatnonzero(is_short_N)]
     if stale:
         words.append(f"Not forecast, no price on {panel.cutoff}: {listed(stale)}.")
-    if silent:
-        words.append(f"Not forecast, too short a history: {listed(silent)}.")
+    if short:
+        words.append(f"Not forecast, too short a history: {listed(short)}.")
     return words
 
 
@@ -250,67 +305,3 @@ def _small(data: VolumeData) -> list[str]:
     if count >= SMALL_TEST_SESSIONS:
         return []
     return [f"{count} test sessions are less than a year: a small difference may be chance."]
-
-
-def forecast_frame(panel: Panel, said: Forecasts) -> pd.DataFrame:
-    """The forecasts of the newest cutoff, the only one in `said`, of every ticker that has one.
-
-    Returns unique_id (str), cutoff, ds (datetime64[s]), h (int64, 1 to HORIZONS), and as float64 shares: volcast (the
-    point), volcast-mean, volcast-lo-80, volcast-hi-80, volcast-lo-95, volcast-hi-95, and volcast-q-0.025 …
-    volcast-q-0.975, one of each of LEVELS. By unique_id and h. The columns are called so whoever made them.
-    """
-    cutoff = panel.known - 1
-    quantiles_NHQ, mean_NH, point_NH = said.quantiles_NCHQ[:, 0], said.mean_NCH[:, 0], said.point_NCH[:, 0]
-    ticker_R, ahead_R = np.nonzero(np.isfinite(quantiles_NHQ).all(axis=2) & np.isfinite(point_NH))
-    quantiles = {level: quantiles_NHQ[ticker_R, ahead_R, place] for place, level in enumerate(LEVELS)}
-    columns = {
-        MODEL: point_NH[ticker_R, ahead_R],
-        f"{MODEL}-mean": mean_NH[ticker_R, ahead_R],
-        **{f"{MODEL}-{end}": quantiles[level] for end, level in INTERVALS.items()},
-        **{f"{MODEL}-q-{level}": values_R for level, values_R in quantiles.items()},
-    }
-    keys = {
-        "unique_id": np.array(panel.tickers, dtype=object)[ticker_R],
-        "cutoff": panel.sessions[np.full(len(ticker_R), cutoff)],
-        "ds": panel.sessions[cutoff + 1 + ahead_R],
-        "h": ahead_R.astype(np.int64) + 1,
-    }
-    values = {name: np.asarray(values_R, dtype=np.float64) for name, values_R in columns.items()}
-    return pd.DataFrame(keys | values).astype({"unique_id": str})
-
-
-def fallback_frame(panel: Panel) -> pd.DataFrame:
-    """`forecast_frame` of har, fitted on all that is known at the newest cutoff."""
-    newest = panel.known - 1
-    return forecast_frame(panel, Har().fit(panel, through=newest).forecast(panel, np.array([newest])))
-
-
-def naive_frame(panel: Panel) -> pd.DataFrame:
-    """`forecast_frame` of the last volume."""
-    naive = next(each for each in naive_forecasters() if each.name == "naive")
-    return forecast_frame(panel, naive.forecast(panel, np.array([panel.known - 1])))
-
-
-def scales_now(panel: Panel) -> pd.Series:
-    """Ticker -> the unit of its errors, as `models.scores.scales` has it, from all that is known."""
-    return scales(volumes(panel, known=panel.known))
-
-
-REFERENCE = "har"  # the forecaster to beat
-
-
-def forecasters(
-    *,
-    seed: int,
-    device: torch.device,
-    recipe: VolumeRecipe | None = None,
-    on_epoch: Callable[[int, float], None] = silent,
-) -> tuple[Forecaster, ...]:
-    """The forecasters of a test, unfitted; all arguments are for the one that trains networks."""
-    network = VolumeForecaster(recipe or VolumeRecipe(), seed=seed, device=device, on_epoch=on_epoch)
-    return (network, *baselines())
-
-
-def baselines() -> tuple[Forecaster, ...]:
-    """Those that train no network, the one to beat first."""
-    return (Har(), *naive_forecasters())

@@ -25,10 +25,10 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from models.errors import NotEnoughSessions, TrainingDiverged
-from models.forecasters import Forecasts
+from models.forecasters import MODEL, Forecasts
 from models.panel import Panel
 from models.recipes import VolumeRecipe
-from models.tutorial import EpochLoss, one_thread, silent
+from models.text import silent
 from models.volume_inputs import CPU, Inputs, InputTensors, build_inputs
 from models.volume_model import (
     EPOCH,
@@ -40,6 +40,7 @@ from models.volume_model import (
     scaled_sessions,
 )
 from models.volume_network import ForkingNetwork, pinball_loss
+from models.weights import EpochLoss, one_thread
 
 # N tickers, B sequences, T sessions of each, P of them scored, H horizons
 
@@ -172,7 +173,7 @@ def fit_volume(
 class VolumeForecaster:
     """The volume recipe as one forecaster among others: `volcast`."""
 
-    name = "volcast"
+    name = MODEL
 
     def __init__(
         self,

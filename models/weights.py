@@ -1,9 +1,8 @@
-"""A module's tensors as safetensors bytes, and back into a module that must fit them exactly.
+"""What both recipes' networks share: tensors as safetensors bytes, device and threads, and the epochs' losses."""
 
-Where a model is trained: the CPU, or a CUDA device when there is one.
-"""
-
-from typing import Literal, TypeVar
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -14,6 +13,7 @@ from models.errors import DeviceUnavailable, WrongWeights
 from models.text import listed
 
 Module = TypeVar("Module", bound=nn.Module)
+EpochLoss = tuple[int, float]
 
 
 def to_bytes(module: nn.Module) -> bytes:
@@ -50,10 +50,7 @@ def _listed(kinds: set[str]) -> str:
     return listed(sorted(kinds), joint="; ") or "none"
 
 
-DeviceChoice = Literal["auto", "cpu", "cuda"]
-
-
-def choose_device(choice: DeviceChoice | str) -> torch.device:
+def choose_device(choice: str) -> torch.device:
     """The device for "auto" (CUDA if torch sees it, else the CPU), "cpu" or "cuda".
 
     Raises DeviceUnavailable for "cuda" on a machine without it, and for any other word.
@@ -73,3 +70,14 @@ def choose_device(choice: DeviceChoice | str) -> torch.device:
 def describe_device(device: torch.device) -> str:
     """The device for a reader: "cpu", or "cuda (NVIDIA H200)"."""
     return f"cuda ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else device.type
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Inside, torch computes on one CPU thread, in the whole process: these networks are too small to share out."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

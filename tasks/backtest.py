@@ -7,8 +7,9 @@ from prefect.artifacts import create_markdown_artifact
 
 from models.backtest import TestSpan, backtest, train_volumes
 from models.comparisons import Duel, duels, verdict
+from models.forecast_columns import models_of
 from models.recipes import settings
-from models.scores import models_of, score
+from models.scores import score
 from models.volume_evaluation import forecasters
 from models.weights import choose_device
 from storage.artifacts import ArtifactStore, Draft, to_parquet

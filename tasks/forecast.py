@@ -28,11 +28,12 @@ from prefect import get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 from pydantic import JsonValue
 
-from models.backtest import INTERVALS
 from models.drift import RECENT, error_drift
 from models.errors import NotEnoughSessions
+from models.forecast_columns import LEDGER_COLUMNS
 from models.forecasters import FALLBACK, MODEL
 from models.panel import Panel
+from models.scores import GATE_METRIC
 from models.sessions import session_before, sessions_after
 from models.text import listed
 from storage.artifacts import ArtifactStore, Draft, to_parquet
@@ -52,7 +53,6 @@ from tasks.settings import DataSettings, TrainingSettings, WatchSettings, last_s
 from tasks.snapshot import prepare, read_panel, universes
 from tasks.stored_models import FORECAST_FILE, champion, champion_version, read_frame, read_model
 
-GATE = "mase_1_5"  # of a scorecard: the test's error on the horizons of models.drift.BAND
 LOOK_BACK = 3 * RECENT  # sessions of scores, among which RECENT ones with a score are looked for
 
 
@@ -117,7 +117,7 @@ def trust_in(store: Store, name: str, cutoff: date, session: date) -> Trust:
 def _errors_of(store: Store, model: ModelVersion, cutoff: date) -> Errors | None:
     """The model's live errors against those of its test; None as long as too few are known, or it was never scored."""
     try:
-        expected = scorecard_of_model(store.url, model.artifact).scores[MODEL][GATE]
+        expected = scorecard_of_model(store.url, model.artifact).scores[MODEL][GATE_METRIC]
     except NotStored:
         return None
     scores = Ledger(store).scores(model.artifact.name, first=session_before(cutoff, LOOK_BACK))
@@ -215,9 +215,6 @@ def _widest(snapshot: Snapshot, champion: ModelVersion | None) -> Snapshot:
     return rows
 
 
-VALUES = {MODEL: "median", f"{MODEL}-mean": "mean"} | {f"{MODEL}-{end}": end.replace("-", "_") for end in INTERVALS}
-
-
 @task(task_run_name="publish {batch.artifact}")
 def publish_forecast(batch: ForecastBatch, training: TrainingSettings, choice: Choice) -> ForecastBatch:
     """The batch as it was, in the ledger once, where it is live."""
@@ -266,7 +263,7 @@ def ledger_rows(batch: ForecastBatch, choice: Choice) -> pd.DataFrame:
         "scale": rows["unique_id"].map(scales).astype("float64"),
         "published_at": pd.Timestamp(datetime.now(UTC)),
     }
-    named = rows.rename(columns={"unique_id": "ticker", **VALUES}).assign(**facts)
+    named = rows.rename(columns={"unique_id": "ticker", **LEDGER_COLUMNS}).assign(**facts)
     return named.loc[:, FORECASTS.names]
 
 

@@ -16,9 +16,9 @@ from typing import Any
 from prefect import get_run_logger, task
 
 from models.comparisons import BEST, CHAMPION, Contest, Predecessor
+from models.forecasters import MODEL
 from models.recipes import settings
 from models.text import listed
-from models.tutorial import MODEL
 from models.weights import choose_device, describe_device, to_bytes
 from storage.artifacts import ArtifactStore, Draft
 from storage.records import FeatureSet, FittedScaler, ModelVersion, Scorecard, Snapshot

@@ -9,8 +9,9 @@ from panels import SPAN, drawn_volumes, gappy_volumes, panel_of
 from utilsforecast.evaluation import evaluate
 from utilsforecast.losses import coverage, mae, mase
 
-from models.backtest import KEYS, TestSpan, backtest, train_volumes
+from models.backtest import TestSpan, backtest, train_volumes
 from models.errors import ImpossibleTest, NotEnoughSessions
+from models.forecast_columns import KEYS
 from models.forecasters import Forecaster, naive_forecasters
 from models.panel import Panel
 from models.volume_evaluation import baselines

@@ -1,13 +1,11 @@
-from datetime import date
-
 import numpy as np
 import pandas as pd
 import pytest
 from rows import synthetic_prices
 
 from models.recipes import NOWCAST_NOTE, TutorialRecipe, make_recipe
-from models.scores import error_table, format_shares
-from models.tutorial import build_features, evaluate_nowcast
+from models.text import format_shares
+from models.tutorial import build_features, error_table, evaluate_nowcast
 
 RECIPE = TutorialRecipe()
 SESSIONS = pd.DatetimeIndex(["2020-01-02", "2020-01-03"])
@@ -42,8 +40,6 @@ def test_an_evaluation_scores_the_test_rows_beside_every_baseline() -> None:
     assert list(evaluation.table.index) == ["volcast", "last_value", "mean_20", "least_squares"]
     assert list(evaluation.table.columns) == ["rmse_shares", "mae_shares", "mape", "smape"]
     assert evaluation.rmse_shares == pytest.approx(1000)
-    assert evaluation.test_sessions == 53
-    assert (evaluation.first_session, evaluation.last_session) == (date(2020, 9, 16), date(2020, 11, 27))
     by_hand = np.sqrt(np.mean((actual[200:] - actual[199:-1]) ** 2))
     assert evaluation.table.loc["last_value", "rmse_shares"] == pytest.approx(by_hand)
 

@@ -10,7 +10,8 @@ from panels import InMemory, gappy_volumes, priced_panel, tiny_recipe
 from rows import synthetic_prices
 
 from models.recipes import make_recipe
-from models.tutorial import Fitted, build_features, fit, fit_scaler, silent, tensors
+from models.text import silent
+from models.tutorial import Fitted, build_features, fit, fit_scaler, tensors
 from models.volume_inputs import Inputs, build_inputs
 from models.volume_model import fit_volume_scaler
 from models.volume_training import FittedVolume, TrainingRun, fit_volume

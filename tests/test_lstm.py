@@ -92,7 +92,7 @@ def test_the_network_has_585_parameters_as_the_summary_says() -> None:
         "Linear    (rows, 1)              129",
         "total                            585",
     ]
-    assert summary(network) == summary(nowcaster_of()[0])
+    assert summary(network) == summary(nowcaster_of()[0].network)
 
 
 def test_the_shapes_are_those_of_the_article() -> None:

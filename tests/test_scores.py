@@ -3,9 +3,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import t as student_t
 
+from models.comparisons import duels
 from models.errors import NotEnoughSessions
-from models.scores import calibration, models_of, score
+from models.forecast_columns import models_of
+from models.scores import calibration, live_skill, scaled, scales, score
 
 SESSIONS = pd.bdate_range("2020-01-01", periods=20).as_unit("s")
 
@@ -93,6 +96,34 @@ def test_a_ticker_without_a_scale_is_not_scored() -> None:
 
 def test_models_stand_in_the_order_of_their_columns() -> None:
     assert models_of(hand_frame()) == ["m", "n"]
+
+
+def test_an_error_is_scaled_alike_in_a_backtest_in_a_duel_and_live() -> None:
+    # one ahead, m is off by 4 and 2 shares, n by 4 and 4; in units of the scale, 4 shares, by 1 and 1/2, and 1 and 1
+    rows, bands = hand_frame().query("h == 1"), {"1": (1, 1)}
+    scale = scales(train_of("A")).item()
+    assert scaled((rows["y"] - rows["m"]).abs(), scale).tolist() == [1.0, 0.5]
+
+    scores = score(rows, train_of("A"), bands=bands)
+    assert scores.panel.set_index("model")["mase"].to_dict() == {"m": 0.75, "n": 1.0}
+
+    # differences 0 and -1/2: variance 1/16, correction 1/2, standard error sqrt(1/16 / 2 / (1/2)) = 1/4
+    (duel,) = duels(rows, train_of("A"), scores, model="m", bands=bands)
+    assert (duel.mase_ratio, duel.spread) == pytest.approx((0.75, student_t.isf(0.05, 1) / 4))
+
+    facts = {"ticker": "A", "scale": scale, "actual": rows["y"], "pinball": 1.0, "in_80": True, "in_95": True}
+    published = [
+        rows[["cutoff", "ds", "h"]].assign(
+            **facts,
+            model=model,
+            published=model == "volcast",
+            absolute_error=(rows["y"] - rows[name]).abs(),
+            over=rows[name] > rows["y"],
+        )
+        for model, name in (("volcast", "m"), ("har", "n"))
+    ]
+    live = live_skill(pd.concat(published), windows=(5,)).set_index("ticker").loc["A"]
+    assert (live["mase"], live["mase_har"]) == (0.75, 0.75)
 
 
 def test_calibration_is_the_share_of_volumes_below_each_level() -> None:

@@ -6,14 +6,14 @@ import pandas as pd
 import pytest
 import torch
 from rows import disturb_test_rows, synthetic_prices
-from torch import Tensor, nn
+from torch import Tensor
 
 from benchmarks.tutorial import read_prices
 from models.errors import TrainingDiverged
 from models.recipes import TutorialRecipe, make_recipe
+from models.text import silent
 from models.tutorial import (
     Fitted,
-    TrainingConfig,
     TutorialLSTM,
     as_sequences,
     build_features,
@@ -22,7 +22,6 @@ from models.tutorial import (
     fit_scaler,
     rows,
     seeded,
-    silent,
     tensors,
     train,
 )
@@ -50,8 +49,8 @@ def train_rows() -> tuple[Tensor, Tensor]:
     return as_sequences(scaler.scale_features(x_NF)), scaler.scale_target(y_N1).float()
 
 
-def config(epochs: int) -> TrainingConfig:
-    return TrainingConfig(loss=nn.functional.mse_loss, epochs=epochs, learning_rate=0.001, log_every_epochs=1)
+def logging_each(epochs: int) -> TutorialRecipe:
+    return make_recipe("tutorial", epochs=epochs, log_every_epochs=1)
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_others() -> None:
@@ -88,7 +87,7 @@ def test_three_epochs_are_three_adam_steps_by_hand_with_fresh_gradients() -> Non
         network = TutorialLSTM(QUICK)
     by_hand = TutorialLSTM(QUICK)
     by_hand.load_state_dict(network.state_dict())
-    losses = train(network, [(x_N1F, y_N1)], config=config(3))
+    losses = train(network, x_N1F, y_N1, logging_each(3))
 
     weights = list(by_hand.parameters())
     mean, square = ([torch.zeros_like(weight) for weight in weights] for _ in range(2))
@@ -119,16 +118,6 @@ def test_the_loss_is_logged_at_0_100_200_and_at_the_last_epoch() -> None:
     assert fitted.seconds > 0
 
 
-def test_an_epochs_loss_over_several_batches_is_the_mean_over_their_rows() -> None:
-    x_N1F, y_N1 = train_rows()
-    still = TrainingConfig(loss=nn.functional.mse_loss, epochs=1, learning_rate=0.0, log_every_epochs=1)
-    with seeded(11, CPU):
-        network = TutorialLSTM(QUICK)
-    [(_, whole)] = train(network, [(x_N1F, y_N1)], config=still)
-    [(_, parts)] = train(network, [(x_N1F[:150], y_N1[:150]), (x_N1F[150:], y_N1[150:])], config=still)
-    assert parts == pytest.approx(whole, rel=1e-6)
-
-
 def test_the_loss_of_a_seed_is_golden() -> None:
     fitted = fit_quickly(seed=7, recipe=make_recipe("tutorial", epochs=300))
     golden = {0: 0.04474476, 100: 0.02273649, 200: 0.02264988, 299: 0.02249872}
@@ -138,7 +127,7 @@ def test_the_loss_of_a_seed_is_golden() -> None:
 def test_a_loss_that_is_not_finite_stops_the_training() -> None:
     x_N1F, y_N1 = train_rows()
     with pytest.raises(TrainingDiverged, match="The loss is nan at epoch 0 of 3"):
-        train(TutorialLSTM(QUICK), [(x_N1F, y_N1 * torch.nan)], config=config(3))
+        train(TutorialLSTM(QUICK), x_N1F, y_N1 * torch.nan, logging_each(3))
 
 
 def test_an_interrupt_passes_through_and_leaves_torchs_settings_as_they_were() -> None:

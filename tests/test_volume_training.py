@@ -10,7 +10,7 @@ from panels import InMemory, drawn_volumes, gappy_volumes, panel_of, priced_pane
 import models.volume_training
 from models.errors import NotEnoughSessions, TrainingDiverged
 from models.forecasters import LEVELS
-from models.tutorial import silent
+from models.text import silent
 from models.volume_inputs import Inputs, build_inputs
 from models.volume_model import fit_volume_scaler, targets_at
 from models.volume_training import (

@@ -9,11 +9,10 @@ from torch import nn
 
 from models.comparisons import CHAMPION, CUMULATED, Comparison, Contest, decide
 from models.drift import FeatureDrift
+from models.forecasters import MODEL
 from models.recipes import TutorialRecipe
-from models.scores import format_shares
-from models.text import listed
+from models.text import format_shares, listed
 from models.tutorial import (
-    MODEL,
     Scaler,
     as_sequences,
     build_features,

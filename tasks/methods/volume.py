@@ -8,11 +8,12 @@ from torch import nn
 
 from models.comparisons import Contest
 from models.drift import FeatureDrift, feature_drift
-from models.forecasters import LEVELS
+from models.forecast_columns import interval_columns, quantile_columns
+from models.forecasters import MODEL
 from models.panel import HORIZONS
 from models.recipes import VolumeRecipe
-from models.scores import FIRST_TICKER, format_millions
-from models.tutorial import MODEL
+from models.scores import FIRST_TICKER
+from models.text import format_millions
 from models.volume_evaluation import VolumePredictor, evaluate_volume, volume_frame
 from models.volume_inputs import VolumeData, profile, recent_features, sha256_of, volume_data
 from models.volume_model import VolumeScaler, fit_volume_scaler, volume_from_bytes
@@ -26,7 +27,6 @@ from tasks.reports.plots import SHOWN_SESSIONS, calibration_plot, fan_chart
 PROFILE_FILE, ANNOUNCEMENTS_FILE, CALIBRATION_FILE = "profile.json", "announcements.parquet", "calibration.json"
 DRAWN_TICKERS = 12
 TABLE_TICKERS = 3  # side by side in 80 columns
-QUANTILE_COLUMNS = [f"{MODEL}-q-{level}" for level in LEVELS]
 HEADINGS = {
     "mase_1": ("MASE h 1", ".3f"),
     "mase_1_5": ("h 1-5", ".3f"),
@@ -161,7 +161,7 @@ class VolumeMethod:
             history = prices.loc[prices["ticker"] == ticker, ["session", "volume"]].tail(SHOWN_SESSIONS)
             own = forecasts.loc[forecasts["unique_id"] == ticker]
             title = f"{ticker}{note}: volume of the next {len(own)} sessions"
-            png = fan_chart(history, pd.DatetimeIndex(own["ds"]), own[QUANTILE_COLUMNS].to_numpy(), title=title)
+            png = fan_chart(history, pd.DatetimeIndex(own["ds"]), own[quantile_columns(MODEL)].to_numpy(), title=title)
             plots.append(Plot(file=f"forecast-{ticker}.png", title=f"{ticker}, the next sessions", png=png))
         return plots
 
@@ -174,12 +174,12 @@ class VolumeMethod:
 
     def forecast_rows(self, forecasts: pd.DataFrame) -> list[dict[str, str]]:
         """Median and 80 % interval in million shares, a column each of the first tickers."""
-        shown = in_order(forecasts)[:TABLE_TICKERS]
+        shown, (low_80, high_80, *_) = in_order(forecasts)[:TABLE_TICKERS], interval_columns(MODEL)
         rows: dict[str, dict[str, str]] = {}
         for row in forecasts.loc[forecasts["unique_id"].isin(shown)].to_dict("records"):
-            said, low, high = (format_millions(row[name]) for name in (MODEL, f"{MODEL}-lo-80", f"{MODEL}-hi-80"))
+            median, low, high = (format_millions(row[name]) for name in (MODEL, low_80, high_80))
             cells = rows.setdefault(f"{row['ds']:%a %Y-%m-%d}", dict.fromkeys(shown, ""))
-            cells[row["unique_id"]] = f"{said} ({low}-{high})"
+            cells[row["unique_id"]] = f"{median} ({low}-{high})"
         return [{"session": session, **cells} for session, cells in rows.items()]
 
 

@@ -17,8 +17,9 @@ import pandas as pd
 
 from models.forecasters import MODEL
 from models.recipes import DEFAULT_RECIPE, Recipe, TutorialRecipe, make_recipe
-from models.scores import WINDOWS, format_millions, format_shares, live_skill
+from models.scores import WINDOWS, live_skill
 from models.sessions import session_before, sessions_after
+from models.text import format_millions, format_shares
 from storage.artifacts import ArtifactStore
 from storage.ledger import Ledger
 from storage.prices import PriceTable

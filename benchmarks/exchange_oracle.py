@@ -22,7 +22,17 @@ import numpy as np
 import pandas as pd
 
 from tasks.sources.exchange import Exchange
-from tasks.sources.exchange_prices import BURN_IN, MARKET_HAR, MARKET_SCALE, MEMORY, OWN_HAR, shock_characteristic
+from tasks.sources.exchange_prices import (
+    BURN_IN,
+    MARKET_HAR,
+    MARKET_SCALE,
+    MEMORY,
+    NARROW_SCALE,
+    OWN_HAR,
+    WIDE_RATIO,
+    WIDE_SHARE,
+    Har,
+)
 
 MAX_HORIZON = 10  # every report this near is announced
 STEP = 0.02  # of the frequency; the sum repeats itself only 314 standard deviations out
@@ -62,8 +72,22 @@ def _means(exchange: Exchange, ticker: str, positions_C: np.ndarray) -> np.ndarr
     path = exchange.path(ticker)
     past_CM = BURN_IN + positions_C[:, None] + np.arange(1 - MEMORY, 1)
     ahead_CH = positions_C[:, None] + np.arange(1, MAX_HORIZON + 1)
-    market_CH = MARKET_HAR.means(exchange.market()[past_CM], MAX_HORIZON)
-    return path.expected[ahead_CH] + path.traits.market_beta * market_CH + OWN_HAR.means(path.own[past_CM], MAX_HORIZON)
+    market_CH = _expected(MARKET_HAR, exchange.market()[past_CM])
+    return path.expected[ahead_CH] + path.traits.market_beta * market_CH + _expected(OWN_HAR, path.own[past_CM])
+
+
+def _expected(har: Har, past_CM: np.ndarray) -> np.ndarray:
+    """(C, MAX_HORIZON): the expected values of a path after each row of `past_CM`, newest last."""
+    newest_last = har.coefficients()[::-1]
+    values = past_CM
+    for _ in range(MAX_HORIZON):
+        values = np.column_stack([values, values[:, -MEMORY:] @ newest_last])
+    return values[:, MEMORY:]
+
+
+def _responses(har: Har, count: int) -> np.ndarray:
+    """(count,): what a unit innovation adds to the path 0, 1, .. count - 1 sessions later (the psi weights)."""
+    return har.path(np.eye(1, count)[0])
 
 
 def _error_quantiles(
@@ -73,8 +97,8 @@ def _error_quantiles(
     path = exchange.path(ticker)
     scales_Ch = path.own_scale[positions_C[:, None] + np.arange(1, horizon + 1)]
     patterns_Ph, pattern_C = np.unique(scales_Ch, axis=0, return_inverse=True)
-    market_h = path.traits.market_beta * MARKET_SCALE * MARKET_HAR.responses(horizon)
-    own_Ph = patterns_Ph * OWN_HAR.responses(horizon)[::-1]  # the nearest session's innovation has echoed longest
+    market_h = path.traits.market_beta * MARKET_SCALE * _responses(MARKET_HAR, horizon)
+    own_Ph = patterns_Ph * _responses(OWN_HAR, horizon)[::-1]  # the nearest session's innovation has echoed longest
     laws_PQ = [_mixture_quantiles(np.r_[market_h, own_h], levels) for own_h in own_Ph]
     return np.array(laws_PQ).reshape(len(laws_PQ), len(levels))[pattern_C]
 
@@ -82,9 +106,15 @@ def _error_quantiles(
 def _mixture_quantiles(weights: np.ndarray, levels: Sequence[float]) -> np.ndarray:
     """(Q,): the quantiles of a sum of independent shocks with these weights."""
     deviation = np.linalg.norm(weights)
-    characteristic = shock_characteristic(np.outer(FREQUENCIES, weights / deviation)).prod(axis=1)
+    characteristic = _shock_characteristic(np.outer(FREQUENCIES, weights / deviation)).prod(axis=1)
     cumulative = 0.5 + _inversion() @ characteristic
     return deviation * np.interp(levels, np.maximum.accumulate(cumulative), ERRORS)
+
+
+def _shock_characteristic(frequency: np.ndarray) -> np.ndarray:
+    """E[exp(i * frequency * shock)], which is real because shocks are symmetric; same shape as `frequency`."""
+    square = (NARROW_SCALE * frequency) ** 2 / 2
+    return (1 - WIDE_SHARE) * np.exp(-square) + WIDE_SHARE * np.exp(-square * WIDE_RATIO**2)
 
 
 @lru_cache(maxsize=1)

@@ -24,7 +24,7 @@ from tasks.plan_ingest import IngestPlan
 from tasks.settings import last_session
 from tasks.sources.source import EVENT_COLUMNS, Announced, EventSource, Outcome, SourceError, open_event_source
 
-AHEAD = 10  # sessions: a history without first_seen must be no better than a calendar that is asked each session
+KNOWN_AHEAD = 10  # sessions: a history without first_seen must be no better than a calendar that is asked each session
 GIVE_UP = 3  # tickers in a row without an answer, after which a source counts as down: each may take a time-out of 30 s
 ANSWERED = (Outcome.OK, Outcome.EMPTY)
 
@@ -51,8 +51,8 @@ def record_events(plan: IngestPlan) -> Announcements | None:
         if source is None:
             log.info("no source of announcements is asked (--events)")
             return None
-        answers = ask_for_dates(source, plan)
-        failed = failures(answers, plan.tickers)
+        answers = _ask_for_dates(source, plan)
+        failed = _failures(answers, plan.tickers)
     asked = [ticker for ticker, answer in answers.items() if answer.outcome in ANSWERED]
     as_of = plan.last_session
     events = known_events(list(answers.values()), as_of=as_of, is_now=as_of == last_session(None))
@@ -64,7 +64,25 @@ def record_events(plan: IngestPlan) -> Announcements | None:
     return recorded
 
 
-def ask_for_dates(source: EventSource, plan: IngestPlan) -> dict[str, Announced]:
+def known_events(answers: Sequence[Announced], *, as_of: date, is_now: bool) -> pd.DataFrame:
+    """What `EventTable.record` takes: EVENT_COLUMNS, first_seen_assumed, withdrawn_seen; nothing seen after `as_of`."""
+    frames = [answer.events for answer in answers if answer.outcome == Outcome.OK]
+    events = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=EVENT_COLUMNS)
+    events = events.astype({"announced_for": "datetime64[s]", "first_seen": "datetime64[s]"})
+    sessions, now = market_calendar().sessions.as_unit("s"), pd.Timestamp(as_of).as_unit("s")
+    place = sessions.searchsorted(pd.DatetimeIndex(events["announced_for"]))
+    is_unsaid = events["first_seen"].isna()
+    is_seen_now = is_unsaid & is_now & (events["announced_for"] > now)
+    ahead = pd.Series(sessions[np.maximum(place - KNOWN_AHEAD, 0)], index=events.index)
+    first_seen = events["first_seen"].mask(is_unsaid, ahead).mask(is_seen_now, now)
+    events = events.assign(first_seen=first_seen, first_seen_assumed=is_unsaid & ~is_seen_now, place=place)
+    events = events.loc[events["first_seen"] <= now]
+    withdrawn = [_superseded(rows) for _, rows in events.loc[~events["first_seen_assumed"]].groupby("ticker")]
+    seen = pd.concat(withdrawn) if withdrawn else pd.Series(dtype="datetime64[s]")
+    return events.assign(withdrawn_seen=seen.reindex(events.index)).drop(columns="place")
+
+
+def _ask_for_dates(source: EventSource, plan: IngestPlan) -> dict[str, Announced]:
     """An answer for each ticker, as far as the source does not count as down before. Raises SourceBusy."""
 
     def ask_one(ticker: str) -> Announced:
@@ -75,29 +93,11 @@ def ask_for_dates(source: EventSource, plan: IngestPlan) -> dict[str, Announced]
     return ask_each(ask_one, plan.tickers, pace=source.pace, deadline=plan.deadline, patience=GIVE_UP)
 
 
-def failures(answers: Mapping[str, Announced], tickers: Sequence[str]) -> str:
+def _failures(answers: Mapping[str, Announced], tickers: Sequence[str]) -> str:
     """Which tickers have no answer and why; empty when all have, be it that there is no date."""
     good = {ticker for ticker, answer in answers.items() if answer.outcome in (*ANSWERED, Outcome.NOT_FOUND)}
     whys = [why_not(answers[ticker]) if ticker in answers else ticker for ticker in tickers if ticker not in good]
     return listed(whys, GIVE_UP, "; ")
-
-
-def known_events(answers: Sequence[Announced], *, as_of: date, is_now: bool) -> pd.DataFrame:
-    """What `EventTable.record` takes: EVENT_COLUMNS, first_seen_assumed, withdrawn_seen; nothing seen after `as_of`."""
-    frames = [answer.events for answer in answers if answer.outcome == Outcome.OK]
-    events = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=EVENT_COLUMNS)
-    events = events.astype({"announced_for": "datetime64[s]", "first_seen": "datetime64[s]"})
-    sessions, now = market_calendar().sessions.as_unit("s"), pd.Timestamp(as_of).as_unit("s")
-    place = sessions.searchsorted(pd.DatetimeIndex(events["announced_for"]))
-    is_unsaid = events["first_seen"].isna()
-    is_seen_now = is_unsaid & is_now & (events["announced_for"] > now)
-    ahead = pd.Series(sessions[np.maximum(place - AHEAD, 0)], index=events.index)
-    first_seen = events["first_seen"].mask(is_unsaid, ahead).mask(is_seen_now, now)
-    events = events.assign(first_seen=first_seen, first_seen_assumed=is_unsaid & ~is_seen_now, place=place)
-    events = events.loc[events["first_seen"] <= now]
-    withdrawn = [_superseded(rows) for _, rows in events.loc[~events["first_seen_assumed"]].groupby("ticker")]
-    seen = pd.concat(withdrawn) if withdrawn else pd.Series(dtype="datetime64[s]")
-    return events.assign(withdrawn_seen=seen.reindex(events.index)).drop(columns="place")
 
 
 def _recorded(plan: IngestPlan, known: pd.DataFrame, changes: Changes, failed: str) -> Announcements:
@@ -117,7 +117,7 @@ def _recorded(plan: IngestPlan, known: pd.DataFrame, changes: Changes, failed: s
 def _superseded(rows: pd.DataFrame) -> pd.Series:
     """Since when another date of the ticker holds instead of each: one close to it, seen later and before it passed."""
     place, first_seen = rows["place"].to_numpy(), rows["first_seen"].to_numpy()
-    is_close = np.abs(place[:, None] - place) < AHEAD
+    is_close = np.abs(place[:, None] - place) < KNOWN_AHEAD
     is_later = (first_seen > first_seen[:, None]) & (first_seen <= rows["announced_for"].to_numpy()[:, None])
     candidates = np.where(is_close & is_later, first_seen, np.datetime64("NaT"))
     return pd.Series(pd.DataFrame(candidates).min(axis=1).to_numpy(), index=rows.index)

@@ -19,8 +19,8 @@ from storage.store import Store, open_store
 from tasks.plan_ingest import IngestPlan
 from tasks.store_prices import Ingested
 
-SHOWN = 20  # tickers
-NAMED = 4  # missing sessions of a ticker
+WORST_SHOWN = 20  # tickers
+NAMED_GAPS = 4  # missing sessions of a ticker
 FINE = "ok"
 
 
@@ -79,7 +79,7 @@ def _counts(store: Store, table: pd.DataFrame, last_closed: date, failed: Mappin
     table = table.assign(**table[counts].fillna(0).astype("int64"), failed=table.index.isin(list(failed)))
     table["wrong"] = table[["missing", "quarantined", "restated"]].sum(axis=1)
     by_harm = table.sort_values(["failed", "wrong", "behind"], ascending=False, kind="stable")
-    shown: dict[str, Any] = by_harm.iloc[:SHOWN].to_dict("index")
+    shown: dict[str, Any] = by_harm.iloc[:WORST_SHOWN].to_dict("index")
     gaps = _gaps(store, [ticker for ticker, row in shown.items() if row["missing"]])
     worst = [_count(t, row, gaps.get(t, ""), failed.get(t, FINE).removeprefix(f"{t}: ")) for t, row in shown.items()]
     ends = {"first": table["first"].min(), "last": table["last"].max(), "behind": table["behind"].min()}
@@ -101,17 +101,19 @@ def _count(ticker: str, row: Mapping[str, Any], gaps: str, outcome: str) -> Tick
 
 
 def _gaps(store: Store, tickers: list[str]) -> dict[str, str]:
-    """The missing sessions of each ticker in words, the newest first; one in quarantine with its rule."""
+    """The missing sessions of each ticker as a text, the newest first; one in quarantine with its rule."""
+    if not tickers:
+        return {}
     bad = QuarantineTable(store).read()
     rules = bad.drop_duplicates(["ticker", "session"], keep="last").set_index(["ticker", "session"])["rule"].to_dict()
-    stored = PriceTable(store).sessions(tickers) if tickers else {}
-    words = {}
-    for ticker, known in stored.items():
+    gaps = {}
+    for ticker, known in PriceTable(store).sessions(tickers).items():
         first, last = known[[0, -1]].date
         lacking = sessions_between(first, last).difference(known)[::-1]
+        reasons = [rules.get((ticker, session)) for session in lacking]
         named = [
-            f"{session:%Y-%m-%d}" + (f" ({rules[ticker, session]})" if (ticker, session) in rules else "")
-            for session in lacking
+            f"{session:%Y-%m-%d}" + (f" ({reason})" if reason else "")
+            for session, reason in zip(lacking, reasons, strict=True)
         ]
-        words[ticker] = listed(named, NAMED)
-    return words
+        gaps[ticker] = listed(named, NAMED_GAPS)
+    return gaps

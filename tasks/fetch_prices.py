@@ -33,7 +33,7 @@ from tasks.sources.source import TRANSIENT, Announced, Fetch, Outcome, Pace, Pri
 from tasks.validate_prices import QUARANTINED, row_lines, split_by_rules
 
 Answer = TypeVar("Answer", Fetch, Announced)
-NAMED = 3  # tickers without an answer
+NAMED_TICKERS = 3  # tickers without an answer
 LACKING_SHARE, LACKING_SESSIONS = 0.05, 10  # more than both: a few late or lost rows are gaps, named as such
 
 _answered: dict[str, dict[str, Any]] = {}  # task run -> what need not be asked for again when it is tried again
@@ -86,9 +86,13 @@ def fetch_prices(plan: IngestPlan, batch: Batch) -> Fetched:
         lambda ticker: _ask(source, ticker, plan, stored), batch.tickers, pace=source.pace, deadline=plan.deadline
     )
     failed = {ticker: why_not(answer) for ticker, answer in answers.items() if answer.outcome != Outcome.OK}
+    unknown = tuple(ticker for ticker in failed if answers[ticker].outcome == Outcome.NOT_FOUND)
     bars = [answer.bars for answer in answers.values() if len(answer.bars)]
-    good, bad = split_by_rules(pd.concat(bars, ignore_index=True)) if bars else (pd.DataFrame(), pd.DataFrame())
-    log.info("%s, %d tickers: %d rows pass, %d quarantined", source.spec, len(bars), len(good), len(bad))
+    log.info("%s: %d rows of %d tickers", source.spec, sum(map(len, bars)), len(bars))
+    joined = pd.concat(bars, ignore_index=True) if bars else None
+    del answers, bars  # a batch may have millions of rows; one copy of them is enough
+    good, bad = (pd.DataFrame(), pd.DataFrame()) if joined is None else split_by_rules(joined)
+    log.info("%s: %d rows pass, %d quarantined", batch.label, len(good), len(bad))
     for line in [*failed.values(), *row_lines(bad, "rule", QUARANTINED)]:
         log.warning(line)
     return Fetched(
@@ -96,7 +100,7 @@ def fetch_prices(plan: IngestPlan, batch: Batch) -> Fetched:
         quarantined=stage(store, bad.assign(source=plan.source)) if len(bad) else None,
         newest_session=good["session"].max().date() if len(good) else None,
         failed=failed,
-        unknown=tuple(ticker for ticker in failed if answers[ticker].outcome == Outcome.NOT_FOUND),
+        unknown=unknown,
     )
 
 
@@ -125,7 +129,7 @@ def ask_each(
     busy = [answer for answer in answers.values() if answer.outcome in TRANSIENT]
     if busy and context and attempt <= context.task.retries and datetime.now(UTC) < deadline:
         _answered[run_id] = {name: answer for name, answer in answers.items() if answer.outcome not in TRANSIENT}
-        why = listed([why_not(answer) for answer in busy], NAMED, "; ")
+        why = listed([why_not(answer) for answer in busy], NAMED_TICKERS, "; ")
         get_run_logger().warning("%s; asking again", why)
         if pace is not None and any(answer.outcome == Outcome.RATE_LIMITED for answer in busy):
             time.sleep(pace.pause_seconds * attempt)

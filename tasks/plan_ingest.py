@@ -48,7 +48,6 @@ class IngestPlan(BaseModel):
     source: str
     events: str  # the source of announcements
     events_known_as: str
-    simulated: bool
     last_session: date
     batches: tuple[Batch, ...]
     deadline: AwareDatetime
@@ -78,7 +77,6 @@ def plan_ingest(data: DataSettings) -> IngestPlan:
         source=source.spec,
         events=data.event_source,
         events_known_as=_known_as(data.event_source, root),
-        simulated=source.simulated,
         last_session=last_session(data.as_of, data.now),
         batches=_batches(tickers),
         deadline=datetime.now(UTC) + timedelta(hours=data.deadline_hours),

@@ -1,6 +1,7 @@
-"""Find a mistake in a request before a server is started for it; the flows check the same things again.
+"""What is known of a request before a server is started for it: its mistakes, and what the store already says.
 
-Nothing here imports torch, scipy, matplotlib or Prefect, so that a mistake is said at once.
+The flows check the same things again. Nothing here imports torch, scipy, matplotlib or Prefect, so that a mistake is
+said at once.
 """
 
 import os
@@ -23,7 +24,7 @@ from tasks.sources.source import EventSource, UnknownSource, open_event_source, 
 
 LAST_INGEST = "ingest"  # kind of the artifact that says where prices came from
 STORED = "stored"  # the source of a run that only uses what the store holds
-KEPT = {*TABLES, "artifacts", "blobs", "aliases", "staging"}  # folders of a store's root
+ROOT_FOLDERS = {*TABLES, "artifacts", "blobs", "aliases", "staging"}
 FORECAST_FORMATS, PAGE_FORMATS = (".parquet", ".csv"), (".html",)
 
 
@@ -121,8 +122,7 @@ def stored_source(store_url: str, asked: str | None = None) -> str:
         if asked not in (STORED, "yahoo"):
             open_source(asked)
         source = asked if asked.startswith("simulated") else STORED
-        store = open_store(root_of(store_url, source))
-        if not _is_used(store):
+        if not _is_used(store := open_store(root_of(store_url, source))):
             raise _no_prices(store, store_url, asked)
         return source
     try:
@@ -131,10 +131,10 @@ def stored_source(store_url: str, asked: str | None = None) -> str:
         raise EmptyStore(str(error)) from error
     if PriceTable(store).version() is not None:
         return STORED
-    simulated = _exchanges(store)
-    if not simulated:
+    names = [folder.removeprefix(SIMULATED_FOLDER) for folder in _simulated_folders(store)]
+    if not names:
         raise _no_prices(store, store_url, "…")
-    specs = [folder.replace(SIMULATED_FOLDER, "simulated:").replace("-shift-", "?shift=") for folder in simulated]
+    specs = [f"simulated:{name.replace('-shift-', '?shift=')}" for name in names]
     if len(specs) > 1:
         raise NotStored(f"{store.url} holds several simulated exchanges; say which by --source: {listed(specs)}.")
     return specs[0]
@@ -187,7 +187,7 @@ def whole_spec(spec: str) -> str:
 def kept_roots(store_url: str) -> list[Store]:
     """The store, and the simulated exchanges inside it. Raises NotStored where nothing is kept."""
     top = open_store(store_url)
-    simulated = _exchanges(top)
+    simulated = _simulated_folders(top)
     if not simulated and not _is_used(top):
         raise NotStored(f"{top.url} holds nothing of volcast's. Give the right one with: --store")
     return [top, *(open_store(f"{top.url}/{folder}") for folder in simulated)]
@@ -198,14 +198,14 @@ def _no_prices(store: Store, store_url: str, source: str) -> NotStored:
     return EmptyStore(f"{store.url} holds no prices. Bring some with: {fill}")
 
 
-def _exchanges(store: Store) -> list[str]:
+def _simulated_folders(store: Store) -> list[str]:
     """The folders of the simulated exchanges that hold anything."""
     folders = (folder for folder in _folders(store) if folder.startswith(SIMULATED_FOLDER))
     return sorted(folder for folder in folders if _is_used(store, folder))
 
 
 def _is_used(store: Store, root: str = "") -> bool:
-    return not _folders(store, root).isdisjoint(KEPT)
+    return not _folders(store, root).isdisjoint(ROOT_FOLDERS)
 
 
 def _folders(store: Store, root: str = "") -> set[str]:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue
 
@@ -26,16 +26,19 @@ if TYPE_CHECKING:
 DEFAULT_STORE = "./data"
 SIMULATED_FOLDER = "simulated-"  # and the exchange's seed and shift: what is simulated shares no table with real prices
 TESTED_SESSIONS = 63  # of a backtest that names no dates; a quarter
-RECIPE_SETTINGS = ("cell", "fit_scalers_on", "window_sessions")  # of TrainingSettings, each of one recipe
+RECIPE_FIELDS = ("cell", "fit_scalers_on", "window_sessions")  # of TrainingSettings, each of one recipe
 
-Seed = Annotated[int, Field(ge=0, lt=2**32)]  # as numpy's and torch's generators take it
+Seed = Annotated[int, Field(ge=0, lt=2**32, description="Seed of the initial weights")]  # as numpy and torch take it
+Device = Annotated[Literal["auto", "cpu", "cuda"], Field(description="auto takes a GPU when there is one")]
 Sessions = Annotated[int, Field(le=2520)]  # a count of them, ten years at the most
 
 
-class DataSettings(BaseModel):
-    """Which prices to use, and where they are kept."""
-
+class _Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DataSettings(_Settings):
+    """Which prices to use, and where they are kept."""
 
     source: str = Field(default="simulated", description="simulated[:SEED], yahoo, or files:PATH-or-URL")
     events: str | None = Field(
@@ -61,9 +64,7 @@ class DataSettings(BaseModel):
         default=0.05, ge=0, le=1, description="Of the tickers; when more of them fail, the ingest fails"
     )
     recheck_sessions: int = Field(
-        default=10,
-        ge=0,
-        description="Stored sessions that a source is asked for again, in case they changed",
+        default=10, ge=0, description="Stored sessions that a source is asked for again, in case they changed"
     )
     deadline_hours: float = Field(default=2, gt=0, description="No ticker is asked for after this time")
 
@@ -89,10 +90,8 @@ class DataSettings(BaseModel):
         return listed(self.tickers, 3) or f"all of {self.source}"
 
 
-class TrainingSettings(BaseModel):
+class TrainingSettings(_Settings):
     """Which model to train, and how."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     recipe: str = Field(
         default=DEFAULT_RECIPE,
@@ -110,8 +109,8 @@ class TrainingSettings(BaseModel):
         default=253,
         description="Tutorial: the newest sessions that the recipe looks at; none, on the command line all, means all",
     )
-    seed: Seed = Field(default=0, description="Seed of the initial weights")
-    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto takes a GPU when there is one")
+    seed: Seed = 0
+    device: Device = "auto"
     force: bool = Field(
         default=False, description="Train even where the same data and settings have been trained on before"
     )
@@ -126,20 +125,18 @@ class TrainingSettings(BaseModel):
     def make(self) -> Recipe:
         """The recipe with these settings; one that it lacks must stand at its default. Raises UnknownRecipe."""
         known, chosen = setting_names(self.recipe), dict(self.settings)
-        for name in RECIPE_SETTINGS:
+        for name in RECIPE_FIELDS:
             if name in known or getattr(self, name) != TrainingSettings.model_fields[name].default:
                 chosen.setdefault(name, getattr(self, name))
-        return _made(self.recipe, chosen)
+        return make_recipe(self.recipe, **_without_name(chosen))
 
     def method(self) -> "Method":
         """The steps of the recipe. Raises UnknownRecipe."""
         return method_of(self.make(), self.name)
 
 
-class WatchSettings(BaseModel):
+class WatchSettings(_Settings):
     """When a champion is no longer trusted, and har publishes in its place."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     max_model_age: Sessions = Field(
         default=63,
@@ -155,10 +152,8 @@ class WatchSettings(BaseModel):
     )
 
 
-class RetrainSettings(BaseModel):
+class RetrainSettings(_Settings):
     """Why a retraining runs, and who lets its result forecast."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     cause: Literal["person", "schedule", "sessions", "drift", "quality"] = Field(
         default="person", description="What started it: a person, the schedule, or an event"
@@ -180,10 +175,8 @@ class RetrainSettings(BaseModel):
     )
 
 
-class BacktestSettings(BaseModel):
+class BacktestSettings(_Settings):
     """Which sessions to test on, with what was known before, and where the forecasts go."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     train_through: date | None = Field(
         default=None, description="The last session that the first fit sees; none means the one before the test"
@@ -195,8 +188,8 @@ class BacktestSettings(BaseModel):
         default=None, description="The last session that is forecast; nothing after it is used; none means the newest"
     )
     refit: Refit = Field(default="never", description="When the forecasters are fitted again during the test")
-    seed: Seed = Field(default=0, description="Seed of the initial weights")
-    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto takes a GPU when there is one")
+    seed: Seed = 0
+    device: Device = "auto"
     out: Path | None = Field(
         default=None, description="The forecasts' file, .parquet or .csv; none means only the artifact in the store"
     )
@@ -206,7 +199,7 @@ class BacktestSettings(BaseModel):
 
     def recipe(self) -> VolumeRecipe:
         """The recipe of volcast's own forecaster. Raises UnknownRecipe."""
-        return _made("volume", self.settings)
+        return make_recipe("volume", **_without_name(self.settings))
 
     def span(self, newest: date) -> "TestSpan":
         """The dates, checked against each other, where `newest` is the last known session. Raises ImpossibleTest."""
@@ -228,16 +221,6 @@ def as_asked(settings: Settings, data: DataSettings) -> Settings:
     if data.uses_earnings or "use_earnings" not in setting_names(recipe):
         return settings
     return settings.model_copy(update={"settings": {**settings.settings, "use_earnings": False}})
-
-
-@overload
-def _made(recipe: Literal["volume"], settings: Mapping[str, Any]) -> VolumeRecipe: ...
-@overload
-def _made(recipe: str, settings: Mapping[str, Any]) -> Recipe: ...
-def _made(recipe: str, settings: Mapping[str, Any]) -> Recipe:
-    if "name" in settings:
-        raise UnknownRecipe("name is no setting: the recipe itself is chosen by --recipe.")
-    return make_recipe(recipe, **settings)
 
 
 def root_of(store: str, source: str) -> str:
@@ -264,3 +247,9 @@ def last_session(as_of: date | None, now: datetime | None = None) -> date:
     if as_of > now.astimezone(UTC).date():
         raise NotASession(f"--as-of {as_of} is still to come. The last closed session is {newest}.")
     return min(last_session_on_or_before(as_of), newest)
+
+
+def _without_name(settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    if "name" in settings:
+        raise UnknownRecipe("name is no setting: the recipe itself is chosen by --recipe.")
+    return settings

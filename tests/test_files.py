@@ -472,8 +472,8 @@ def test_a_server_that_is_not_there_is_down():
 def test_a_spec_names_its_source(path):
     path.write_text(CSV)
     assert open_source(f"files:{path}").spec == f"files:{path}"
-    assert open_source("yahoo").simulated is False
-    assert open_source("simulated:7").simulated is True
+    assert open_source("yahoo").spec == "yahoo"
+    assert open_source("simulated:7").spec == "simulated:7"
 
 
 @pytest.mark.parametrize("spec", ["", "files:", "files", "yahoo:x", "yahoo?x", "csv:a.csv", "simulated:x"])

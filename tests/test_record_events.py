@@ -204,7 +204,6 @@ class Faulty:
     """A source that does not answer the first calls for some tickers, and notes who was asked for when."""
 
     spec = "simulated:7"
-    simulated = True
     pace = Pace(limit="volcast-test-announcements", calls_per_second=2.0, pause_seconds=0.0)
 
     def __init__(self, failures: Mapping[str, int] | None = None, *, always: bool = False) -> None:

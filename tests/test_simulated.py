@@ -206,7 +206,7 @@ def test_names_that_are_no_tickers_are_not_found_and_windows_without_sessions_ar
 def test_a_spec_names_seed_and_faults():
     assert simulated_source("simulated").spec == "simulated:0"
     source = simulated_source("simulated:7?faults=null,gap")
-    assert (source.seed, source.spec, source.simulated) == (7, "simulated:7?faults=gap,null", True)
+    assert (source.seed, source.spec) == (7, "simulated:7?faults=gap,null")
     for spec in ("simulated:", "simulated:-1", "simulated:x", "simulated:7?faults=", "simulated:7?gap=1", "yahoo"):
         with pytest.raises(UnknownSource, match="expected simulated"):
             simulated_source(spec)

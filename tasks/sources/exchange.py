@@ -1,19 +1,17 @@
-"""When the tickers of the simulated exchange report, and since when that is known.
-
-A ticker reports about every 63 sessions. The date is announced 12 to 30 sessions ahead; about one in seven is moved
-once: the superseded date was seen first, the final one later. The final date is always known at least ten sessions
-ahead, so the oracle may count on it for horizons 1 to 10.
-
-A stock exchange of our own: bars of any ticker since 2000, deterministic in (seed, ticker, session).
+"""A stock exchange of our own: bars of any ticker since 2000, deterministic in (seed, ticker, session).
 
 Log volume of a ticker is the sum of
 1. a level that drifts slowly: a trend and a cycle of years, both fixed by the ticker;
 2. the calendar's effect times the ticker's sensitivity (exchange_calendar.py);
-3. after a report, a mean shift of the ticker's own size over three sessions (exchange_earnings.py);
-4. the market factor times the ticker's beta: a HAR path, one for all tickers (exchange_shocks.py);
+3. after a report, a mean shift of the ticker's own size over three sessions;
+4. the market factor times the ticker's beta: a HAR path, one for all tickers (exchange_prices.py);
 5. the ticker's own HAR path, with wider innovations on the sessions that react to a report;
 6. from a regime shift on, where there is one, a weekly rhythm of the ticker's own (exchange_calendar.py).
 Only the innovations of 4 and 5 are unknown at the close before, which is why the oracle can be exact.
+
+A ticker reports about every 63 sessions. The date is announced 12 to 30 sessions ahead; about one in seven is moved
+once: the superseded date was seen first, the final one later. The final date is always known at least ten sessions
+ahead, so the oracle may count on it for horizons 1 to 10.
 
 Nothing about a session depends on later ones. What an exchange shows is as of its clock, `last`, as Yahoo would: all of
 history is adjusted for the splits up to the clock, and for none after it.
@@ -51,68 +49,6 @@ AFTERMATH = np.array([1.0, 0.45, 0.2])  # of the ticker's mean shift, on the rea
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reports:
-    """One ticker's reports, as positions among the sessions (int64 arrays of one length, ascending)."""
-
-    after_close: bool  # then the next session reacts
-    reported: np.ndarray
-    first_seen: np.ndarray  # of the final date
-    superseded: np.ndarray  # an earlier announced date, or -1 where the date never moved
-    superseded_seen: np.ndarray
-
-    def reactions(self) -> np.ndarray:
-        """The positions of the sessions that react first."""
-        return self.reported + int(self.after_close)
-
-    def until(self, count: int) -> np.ndarray:
-        """(count,) float64: the share of the mean shift at each session, 0 away from reports."""
-        shares = np.zeros(count + len(AFTERMATH))
-        reactions = self.reactions()
-        for later, share in enumerate(AFTERMATH):
-            shares[reactions[reactions < count] + later] = share
-        return shares[:count]
-
-    def announcements(self, ticker: str, sessions: pd.DatetimeIndex, seen_until: int) -> pd.DataFrame:
-        """EVENT_COLUMNS by first_seen: the dates known after `seen_until` sessions, superseded ones included."""
-        moved = self.superseded >= 0
-        dated = np.r_[self.reported, self.superseded[moved]]
-        seen = np.r_[self.first_seen, self.superseded_seen[moved]]
-        order = np.argsort(seen, kind="stable")
-        order = order[seen[order] < seen_until]
-        when = "amc" if self.after_close else "bmo"
-        columns = [_text(ticker, len(order)), sessions[dated[order]], _text(when, len(order)), sessions[seen[order]]]
-        return pd.DataFrame(dict(zip(EVENT_COLUMNS, columns, strict=True)))
-
-
-def report_schedule(seed: int, ticker: str, *, after_close: bool, count: int) -> Reports:
-    """The reports whose sessions all lie among the first `count` sessions."""
-    rng = stream(seed, ticker, "reports")
-    offset = int(rng.integers(35, 76))  # at least 35, so that nothing is seen before the first session
-    draws = rng.random((count // SPACING + 1, 4))
-    reported = offset + SPACING * np.arange(len(draws)) + _between(draws[:, 0], -3, 3)
-    moved = draws[:, 1] < MOVED_SHARE
-    shift = _between(draws[:, 2], 1, 5) * np.where(draws[:, 3] < 0.5, -1, 1)
-    lead = np.where(moved, _between(draws[:, 3], 12, 20), _between(draws[:, 3], 15, 30))
-    kept = reported + 6 < count  # a superseded date and the reaction fit as well
-    return Reports(
-        after_close=after_close,
-        reported=reported[kept],
-        first_seen=(reported - lead)[kept],
-        superseded=np.where(moved, reported + shift, -1)[kept],
-        superseded_seen=(reported - _between(draws[:, 2], 25, 30))[kept],
-    )
-
-
-def _text(value: str, rows: int) -> pd.Series:
-    return pd.Series([value] * rows, dtype="str")  # typed even without rows
-
-
-def _between(uniform: np.ndarray, low: int, high: int) -> np.ndarray:
-    """Uniform draws in [0, 1) as whole numbers from `low` to `high`, both included."""
-    return low + (uniform * (high - low + 1)).astype(np.int64)
-
-
-@dataclass(frozen=True, kw_only=True)
 class Traits:
     """What makes one ticker its own; volumes are in shares of the first session."""
 
@@ -134,9 +70,9 @@ class Path:
     """One ticker's sessions up to the clock (T), and what is known ahead of them (T + LOOKAHEAD)."""
 
     traits: Traits
-    expected: np.ndarray  # (T + LOOKAHEAD,) parts 1 to 3 and 6 of log volume
+    expected: np.ndarray  # (T + LOOKAHEAD,) terms 1 to 3 and 6 of log volume
     own_scale: np.ndarray  # (T + LOOKAHEAD,) of the own innovations
-    own: np.ndarray  # (BURN_IN + T,) part 5
+    own: np.ndarray  # (BURN_IN + T,) term 5
     volume: np.ndarray  # (T,) in shares of the first session, not yet whole
     prices: PricePath
 
@@ -252,12 +188,66 @@ def _path(seed: int, ticker: str, count: int, shift: date | None) -> Path:
     )
 
 
-def _reports(seed: int, ticker: str, traits: Traits, count: int) -> Reports:
-    """The reports up to LOOKAHEAD sessions after the clock."""
-    return report_schedule(seed, ticker, after_close=traits.after_close, count=count + LOOKAHEAD)
-
-
 def _level(traits: Traits, count: int) -> np.ndarray:
     """(count,): the drifting level of log volume."""
     years = np.arange(count) / YEAR
     return traits.log_level + traits.trend * years + traits.cycle * np.sin(traits.phase + 2 * np.pi * years / 9)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Reports:
+    """One ticker's reports, as positions among the sessions (int64 arrays of one length, ascending)."""
+
+    after_close: bool  # then the next session reacts first
+    reported: np.ndarray
+    first_seen: np.ndarray  # of the final date
+    superseded: np.ndarray  # an earlier announced date, or -1 where the date never moved
+    superseded_seen: np.ndarray
+
+    def until(self, count: int) -> np.ndarray:
+        """(count,) float64: the share of the mean shift at each session, 0 away from reports."""
+        shares = np.zeros(count + len(AFTERMATH))
+        reactions = self.reported + int(self.after_close)
+        for later, share in enumerate(AFTERMATH):
+            shares[reactions[reactions < count] + later] = share
+        return shares[:count]
+
+    def announcements(self, ticker: str, sessions: pd.DatetimeIndex, seen_until: int) -> pd.DataFrame:
+        """EVENT_COLUMNS by first_seen: the dates known after `seen_until` sessions, superseded ones included."""
+        moved = self.superseded >= 0
+        dated = np.r_[self.reported, self.superseded[moved]]
+        seen = np.r_[self.first_seen, self.superseded_seen[moved]]
+        order = np.argsort(seen, kind="stable")
+        order = order[seen[order] < seen_until]
+        when = "amc" if self.after_close else "bmo"
+        columns = [_text(ticker, len(order)), sessions[dated[order]], _text(when, len(order)), sessions[seen[order]]]
+        return pd.DataFrame(dict(zip(EVENT_COLUMNS, columns, strict=True)))
+
+
+def _reports(seed: int, ticker: str, traits: Traits, clock: int) -> _Reports:
+    """The reports whose sessions all lie among the first `clock` + LOOKAHEAD sessions."""
+    count = clock + LOOKAHEAD
+    rng = stream(seed, ticker, "reports")
+    offset = int(rng.integers(35, 76))  # at least 35, so that nothing is seen before the first session
+    draws = rng.random((count // SPACING + 1, 4))
+    reported = offset + SPACING * np.arange(len(draws)) + _between(draws[:, 0], -3, 3)
+    moved = draws[:, 1] < MOVED_SHARE
+    shift = _between(draws[:, 2], 1, 5) * np.where(draws[:, 3] < 0.5, -1, 1)
+    lead = np.where(moved, _between(draws[:, 3], 12, 20), _between(draws[:, 3], 15, 30))
+    fits = reported + 6 < count  # a superseded date and the reaction fit as well
+    return _Reports(
+        after_close=traits.after_close,
+        reported=reported[fits],
+        first_seen=(reported - lead)[fits],
+        superseded=np.where(moved, reported + shift, -1)[fits],
+        superseded_seen=(reported - _between(draws[:, 2], 25, 30))[fits],
+    )
+
+
+def _text(value: str, rows: int) -> pd.Series:
+    return pd.Series([value] * rows, dtype="str")  # typed even without rows
+
+
+def _between(uniform: np.ndarray, low: int, high: int) -> np.ndarray:
+    """Uniform draws in [0, 1) as whole numbers from `low` to `high`, both included."""
+    return low + (uniform * (high - low + 1)).astype(np.int64)

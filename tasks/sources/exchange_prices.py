@@ -1,14 +1,14 @@
-"""The chance in the simulated exchange: streams of draws, heavy-tailed shocks, and long memory.
+"""Chance and prices in the simulated exchange.
 
+Chance is streams of draws, heavy-tailed shocks, and long memory:
 1. A stream is a random generator keyed by (seed, names), so that tickers and purposes never share draws. Arrays are
    drawn sessions first: a longer draw has the shorter one as its prefix, bit for bit.
 2. A shock is a normal whose scale is narrow or, one time in ten, wide: heavy tails whose characteristic function is a
-   two-term sum, so that the law of any weighted sum of shocks is known exactly (exchange_oracle.py).
+   two-term sum, so that the law of any weighted sum of shocks is known exactly (benchmarks/exchange_oracle.py).
 3. A path follows the heterogeneous autoregression (HAR) of Corsi (2009), "A Simple Approximate Long-Memory Model of
    Realized Volatility", Journal of Financial Econometrics 7(2): a value leans on the means of the last 1, 5 and 22.
 
-Prices of the simulated exchange, in the shares of its first session: later splits are applied by the clock.
-
+Prices are in the shares of the first session; later splits are applied by the clock:
 1. The move of a session is an overnight gap plus a move inside it, each a market part and an own part (Student t with 5
    degrees of freedom). Their scale follows the surprise in volume, hence clusters and the correlation with volume.
 2. Log price is a trend plus a slowly reverting sum of moves, so that prices stay plausible for decades.
@@ -28,6 +28,13 @@ WIDE_SHARE = 0.1
 WIDE_RATIO = 2.5  # of a wide shock's scale to a narrow one's; kurtosis 6.2, SBUX's HAR residuals have 6.1
 NARROW_SCALE = 1 / np.sqrt(1 - WIDE_SHARE + WIDE_SHARE * WIDE_RATIO**2)  # unit variance
 
+YEAR = 252  # sessions
+REVERSION = 0.998  # of log price about its trend; half of a deviation is left after 346 sessions
+OVERNIGHT, INSIDE = 0.5, 0.87  # shares of a session's standard deviation
+MARKET_VOLATILITY = 0.009
+SPLIT_RATIOS, SPLIT_CHANCES = [2.0, 3.0, 1.5], [0.7, 0.15, 0.15]
+SPLIT_NOTICE = 20  # sessions from passing the threshold to the split
+
 
 def stream(seed: int, *names: str) -> np.random.Generator:
     """A generator of its own for (seed, names)."""
@@ -40,12 +47,6 @@ def draw_shocks(rng: np.random.Generator, count: int) -> np.ndarray:
     normals, widths = rng.spawn(2)  # one generator each: sharing one would break the prefix
     wide = widths.random(count) < WIDE_SHARE
     return NARROW_SCALE * np.where(wide, WIDE_RATIO, 1.0) * normals.standard_normal(count)
-
-
-def shock_characteristic(frequency: np.ndarray) -> np.ndarray:
-    """E[exp(i * frequency * shock)], which is real because shocks are symmetric; same shape as `frequency`."""
-    square = (NARROW_SCALE * frequency) ** 2 / 2
-    return (1 - WIDE_SHARE) * np.exp(-square) + WIDE_SHARE * np.exp(-square * WIDE_RATIO**2)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,17 +72,10 @@ class Har:
         """The path that starts from zeros and takes these innovations; same shape (T,)."""
         return filtered([1.0], np.r_[1.0, -self.coefficients()], innovations)
 
-    def responses(self, count: int) -> np.ndarray:
-        """(count,): what a unit innovation adds to the path 0, 1, .. count - 1 sessions later (the psi weights)."""
-        return self.path(np.eye(1, count)[0])
 
-    def means(self, past_CM: np.ndarray, horizons: int) -> np.ndarray:
-        """(C, horizons): the expected values after each row of `past_CM` (C, 22), newest last."""
-        newest_last = self.coefficients()[::-1]
-        values = past_CM
-        for _ in range(horizons):
-            values = np.column_stack([values, values[:, -MEMORY:] @ newest_last])
-        return values[:, past_CM.shape[1] :]
+MARKET_HAR = Har(previous=0.40, week=0.32, month=0.20)
+OWN_HAR = Har(previous=0.32, week=0.30, month=0.25)
+MARKET_SCALE = 0.17  # standard deviation of the market factor's innovations, in log volume
 
 
 def filtered(taps: ArrayLike, feedback: ArrayLike, path: np.ndarray) -> np.ndarray:
@@ -95,19 +89,6 @@ def volatility_factor(path: np.ndarray) -> np.ndarray:
     """(T,): how much wider prices move than usual, given a path (T,) of surprises in log volume up to each session."""
     month = filtered(np.full(MEMORY, 1 / MEMORY), [1.0], path)
     return np.exp(0.7 * path + 0.8 * month)  # absolute returns then correlate 0.17 with the ones before, SBUX's 0.23
-
-
-MARKET_HAR = Har(previous=0.40, week=0.32, month=0.20)
-OWN_HAR = Har(previous=0.32, week=0.30, month=0.25)
-MARKET_SCALE = 0.17  # standard deviation of the market factor's innovations, in log volume
-
-
-YEAR = 252  # sessions
-REVERSION = 0.998  # of log price about its trend; half of a deviation is left after 346 sessions
-OVERNIGHT, INSIDE = 0.5, 0.87  # shares of a session's standard deviation
-MARKET_VOLATILITY = 0.009
-SPLIT_RATIOS, SPLIT_CHANCES = [2.0, 3.0, 1.5], [0.7, 0.15, 0.15]
-SPLIT_NOTICE = 20  # sessions from passing the threshold to the split
 
 
 @dataclass(frozen=True, kw_only=True)

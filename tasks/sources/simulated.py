@@ -1,11 +1,10 @@
 """The simulated exchange as a source of prices and announcements, for offline use, tests and scale.
 
 Specs: `simulated`, `simulated:7` (the seed), `simulated:7?universe=6700` (so many tickers: SBUX and made-up ones),
-`simulated:7?faults=gap,null` (exchange_faults.py), `simulated:7?shift=2011-06-01` (a regime shift, exchange.py),
-`simulated:7?universe=50&faults=gap`.
+`simulated:7?faults=gap,null`, `simulated:7?shift=2011-06-01`, `simulated:7?universe=50&faults=gap`.
 The clock is the `last` or `as_of` of each call; nothing after it is ever shown.
 
-What can be wrong with the simulated exchange's answers, each deterministic in (seed, ticker, session).
+Faults are what can be wrong with the answers, each deterministic in (seed, ticker, session):
 
 gap        a few sessions are missing; half of them for good, half come ten sessions late
 duplicate  a few rows come twice
@@ -41,6 +40,14 @@ OPTIONS = {"universe": re.compile(r"[0-9]{1,9}"), "faults": re.compile(r"[a-z,]+
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 MAX_UNIVERSE = 100_000
 
+Fault = Literal["gap", "duplicate", "null", "partial", "restated", "ratelimit", "outage"]
+FAULTS: tuple[Fault, ...] = get_args(Fault)
+SHARE = 0.01  # of the sessions, for each of gap, duplicate, null and restated
+LATE_BY = 10  # sessions
+CORRECTED_AFTER = 30  # sessions
+RESTATED_RATIO = 0.9
+MEASURES = ["open", "high", "low", "close", "volume"]
+
 
 def simulated_source(spec: str) -> "SimulatedSource":
     """The source that `spec` names; UnknownSource (a ValueError) when it cannot be read."""
@@ -60,7 +67,6 @@ def simulated_source(spec: str) -> "SimulatedSource":
 class SimulatedSource:
     """A PriceSource and EventSource; equal calls get equal answers, but for the refusals of the fault `ratelimit`."""
 
-    simulated = True
     incremental = True
     pace: Pace | None = None
 
@@ -98,7 +104,7 @@ class SimulatedSource:
         first = first or FIRST_SESSION
         if last >= FIRST_SESSION:
             bars = Exchange(seed=self.seed, last=last, shift=self._shift).bars(ticker)
-            bars = spoil(bars, seed=self.seed, clock=last, faults=self.faults) if self.faults else bars
+            bars = _spoil(bars, seed=self.seed, clock=last, faults=self.faults) if self.faults else bars
             bars = bars.loc[bars["session"] >= pd.Timestamp(first)].reset_index(drop=True)
             if len(bars):
                 return Fetch(ticker=ticker, outcome=Outcome.OK, bars=bars)
@@ -118,9 +124,8 @@ class SimulatedSource:
 
     def announced(self, ticker: str, *, as_of: date) -> Announced:
         """`announcements` of one ticker; DOWN where the fault `outage` has its clock."""
-        if "outage" in self.faults and is_down(self.seed, as_of):
-            known = f"simulated: down at clock {as_of} (fault outage)"
-            return Announced(ticker=ticker, outcome=Outcome.DOWN, known=known)
+        if why := self._outage(as_of):
+            return Announced(ticker=ticker, outcome=Outcome.DOWN, known=why)
         events = self.announcements([ticker], as_of=as_of)
         return Announced(ticker=ticker, outcome=Outcome.OK if len(events) else Outcome.EMPTY, events=events)
 
@@ -128,32 +133,21 @@ class SimulatedSource:
         if not TICKER.fullmatch(ticker):
             known = f"simulated: {ticker!r} is no ticker, expected {TICKER.pattern}"
             return Fetch(ticker=ticker, outcome=Outcome.NOT_FOUND, known=known)
-        if "outage" in self.faults and is_down(self.seed, last):
-            return Fetch(ticker=ticker, outcome=Outcome.DOWN, known=f"simulated: down at clock {last} (fault outage)")
+        if why := self._outage(last):
+            return Fetch(ticker=ticker, outcome=Outcome.DOWN, known=why)
         if "ratelimit" in self.faults:
             self._calls[ticker] += 1
-            if self._calls[ticker] <= refusals(self.seed, ticker):
+            if self._calls[ticker] <= stream(self.seed, ticker, "ratelimit").integers(1, 3):  # 1 or 2 refusals
                 return Fetch(ticker=ticker, outcome=Outcome.RATE_LIMITED, known="simulated: refused (fault ratelimit)")
         return None
 
-
-def _date(text: str) -> date:
-    try:
-        return date.fromisoformat(text)
-    except ValueError as error:
-        raise UnknownSource(f"expected a date such as shift=2011-06-01, not {text!r}") from error
+    def _outage(self, clock: date) -> str:
+        """Why nothing answers at this clock date; empty where the exchange is up."""
+        is_down = "outage" in self.faults and stream(self.seed, "market", f"outage {clock}").random() < 0.2
+        return f"simulated: down at clock {clock} (fault outage)" if is_down else ""
 
 
-Fault = Literal["gap", "duplicate", "null", "partial", "restated", "ratelimit", "outage"]
-FAULTS: tuple[Fault, ...] = get_args(Fault)
-SHARE = 0.01  # of the sessions, for each of gap, duplicate, null and restated
-LATE_BY = 10  # sessions
-CORRECTED_AFTER = 30  # sessions
-RESTATED_RATIO = 0.9
-MEASURES = ["open", "high", "low", "close", "volume"]
-
-
-def spoil(bars: pd.DataFrame, *, seed: int, clock: date, faults: frozenset[Fault]) -> pd.DataFrame:
+def _spoil(bars: pd.DataFrame, *, seed: int, clock: date, faults: frozenset[Fault]) -> pd.DataFrame:
     """`bars` of one ticker from the first session on (BAR_COLUMNS, ascending), with those faults that live in rows."""
     ticker = str(bars["ticker"].iloc[0])
     age = np.arange(len(bars))[::-1]  # sessions from each row to the clock
@@ -173,16 +167,6 @@ def spoil(bars: pd.DataFrame, *, seed: int, clock: date, faults: frozenset[Fault
     return bars.iloc[np.repeat(np.arange(len(bars)), times)].reset_index(drop=True)
 
 
-def refusals(seed: int, ticker: str) -> int:
-    """How many calls for `ticker` are refused before the first answer: 1 or 2."""
-    return int(stream(seed, ticker, "ratelimit").integers(1, 3))
-
-
-def is_down(seed: int, clock: date) -> bool:
-    """Whether nothing answers at this clock date."""
-    return bool(stream(seed, "market", f"outage {clock}").random() < 0.2)
-
-
 def _trade_partly(bars: pd.DataFrame, traded: float) -> None:
     """Make the last row what it was after a share `traded` of its volume, with that share of its moves."""
     opened, high, low, close = (float(bars[name].iloc[-1]) for name in ("open", "high", "low", "close"))
@@ -191,3 +175,10 @@ def _trade_partly(bars: pd.DataFrame, traded: float) -> None:
     lowest = min(opened, so_far) - traded * (min(opened, close) - low)
     volume = np.ceil(bars["volume"].iloc[-1] * traded)
     bars.loc[bars.index[-1], MEASURES] = [opened, round(highest, 6), round(lowest, 6), round(so_far, 6), volume]
+
+
+def _date(text: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError as error:
+        raise UnknownSource(f"expected a date such as shift=2011-06-01, not {text!r}") from error

@@ -110,7 +110,6 @@ class PriceSource(Protocol):
     """Daily bars, one ticker a call."""
 
     spec: str
-    simulated: bool
     incremental: bool  # whether it is asked for what is missing only; files are always read whole: they are the truth
     pace: Pace | None
 

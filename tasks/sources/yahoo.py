@@ -19,6 +19,7 @@ from yfinance.exceptions import (
 )
 
 from models.sessions import FIRST_DATE
+from storage.errors import first_line
 from tasks.sources.source import BAR_COLUMNS, EVENT_COLUMNS, Announced, Fetch, Outcome, Pace
 
 NO_DATA_IN_WINDOW = "Data doesn't exist for startDate"
@@ -38,29 +39,10 @@ COLUMNS = {
 }
 
 
-def _fresh() -> None:
-    """Let yfinance ask Yahoo, and not its cache of what this process asked before.
-
-    The clearing is no public part of yfinance; drop it when tests/test_yahoo.py says that it asks by itself.
-    """
-    _own_cache_folder()
-    YfData.cache_get.cache_clear()
-
-
-@lru_cache(maxsize=1)
-def _own_cache_folder() -> tempfile.TemporaryDirectory[str]:
-    """A cache folder of this process alone, gone at its end: yfinance's SQLite cache is made for one writer."""
-    folder = tempfile.TemporaryDirectory(prefix="volcast-yfinance-")
-    yfinance.set_tz_cache_location(folder.name)
-    yfinance.config.debug.hide_exceptions = False  # a 429 must not look like an empty frame
-    return folder
-
-
 class YahooSource:
     """Daily bars as Yahoo gives them today: adjusted for splits, not for dividends."""
 
     spec = "yahoo"
-    simulated = False
     incremental = True
     pace: Pace | None = Pace(limit="volcast-yahoo", calls_per_second=2.0, pause_seconds=30.0)
 
@@ -110,9 +92,27 @@ class YahooSource:
         return Announced(ticker=ticker, outcome=Outcome.OK, events=pd.DataFrame(columns, columns=EVENT_COLUMNS))
 
 
+def _fresh() -> None:
+    """Let yfinance ask Yahoo, and not its cache of what this process asked before.
+
+    The clearing is no public part of yfinance; drop it when tests/test_yahoo.py says that it asks by itself.
+    """
+    _own_cache_folder()
+    YfData.cache_get.cache_clear()
+
+
+@lru_cache(maxsize=1)
+def _own_cache_folder() -> tempfile.TemporaryDirectory[str]:
+    """A cache folder of this process alone, gone at its end: yfinance's SQLite cache is made for one writer."""
+    folder = tempfile.TemporaryDirectory(prefix="volcast-yfinance-")
+    yfinance.set_tz_cache_location(folder.name)
+    yfinance.config.debug.hide_exceptions = False  # a 429 must not look like an empty frame
+    return folder
+
+
 def _failed(ticker: str, error: Exception) -> Fetch:
     """What an error of yfinance means."""
-    known = _first_line(error)
+    known = first_line(error)
     match error:
         case YFRateLimitError():
             return Fetch(ticker=ticker, outcome=Outcome.RATE_LIMITED, known=known)
@@ -142,7 +142,3 @@ def _typed(ticker: str, history: pd.DataFrame, last: date) -> Fetch:
     bars["volume"] = bars["volume"].where(bars["volume"] > 0)  # a null volume arrives as 0
     bars = bars.assign(later_adjustment=1.0).fillna({"dividend": 0.0, "split": 0.0})
     return Fetch(ticker=ticker, outcome=Outcome.OK, bars=bars.loc[:, BAR_COLUMNS])
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

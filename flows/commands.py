@@ -115,7 +115,7 @@ def run(data: DataSettings, training: TrainingSettings, why: RetrainSettings, ou
     check(data, training)
     from flows import summary
     from flows.pipeline import pipeline
-    from tasks.parts import SomeModelsFailed
+    from tasks.runs import SomeModelsFailed
 
     failed: SomeModelsFailed | None = None
     with _server() as server:

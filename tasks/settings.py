@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, overload
+from typing import Annotated, Any, Literal, TypeVar, overload
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue
 
@@ -15,10 +15,7 @@ from models.recipes import DEFAULT_RECIPE, MARGIN, Recipe, VolumeRecipe, make_re
 from models.sessions import last_closed_session, last_session_on_or_before, session_before
 from models.text import listed
 from storage.records import Name
-from tasks.methods.registry import method_of
-
-if TYPE_CHECKING:
-    from tasks.methods.method import Method
+from tasks.methods.method import Method, method_of
 
 DEFAULT_STORE = "./data"
 SIMULATED_FOLDER = "simulated-"  # and the exchange's seed and shift: what is simulated shares no table with real prices
@@ -122,7 +119,7 @@ class TrainingSettings(BaseModel):
                 chosen.setdefault(name, getattr(self, name))
         return _made(self.recipe, chosen)
 
-    def method(self) -> "Method":
+    def method(self) -> Method:
         """The steps of the recipe. Raises UnknownRecipe."""
         return method_of(self.make(), self.name)
 

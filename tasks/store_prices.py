@@ -20,7 +20,7 @@ from storage.staging import StagedFrame, discard, unstage
 from storage.store import Store, open_store
 from tasks.fetch_prices import Fetched, FetchFailed
 from tasks.plan_ingest import IngestPlan
-from tasks.run_tools import emit, ended
+from tasks.run_tools import complete, emit
 from tasks.settings import DataSettings
 from tasks.validate_prices import LOGGED, Checked
 
@@ -119,7 +119,7 @@ def ingested_part(data: DataSettings, plan: IngestPlan, fetched: list[Fetched], 
 
 def ended_ingest(ingested: Ingested, snapshot: Snapshot) -> Snapshot:
     """The final state of an ingest, with what it brought."""
-    return ended(snapshot, f"{ingested.words}; to {snapshot.cutoff}")
+    return complete(snapshot, f"{ingested.words}; to {snapshot.cutoff}")
 
 
 class _Buckets:

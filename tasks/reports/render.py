@@ -17,8 +17,7 @@ from models.text import listed
 from storage.artifacts import ArtifactStore, to_parquet
 from storage.records import ForecastBatch, Health, Report, Scorecard, Snapshot
 from storage.store import open_store, put
-from tasks.methods.method import Method, Names, Plot
-from tasks.methods.registry import method_from
+from tasks.methods.method import Method, Names, Plot, method_from
 from tasks.methods.volume import DRAWN_TICKERS, in_order
 from tasks.reports.plots import SHOWN_SESSIONS
 from tasks.snapshot import prices_before, read_prepared

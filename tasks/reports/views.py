@@ -19,8 +19,7 @@ from storage.artifacts import ArtifactStore
 from storage.ledger import Ledger
 from storage.records import AliasEntry, ArtifactRef, Manifest
 from storage.store import Store
-from tasks.methods.method import Plot
-from tasks.methods.registry import method_from
+from tasks.methods.method import Plot, method_from
 from tasks.reports.plots import SHOWN_SESSIONS
 from tasks.snapshot import prices_before
 from tasks.stored_models import (
@@ -107,7 +106,7 @@ def _scored(artifacts: ArtifactStore, name: str, scorecard: Manifest | None) -> 
         return NOT_SCORED, ""
     method = stored_method(artifacts, name, scorecard.parent.version)
     own = json.loads(artifacts.read(scorecard, SCORES_FILE))[MODEL]
-    return f"{method.metric_name} {method.metric(own)}", scorecard.fact("verdict")
+    return method.metric(own), scorecard.fact("verdict")
 
 
 MEAN_SESSIONS = 20

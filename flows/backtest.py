@@ -7,7 +7,7 @@ from prefect import flow
 
 from flows.ingest import ingest
 from storage.records import BacktestResult
-from tasks.backtest import ended_backtest, run_backtest
+from tasks.backtest import complete_backtest, run_backtest
 from tasks.settings import BacktestSettings, DataSettings, as_asked
 
 
@@ -16,4 +16,4 @@ def backtest(data: DataSettings, request: BacktestSettings) -> BacktestResult:
     """Bring the prices up to date, then test every forecaster on them, each session with what was known before it."""
     snapshot = ingest(data)
     result = run_backtest(snapshot, as_asked(request, data))
-    return ended_backtest(result)
+    return complete_backtest(result)

@@ -7,7 +7,7 @@ from prefect import flow
 
 from storage.records import AliasEntry
 from tasks.gate import Reason, VersionNumber, move_words, promote_version, roll_back_version
-from tasks.run_tools import ended
+from tasks.run_tools import complete
 from tasks.settings import DEFAULT_STORE, root_of
 
 
@@ -29,7 +29,7 @@ def promote(
         store: The root of everything that is kept: a folder, or s3://, gs://, az://
     """
     entry = promote_version(root_of(store, source), model, version, reason)
-    return ended(entry, move_words(entry))
+    return complete(entry, move_words(entry))
 
 
 @flow(flow_run_name="rollback {model}")
@@ -43,4 +43,4 @@ def rollback(model: str, reason: Reason, source: str = "stored", store: str = DE
         store: The root of everything that is kept: a folder, or s3://, gs://, az://
     """
     entry = roll_back_version(root_of(store, source), model, reason)
-    return ended(entry, move_words(entry))
+    return complete(entry, move_words(entry))

@@ -243,8 +243,8 @@ def run(data: DataSettings, training: TrainingSettings, why: RetrainSettings, *,
     check_out(out)
     check(data, training)
     from flows.pipeline import pipeline
-    from tasks.parts import SomeModelsFailed
     from tasks.reports import render
+    from tasks.runs import SomeModelsFailed
 
     failed: SomeModelsFailed | None = None
     with _server() as server:

@@ -9,7 +9,7 @@ from flows.forecast import forecast
 from flows.ingest import ingest
 from flows.monitor import WATCH, monitor
 from storage.records import Daily
-from tasks.daily import ended_day, find_nothing_new, skipped_day, stored_part, with_stored_tickers
+from tasks.runs import complete_day, find_nothing_new, skip_day, stored_only, with_stored_tickers
 from tasks.settings import DataSettings, TrainingSettings, WatchSettings
 
 
@@ -21,11 +21,11 @@ def daily(data: DataSettings, training: TrainingSettings, watch: WatchSettings =
     A forecast is published whatever happens to source and champion: har stands in where they cannot be trusted.
     """
     ingested = ingest(with_stored_tickers(data), return_state=True)
-    stored = stored_part(data, ingested)
+    stored = stored_only(data, ingested)
 
     if nothing_new := find_nothing_new(stored, training):
-        return skipped_day(stored, nothing_new)
+        return skip_day(stored, nothing_new)
 
     batch = forecast(stored, training, watch)
     health = monitor(stored, training, watch)
-    return ended_day(stored, batch, health)
+    return complete_day(stored, batch, health)

@@ -7,7 +7,7 @@ from prefect import flow
 
 from storage.records import ForecastBatch
 from tasks.forecast import choose_forecaster, forecast_volume, publish_charts, publish_forecast
-from tasks.run_tools import ended
+from tasks.run_tools import complete
 from tasks.settings import DataSettings, TrainingSettings, WatchSettings
 from tasks.snapshot import take_snapshot
 
@@ -21,4 +21,4 @@ def forecast(data: DataSettings, training: TrainingSettings, watch: WatchSetting
     batch = forecast_volume(snapshot, training, choice)
     published = publish_forecast(batch, training, choice)
     publish_charts(published, training)
-    return ended(published, published.words)
+    return complete(published, published.words)

@@ -6,9 +6,9 @@ prices -> scores -> drift -> health -> status
 from prefect import flow
 
 from storage.records import Health
-from tasks.daily import ended_look
 from tasks.monitor import check_health, measure_drift, score_forecasts
 from tasks.reports.publish import publish_status
+from tasks.runs import complete_monitoring
 from tasks.settings import DataSettings, TrainingSettings, WatchSettings
 from tasks.snapshot import take_snapshot
 
@@ -25,4 +25,4 @@ def monitor(data: DataSettings, training: TrainingSettings, watch: WatchSettings
 
     health = check_health(data, training, watch, drift)
     publish_status(health)
-    return ended_look(health)
+    return complete_monitoring(health)

@@ -10,9 +10,9 @@ from flows.ingest import ingest
 from flows.retrain import BY_HAND, retrain
 from storage.records import ForecastBatch, PipelineResult, Report
 from tasks.gate import find_scorecard
-from tasks.parts import finish, model_parts, outcomes, with_forecaster
 from tasks.reports.publish import write_report
-from tasks.run_tools import ended
+from tasks.run_tools import complete
+from tasks.runs import complete_pipeline, data_of_models, outcomes, with_forecaster
 from tasks.settings import DataSettings, RetrainSettings, TrainingSettings
 
 
@@ -20,13 +20,13 @@ from tasks.settings import DataSettings, RetrainSettings, TrainingSettings
 def pipeline(data: DataSettings, training: TrainingSettings, why: RetrainSettings = BY_HAND) -> PipelineResult:
     """Bring the prices up to date, retrain, forecast and report; a model that fails stops no other."""
     snapshot = ingest(data)
-    parts = model_parts(data, training, snapshot)
+    models = data_of_models(data, training, snapshot)
 
-    retrained = [retrain(part, training, why, return_state=True) for part in parts]
+    retrained = [retrain(each, training, why, return_state=True) for each in models]
 
-    batches = [forecast(part, training) for part in with_forecaster(parts, training, snapshot)]
+    batches = [forecast(each, training) for each in with_forecaster(models, training, snapshot)]
     reports = [report(batch) for batch in batches]
-    return finish(snapshot, reports, outcomes(parts, retrained, training))
+    return complete_pipeline(snapshot, reports, outcomes(models, retrained, training))
 
 
 @flow(flow_run_name="report on {batch.artifact}")
@@ -34,4 +34,4 @@ def report(batch: ForecastBatch) -> Report:
     """Files under `reports/` of the store, for the forecast and the model that made it."""
     scorecard = find_scorecard(batch)
     written = write_report(batch, scorecard)
-    return ended(written, written.words)
+    return complete(written, written.words)

@@ -6,7 +6,7 @@ prices -> features -> scaler -> train -> evaluate -> report -> approval -> promo
 from prefect import flow
 
 from storage.records import FeatureSet, Scorecard
-from tasks.gate import ask_approval, ended_training, find_trained, promote_model, skipped
+from tasks.gate import ask_approval, complete_training, find_trained, promote_model, skip_training
 from tasks.reports.publish import publish_scorecard
 from tasks.settings import DataSettings, RetrainSettings, TrainingSettings, as_asked
 from tasks.snapshot import take_snapshot
@@ -27,13 +27,13 @@ def retrain(data: DataSettings, training: TrainingSettings, why: RetrainSettings
 
     found = find_trained(features, training, why)
     if found.settled:
-        return skipped(found)
+        return skip_training(found)
 
     scorecard = found.scorecard or train_challenger(features, training, why)
 
     answer = ask_approval(scorecard, why)
     outcome = promote_model(scorecard, answer, why)
-    return ended_training(scorecard, outcome)
+    return complete_training(scorecard, outcome)
 
 
 def train_challenger(features: FeatureSet, training: TrainingSettings, why: RetrainSettings) -> Scorecard:

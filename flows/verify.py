@@ -6,7 +6,7 @@ store -> findings -> verdict
 from prefect import flow
 
 from tasks.maintenance import require_undamaged, undamaged_words
-from tasks.run_tools import ended
+from tasks.run_tools import complete
 from tasks.settings import DEFAULT_STORE
 
 
@@ -20,4 +20,4 @@ def verify(store: str = DEFAULT_STORE) -> int:
         store: The root of everything that is kept: a folder, or s3://, gs://, az://
     """
     left_over = require_undamaged(store)
-    return ended(left_over, undamaged_words(store, left_over))
+    return complete(left_over, undamaged_words(store, left_over))

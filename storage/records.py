@@ -189,6 +189,16 @@ class ModelVersion(Record):
     final_loss: float
     reused: bool = False
 
+    @property
+    def features(self) -> FeatureSet:
+        """What it was trained on."""
+        return self.scaler.features
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The rows that it was made from."""
+        return self.features.snapshot
+
 
 class Scorecard(Record):
     """The scores of a model and its baselines on the same sessions."""

@@ -12,15 +12,14 @@ from models.recipes import settings
 from models.scores import score
 from models.volume_evaluation import forecasters
 from models.weights import choose_device
-from storage.artifacts import ArtifactStore, Draft, to_parquet
+from storage.artifacts import to_parquet
 from storage.records import ArtifactRef, BacktestResult, DuelScore, ForecasterScore, Snapshot
-from storage.store import open_store
 from tasks.forecast import write_frame
 from tasks.reports.render import markdown_table
-from tasks.run_tools import ended, progress, provenance
+from tasks.run_tools import complete, progress
 from tasks.settings import BacktestSettings
 from tasks.snapshot import read_panel
-from tasks.stored_models import FORECAST_FILE
+from tasks.stored_models import FORECAST_FILE, store_version
 
 SHOWN = ("mase", "pinball", "coverage_80", "coverage_95", "bias")  # losses
 
@@ -34,7 +33,7 @@ def run_backtest(snapshot: Snapshot, request: BacktestSettings) -> BacktestResul
     log, span = get_run_logger(), request.span(snapshot.cutoff)
     panel = read_panel(snapshot)
     log.info("%d tickers, %d sessions up to %s", len(panel.tickers), panel.known, panel.cutoff)
-    taking_part = forecasters(
+    tested = forecasters(
         seed=request.seed,
         device=choose_device(request.device),
         recipe=request.recipe(),
@@ -42,11 +41,11 @@ def run_backtest(snapshot: Snapshot, request: BacktestSettings) -> BacktestResul
     )
     with progress("backtest", log) as advance:
 
-        def on_step(done: int, steps: int, words: str) -> None:
-            advance(f"{done} of {steps}: {words}", completed=done, total=steps)
+        def on_step(done: int, steps: int, line: str) -> None:
+            advance(f"{done} of {steps}: {line}", completed=done, total=steps)
 
-        frame = backtest(panel, taking_part, span, on_step=on_step)
-    ref = _keep(snapshot, request, span, frame)
+        frame = backtest(panel, tested, span, on_step=on_step)
+    ref = _store(snapshot, request, span, frame)
     if request.out is not None:
         write_frame(frame, request.out)
     path = str(request.out or ref)
@@ -56,7 +55,7 @@ def run_backtest(snapshot: Snapshot, request: BacktestSettings) -> BacktestResul
     return result
 
 
-def ended_backtest(result: BacktestResult) -> BacktestResult:
+def complete_backtest(result: BacktestResult) -> BacktestResult:
     """The final state, with the verdict, and the scores as an artifact of the run."""
     rows = [
         {"h": score.band, "forecaster": score.forecaster, **{name: f"{score.losses[name]:.3f}" for name in SHOWN}}
@@ -65,13 +64,13 @@ def ended_backtest(result: BacktestResult) -> BacktestResult:
     create_markdown_artifact(
         key="volcast-backtest", markdown=f"{result.verdict}\n\n{markdown_table(rows)}", description=result.verdict
     )
-    return ended(result, result.verdict)
+    return complete(result, result.verdict)
 
 
-def _keep(snapshot: Snapshot, request: BacktestSettings, span: TestSpan, frame: pd.DataFrame) -> ArtifactRef:
-    draft = Draft(
-        kind="backtest",
-        name="volume",
+def _store(snapshot: Snapshot, request: BacktestSettings, span: TestSpan, frame: pd.DataFrame) -> ArtifactRef:
+    stored = store_version(
+        snapshot,
+        ("backtest", "volume"),
         files={FORECAST_FILE: to_parquet(frame)},
         parents=(snapshot.prices,),
         facts={
@@ -81,15 +80,15 @@ def _keep(snapshot: Snapshot, request: BacktestSettings, span: TestSpan, frame: 
             "test_end": str(span.test_end),
             "refit": span.refit,
         },
-        provenance=provenance(source=snapshot.source, seed=request.seed),
+        seed=request.seed,
     )
-    return ArtifactStore(open_store(snapshot.store, writable=True)).put(draft).ref
+    return stored.ref
 
 
 def _result(snapshot: Snapshot, path: str, frame: pd.DataFrame, train: pd.DataFrame) -> BacktestResult:
     """The scores of a frame; the leading forecaster, the first one, stands against each other."""
     scores = score(frame, train)
-    fought = duels(frame, train, scores, model=models_of(frame)[0])
+    found = duels(frame, train, scores, model=models_of(frame)[0])
     own = {str(ticker): _scores(table) for ticker, table in scores.by_ticker.groupby("unique_id", sort=False)}
     return BacktestResult(
         snapshot=snapshot,
@@ -99,8 +98,8 @@ def _result(snapshot: Snapshot, path: str, frame: pd.DataFrame, train: pd.DataFr
         tickers=len(own),
         scores=_scores(scores.panel),
         ticker_scores=own,
-        duels=tuple(_duel_score(duel) for duel in fought),
-        verdict=verdict(fought),
+        duels=tuple(_duel_score(duel) for duel in found),
+        verdict=verdict(found),
     )
 
 

@@ -1,21 +1,15 @@
-"""Decide who forecasts: the champion, or har in its place.
+"""Forecast with the champion, or with har in its place, and publish what was forecast.
 
-1. no champion: no version has passed the gate yet
+har forecasts where
+1. there is no champion: no version has passed the gate yet;
    and, where a run is told to watch:
-2. its input is stale: the prices end more than `max_behind` sessions before the last closed one
-3. it is too old: the newest session that it was trained on is more than `max_model_age` sessions ago
+2. the input is stale: the prices end more than `max_behind` sessions before the last closed one
+3. the champion is too old: the newest session that it was trained on is more than `max_model_age` sessions ago
 4. its errors breach: they have grown beyond noise since its test, and har would have been better (models/drift.py)
 
-Forecast with whoever was chosen, and keep the forecast as a version.
-
-Put a forecast into the ledger, beside har, naive and a champion that was stood in for, of the same cutoff.
-
-A forecast of the past is not a live one, and stays out: once a later session is stored, its volumes may have been
-looked at.
-
-Show what is to come: the artifacts `volcast-forecast-<ticker>` of the leading tickers, with their history.
-
-Write forecasts to a file of the user's choice.
+The forecast is a version. A live one also goes into the ledger, beside those of har, of naive and of a champion that
+har stands in for, from the same cutoff; and the run shows it as the artifacts `volcast-forecast-<ticker>` of the
+leading tickers. A forecast of the past is not live: once a later session is stored, its volumes may have been seen.
 """
 
 from collections.abc import Callable, Sequence
@@ -36,7 +30,7 @@ from models.panel import Panel
 from models.scores import GATE_METRIC
 from models.sessions import session_before, sessions_after
 from models.text import listed
-from storage.artifacts import ArtifactStore, Draft, to_parquet
+from storage.artifacts import ArtifactStore, to_parquet
 from storage.errors import NotStored
 from storage.ledger import Ledger
 from storage.prices import PriceTable
@@ -48,10 +42,9 @@ from tasks.methods.method import Method
 from tasks.preflight import require_ahead
 from tasks.reports.render import forecast_markdown, slug
 from tasks.reports.views import read_forecast, ticker_forecasts
-from tasks.run_tools import provenance
 from tasks.settings import DataSettings, TrainingSettings, WatchSettings, last_session
 from tasks.snapshot import prepare, read_panel, universes
-from tasks.stored_models import FORECAST_FILE, champion, champion_version, read_frame, read_model
+from tasks.stored_models import FORECAST_FILE, champion, champion_version, read_frame, read_model, store_version
 
 LOOK_BACK = 3 * RECENT  # sessions of scores, among which RECENT ones with a score are looked for
 
@@ -109,7 +102,7 @@ def trust_in(store: Store, name: str, cutoff: date, session: date) -> Trust:
         champion=model,
         cutoff=cutoff,
         behind=sessions_after(cutoff, session),
-        model_age=sessions_after(model.scaler.features.snapshot.cutoff, cutoff) if model else None,
+        model_age=sessions_after(model.snapshot.cutoff, cutoff) if model else None,
         errors=_errors_of(store, model, cutoff) if model else None,
     )
 
@@ -134,7 +127,7 @@ def forecast_volume(snapshot: Snapshot, training: TrainingSettings, choice: Choi
     """
     from models.volume_evaluation import fallback_frame
 
-    artifacts, model = ArtifactStore(open_store(snapshot.store, writable=True)), None if choice.why else choice.champion
+    model = None if choice.why else choice.champion
     if model is None:
         method, forecasts = training.method(), panel_frame(snapshot, choice.champion, fallback_frame)
     else:
@@ -145,16 +138,15 @@ def forecast_volume(snapshot: Snapshot, training: TrainingSettings, choice: Choi
         raise NotEnoughSessions(f"None of {listed(left_out)} has enough sessions before {snapshot.cutoff}.")
     by = {"by": FALLBACK, "why": choice.why} if model is None else {}
     asked = _asked(snapshot, method)
-    draft = Draft(
-        kind="forecast",
-        name=choice.name,
+    stored = store_version(
+        snapshot,
+        ("forecast", choice.name),
         files={FORECAST_FILE: to_parquet(forecasts)},
         parents=(universe.prices,) if model is None else (model.artifact, universe.prices),
         facts={"cutoff": str(snapshot.cutoff), "rows": len(forecasts), "horizon": method.horizon, **by, **asked},
-        provenance=provenance(source=snapshot.source),
     )
     batch = ForecastBatch(
-        artifact=artifacts.put(draft).ref,
+        artifact=stored.ref,
         model=model,
         snapshot=snapshot,
         rows=len(forecasts),
@@ -204,7 +196,7 @@ def _asked(snapshot: Snapshot, method: Method) -> dict[str, JsonValue]:
 def _widest(snapshot: Snapshot, champion: ModelVersion | None) -> Snapshot:
     """All the rows that the forecasts are made from; the log says which of them are not what a model expects."""
     log, (*_, (rows, tickers)) = get_run_logger(), universes(snapshot, champion)
-    if champion and (new := sorted(set(tickers) - set(champion.scaler.features.snapshot.tickers))):
+    if champion and (new := sorted(set(tickers) - set(champion.snapshot.tickers))):
         words = "%s was not trained on %s, which are forecast from the rows of all %d stored tickers"
         log.info(words, champion.artifact, listed(new), len(rows.tickers))
     last = PriceTable(open_store(rows.store)).last_sessions(rows.prices.version)

@@ -1,21 +1,19 @@
-"""Find out whether a training has been done before, or has to wait.
+"""Whether to train, and whether what was trained may forecast.
 
-1. a version that this very run holds for a person's answer: the run goes on with it (it was suspended meanwhile)
-2. the same data and settings were trained on before: nothing to do, unless the version passed and was never decided on;
-   where another champion has come since, it is trained and scored again: its scorecard says nothing of that one
-3. an event asks for a training too soon after the newest one: nothing to do
+A training is not due, or has been done before, where
+1. this very run holds a version for a person's answer: the run goes on with it (it was suspended meanwhile);
+2. the same data and settings were trained on before: there is nothing to do, unless the version passed and was never
+   decided on; where another champion has come since, it is trained and scored again, as its scorecard says nothing of
+   that one;
+3. an event asks for a training too soon after the newest one: there is nothing to do.
 
-Ask a person whether a version that passed the gate may forecast.
+A version that passed the gate forecasts, if nobody says no. Where a person's yes is required, a run of a deployment is
+suspended: its process ends, the UI shows the scorecard and a form, and the answer starts the run again, which then
+finds the version that it held. A run without a deployment cannot be started again: the version is held, and
+`volcast models promote` is the answer.
 
-A run of a deployment is suspended: its process ends, the UI shows the scorecard and a form, and the answer starts the
-run again, which then finds the version that it held (tasks/gate.py). A run without a deployment cannot be
-started again; the version is held, and `volcast models promote` is the answer.
-
-Let the new model forecast, if it earned the place and nobody says no.
-
-Put another version of a model in the champion's place, by hand: forward to a chosen one, or back to the one before.
-
-The alias is only ever appended to, so that every move stays on record with its reason.
+By hand another version takes the champion's place: a chosen one, or the one before. The alias is only ever appended to,
+so that every move stays on record with its reason.
 """
 
 import hashlib
@@ -35,7 +33,7 @@ from storage.records import AliasEntry, Answer, ArtifactRef, FeatureSet, Forecas
 from storage.store import open_store
 from tasks.preflight import artifacts_of
 from tasks.reports.render import scorecard_markdown
-from tasks.run_tools import emit, ended
+from tasks.run_tools import complete, emit
 from tasks.settings import RetrainSettings, TrainingSettings
 from tasks.stored_models import (
     CHAMPION,
@@ -60,12 +58,12 @@ class Found(Record):
 
 
 def inputs_digest(features: FeatureSet, training: TrainingSettings) -> str:
-    """One word for all that the weights follow from: features, recipe, seed, kind of device."""
+    """The digest of all that the weights follow from: features, recipe, seed, kind of device."""
     from models.weights import choose_device
 
     device = choose_device(training.device).type
-    parts = (features.artifact.digest, digest(training.make()), str(training.seed), device)
-    return hashlib.sha256(" ".join(parts).encode()).hexdigest()
+    inputs = (features.artifact.digest, digest(training.make()), str(training.seed), device)
+    return hashlib.sha256(" ".join(inputs).encode()).hexdigest()
 
 
 @task(task_run_name="look for {training.recipe} trained on the same data")
@@ -113,12 +111,12 @@ def scorecard_of_model(url: str, model: ArtifactRef) -> Scorecard:
     return scorecard_of(artifacts, url, manifest)
 
 
-def skipped(found: Found) -> Scorecard:
+def skip_training(found: Found) -> Scorecard:
     """The early return of a retraining with nothing to do, with the scorecard that there is."""
-    words = f"Skipped: {found.settled}"
-    get_run_logger().info(words)
+    message = f"Skipped: {found.settled}"
+    get_run_logger().info(message)
     assert found.scorecard is not None
-    return ended(found.scorecard, words, "skipped")
+    return complete(found.scorecard, message, "skipped")
 
 
 def _same_inputs(artifacts: ArtifactStore, url: str, name: str, inputs: str) -> Scorecard | None:
@@ -137,7 +135,7 @@ def _held_by_this_run(artifacts: ArtifactStore, url: str, name: str) -> Scorecar
 
 def _cooling(last: Scorecard, features: FeatureSet, why: RetrainSettings) -> str:
     """Why an event has to wait; empty when it need not."""
-    trained, now = last.model.scaler.features.snapshot.cutoff, features.snapshot.cutoff
+    trained, now = last.model.snapshot.cutoff, features.snapshot.cutoff
     passed = sessions_after(trained, now)
     if passed >= why.cool_down_sessions:
         return ""
@@ -160,7 +158,7 @@ class Approval(RunInput):
 def ask_approval(scorecard: Scorecard, why: RetrainSettings) -> Answer:
     """The answer; at once where none is needed. Suspends the flow run until there is one."""
     model = scorecard.model.artifact
-    artifacts = ArtifactStore(open_store(scorecard.model.scaler.features.snapshot.store, writable=True))
+    artifacts = ArtifactStore(open_store(scorecard.model.snapshot.store, writable=True))
     if (
         not (why.require_approval and why.promote and scorecard.promote)
         or champion_version(artifacts, model.name) == model.version
@@ -190,7 +188,7 @@ def promote_model(scorecard: Scorecard, answer: Answer, why: RetrainSettings) ->
 
     A present champion stays without a new entry. Raises VersionConflict for a move at this very moment.
     """
-    model, root = scorecard.model.artifact, scorecard.model.scaler.features.snapshot.store
+    model, root = scorecard.model.artifact, scorecard.model.snapshot.store
     artifacts = ArtifactStore(open_store(root, writable=True))
     entry = artifacts.alias("model", model.name, CHAMPION)
     outcome = _outcome(scorecard, answer, why)
@@ -205,11 +203,11 @@ def promote_model(scorecard: Scorecard, answer: Answer, why: RetrainSettings) ->
     return outcome
 
 
-def ended_training(scorecard: Scorecard, outcome: Outcome) -> Scorecard:
-    """How a retraining ends: Promoted, Kept, Refused or Held, with the numbers; and the scorecard."""
+def complete_training(scorecard: Scorecard, outcome: Outcome) -> Scorecard:
+    """The final state of a retraining: Promoted, Kept, Refused or Held, with the numbers; and the scorecard."""
     model = scorecard.model.artifact
-    words = f"{outcome.name} {model.name} v{model.version}: {outcome.words}"
-    return ended(scorecard, words, f"{outcome.name.lower()} v{model.version}")
+    message = f"{outcome.name} {model.name} v{model.version}: {outcome.words}"
+    return complete(scorecard, message, f"{outcome.name.lower()} v{model.version}")
 
 
 def _outcome(scorecard: Scorecard, answer: Answer, why: RetrainSettings) -> Outcome:
@@ -239,24 +237,24 @@ def promote(root: str, model: str, version: int, reason: str) -> AliasEntry:
     artifacts = artifacts_of(root, model, writable=True)
     if champion_version(artifacts, model) == version:
         raise AlreadyChampion(f"{model} v{version} is the {CHAMPION} already; nothing was changed.")
-    return artifacts.set_alias("model", model, CHAMPION, version, _stated(reason))
+    return artifacts.set_alias("model", model, CHAMPION, version, _required(reason))
 
 
 def roll_back(root: str, model: str, reason: str) -> AliasEntry:
     """Let the version forecast that did so before the present one came. Raises NotStored, ValueError (no reason)."""
-    return artifacts_of(root, model, writable=True).roll_back("model", model, CHAMPION, _stated(reason))
+    return artifacts_of(root, model, writable=True).roll_back("model", model, CHAMPION, _required(reason))
 
 
 @task(task_run_name="promote {model} v{version}")
 def promote_version(root: str, model: str, version: int, reason: str) -> AliasEntry:
-    """`promote`, with a line in the run's log, and told to the server."""
-    return _logged(root, promote(root, model, version, reason))
+    """`promote`, with a line in the run's log and an event."""
+    return _announced(root, promote(root, model, version, reason))
 
 
 @task(task_run_name="roll {model} back")
 def roll_back_version(root: str, model: str, reason: str) -> AliasEntry:
-    """`roll_back`, with a line in the run's log, and told to the server."""
-    return _logged(root, roll_back(root, model, reason))
+    """`roll_back`, with a line in the run's log and an event."""
+    return _announced(root, roll_back(root, model, reason))
 
 
 def tell_move(root: str, entry: AliasEntry) -> None:
@@ -270,13 +268,13 @@ def move_words(entry: AliasEntry) -> str:
     return f"{entry.name} v{entry.version} forecasts since {entry.set_at:%Y-%m-%d %H:%M} UTC. {entry.reason}"
 
 
-def _stated(reason: str) -> str:
+def _required(reason: str) -> str:
     if not reason.strip():
         raise ValueError("A move of the champion needs a reason; it stays on record. Give one with: --reason")
     return reason.strip()
 
 
-def _logged(root: str, entry: AliasEntry) -> AliasEntry:
+def _announced(root: str, entry: AliasEntry) -> AliasEntry:
     get_run_logger().info(move_words(entry))
     tell_move(root, entry)
     return entry

@@ -1,10 +1,8 @@
-"""Score every forecast in the ledger whose target session has come.
+"""What became of the forecasts, and how prices, champion and forecasts stand.
 
-Compare the newest features with those that the champion was trained on.
-
-Say how prices, champion and forecasts stand; keep it, a version a day, and show it.
-
-What an operator must know, from how things stand: each finding with a sentence, and what to do.
+* every forecast in the ledger whose target session has come is scored
+* the newest features are compared with those that the champion was trained on
+* the health of each day is stored as a version: what an operator must know, as findings with a sentence and a remedy
 """
 
 from datetime import UTC, date, datetime
@@ -64,8 +62,7 @@ def measure_drift(snapshot: Snapshot, training: TrainingSettings, watch: WatchSe
         return None
     model = champion(artifacts, snapshot.store, name)
     method = stored_method(artifacts, name, model.artifact.version)
-    read = reader(artifacts, model.scaler.features.artifact)
-    rows = of_tickers(snapshot, model.scaler.features.snapshot.tickers)
+    read, rows = reader(artifacts, model.features.artifact), of_tickers(snapshot, model.snapshot.tickers)
     found = method.drift(prepare(rows, method), read, watch.drift_sessions)
     drift = InputDrift(
         model=str(model.artifact),
@@ -182,7 +179,7 @@ def _sessions_since_training(store: Store, name: str, cutoff: date) -> int | Non
     newest = artifacts.newest("scorecard", name)
     if newest is None:
         return None
-    trained = scorecard_of(artifacts, store.url, newest).model.scaler.features.snapshot.cutoff
+    trained = scorecard_of(artifacts, store.url, newest).model.snapshot.cutoff
     return sessions_after(trained, cutoff)
 
 

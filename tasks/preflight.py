@@ -100,7 +100,7 @@ def require_event_source(data: DataSettings) -> EventSource | None:
 def stored_parts(data: DataSettings, training: TrainingSettings) -> list[DataSettings]:
     """`data` for each of its models, of the tickers that are asked for or stored. Raises NotStored."""
     table = PriceTable(open_store(root_of(data.store, data.source)))
-    parts = training.method().parts(data.tickers or table.tickers())
+    parts = training.method().split_tickers(data.tickers or table.tickers())
     return [data.model_copy(update={"tickers": tickers}) for tickers in parts]
 
 

@@ -1,13 +1,9 @@
-"""How a flow ends: what it gives, and what its run tells the one who looks at it.
+"""What a flow run shows of itself, and leaves behind.
 
-volcast's own events, which start flows and send alerts by the automations of prefect.yaml and flows/deploy.py.
-
-Each concerns a thing of one store: its resource is `volcast.<thing>.<root>`, with the root as a label, so that an
-automation listens to its own store only. An event outside of a Prefect server is lost, and nothing depends on it.
-
-How long work shows where it is: a line in the log each time, and on a terminal a bar below the lines.
-
-What made a version: code, packages, seed, flow run.
+* its final state, for the caller and for whoever looks at a list of runs
+* volcast's own events, which start flows and send alerts by the automations of prefect.yaml and flows/deploy.py
+* the progress of a long step: a line in the log each time and, on a terminal, a bar below the lines
+* the provenance of a version: code, packages, seed, flow run
 """
 
 import logging
@@ -33,8 +29,8 @@ from storage.records import Provenance
 Result = TypeVar("Result")
 
 
-def ended(result: Result, words: str, outcome: str = "") -> Result:
-    """The final state Completed with `words`; the caller of the flow is given `result`.
+def complete(result: Result, message: str, outcome: str = "") -> Result:
+    """The final state Completed with a message; the caller of the flow is given `result`.
 
     An outcome (`promoted v12`, `skipped`) goes behind the run's name, which is all that a list of runs shows. It is not
     the state's name: Prefect's UI leaves names that are not its own out of a deployment's runs.
@@ -42,7 +38,7 @@ def ended(result: Result, words: str, outcome: str = "") -> Result:
     if outcome:
         with get_client(sync_client=True) as client:
             client.update_flow_run(UUID(str(flow_run.id)), name=f"{flow_run.name}: {outcome}")
-    return cast(Result, Completed(message=words, data=result))  # Prefect unpacks a state
+    return cast(Result, Completed(message=message, data=result))  # Prefect unpacks a state
 
 
 Event = Literal[
@@ -60,7 +56,11 @@ Event = Literal[
 
 
 def emit(event: Event, root: str, *, words: str, labels: dict[str, str] | None = None, **facts: JsonValue) -> None:
-    """Send the event to Prefect's server; `words` is a sentence for people, `facts` more in its payload."""
+    """Send the event to Prefect's server; `words` is a sentence for people, `facts` more in its payload.
+
+    It is about a thing of one store: its resource is `volcast.<thing>.<root>`, with the root as a label, so that an
+    automation listens to its own store only. Outside of a Prefect server it is lost, and nothing depends on it.
+    """
     thing = event.split(".")[1]
     resource = {"prefect.resource.id": f"volcast.{thing}.{root}", "volcast.root": root, **(labels or {})}
     emit_event(event, resource, payload={"words": words, **facts})

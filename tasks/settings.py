@@ -17,11 +17,10 @@ from models.errors import NotASession, UnknownRecipe
 from models.recipes import DEFAULT_RECIPE, MARGIN, Recipe, Refit, VolumeRecipe, make_recipe, setting_names
 from models.text import listed
 from storage.records import Name
-from tasks.methods.registry import method_of
+from tasks.methods.method import Method, method_of
 
 if TYPE_CHECKING:
     from models.backtest import TestSpan
-    from tasks.methods.method import Method
 
 DEFAULT_STORE = "./data"
 SIMULATED_FOLDER = "simulated-"  # and the exchange's seed and shift: what is simulated shares no table with real prices
@@ -130,7 +129,7 @@ class TrainingSettings(_Settings):
                 chosen.setdefault(name, getattr(self, name))
         return make_recipe(self.recipe, **_without_name(chosen))
 
-    def method(self) -> "Method":
+    def method(self) -> Method:
         """The steps of the recipe. Raises UnknownRecipe."""
         return method_of(self.make(), self.name)
 

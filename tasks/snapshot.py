@@ -1,13 +1,14 @@
-"""Fix which rows a run works on: some tickers, one version of the prices, nothing after the cutoff.
+"""Fix which rows a run works on, and make of them what a recipe works on.
 
-What a recipe works on, made from the rows of a snapshot.
-
-It takes a while, and all steps of a run want the same, so what was made of the newest snapshot is kept in the process.
-A snapshot is known by the digest of its rows and the version of the events table, not by when it was taken.
+A snapshot is some tickers of one version of the prices, and nothing after the cutoff. It is known by the digest of its
+rows and the version of the events table, not by when it was taken. What a method prepares from it takes a while, and
+all steps of a run want the same, so that what was made of the newest snapshot stays in the process.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from datetime import date
+from typing import Any
 
 import pandas as pd
 from prefect import get_run_logger, task
@@ -70,7 +71,7 @@ def universes(snapshot: Snapshot, champion: ModelVersion | None) -> list[tuple[S
     all that are stored.
     """
     stored = PriceTable(open_store(snapshot.store)).tickers(snapshot.prices.version)
-    trained = set(stored if champion is None else champion.scaler.features.snapshot.tickers)
+    trained = set(stored if champion is None else champion.snapshot.tickers)
     members = tuple(ticker for ticker in snapshot.tickers if ticker in trained)
     others = tuple(ticker for ticker in snapshot.tickers if ticker not in trained)
     found = [(trained, members), (stored, others)]
@@ -93,56 +94,53 @@ def read_prices(store: Store, snapshot: Snapshot) -> pd.DataFrame:
     return PriceTable(store).read(list(snapshot.tickers), last=snapshot.cutoff, version=snapshot.prices.version)
 
 
-Key = tuple[str, str, str, int | None]
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _Kept:
+class _Cached:
     """What was made of the rows of one snapshot; nobody changes it."""
 
-    key: Key  # store, digest of the rows, cutoff, version of the events (None: none are used)
+    key: tuple[str, str, date, int | None]  # store, digest of the rows, cutoff, version of the events (None: unused)
     rows: Rows
-    prepared: dict[str, Prepared] = field(default_factory=dict)  # digest of the recipe, or of the features -> of them
+    prepared: dict[str, Any] = field(default_factory=dict)  # digest of the recipe, or of the features -> of them
 
 
-_newest: list[_Kept] = []  # one, or none yet
+_newest: list[_Cached] = []  # one, or none yet
 
 
-def prepare(snapshot: Snapshot, method: Method) -> Prepared:
+def prepare(snapshot: Snapshot, method: Method[Any, Prepared, Any]) -> Prepared:
     """From the snapshot's prices, and the announcements that were known at its cutoff. Raises ModelError."""
-    kept, recipe = _kept(snapshot), digest(method.recipe)
-    if recipe not in kept.prepared:
-        kept.prepared[recipe] = method.prepare(kept.rows)
-    return kept.prepared[recipe]
+    cached, recipe = _cached(snapshot), digest(method.recipe)
+    if recipe not in cached.prepared:
+        cached.prepared[recipe] = method.prepare(cached.rows)
+    return cached.prepared[recipe]
 
 
 def read_panel(snapshot: Snapshot) -> Panel:
     """The snapshot's prices, and the announcements that were known at its cutoff, as the forecasters take them."""
-    return _kept(snapshot).rows.panel
+    return _cached(snapshot).rows.panel
 
 
-def keep(features: FeatureSet, prepared: Prepared) -> None:
+def remember(features: FeatureSet, prepared: object) -> None:
     """Let `read_prepared` have it, as long as no other snapshot is asked for."""
-    _kept(features.snapshot).prepared[features.artifact.digest] = prepared
+    _cached(features.snapshot).prepared[features.artifact.digest] = prepared
 
 
-def read_prepared(features: FeatureSet, method: Method) -> Prepared:
+def read_prepared(features: FeatureSet, method: Method[Any, Prepared, Any]) -> Prepared:
     """What a stored version of the features is of. Raises NotStored, Corrupt."""
-    kept, ref = _kept(features.snapshot), features.artifact
-    if ref.digest not in kept.prepared:
+    cached, ref = _cached(features.snapshot), features.artifact
+    if ref.digest not in cached.prepared:
         read = reader(ArtifactStore(open_store(features.snapshot.store)), ref)
-        kept.prepared[ref.digest] = method.restore(read, kept.rows.read_prices)
-    return kept.prepared[ref.digest]
+        cached.prepared[ref.digest] = method.restore(read, cached.rows.read_prices)
+    return cached.prepared[ref.digest]
 
 
-def _kept(snapshot: Snapshot) -> _Kept:
+def _cached(snapshot: Snapshot) -> _Cached:
     """The newest, where it is of these rows, else a new one in its place."""
     store = open_store(snapshot.store)
     events = EventTable(store)
     version = events.version() if snapshot.uses_earnings else None
-    key = (snapshot.store, snapshot.prices.digest, str(snapshot.cutoff), version)
+    key = (snapshot.store, snapshot.prices.digest, snapshot.cutoff, version)
     if not _newest or _newest[0].key != key:
         known = events.known(snapshot.tickers if snapshot.uses_earnings else (), as_of=snapshot.cutoff)
         rows = Rows(read_prices=lambda: read_prices(store, snapshot), announcements=known)
-        _newest[:] = [_Kept(key=key, rows=rows)]
+        _newest[:] = [_Cached(key=key, rows=rows)]
     return _newest[0]

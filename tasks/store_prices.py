@@ -18,7 +18,7 @@ from storage.staging import StagedFrame, discard, unstage
 from storage.store import Store, open_store
 from tasks.fetch_prices import Fetched, FetchFailed
 from tasks.plan_ingest import IngestPlan
-from tasks.run_tools import emit, ended
+from tasks.run_tools import complete, emit
 from tasks.settings import DataSettings
 from tasks.validate_prices import row_lines
 
@@ -139,7 +139,7 @@ def announce_prices(snapshot: Snapshot, ingested: Ingested) -> None:
 def finish_ingest(ingested: Ingested, snapshot: Snapshot, announcements: Announcements | None) -> Snapshot:
     """The final state of an ingest, with what it brought; the snapshot says what it learnt of the calendar."""
     snapshot = snapshot.model_copy(update={"announcements": announcements})
-    return ended(snapshot, f"{ingested.summary}; to {snapshot.cutoff}")
+    return complete(snapshot, f"{ingested.summary}; to {snapshot.cutoff}")
 
 
 @dataclass(frozen=True)

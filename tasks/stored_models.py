@@ -1,18 +1,19 @@
-"""Read back what the steps stored: frames, models, scorecards, and the records that lead to them."""
+"""Store what the steps make, and read it back: frames, models, scorecards, and the records that lead to them."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Mapping
 from datetime import date
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
+from pydantic import JsonValue
 
 from models.errors import UnknownRecipe
-from storage.artifacts import ArtifactStore, from_parquet
+from storage.artifacts import ArtifactStore, Draft, from_parquet
 from storage.errors import NotStored
 from storage.records import ArtifactRef, FeatureSet, FittedScaler, Manifest, ModelVersion, Scorecard, Snapshot
-from tasks.methods.method import Method, Predictor
-from tasks.methods.registry import method_from
+from storage.store import open_store
+from tasks.methods.method import Method, ReadFile, method_from
 
 CHAMPION, HELD, REFUSED = "champion", "held", "refused"  # aliases of models: forecasts; waits for a person's answer
 FEATURES_FILE = "features.parquet"
@@ -22,7 +23,28 @@ SCORES_FILE = "scores.json"
 FORECAST_FILE = "forecast.parquet"
 
 
-def reader(artifacts: ArtifactStore, ref: ArtifactRef) -> Callable[[str], bytes]:
+def store_version(
+    snapshot: Snapshot,
+    place: tuple[str, str],
+    *,
+    files: Mapping[str, bytes],
+    parents: tuple[ArtifactRef, ...],
+    facts: Mapping[str, JsonValue],
+    seed: int | None = None,
+) -> Manifest:
+    """A step's result, of a kind and name, as the next version in the snapshot's store; the newest, if it is the same.
+
+    Raises Corrupt, VersionConflict.
+    """
+    from tasks.run_tools import provenance  # with prefect, which what only reads does without
+
+    kind, name = place
+    made_by = provenance(source=snapshot.source, seed=seed)
+    draft = Draft(kind=kind, name=name, files=files, parents=parents, facts=facts, provenance=made_by)
+    return ArtifactStore(open_store(snapshot.store, writable=True)).put(draft)
+
+
+def reader(artifacts: ArtifactStore, ref: ArtifactRef) -> ReadFile:
     """What reads a file of a version, checked. Raises NotStored, Corrupt."""
     manifest = artifacts.get(ref.kind, ref.name, ref.version)
     return lambda file_name: artifacts.read(manifest, file_name)
@@ -47,7 +69,7 @@ def require_own_name(artifacts: ArtifactStore, name: str, method: Method) -> Non
         )
 
 
-def read_model(artifacts: ArtifactStore, name: str, version: int | None) -> tuple[Method, Predictor]:
+def read_model(artifacts: ArtifactStore, name: str, version: int | None) -> tuple[Method, Any]:
     """A stored model, checked, and the method that asks it. Raises NotStored, Corrupt, WrongWeights."""
     method = stored_method(artifacts, name, version)
     return method, method.load(artifacts.read(artifacts.get("model", name, version), MODEL_FILE))
@@ -133,31 +155,41 @@ def model_version(artifacts: ArtifactStore, store_url: str, manifest: Manifest) 
         cutoff=date.fromisoformat(features.fact("cutoff")),
         rows=features.fact("snapshot_rows"),
     )
-    feature_set = FeatureSet(
-        artifact=features.ref, snapshot=snapshot, rows=features.fact("rows"), train_rows=features.fact("train_rows")
-    )
-    fitted = FittedScaler(artifact=scaler.ref, features=feature_set, fitted_on=scaler.fact("fitted_on"))
-    return ModelVersion(
-        artifact=manifest.ref,
-        scaler=fitted,
-        recipe=manifest.fact("recipe")["name"],
-        device=manifest.fact("device"),
-        final_loss=manifest.fact("final_loss"),
-    )
+    return model_record(manifest, scaler_record(scaler, features_record(features, snapshot)))
+
+
+def features_record(manifest: Manifest, snapshot: Snapshot) -> FeatureSet:
+    """The record of stored features of a snapshot."""
+    counts = {name: manifest.fact(name) for name in ("rows", "train_rows")}
+    return FeatureSet(artifact=manifest.ref, snapshot=snapshot, **counts)
+
+
+def scaler_record(manifest: Manifest, features: FeatureSet) -> FittedScaler:
+    """The record of a stored scaler of these features."""
+    return FittedScaler(artifact=manifest.ref, features=features, fitted_on=manifest.fact("fitted_on"))
+
+
+def model_record(manifest: Manifest, scaler: FittedScaler, *, reused: bool = False) -> ModelVersion:
+    """The record of a stored model with this scaler."""
+    facts = {name: manifest.fact(name) for name in ("device", "final_loss")}
+    recipe = manifest.fact("recipe")["name"]
+    return ModelVersion(artifact=manifest.ref, scaler=scaler, recipe=recipe, reused=reused, **facts)
 
 
 def scorecard_of(artifacts: ArtifactStore, store_url: str, manifest: Manifest) -> Scorecard:
     """The record of a stored scorecard, with those before it."""
-    move: Any = manifest.facts.get("champion_move")  # 0.1.0 has none
+    return scorecard_record(artifacts, manifest, model_version(artifacts, store_url, _parent(artifacts, manifest)))
+
+
+def scorecard_record(artifacts: ArtifactStore, manifest: Manifest, model: ModelVersion) -> Scorecard:
+    """The record of a stored scorecard of this model."""
+    facts = {name: manifest.fact(name) for name in ("words", "promote", "verdict", "champion")}
     return Scorecard(
         artifact=manifest.ref,
-        model=model_version(artifacts, store_url, _parent(artifacts, manifest)),
+        model=model,
         scores=json.loads(artifacts.read(manifest, SCORES_FILE)),
-        words=manifest.fact("words"),
-        promote=manifest.fact("promote"),
-        verdict=manifest.fact("verdict"),
-        champion=manifest.fact("champion"),
-        champion_move=move,
+        champion_move=cast(int | None, manifest.facts.get("champion_move")),  # 0.1.0 has none
+        **facts,
     )
 
 

@@ -1,43 +1,46 @@
-"""Turn the prices of a snapshot into what the recipe looks at.
+"""Train a challenger: features, scalers, network and scorecard, each as a version made from the one before.
 
-Fit the scalers, as a version of their own.
+    snapshot -> features -> scaler -> model -> scorecard, with the decision about promotion
 
-Train the recipe's network, as a version that carries its scaler.
-
-Score a new model, its predecessors and the baselines on the same held-out rows, and decide.
-
-A version forecasts under a name only if it serves every ticker that the champion of that name serves. The best version
-that ever took the place stands in the scorecard of the one that took it last, and is compared with as well.
+A challenger, its predecessors and the baselines are scored on the same held-out rows. It forecasts under a name only if
+it serves every ticker that the champion of that name serves. The best version that ever took the place stands in the
+scorecard of the one that took it last, and is compared with as well.
 """
 
 import json
 from typing import Any
 
 from prefect import get_run_logger, task
+from pydantic import JsonValue
 
 from models.comparisons import BEST, CHAMPION, Contest, Predecessor
 from models.forecasters import MODEL
 from models.recipes import settings
 from models.text import listed
 from models.weights import choose_device, describe_device, to_bytes
-from storage.artifacts import ArtifactStore, Draft
+from storage.artifacts import ArtifactStore
 from storage.records import FeatureSet, FittedScaler, ModelVersion, Scorecard, Snapshot
 from storage.staging import StoredCheckpoint
 from storage.store import Store, open_store
 from tasks.forecast import trust_in
 from tasks.gate import inputs_digest
 from tasks.methods.method import Hardware
-from tasks.run_tools import progress, provenance
+from tasks.run_tools import progress
 from tasks.settings import RetrainSettings, TrainingSettings, WatchSettings
-from tasks.snapshot import keep, prepare, read_prepared
+from tasks.snapshot import prepare, read_prepared, remember
 from tasks.stored_models import (
     MODEL_FILE,
     SCALER_FILE,
     SCORES_FILE,
+    features_record,
+    model_record,
     newest_scorecard,
     read_model,
     reader,
     require_own_name,
+    scaler_record,
+    scorecard_record,
+    store_version,
     stored_method,
     trained_through,
     universe,
@@ -47,50 +50,39 @@ from tasks.stored_models import (
 @task(task_run_name="build {training.recipe} features")
 def build_features(snapshot: Snapshot, training: TrainingSettings) -> FeatureSet:
     """Features of the snapshot as a version. Raises NotEnoughSessions, IncompletePrices, UnknownRecipe."""
-    method, artifacts = training.method(), ArtifactStore(open_store(snapshot.store, writable=True))
+    method, artifacts = training.method(), ArtifactStore(open_store(snapshot.store))
     name = method.model_name(snapshot.tickers)
     require_own_name(artifacts, name, method)
     prepared = prepare(snapshot, method)
-    described = method.describe(prepared)
-    facts: dict[str, Any] = {
+    files, described = method.describe(prepared)
+    facts: dict[str, JsonValue] = {
         "tickers": list(snapshot.tickers),
         "first_session": str(snapshot.first_session),
         "cutoff": str(snapshot.cutoff),
         "snapshot_rows": snapshot.rows,
-        **described.facts,
+        **described,
     }
-    draft = Draft(
-        kind="features",
-        name=name,
-        files=described.files,
-        parents=(snapshot.prices,),
-        facts=facts,
-        provenance=provenance(source=snapshot.source),
-    )
-    ref = artifacts.put(draft).ref
-    features = FeatureSet(artifact=ref, snapshot=snapshot, rows=facts["rows"], train_rows=facts["train_rows"])
-    keep(features, prepared)
+    stored = store_version(snapshot, ("features", name), files=files, parents=(snapshot.prices,), facts=facts)
+    features = features_record(stored, snapshot)
+    remember(features, prepared)
     counts = (features.rows, features.train_rows, features.rows - features.train_rows)
-    get_run_logger().info("%s: %d rows, %d train and %d test, up to %s", ref, *counts, snapshot.cutoff)
+    get_run_logger().info("%s: %d rows, %d train and %d test, up to %s", stored.ref, *counts, snapshot.cutoff)
     return features
 
 
 @task(task_run_name="fit scalers on {training.fit_scalers_on} rows")
 def fit_scaler(features: FeatureSet, training: TrainingSettings) -> FittedScaler:
     """The recipe's scaler, as float64 buffers."""
-    artifacts, method = ArtifactStore(open_store(features.snapshot.store, writable=True)), training.method()
-    scaler = method.scaler(read_prepared(features, method))
-    draft = Draft(
-        kind="scaler",
-        name=features.artifact.name,
-        files={SCALER_FILE: to_bytes(scaler)},
+    method = training.method()
+    stored = store_version(
+        features.snapshot,
+        ("scaler", features.artifact.name),
+        files={SCALER_FILE: to_bytes(method.scaler(read_prepared(features, method)))},
         parents=(features.artifact,),
         facts={"fitted_on": training.fit_scalers_on},
-        provenance=provenance(source=features.snapshot.source),
     )
-    ref = artifacts.put(draft).ref
-    get_run_logger().info("%s: fitted on %s rows", ref, training.fit_scalers_on)
-    return FittedScaler(artifact=ref, features=features, fitted_on=training.fit_scalers_on)
+    get_run_logger().info("%s: fitted on %s rows", stored.ref, training.fit_scalers_on)
+    return scaler_record(stored, features)
 
 
 @task(
@@ -116,11 +108,12 @@ def train_model(scaler: FittedScaler, training: TrainingSettings) -> ModelVersio
 
         checkpoint = StoredCheckpoint(store=store, name=name, inputs=inputs_digest(features, training))
         hardware = Hardware(seed=training.seed, device=device, on_epoch=on_epoch, checkpoint=checkpoint)
-        fitted = method.train(prepared, method.load_scaler(reader(artifacts, scaler.artifact)(SCALER_FILE)), hardware)
+        fitted = method.train(prepared, reader(artifacts, scaler.artifact)(SCALER_FILE), hardware)
     log.info("%s", fitted.summary)
-    draft = Draft(
-        kind="model",
-        name=name,
+    known = len(artifacts.versions("model", name))
+    stored = store_version(
+        features.snapshot,
+        ("model", name),
         files={MODEL_FILE: to_bytes(fitted.module)},
         parents=(scaler.artifact,),
         facts={
@@ -130,24 +123,15 @@ def train_model(scaler: FittedScaler, training: TrainingSettings) -> ModelVersio
             "losses": [[epoch, loss] for epoch, loss in fitted.losses],
             "final_loss": fitted.final_loss,
         },
-        provenance=provenance(source=features.snapshot.source, seed=training.seed),
+        seed=training.seed,
     )
-    known = len(artifacts.versions("model", name))
-    ref = artifacts.put(draft).ref
     reused = len(artifacts.versions("model", name)) == known
     log.info(
         "%s: final loss %.5f after %.1f s on %s%s",
-        *(ref, fitted.final_loss, fitted.seconds, describe_device(device)),
+        *(stored.ref, fitted.final_loss, fitted.seconds, describe_device(device)),
         " (the weights that it had before, bit for bit)" if reused else "",
     )
-    return ModelVersion(
-        artifact=ref,
-        scaler=scaler,
-        recipe=method.recipe.name,
-        device=describe_device(device),
-        final_loss=fitted.final_loss,
-        reused=reused,
-    )
+    return model_record(stored, scaler, reused=reused)
 
 
 LAST_CALLS = 10  # sessions, two weekly retrainings: before it is too old to forecast, a champion gives way
@@ -156,43 +140,31 @@ LAST_CALLS = 10  # sessions, two weekly retrainings: before it is too old to for
 @task(task_run_name="evaluate {model.artifact}")
 def evaluate_model(model: ModelVersion, training: TrainingSettings, why: RetrainSettings) -> Scorecard:
     """The scorecard as a version, with the decision about promotion in it."""
-    features, name, method = model.scaler.features, model.artifact.name, training.method()
-    store = open_store(features.snapshot.store, writable=True)
+    features, name, method = model.features, model.artifact.name, training.method()
+    store = open_store(model.snapshot.store)
     artifacts = ArtifactStore(store)
     entry = artifacts.alias("model", name, CHAMPION)
-    present = entry.version if entry else None
-    versions = _versions(artifacts, model, present)
+    versions = _versions(artifacts, model, entry.version if entry else None)
     own = read_model(artifacts, name, model.artifact.version)[1]
     evaluated = method.evaluate(read_prepared(features, method), own, _contest(store, model, versions, why))
-    best = versions[evaluated.decision.best or MODEL]
-    draft = Draft(
-        kind="scorecard",
-        name=name,
+    stored = store_version(
+        model.snapshot,
+        ("scorecard", name),
         files={SCORES_FILE: json.dumps(evaluated.scores, indent=1).encode(), **evaluated.files},
         parents=(model.artifact,),
         facts={
             "inputs": inputs_digest(features, training),
-            "champion": present,
+            "champion": entry.version if entry else None,
             "champion_move": entry.number if entry else 0,
-            "best": best,
+            "best": versions[evaluated.decision.best or MODEL],
             "words": list(evaluated.words),
             "promote": evaluated.decision.promote,
             "verdict": evaluated.decision.reason,
         },
-        provenance=provenance(source=features.snapshot.source, seed=training.seed),
+        seed=training.seed,
     )
-    ref = artifacts.put(draft).ref
-    get_run_logger().info("%s: %s", ref, evaluated.words[1])
-    return Scorecard(
-        artifact=ref,
-        model=model,
-        scores=evaluated.scores,
-        words=evaluated.words,
-        promote=evaluated.decision.promote,
-        verdict=evaluated.decision.reason,
-        champion=present,
-        champion_move=entry.number if entry else 0,
-    )
+    get_run_logger().info("%s: %s", stored.ref, evaluated.words[1])
+    return scorecard_record(artifacts, stored, model)
 
 
 def _versions(artifacts: ArtifactStore, model: ModelVersion, champion: int | None) -> dict[str, int]:
@@ -214,7 +186,7 @@ def _contest(store: Store, model: ModelVersion, versions: dict[str, int], why: R
     """What a challenger is held against; nothing where there is no champion."""
     if CHAMPION not in versions:
         return Contest(margin=why.margin)
-    artifacts, name, snapshot = ArtifactStore(store), model.artifact.name, model.scaler.features.snapshot
+    artifacts, name, snapshot = ArtifactStore(store), model.artifact.name, model.snapshot
     universes = {rival: universe(artifacts, name, versions[rival]) for rival in (CHAMPION, BEST) if rival in versions}
     lacking = sorted(set(universes[CHAMPION]) - set(snapshot.tickers))
     if lacking:
@@ -237,7 +209,7 @@ def _contest(store: Store, model: ModelVersion, versions: dict[str, int], why: R
 
 def _gives_way(store: Store, model: ModelVersion) -> str:
     """Why har forecasts in the champion's place, or soon will; empty where it does not, or the recipe has no har."""
-    name, cutoff = model.artifact.name, model.scaler.features.snapshot.cutoff
+    name, cutoff = model.artifact.name, model.snapshot.cutoff
     if not stored_method(ArtifactStore(store), name, model.artifact.version).horizon:
         return ""
     watch = WatchSettings()

@@ -252,7 +252,7 @@ class Opened:
     def scores(self, scorecard: Manifest) -> tuple[Any, Any]:
         """A stored scorecard: its scores, as they are stored and as they come out now; the gate's rules may change."""
         model = self.artifacts.get("model", scorecard.name, scorecard.parents[0].version)
-        features = model_version(self.artifacts, open_store(self.root).url, model).scaler.features
+        features = model_version(self.artifacts, open_store(self.root).url, model).features
         method, own = read_model(self.artifacts, model.name, model.version)
         facts: Any = scorecard.facts
         champion = facts["champion"]
@@ -301,8 +301,8 @@ class Opened:
         """The weights of a stored model, and those of the same training now."""
         record = model_version(self.artifacts, open_store(self.root).url, model)
         method = stored_method(self.artifacts, model.name, model.version)
-        scaler = method.load_scaler(reader(self.artifacts, record.scaler.artifact)(SCALER_FILE))
-        prepared = read_prepared(record.scaler.features, method)
+        scaler = reader(self.artifacts, record.scaler.artifact)(SCALER_FILE)
+        prepared = read_prepared(record.features, method)
         seed: Any = model.facts["seed"]
         hardware = Hardware(seed=seed, device=torch.device("cpu"), on_epoch=lambda *_: None, checkpoint=Forgetful())
         trained = method.train(prepared, scaler, hardware)

@@ -21,7 +21,7 @@ from storage.records import Manifest, PipelineResult
 from storage.store import open_store
 from tasks.fetch_prices import FetchFailed
 from tasks.forecast import write_forecasts
-from tasks.parts import SomeModelsFailed
+from tasks.runs import SomeModelsFailed
 from tasks.settings import DataSettings, TrainingSettings, last_session
 from tasks.stored_models import CHAMPION
 

@@ -150,7 +150,7 @@ def test_an_old_champion_gives_way_and_what_is_scored_again_keeps_its_measure(tr
     ingest(later)
     card = retrain(later, TRAINING)
     assert "the champion gives way: model volume v1 is 62 sessions old, more than 53" in card.verdict
-    artifacts = ArtifactStore(open_store(card.model.scaler.features.snapshot.store))
+    artifacts = ArtifactStore(open_store(card.model.snapshot.store))
     first, second = (artifacts.get("scorecard", "volume", version).facts for version in (1, 2))
     is_better = card.scores["volcast"]["mase_1_5"] <= card.scores["champion"]["mase_1_5"]
     assert (first["best"], second["best"]) == (1, 2 if is_better else 1)

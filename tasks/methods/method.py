@@ -3,33 +3,37 @@
     prices + announcements -> prepared -> scaler -> trained -> evaluated
                                  └-------------> predictor -> forecast -> plots
 
-The tasks read and write, and ask the method of their recipe (`registry.method_of`) for the rest.
+The tasks read and write, and ask the method of their recipe (`method_of`) for the rest. Settings are checked with this
+file loaded, so that it imports nothing heavy, and a method only when it is asked for.
 """
 
-from __future__ import annotations  # torch and scipy are only named here: what reads no model imports neither
+from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-import pandas as pd
-from pydantic import JsonValue
-
-from models.panel import Panel, make_panel
-from models.recipes import Recipe
+from models.recipes import Recipe, TutorialRecipe, make_recipe
 
 if TYPE_CHECKING:
+    import pandas as pd
     import torch
+    from pydantic import JsonValue
     from torch import nn
 
     from models.comparisons import Contest, Decision
     from models.drift import FeatureDrift
+    from models.panel import Panel
     from models.volume_training import Checkpoint
 
-Prepared = Any  # what a method makes of prices; only the method itself looks inside
-Predictor = Any  # a loaded model; only its method calls it
+SomeRecipe = TypeVar("SomeRecipe", bound=Recipe)
+Prepared = TypeVar("Prepared")  # what a method makes of prices; only the method itself looks inside
+Predictor = TypeVar("Predictor")  # a loaded model; only its method calls it
+ReadFile = Callable[[str], bytes]  # a file of a stored version, by its name
 Scores = dict[str, dict[str, float]]  # forecaster -> metric -> value
+TableRow = dict[str, str]  # heading -> cell, rounded for a reader
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -42,15 +46,9 @@ class Rows:
     @cached_property
     def panel(self) -> Panel:
         """Both on the grid of sessions, made once. Raises ModelError."""
+        from models.panel import make_panel
+
         return make_panel(self.read_prices(), self.announcements)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Described:
-    """What is stored of the features."""
-
-    files: dict[str, bytes]
-    facts: dict[str, JsonValue]  # among them rows and train_rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,90 +100,101 @@ class Names:
     note: str  # what must be said wherever it is shown, with the space before it
 
 
-class Method(Protocol):
-    """The steps of one recipe."""
+class Method(ABC, Generic[SomeRecipe, Prepared, Predictor]):
+    """The steps of one recipe, whose models are registered under `name` or, without one, the recipe's."""
 
-    horizon: int  # sessions ahead, the farthest
-    epochs: int  # of a training, as its log counts them
-    epoch_name: str
+    horizon = 0  # sessions ahead, the farthest; 0 for a nowcast
+    epoch_name = "Epoch"  # as the log of a training counts them
+
+    def __init__(self, recipe: SomeRecipe, name: str | None = None) -> None:
+        self.recipe, self._name = recipe, name or recipe.name
 
     @property
-    def recipe(self) -> Recipe:
-        """The settings."""
-        ...
+    @abstractmethod
+    def epochs(self) -> int:
+        """The epochs of a training."""
 
-    def parts(self, tickers: Sequence[str]) -> list[tuple[str, ...]]:
+    def split_tickers(self, tickers: Sequence[str]) -> list[tuple[str, ...]]:
         """The tickers of each model."""
-        ...
+        return [tuple(tickers)]
 
-    def model_name(self, tickers: Sequence[str]) -> str:
+    def model_name(self, tickers: Sequence[str]) -> str:  # noqa: ARG002 (whichever they are)
         """The registered name of the model of some tickers. Raises ValueError when they are not one model's."""
-        ...
+        return self._name
 
+    @abstractmethod
     def prepare(self, rows: Rows) -> Prepared:
         """What the recipe looks at, of some rows. Raises ModelError."""
-        ...
 
-    def describe(self, prepared: Prepared) -> Described:
-        """What is stored as the version of the features."""
-        ...
+    @abstractmethod
+    def describe(self, prepared: Prepared) -> tuple[dict[str, bytes], dict[str, JsonValue]]:
+        """The files and facts of the version of the features; among the facts are rows and train_rows."""
 
-    def restore(self, read: Callable[[str], bytes], prices: Callable[[], pd.DataFrame]) -> Prepared:
+    @abstractmethod
+    def restore(self, read: ReadFile, prices: Callable[[], pd.DataFrame]) -> Prepared:
         """What `describe` was given, from the stored files and, where that is not enough, from the prices again."""
-        ...
 
+    @abstractmethod
     def scaler(self, prepared: Prepared) -> nn.Module:
-        """Fitted on the train rows."""
-        ...
+        """The scaler, fitted on the train rows."""
 
-    def load_scaler(self, data: bytes) -> nn.Module:
-        """From `to_bytes`. Raises WrongWeights."""
-        ...
-
+    @abstractmethod
     def shapes(self, prepared: Prepared) -> list[str]:
         """Lines for the log before a training."""
-        ...
 
-    def train(self, prepared: Prepared, scaler: nn.Module, hardware: Hardware) -> Trained:
-        """The model. Raises TrainingDiverged."""
-        ...
+    @abstractmethod
+    def train(self, prepared: Prepared, scaler: bytes, hardware: Hardware) -> Trained:
+        """The model; `scaler` is from `to_bytes`. Raises TrainingDiverged, WrongWeights."""
 
+    @abstractmethod
     def load(self, data: bytes) -> Predictor:
         """A model from `to_bytes`. Raises WrongWeights."""
-        ...
 
+    @abstractmethod
     def evaluate(self, prepared: Prepared, model: Predictor, contest: Contest) -> Evaluated:
         """It, its predecessors and the baselines on the same held-back rows; they may be of other settings."""
-        ...
 
-    def drift(self, prepared: Prepared, read: Callable[[str], bytes], sessions: int) -> dict[str, FeatureDrift]:
+    def drift(self, prepared: Prepared, read: ReadFile, sessions: int) -> dict[str, FeatureDrift]:  # noqa: ARG002
         """The drift of each feature of the newest sessions from what was trained on, those beyond their limit first.
 
-        `read`: the files of the features that a model was trained on. Empty where the recipe keeps no profile of them.
+        `read` reads the features that a model was trained on. It is empty where the recipe keeps no profile of them.
         """
-        ...
+        return {}
 
+    @abstractmethod
     def forecast(self, prepared: Prepared, model: Predictor) -> pd.DataFrame:
         """unique_id, cutoff, ds, h, volcast (shares), and intervals where the recipe has them."""
-        ...
 
+    @abstractmethod
     def model_plots(
-        self, prepared: Callable[[], Prepared], model: Predictor, read: Callable[[str], bytes], names: Names
+        self, prepared: Callable[[], Prepared], model: Predictor, read: ReadFile, names: Names
     ) -> list[Plot]:
-        """How good the model is, where it was trained and tested.
+        """How good the model is, where it was trained and tested; `read` reads the scorecard's files."""
 
-        `read`: the scorecard's files.
-        """
-        ...
+    def forecast_plots(self, prices: pd.DataFrame, forecasts: pd.DataFrame, note: str) -> list[Plot]:  # noqa: ARG002
+        """What is to come, after what was; `note` is added to each title. A nowcast has none."""
+        return []
 
-    def forecast_plots(self, prices: pd.DataFrame, forecasts: pd.DataFrame, note: str) -> list[Plot]:
-        """What is to come, after what was; `note` is added to each title."""
-        ...
+    @abstractmethod
+    def score_rows(self, scores: Scores) -> list[TableRow]:
+        """The scores, a row a forecaster."""
 
-    def score_rows(self, scores: Scores) -> list[dict[str, str]]:
-        """The scores, rounded for a reader, one dictionary a forecaster."""
-        ...
+    def forecast_rows(self, forecasts: pd.DataFrame) -> list[TableRow]:  # noqa: ARG002
+        """The coming sessions, a row a session. A nowcast has none."""
+        return []
 
-    def forecast_rows(self, forecasts: pd.DataFrame) -> list[dict[str, str]]:
-        """The coming sessions for a reader, one dictionary a session; none where that is not what it forecasts."""
-        ...
+
+def method_of(recipe: Recipe, name: str | None = None) -> Method:
+    """The method of a recipe, whose models are registered under `name` or, without one, the recipe's."""
+    if isinstance(recipe, TutorialRecipe):
+        from tasks.methods.tutorial import TutorialMethod
+
+        return TutorialMethod(recipe, name)
+    from tasks.methods.volume import VolumeMethod
+
+    return VolumeMethod(recipe, name)
+
+
+def method_from(settings: dict[str, Any]) -> Method:
+    """The method of a recipe that was stored by its settings. Raises UnknownRecipe."""
+    return method_of(make_recipe(**settings))

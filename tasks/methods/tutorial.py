@@ -5,10 +5,9 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
-from torch import nn
+from pydantic import JsonValue
 
 from models.comparisons import CHAMPION, CUMULATED, Comparison, Contest, decide
-from models.drift import FeatureDrift
 from models.forecasters import MODEL
 from models.recipes import TutorialRecipe
 from models.text import format_shares, listed
@@ -27,24 +26,21 @@ from models.tutorial import (
 )
 from models.weights import load_exactly
 from storage.artifacts import from_parquet, to_parquet
-from tasks.methods.method import Described, Evaluated, Hardware, Names, Plot, Rows, Scores, Trained
+from tasks.methods.method import Evaluated, Hardware, Method, Names, Plot, ReadFile, Rows, Scores, TableRow, Trained
 from tasks.reports.plots import actual_against_predicted, volume_over_time
 from tasks.stored_models import FEATURES_FILE
 
 Nowcast = Callable[[pd.DataFrame], np.ndarray]  # a features frame -> shares, one a row
 
 
-class TutorialMethod:
+class TutorialMethod(Method[TutorialRecipe, pd.DataFrame, Nowcast]):
     """Prepared is the features frame; a predictor says the volume of each of its rows."""
 
-    horizon = 0
-    epoch_name = "Epoch"
+    @property
+    def epochs(self) -> int:
+        return self.recipe.epochs
 
-    def __init__(self, recipe: TutorialRecipe, name: str | None = None) -> None:
-        self.recipe, self._name = recipe, name or recipe.name
-        self.epochs = recipe.epochs
-
-    def parts(self, tickers: Sequence[str]) -> list[tuple[str, ...]]:
+    def split_tickers(self, tickers: Sequence[str]) -> list[tuple[str, ...]]:
         return [(ticker,) for ticker in tickers]
 
     def model_name(self, tickers: Sequence[str]) -> str:
@@ -58,20 +54,15 @@ class TutorialMethod:
     def prepare(self, rows: Rows) -> pd.DataFrame:
         return build_features(rows.read_prices(), self.recipe)
 
-    def describe(self, prepared: pd.DataFrame) -> Described:
-        return Described(
-            files={FEATURES_FILE: to_parquet(prepared)},
-            facts={"rows": len(prepared), "train_rows": len(rows(prepared, "train"))},
-        )
+    def describe(self, prepared: pd.DataFrame) -> tuple[dict[str, bytes], dict[str, JsonValue]]:
+        facts: dict[str, JsonValue] = {"rows": len(prepared), "train_rows": len(rows(prepared, "train"))}
+        return {FEATURES_FILE: to_parquet(prepared)}, facts
 
-    def restore(self, read: Callable[[str], bytes], prices: Callable[[], pd.DataFrame]) -> pd.DataFrame:  # noqa: ARG002
+    def restore(self, read: ReadFile, prices: Callable[[], pd.DataFrame]) -> pd.DataFrame:  # noqa: ARG002
         return from_parquet(read(FEATURES_FILE))
 
     def scaler(self, prepared: pd.DataFrame) -> Scaler:
         return fit_scaler(prepared, self.recipe)
-
-    def load_scaler(self, data: bytes) -> Scaler:
-        return load_exactly(Scaler(len(self.recipe.features)), data)
 
     def shapes(self, prepared: pd.DataFrame) -> list[str]:
         """Of inputs and target of both parts, as (rows, steps, features) and (rows, 1)."""
@@ -81,12 +72,11 @@ class TutorialMethod:
             lines.append(f"{title} shape: {tuple(as_sequences(x_NF).shape)} {tuple(y_N1.shape)}")
         return lines
 
-    def train(self, prepared: pd.DataFrame, scaler: nn.Module, hardware: Hardware) -> Trained:
-        assert isinstance(scaler, Scaler)
+    def train(self, prepared: pd.DataFrame, scaler: bytes, hardware: Hardware) -> Trained:
         fitted = fit(
             prepared,
             self.recipe,
-            scaler=scaler,
+            scaler=load_exactly(Scaler(len(self.recipe.features)), scaler),
             seed=hardware.seed,
             device=hardware.device,
             on_epoch=hardware.on_epoch,
@@ -124,10 +114,6 @@ class TutorialMethod:
         scores = {str(method): errors for method, errors in evaluation.table.to_dict("index").items()}
         return Evaluated(scores=scores, words=evaluation.words, decision=decision)
 
-    def drift(self, prepared: pd.DataFrame, read: Callable[[str], bytes], sessions: int) -> dict[str, FeatureDrift]:  # noqa: ARG002
-        """Nothing: it is no service."""
-        return {}
-
     def forecast(self, prepared: pd.DataFrame, model: Nowcast) -> pd.DataFrame:
         return nowcast_frame(prepared, model(prepared), self.recipe)
 
@@ -135,7 +121,7 @@ class TutorialMethod:
         self,
         prepared: Callable[[], pd.DataFrame],
         model: Nowcast,
-        read: Callable[[str], bytes],  # noqa: ARG002 (nothing but scores is kept)
+        read: ReadFile,  # noqa: ARG002 (nothing but scores is kept)
         names: Names,
     ) -> list[Plot]:
         """The volume that it was trained and tested on, and what the model says of it."""
@@ -149,10 +135,7 @@ class TutorialMethod:
             Plot(file="predicted.png", title="Actual against predicted volume", png=against),
         ]
 
-    def forecast_plots(self, prices: pd.DataFrame, forecasts: pd.DataFrame, note: str) -> list[Plot]:  # noqa: ARG002
-        return []
-
-    def score_rows(self, scores: Scores) -> list[dict[str, str]]:
+    def score_rows(self, scores: Scores) -> list[TableRow]:
         return [
             {
                 "method": method,
@@ -163,6 +146,3 @@ class TutorialMethod:
             }
             for method, errors in scores.items()
         ]
-
-    def forecast_rows(self, forecasts: pd.DataFrame) -> list[dict[str, str]]:  # noqa: ARG002 (it looks back only)
-        return []

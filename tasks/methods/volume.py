@@ -1,10 +1,10 @@
 """The volume recipe: the next 10 sessions of every ticker, as quantiles, by one model of all tickers."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import pandas as pd
-from torch import nn
+from pydantic import JsonValue
 
 from models.comparisons import Contest
 from models.drift import FeatureDrift, feature_drift
@@ -21,7 +21,7 @@ from models.volume_training import TrainingRun, fit_volume
 from models.weights import load_exactly
 from storage.artifacts import from_parquet, to_parquet
 from storage.errors import Corrupt
-from tasks.methods.method import Described, Evaluated, Hardware, Names, Plot, Rows, Scores, Trained
+from tasks.methods.method import Evaluated, Hardware, Method, Names, Plot, ReadFile, Rows, Scores, TableRow, Trained
 from tasks.reports.plots import SHOWN_SESSIONS, calibration_plot, fan_chart
 
 PROFILE_FILE, ANNOUNCEMENTS_FILE, CALIBRATION_FILE = "profile.json", "announcements.parquet", "calibration.json"
@@ -37,43 +37,36 @@ HEADINGS = {
 }  # metric -> heading and format
 
 
-class VolumeMethod:
-    """Prepared is VolumeData; a predictor is a VolumePredictor."""
+class VolumeMethod(Method[VolumeRecipe, VolumeData, VolumePredictor]):
+    """The steps of the volume recipe; one model serves all tickers."""
 
     horizon = HORIZONS
     epoch_name = "Step"
 
-    def __init__(self, recipe: VolumeRecipe, name: str | None = None) -> None:
-        self.recipe, self._name = recipe, name or recipe.name
-        self.epochs = recipe.steps
-
-    def parts(self, tickers: Sequence[str]) -> list[tuple[str, ...]]:
-        return [tuple(tickers)]
-
-    def model_name(self, tickers: Sequence[str]) -> str:  # noqa: ARG002 (whichever they are)
-        return self._name
+    @property
+    def epochs(self) -> int:
+        return self.recipe.steps
 
     def prepare(self, rows: Rows) -> VolumeData:
         return volume_data(rows.panel, rows.announcements, self.recipe)
 
-    def describe(self, prepared: VolumeData) -> Described:
-        panel, known, found = prepared.inputs.panel, prepared.announcements, profile(prepared)
-        return Described(
-            files={
-                PROFILE_FILE: json.dumps(found, indent=1).encode(),
-                ANNOUNCEMENTS_FILE: to_parquet(known),
-            },
-            facts={
-                "rows": int(panel.traded_NT.sum()),
-                "train_rows": int(panel.traded_NT[:, : prepared.through + 1].sum()),
-                "train_through": str(prepared.span.train_through),
-                "test_start": str(prepared.span.test_start),
-                "earnings_sources": sorted(set(known["source"])) if self.recipe.use_earnings else [],
-                "first_seen_assumed": bool(known["first_seen_assumed"].any()),
-            },
-        )
+    def describe(self, prepared: VolumeData) -> tuple[dict[str, bytes], dict[str, JsonValue]]:
+        panel, known = prepared.inputs.panel, prepared.announcements
+        files = {
+            PROFILE_FILE: json.dumps(profile(prepared), indent=1).encode(),
+            ANNOUNCEMENTS_FILE: to_parquet(known),
+        }
+        facts: dict[str, JsonValue] = {
+            "rows": int(panel.traded_NT.sum()),
+            "train_rows": int(panel.traded_NT[:, : prepared.through + 1].sum()),
+            "train_through": str(prepared.span.train_through),
+            "test_start": str(prepared.span.test_start),
+            "earnings_sources": sorted(set(known["source"])) if self.recipe.use_earnings else [],
+            "first_seen_assumed": bool(known["first_seen_assumed"].any()),
+        }
+        return files, facts
 
-    def restore(self, read: Callable[[str], bytes], prices: Callable[[], pd.DataFrame]) -> VolumeData:
+    def restore(self, read: ReadFile, prices: Callable[[], pd.DataFrame]) -> VolumeData:
         """Built again, for the arrays are large. Raises Corrupt where that does not give the same."""
         data = self.prepare(Rows(read_prices=prices, announcements=from_parquet(read(ANNOUNCEMENTS_FILE))))
         expected, found = json.loads(read(PROFILE_FILE))["sha256"], sha256_of(data.inputs)
@@ -85,13 +78,8 @@ class VolumeMethod:
         return data
 
     def scaler(self, prepared: VolumeData) -> VolumeScaler:
-        through = (
-            prepared.through - self.recipe.stop_sessions
-        )  # those that the training stops by are held back here, too
-        return fit_volume_scaler(prepared.inputs, through=through)
-
-    def load_scaler(self, data: bytes) -> VolumeScaler:
-        return load_exactly(VolumeScaler(), data)
+        """Without the sessions that the training stops by: they are held back here, too."""
+        return fit_volume_scaler(prepared.inputs, through=prepared.through - self.recipe.stop_sessions)
 
     def shapes(self, prepared: VolumeData) -> list[str]:
         """How much there is to train on."""
@@ -102,13 +90,16 @@ class VolumeMethod:
             f"Testing: {self.recipe.test_sessions} sessions {span.test_start} to {span.test_end}",
         ]
 
-    def train(self, prepared: VolumeData, scaler: nn.Module, hardware: Hardware) -> Trained:
-        assert isinstance(scaler, VolumeScaler)
-        run = TrainingRun(scaler=scaler, through=prepared.through, seed=hardware.seed, device=hardware.device)
+    def train(self, prepared: VolumeData, scaler: bytes, hardware: Hardware) -> Trained:
         fitted = fit_volume(
             prepared.inputs,
             self.recipe,
-            run,
+            TrainingRun(
+                scaler=load_exactly(VolumeScaler(), scaler),
+                through=prepared.through,
+                seed=hardware.seed,
+                device=hardware.device,
+            ),
             on_epoch=hardware.on_epoch,
             checkpoint=hardware.checkpoint,
         )
@@ -133,7 +124,7 @@ class VolumeMethod:
             files={CALIBRATION_FILE: json.dumps(found.calibration.to_dict(), indent=1).encode()},
         )
 
-    def drift(self, prepared: VolumeData, read: Callable[[str], bytes], sessions: int) -> dict[str, FeatureDrift]:
+    def drift(self, prepared: VolumeData, read: ReadFile, sessions: int) -> dict[str, FeatureDrift]:
         trained = json.loads(read(PROFILE_FILE))["features"]
         deciles = {name: own["deciles"] for name, own in trained.items()}
         return feature_drift(recent_features(prepared, sessions), deciles)
@@ -145,7 +136,7 @@ class VolumeMethod:
         self,
         prepared: Callable[[], VolumeData],  # noqa: ARG002 (the scorecard has what is drawn)
         model: VolumePredictor,  # noqa: ARG002
-        read: Callable[[str], bytes],
+        read: ReadFile,
         names: Names,
     ) -> list[Plot]:
         """How often volumes fell below their quantiles."""
@@ -165,17 +156,16 @@ class VolumeMethod:
             plots.append(Plot(file=f"forecast-{ticker}.png", title=f"{ticker}, the next sessions", png=png))
         return plots
 
-    def score_rows(self, scores: Scores) -> list[dict[str, str]]:
-        rows = []
-        for name, own in scores.items():
-            shown = {heading: f"{own[metric]:{form}}" for metric, (heading, form) in HEADINGS.items()}
-            rows.append({"method": name, **shown})
-        return rows
+    def score_rows(self, scores: Scores) -> list[TableRow]:
+        return [
+            {"method": name, **{heading: f"{own[metric]:{form}}" for metric, (heading, form) in HEADINGS.items()}}
+            for name, own in scores.items()
+        ]
 
-    def forecast_rows(self, forecasts: pd.DataFrame) -> list[dict[str, str]]:
+    def forecast_rows(self, forecasts: pd.DataFrame) -> list[TableRow]:
         """Median and 80 % interval in million shares, a column each of the first tickers."""
         shown, (low_80, high_80, *_) = in_order(forecasts)[:TABLE_TICKERS], interval_columns(MODEL)
-        rows: dict[str, dict[str, str]] = {}
+        rows: dict[str, TableRow] = {}
         for row in forecasts.loc[forecasts["unique_id"].isin(shown)].to_dict("records"):
             median, low, high = (format_millions(row[name]) for name in (MODEL, low_80, high_80))
             cells = rows.setdefault(f"{row['ds']:%a %Y-%m-%d}", dict.fromkeys(shown, ""))

@@ -30,9 +30,9 @@ def publish_status(health: Health) -> None:
 def publish_scorecard(scorecard: Scorecard) -> None:
     """One artifact: verdict, scores, plots of the model and of what it forecasts."""
     model = scorecard.model
-    snapshot, name = model.scaler.features.snapshot, model.artifact.name
+    snapshot, name = model.snapshot, model.artifact.name
     method, predictor = read_model(ArtifactStore(open_store(snapshot.store)), name, model.artifact.version)
-    forecasts = method.forecast(read_prepared(model.scaler.features, method), predictor)
+    forecasts = method.forecast(read_prepared(model.features, method), predictor)
     leading = forecasts.loc[forecasts["unique_id"].isin(in_order(forecasts)[:LEADING])]
     plots = [*_forecast_plots(method, snapshot, leading), *model_plots(scorecard)]
     key = "volcast-scorecard" + ("" if name == DEFAULT_RECIPE else f"-{slug(name)}")
@@ -67,13 +67,13 @@ def write_report(batch: ForecastBatch, scorecard: Scorecard | None) -> Report:
 
 def model_plots(scorecard: Scorecard) -> list[Plot]:
     """Pictures of the model on the data that it was trained and tested on."""
-    model, snapshot = scorecard.model, scorecard.model.scaler.features.snapshot
+    model, snapshot = scorecard.model, scorecard.model.snapshot
     artifacts = ArtifactStore(open_store(snapshot.store))
     method, predictor = read_model(artifacts, model.artifact.name, model.artifact.version)
     note = simulated_note(snapshot.simulated)
     names = Names(tickers=listed(snapshot.tickers, 5), version=str(model.artifact), note=note)
     return method.model_plots(
-        lambda: read_prepared(model.scaler.features, method), predictor, reader(artifacts, scorecard.artifact), names
+        lambda: read_prepared(model.features, method), predictor, reader(artifacts, scorecard.artifact), names
     )
 
 

@@ -120,7 +120,7 @@ def show_quarantine(console: Console, store_url: str, rows: list[tuple[str, ...]
 
 def show_scorecard(console: Console, scorecard: Scorecard, outcome: str = "") -> None:
     """How good the model is, and the verdict, unless the `outcome` that was shown before has it."""
-    model, features = scorecard.model, scorecard.model.scaler.features
+    model, features = scorecard.model, scorecard.model.features
     _show(console, "Model", f"{model.artifact}: final loss {model.final_loss:.5f} on {model.device};")
     sessions = f"{features.train_rows:,} train and {features.rows - features.train_rows:,} test sessions"
     _show(console, "", f"{sessions}, scalers fitted on {model.scaler.fitted_on} rows\n")
@@ -316,7 +316,7 @@ def health_markdown(health: Health) -> str:
 def scorecard_markdown(scorecard: Scorecard, plots: Sequence[Plot] = ()) -> str:
     """How good a model is: verdict, scores, lineage, and pictures."""
     model = scorecard.model
-    features, snapshot = model.scaler.features, model.scaler.features.snapshot
+    features, snapshot = model.features, model.snapshot
     rows = f"{snapshot.source}, {snapshot.rows:,} rows, cutoff {snapshot.cutoff}"
     return _paragraphs(
         f"# {model.artifact}",

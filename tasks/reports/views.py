@@ -36,8 +36,7 @@ from storage.records import (
     Skill,
 )
 from storage.store import Store, open_store
-from tasks.methods.method import Method, Plot
-from tasks.methods.registry import method_from
+from tasks.methods.method import Method, Plot, method_from
 from tasks.reports.plots import SHOWN_SESSIONS
 from tasks.stored_models import (
     CHAMPION,
@@ -138,7 +137,7 @@ def _number(value: float | None, form: str) -> str:
 def score_rows(scorecard: Scorecard) -> Rows:
     """A row a forecaster of the scorecard."""
     model = scorecard.model
-    artifacts = ArtifactStore(open_store(model.scaler.features.snapshot.store))
+    artifacts = ArtifactStore(open_store(model.snapshot.store))
     return stored_method(artifacts, model.artifact.name, model.artifact.version).score_rows(scorecard.scores)
 
 
@@ -214,7 +213,7 @@ def history_of(artifacts: ArtifactStore, store_url: str, name: str) -> History:
     lines = []
     for version in artifacts.versions("model", name):
         manifest = artifacts.get("model", name, version)
-        snapshot = model_version(artifacts, store_url, manifest).scaler.features.snapshot
+        snapshot = model_version(artifacts, store_url, manifest).snapshot
         recipe = make_recipe(**manifest.fact("recipe"))
         score, verdict = NOT_SCORED, ""
         if version in newest:

@@ -1,0 +1,182 @@
+"""What a daily run and a run of the whole pipeline work on, and how they finish.
+
+A daily run forecasts the stored tickers, unless nothing is new. A pipeline run divides its tickers into models, and one
+of these that fails stops no other.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import date
+from typing import Any, cast
+
+from prefect import get_run_logger, task
+from prefect.client.schemas.objects import State
+from prefect.exceptions import MissingResult
+
+from models.errors import ModelError
+from models.text import listed
+from storage.artifacts import ArtifactStore
+from storage.errors import NotStored
+from storage.ledger import Ledger
+from storage.prices import PriceTable
+from storage.records import Daily, ForecastBatch, Health, PipelineResult, Report, Scorecard, Snapshot
+from storage.store import Store, open_store
+from tasks.preflight import require_ahead
+from tasks.run_tools import complete, emit
+from tasks.settings import DataSettings, TrainingSettings, last_session, root_of
+from tasks.stored_models import champion_version
+
+
+def with_stored_tickers(data: DataSettings) -> DataSettings:
+    """Where no tickers are asked for, those that are stored; before any are, those that the source holds."""
+    table = PriceTable(open_store(root_of(data.store, data.source), writable=True))
+    if data.tickers or table.version() is None:
+        return data
+    return data.model_copy(update={"tickers": tuple(table.tickers())})
+
+
+def stored_only(data: DataSettings, ingested: State[Any]) -> DataSettings:
+    """The tickers that have prices, whether or not the ingest could bring new ones. Raises its error for none."""
+    table = PriceTable(open_store(root_of(data.store, data.source)))
+    if table.version() is None:
+        ingested.result()  # raises what went wrong
+        raise NotStored(f"{data.store} holds no prices after an ingest of {data.source}.")
+    stored = set(table.tickers())
+    if not ingested.is_completed():
+        get_run_logger().warning("the ingest failed, and the run goes on with what is stored: %s", ingested.message)
+    return data.model_copy(update={"tickers": tuple(t for t in data.tickers or sorted(stored) if t in stored)})
+
+
+@task(task_run_name="look for anything new on {data.day}")
+def find_nothing_new(data: DataSettings, training: TrainingSettings) -> str:
+    """Why there is nothing to do, or an empty text.
+
+    That is so when the prices are up to date, the newest forecast of each ticker was made from this version of them, by
+    the present champion or in its place, with announced earnings or without as it is asked now, and somebody has looked
+    at how things stand since this session.
+    """
+    require_ahead(training)
+    store = open_store(root_of(data.store, data.source))
+    session, name = last_session(data.as_of, data.now), training.method().model_name(data.tickers)
+    last = PriceTable(store).coverage()["last"].reindex(list(data.tickers)).max().date()
+    if last < session or not _is_forecast(store, data, name) or not _is_looked_at(store, name, session):
+        return ""
+    closed = "" if data.day == session else f"{data.day} is no session. "
+    return f"{closed}No session or price is new since {session}, which has been forecast from."
+
+
+def _is_forecast(store: Store, data: DataSettings, name: str) -> bool:
+    ledger = Ledger(store)
+    cutoff = ledger.newest_cutoff(name)
+    if cutoff is None or cutoff < last_session(data.as_of, data.now):
+        return False
+    artifacts, prices = ArtifactStore(store), PriceTable(store).version()
+    present, is_current = champion_version(artifacts, name), dict[str, bool]()
+    for version, rows in ledger.forecasts(name, first=cutoff).groupby("version"):  # a later one replaces it
+        facts: dict[str, Any] = artifacts.get("forecast", name, cast(int, version)).facts
+        used = rows["model_version"].dropna().unique().tolist()
+        same_champion = used == ([] if present is None else [present])
+        same_earnings = facts.get("uses_earnings", True) == data.uses_earnings
+        is_same = same_champion and same_earnings and rows["prices_version"].iloc[0] == prices
+        is_current |= dict.fromkeys(facts.get("asked_for", data.tickers), is_same)
+    return all(is_current.get(ticker, False) for ticker in data.tickers)
+
+
+def _is_looked_at(store: Store, name: str, session: date) -> bool:
+    newest = ArtifactStore(store).newest("health", name)
+    return newest is not None and newest.fact("session") == str(session)
+
+
+def skip_day(data: DataSettings, why: str) -> Daily:
+    """The early return of a day on which nothing is new."""
+    message = f"Skipped: {why}"
+    get_run_logger().info(message)
+    _signal_life(data, message)
+    return complete(Daily(batch=None, health=None, skipped=why), message, "skipped")
+
+
+def complete_day(data: DataSettings, batch: ForecastBatch, health: Health) -> Daily:
+    """The final state, with what was published and what is to be known."""
+    message = f"{batch.artifact} by {batch.author}; {health.words}"
+    _signal_life(data, message)
+    return complete(Daily(batch=batch, health=health), message, _outcome(health))
+
+
+def complete_monitoring(health: Health) -> Health:
+    """The final state, with what is to be known."""
+    return complete(health, health.words, _outcome(health))
+
+
+def _outcome(health: Health) -> str:
+    return "needs a person" if health.needs_person else ""
+
+
+def _signal_life(data: DataSettings, message: str) -> None:
+    """The sign of life that an alert waits for."""
+    emit("volcast.day.ended", open_store(root_of(data.store, data.source)).url, words=message)
+
+
+class SomeModelsFailed(ModelError):
+    """Some of the models failed; `result` holds what the others gave."""
+
+    def __init__(self, message: str, result: PipelineResult) -> None:
+        super().__init__(message)
+        self.result = result
+
+
+def data_of_models(data: DataSettings, training: TrainingSettings, snapshot: Snapshot) -> list[DataSettings]:
+    """The prices of each model: its tickers, up to the snapshot's cutoff."""
+    of_models = training.method().split_tickers(snapshot.tickers)
+    return [data.model_copy(update={"tickers": tickers, "as_of": snapshot.cutoff}) for tickers in of_models]
+
+
+def with_forecaster(
+    models: Sequence[DataSettings], training: TrainingSettings, snapshot: Snapshot
+) -> list[DataSettings]:
+    """Those that can be forecast: by a model, trained now or left from an earlier run, or ahead, by har."""
+    artifacts, method = ArtifactStore(open_store(snapshot.store)), training.method()
+
+    def can_forecast(name: str) -> bool:
+        har_stands_in = bool(method.horizon and artifacts.versions("scorecard", name))
+        return har_stands_in or champion_version(artifacts, name) is not None
+
+    return [data for data in models if can_forecast(method.model_name(data.tickers))]
+
+
+def outcomes(
+    models: Sequence[DataSettings], states: Sequence[State[Scorecard]], training: TrainingSettings
+) -> dict[str, str | Exception]:
+    """For each model, by name: the message of its training's final state, or the error of one that failed.
+
+    The message is the state's own: a busy server may give a final state back without the data in it.
+    """
+    names = [training.method().model_name(data.tickers) for data in models]
+    return {
+        name: str(state.message) if state.is_completed() else _error_of(state)
+        for name, state in zip(names, states, strict=True)
+    }
+
+
+def complete_pipeline(
+    snapshot: Snapshot, reports: Sequence[Report], trained: Mapping[str, str | Exception]
+) -> PipelineResult:
+    """The result of the run. Raises the error of the only model, or SomeModelsFailed with the errors of several."""
+    failed = [outcome for outcome in trained.values() if isinstance(outcome, Exception)]
+    if len(failed) == len(trained) == 1:
+        raise failed[0]
+    trainings = {name: str(outcome) for name, outcome in trained.items()}
+    result = PipelineResult(snapshot=snapshot, reports=tuple(reports), trainings=trainings)
+    if failed:
+        why = listed([str(error) for error in failed], 3, " ")
+        raise SomeModelsFailed(f"{len(failed)} of {len(trained)} models were not trained. {why}", result)
+    forecasts = [f"{report.batch.artifact} by {report.batch.author}" for report in reports[:3]]
+    prices = f"prices v{snapshot.prices.version} to {snapshot.cutoff}"
+    trained_so = [outcome.rstrip(".") for outcome in list(trainings.values())[:3]]
+    return complete(result, "; ".join([prices, *trained_so, *forecasts]))
+
+
+def _error_of(state: State[Scorecard]) -> Exception:
+    try:
+        error = state.result(raise_on_failure=False)
+    except MissingResult:
+        error = None
+    return error if isinstance(error, Exception) else ModelError(str(state.message))

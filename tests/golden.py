@@ -30,8 +30,9 @@ import pandas as pd
 import scipy
 import torch
 from prefect.logging import disable_run_logger
+from rich.console import Console
 
-from flows.cli import console, main
+from flows.cli import app, console, main
 from models.comparisons import CHAMPION, Contest, Predecessor
 from models.scores import live_calibration, rolling_errors, score_forecasts
 from models.sessions import session_before
@@ -367,6 +368,8 @@ def volcast(folder: Path, *arguments: str) -> Said:
         patch.dict(os.environ, inherited | {"VOLCAST_HOME": str(folder / "home"), "COLUMNS": str(WIDTH)}, clear=True),
         patch.object(sys, "argv", ["volcast", *arguments]),
         patch.object(console, "_width", WIDTH),
+        patch.object(app, "_console", Console(width=WIDTH)),  # of the help; cyclopts keeps the first one it makes
+        patch.object(app.meta, "_console", Console(width=WIDTH)),
         contextlib.chdir(folder),
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(error),

@@ -22,7 +22,6 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import replace
 from datetime import date
 from functools import partial
 from pathlib import Path
@@ -37,7 +36,7 @@ from torch.profiler import ProfilerActivity, profile
 from benchmarks.markets import panel_of_bars
 from models.forecasters import LEVELS, MEDIAN
 from models.market_calendar import CALENDAR_COLUMNS
-from models.panel import HORIZONS
+from models.panel import HORIZONS, Panel
 from models.recipes import VolumeRecipe
 from models.volume_inputs import AHEAD_COLUMNS, AT_COLUMNS, Inputs, build_inputs
 from models.volume_model import fit_volume_scaler
@@ -47,7 +46,7 @@ from tasks.sources.simulated import SimulatedSource
 
 LAST = date(2023, 12, 29)  # the exchange's clock
 TEST = 252  # sessions after the train span, forecast by both models
-WARM_UP_STEPS, TIMED_STEPS = 20, 200
+WARM_UP_STEPS, TRACED_STEPS, TIMED_STEPS = 20, 60, 200
 FLOAT = 4  # bytes
 
 
@@ -130,7 +129,7 @@ def _compare(count: int, *, years: int, machine: dict[str, Any]) -> dict[str, An
     return found | _forecasts(inputs, fitted, through) | _rates(inputs, recipe, through, machine)
 
 
-def _panel(count: int, years: int) -> Any:
+def _panel(count: int, years: int) -> Panel:
     exchange = Exchange(seed=7, last=LAST)
     tickers = SimulatedSource(7, universe=count).tickers()
     with ProcessPoolExecutor() as pool:
@@ -177,7 +176,10 @@ def _forecasts(inputs: Inputs, fitted: dict[str, FittedVolume], through: int) ->
 
 def _rates(inputs: Inputs, recipe: VolumeRecipe, through: int, machine: dict[str, Any]) -> dict[str, Any]:
     """Steps a second of one member, of the bare loop, of the floor, and the share of the time with a kernel."""
-    short = replace(recipe, members=1, steps=TIMED_STEPS + WARM_UP_STEPS, log_every_steps=WARM_UP_STEPS)
+    traced_run, timed_run = (
+        VolumeRecipe(members=1, steps=steps, validate_every_steps=WARM_UP_STEPS)
+        for steps in (TRACED_STEPS, WARM_UP_STEPS + TIMED_STEPS)
+    )
     steps: list[tuple[int, float]] = []
     scaler = fit_volume_scaler(inputs, through=through - recipe.stop_sessions)
     run = TrainingRun(scaler=scaler, through=through, seed=0, device=torch.device("cuda"))
@@ -186,12 +188,12 @@ def _rates(inputs: Inputs, recipe: VolumeRecipe, through: int, machine: dict[str
         steps.append((done, time.perf_counter()))
 
     with profile(activities=[ProfilerActivity.CUDA], acc_events=True) as traced:
-        fit_volume(inputs, replace(short, steps=3 * WARM_UP_STEPS), run, on_epoch=note)
+        fit_volume(inputs, traced_run, run, on_epoch=note)
     kernels = [event for event in traced.events() or () if event.device_time > 0]
     begins, ends = zip(*((event.time_range.start, event.time_range.end) for event in kernels), strict=True)
     busy = sum(event.device_time for event in kernels) / (max(ends) - min(begins))
     steps.clear()
-    fit_volume(inputs, short, run, on_epoch=note)
+    fit_volume(inputs, timed_run, run, on_epoch=note)
     (first, begun), (last, ended) = steps[0], steps[-1]
     rate, bare = (last - first) / (ended - begun), _bare_rate(recipe)
     flop, moved = _work(recipe)
@@ -201,7 +203,7 @@ def _rates(inputs: Inputs, recipe: VolumeRecipe, through: int, machine: dict[str
         "bare cuDNN loop, steps a second": bare,
         "of the bare loop": rate / bare,
         "busy": busy,
-        "kernels a step": len(kernels) / (3 * WARM_UP_STEPS),
+        "kernels a step": len(kernels) / TRACED_STEPS,
         "MFLOP a step": flop / 1e6,
         "MB a step": moved / 1e6,
         "floor, steps a second": 1 / floor,

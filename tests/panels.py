@@ -88,6 +88,21 @@ def announced(panel: Panel, rows: Sequence[tuple[int, int, int]]) -> pd.DataFram
     )
 
 
+def synthetic_prices(sessions: int = 253, seed: int = 1, ticker: str = "AAA") -> pd.DataFrame:
+    """Prices of one made-up ticker: a random walk near 80 USD; volume near 8 M shares, larger when the price moves."""
+    random = np.random.default_rng(seed)
+    returns = 0.02 * random.standard_normal(sessions)
+    close = 80 * np.exp(np.cumsum(returns))
+    frame = pd.DataFrame({"ticker": ticker, "session": pd.bdate_range("2019-12-11", periods=sessions)})
+    frame["open"] = close * np.exp(0.005 * random.standard_normal(sessions))
+    frame["high"] = np.maximum(frame["open"], close) * 1.01
+    frame["low"] = np.minimum(frame["open"], close) * 0.99
+    frame["close"] = close
+    frame["adj_close"] = close * np.linspace(0.97, 1.0, sessions)
+    frame["volume"] = np.round(5e6 * np.exp(15 * np.abs(returns) + 0.2 * random.standard_normal(sessions)))
+    return frame
+
+
 def tiny_recipe(**changes: Any) -> VolumeRecipe:
     """A volume recipe that trains in a second."""
     small = {

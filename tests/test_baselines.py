@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
-from rows import disturb_test_rows, synthetic_prices
+from panels import synthetic_prices
+from rows import disturb_test_rows
 
 from models.recipes import make_recipe
 from models.tutorial import BASELINES, build_features, last_value, least_squares, mean_20

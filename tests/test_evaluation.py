@@ -1,7 +1,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from rows import synthetic_prices
+from panels import synthetic_prices
 
 from models.recipes import NOWCAST_NOTE, TutorialRecipe, make_recipe
 from models.text import format_shares

@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from rows import synthetic_prices
+from panels import synthetic_prices
 
 from models.errors import IncompletePrices, NotEnoughSessions
 from models.recipes import TutorialRecipe, make_recipe

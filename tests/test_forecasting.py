@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from rows import synthetic_prices
+from panels import synthetic_prices
 
 from models.recipes import TutorialRecipe
 from models.tutorial import build_features, nowcast_frame

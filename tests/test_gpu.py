@@ -6,8 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from panels import InMemory, gappy_volumes, priced_panel, tiny_recipe
-from rows import synthetic_prices
+from panels import InMemory, gappy_volumes, priced_panel, synthetic_prices, tiny_recipe
 
 from models.recipes import make_recipe
 from models.text import silent

@@ -1,6 +1,8 @@
-"""STYLE.md's table of imports, held against every module of the product."""
+"""The table of imports in docs/design.md, held against every module of the product."""
 
 import ast
+import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -147,3 +149,15 @@ def test_a_planted_violation_is_found(path, source, fact):
 )
 def test_what_is_allowed_is_not_found(path, source):
     assert violations(source, path) == []
+
+
+def test_the_benchmark_of_a_gpu_needs_the_libraries_of_models_alone():
+    """Such a machine has torch, and seldom Prefect or Delta Lake."""
+    program = (
+        "import sys\n"
+        "import benchmarks.gpu, test_gpu\n"
+        "print(sorted({'prefect', 'pydantic', 'deltalake', 'obstore', 'yfinance', 'cyclopts'} & set(sys.modules)))"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from rows import synthetic_prices
+from panels import synthetic_prices
 from safetensors.torch import load, save
 from torch import Tensor, nn
 

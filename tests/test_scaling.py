@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 import torch
-from rows import disturb_test_rows, synthetic_prices
+from panels import synthetic_prices
+from rows import disturb_test_rows
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
 from models.recipes import TutorialRecipe, make_recipe

@@ -5,7 +5,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from rows import disturb_test_rows, synthetic_prices
+from panels import synthetic_prices
+from rows import disturb_test_rows
 from torch import Tensor
 
 from benchmarks.tutorial import read_prices

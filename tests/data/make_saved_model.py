@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from rows import synthetic_prices
+from panels import synthetic_prices
 
 from models.panel import make_panel
 from models.recipes import VolumeRecipe, make_recipe, settings

@@ -466,7 +466,6 @@ def deploy(
 
     _ask_a_person(require_approval)
     open_source(data.source)  # what it holds may be seen only from where the runs are
-    training.make()
     require_ahead(training)
     _filter_console()
     from flows.deploy import Served

@@ -366,10 +366,8 @@ def _held_back(data: _Data) -> _Sequences:
 def _sequences(
     data: _Data, ticker_B: np.ndarray, begin_B: np.ndarray, sessions: int, scored_P: np.ndarray, *, until: int
 ) -> _Sequences:
-    ticker_B_, begin_B_, scored_P_ = (
-        torch.from_numpy(each).to(data.run.device, non_blocking=True) for each in (ticker_B, begin_B, scored_P)
-    )
-    return _Sequences(ticker_B_, begin_B_, sessions, scored_P_, until=until)
+    ticker, begin, scored = (torch.from_numpy(each).to(data.run.device) for each in (ticker_B, begin_B, scored_P))
+    return _Sequences(ticker, begin, sessions, scored, until=until)
 
 
 def _loss(

@@ -17,7 +17,7 @@ from storage.store import open_store
 from tasks.preflight import LAST_INGEST, LastIngest, last_ingest, require_event_source, whole_spec
 from tasks.run_tools import provenance
 from tasks.settings import DataSettings, last_session, root_of
-from tasks.sources.source import Pace, PriceSource, open_event_source, open_source
+from tasks.sources.source import EventSource, Pace, PriceSource, open_source
 
 EACH_ALONE = 20  # tickers; one task run a ticker is for a handful of them, else it is one a bucket
 
@@ -71,12 +71,13 @@ def plan_ingest(data: DataSettings) -> IngestPlan:
     source = open_source(data.source)
     events = require_event_source(data)
     root = open_store(root_of(data.store, data.source), writable=True).url
-    tickers = tuple(dict.fromkeys(ticker.upper() for ticker in data.tickers)) or _usual_tickers(source, root)
+    last = last_ingest(root)
+    tickers = tuple(dict.fromkeys(ticker.upper() for ticker in data.tickers)) or _usual_tickers(source, last, root)
     plan = IngestPlan(
         root=root,
         source=source.spec,
         events=data.event_source,
-        events_known_as=_known_as(data.event_source, root),
+        events_known_as=_known_as(data.event_source, events, last),
         last_session=last_session(data.as_of, data.now),
         batches=_batches(tickers),
         deadline=datetime.now(UTC) + timedelta(hours=data.deadline_hours),
@@ -100,16 +101,16 @@ def record_sources(plan: IngestPlan) -> None:
     ArtifactStore(open_store(plan.root, writable=True)).put(draft)
 
 
-def _known_as(events: str, root: str) -> str:
-    source, last = open_event_source(events), last_ingest(root)
-    if last is not None and last.events == whole_spec(events):
+def _known_as(spec: str, events: EventSource | None, last: LastIngest | None) -> str:
+    """The name of a source of announcements in the events table: the one it had, however its path is written."""
+    if last is not None and last.events == whole_spec(spec):
         return last.events_known_as
-    return source.spec if source else "none"
+    return events.spec if events else "none"
 
 
-def _usual_tickers(source: PriceSource, root: str) -> tuple[str, ...]:
+def _usual_tickers(source: PriceSource, last: LastIngest | None, root: str) -> tuple[str, ...]:
     """Of an ingest that names none: all that the source names, or all that came of one that has no list of its own."""
-    named, last = tuple(source.tickers()), last_ingest(root)
+    named = tuple(source.tickers())
     if not source.incremental or len(named) > 1 or last is None or last.source != source.spec:
         return named
     return tuple(PriceTable(open_store(root)).tickers())

@@ -98,7 +98,7 @@ def newest_scorecard(artifacts: ArtifactStore, name: str, version: int) -> Manif
     """The newest scorecard of a version of a model; None when it was never scored. Raises Corrupt."""
     for number in reversed(artifacts.versions("scorecard", name)):
         manifest = artifacts.get("scorecard", name, number)
-        if manifest.parents[0].version == version:
+        if manifest.parent.version == version:
             return manifest
     return None
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from days import QUICK, TRAINING
 from rows import yahoo_frame
 from runs import forecasts_of, log_lines, run_named, scored
 
@@ -39,15 +40,6 @@ from tasks.stored_models import CHAMPION, universe
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
 
-QUICK = {
-    "steps": 60,  # with fewer it does not beat har
-    "members": 1,
-    "hidden_size": 8,
-    "batch_sequences": 8,
-    "validate_every_steps": 10,
-    "stop_sessions": 40,
-}
-TRAINING = TrainingSettings.model_validate({"device": "cpu", "settings": QUICK})
 METHODS = {"volcast", "har", "naive", "seasonal_naive", "adv20"}
 Finished = tuple[DataSettings, PipelineResult]
 

@@ -12,7 +12,7 @@ import pandas as pd
 from deltalake import DeltaTable
 
 from benchmarks.year_script import EVENT_CAUSES, NAME, Diary, Script
-from models.comparisons import CHAMPION, Contest, Predecessor
+from models.comparisons import CHAMPION, Contest
 from models.forecast_columns import LEDGER_COLUMNS
 from models.forecasters import FALLBACK, MODEL
 from models.panel import HORIZONS
@@ -27,7 +27,8 @@ from storage.store import Store, open_store
 from tasks.forecast import model_frame
 from tasks.snapshot import prepare, read_panel
 from tasks.stored_models import CHAMPION as ALIAS
-from tasks.stored_models import model_version, read_model, trained_through, universe
+from tasks.stored_models import model_version, read_model
+from tasks.train import predecessor
 
 SAMPLED = 8  # cutoffs that are forecast from again
 NOTICED_WITHIN = 40  # sessions; errors are looked at over 20 of them
@@ -50,12 +51,8 @@ class Takeover:
         last = table.coverage()["last"].max().date()
         data = prepare(_snapshot(script, script.store, last, table.version() or 0), method)
         later = replace(data, through=data.inputs.panel.position(self.cutoff))
-        before = Predecessor(
-            predictor=read_model(artifacts, NAME, self.before)[1],
-            tickers=universe(artifacts, NAME, self.before),
-            trained_through=trained_through(artifacts, NAME, self.before),
-        )
-        found = evaluate_volume(later, new, Contest(predecessors={CHAMPION: before}))
+        before = {CHAMPION: predecessor(artifacts, NAME, self.before)}
+        found = evaluate_volume(later, new, Contest(predecessors=before))
         return {name: own["mase_1_5"] for name, own in found.scores.items()}
 
 

@@ -35,6 +35,7 @@ GATE_BAND, GATE_METRIC = "1-5", "mase_1_5"  # decide at the gate: what an order 
 FIRST_TICKER = "SBUX"  # leads the tickers' own rows
 
 WINDOWS = (5, 20, 60)  # target sessions: a week, a month, a quarter
+SKILL_SPAN = 2 * max(WINDOWS)  # sessions in which the largest window is looked for
 ALL = "all"  # the mean over the tickers
 RIVALS = (HAR, "naive")
 RIVAL_LOSSES = ("mase", "pinball")

@@ -12,7 +12,7 @@ import pandas as pd
 from prefect import get_run_logger, task
 
 from models.forecasters import FALLBACK
-from models.scores import ALL, WINDOWS, live_skill
+from models.scores import ALL, SKILL_SPAN, WINDOWS, live_skill
 from models.scores import score_forecasts as scores_of
 from models.sessions import session_before, sessions_after
 from models.text import listed
@@ -84,7 +84,6 @@ EVENTS: dict[str, Event] = {
     "DRIFT": "volcast.drift.detected",
 }  # code of a finding -> what is told to the automations
 SHOWN = 20  # tickers
-SKILL_SPAN = 2 * max(WINDOWS)  # sessions in which the largest window is looked for
 
 
 @task(task_run_name="check health on {data.day}")

@@ -80,9 +80,8 @@ def universe(artifacts: ArtifactStore, name: str, version: int | None = None) ->
     return tuple(features_of(artifacts, name, version).fact("tickers"))
 
 
-def trained_through(artifacts: ArtifactStore, name: str, version: int) -> date:
-    """The last session that a stored model has seen. Raises NotStored, Corrupt."""
-    features = features_of(artifacts, name, version)
+def trained_through(artifacts: ArtifactStore, features: Manifest) -> date:
+    """The last session that a model made of these stored features has seen. Raises NotStored, Corrupt."""
     if "train_through" in features.facts:
         return date.fromisoformat(features.fact("train_through"))
     rows = read_frame(artifacts, features.ref, FEATURES_FILE)  # the tutorial's, whose frame says it

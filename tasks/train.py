@@ -32,6 +32,7 @@ from tasks.stored_models import (
     MODEL_FILE,
     SCALER_FILE,
     SCORES_FILE,
+    features_of,
     features_record,
     model_record,
     newest_scorecard,
@@ -182,6 +183,16 @@ def _versions(artifacts: ArtifactStore, model: ModelVersion, champion: int | Non
     return {MODEL: own, CHAMPION: champion} | ({} if best in (own, champion) else {BEST: best})
 
 
+def predecessor(artifacts: ArtifactStore, name: str, version: int) -> Predecessor:
+    """A stored version, as a challenger meets it. Raises NotStored, Corrupt, WrongWeights."""
+    features = features_of(artifacts, name, version)
+    return Predecessor(
+        predictor=read_model(artifacts, name, version)[1],
+        tickers=tuple(features.fact("tickers")),
+        trained_through=trained_through(artifacts, features),
+    )
+
+
 def _contest(store: Store, model: ModelVersion, versions: dict[str, int], why: RetrainSettings) -> Contest:
     """What a challenger is held against; nothing where there is no champion."""
     if CHAMPION not in versions:
@@ -196,11 +207,7 @@ def _contest(store: Store, model: ModelVersion, versions: dict[str, int], why: R
         )
         return Contest(bar=bar)
     predecessors = {
-        rival: Predecessor(
-            predictor=read_model(artifacts, name, versions[rival])[1],
-            tickers=tickers,
-            trained_through=trained_through(artifacts, name, versions[rival]),
-        )
+        rival: predecessor(artifacts, name, versions[rival])
         for rival, tickers in universes.items()
         if set(tickers) <= set(snapshot.tickers)
     }

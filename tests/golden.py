@@ -33,7 +33,7 @@ from prefect.logging import disable_run_logger
 from rich.console import Console
 
 from flows.cli import app, console, main
-from models.comparisons import CHAMPION, Contest, Predecessor
+from models.comparisons import CHAMPION, Contest
 from models.scores import live_calibration, rolling_errors, score_forecasts
 from models.sessions import session_before
 from models.volume_evaluation import fallback_frame, naive_frame, scales_now
@@ -63,9 +63,8 @@ from tasks.stored_models import (
     read_model,
     reader,
     stored_method,
-    trained_through,
-    universe,
 )
+from tasks.train import predecessor
 
 GOLDEN = Path(__file__).parent / "data" / "golden"
 SOURCE = "simulated:3?faults=gap,null,restated"  # of the store
@@ -184,7 +183,7 @@ class Opened:
         return {"digests": versions, "rows": sha256(as_csv(table.read()))}
 
     def _history(self, name: str) -> dict[str, Any]:
-        history = history_of(self.artifacts, open_store(self.root).url, name)
+        history = history_of(self.artifacts, name)
         moves = [move.model_dump(mode="json") for move in history.moves]
         facts = [self.artifacts.get("model", name, line.version).facts for line in history.versions]
         made = [{"loss": each["final_loss"], "seed": each["seed"]} for each in facts]
@@ -257,17 +256,9 @@ class Opened:
         method, own = read_model(self.artifacts, model.name, model.version)
         facts: Any = scorecard.facts
         champion = facts["champion"]
-        predecessors = {CHAMPION: self.predecessor(model.name, champion)} if champion else {}
+        predecessors = {CHAMPION: predecessor(self.artifacts, model.name, champion)} if champion else {}
         found = method.evaluate(read_prepared(features, method), own, Contest(predecessors=predecessors))
         return json.loads(self.artifacts.read(scorecard, SCORES_FILE)), found.scores
-
-    def predecessor(self, name: str, version: int) -> Predecessor:
-        """A stored version, as a challenger meets it."""
-        return Predecessor(
-            predictor=read_model(self.artifacts, name, version)[1],
-            tickers=universe(self.artifacts, name, version),
-            trained_through=trained_through(self.artifacts, name, version),
-        )
 
     def drift(self) -> tuple[Any, Any]:
         """The drift of the features up to the newest session, as the day's health has it and as it comes out now."""

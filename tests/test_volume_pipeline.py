@@ -99,7 +99,7 @@ def test_the_scorecard_has_the_baselines_of_the_same_sessions_and_says_what_took
     assert "63 test sessions are less than a year" in words
     assert [row["method"] for row in score_rows(scorecard)] == list(scorecard.scores)
     assert forecast_rows(report.batch)[0]["session"] == "Tue 2004-06-29"
-    (version,) = history_of(artifacts_of(finished[1]), report.batch.snapshot.store, "volume").versions
+    (version,) = history_of(artifacts_of(finished[1]), "volume").versions
     assert version.is_champion
     assert version.score.startswith("MASE 1-5 ")
     assert version.verdict == scorecard.verdict

@@ -51,7 +51,7 @@ def page(data: DataSettings) -> str:
     store = open_store(root)
     counts = status_of(root, data.tickers, last_session(None, data.now))
     health = present_health(data)
-    history = history_of(ArtifactStore(store), root, DEFAULT_RECIPE)
+    history = history_of(ArtifactStore(store), DEFAULT_RECIPE)
     facts = {
         "name": DEFAULT_RECIPE,
         "simulated": data.source.startswith("simulated"),

@@ -217,7 +217,7 @@ def show_backtest(console: Console, result: BacktestResult) -> None:
 def show_models(console: Console, store_url: str) -> None:
     """A table of every version of every model; then whose volume they know, why some did not pass, and each move."""
     artifacts = ArtifactStore(open_store(store_url))
-    histories = [history_of(artifacts, store_url, name) for name in artifacts.names("model")]
+    histories = [history_of(artifacts, name) for name in artifacts.names("model")]
     rows = model_rows(histories)
     if not rows:
         console.print(f"No model has been trained in {nice_path(store_url)}. Train one with: volcast run")
@@ -236,7 +236,7 @@ def show_lineage(console: Console, store_url: str, name: str) -> None:
     for step in others:
         branch = branch.add(step)
     console.print(tree)
-    _show_history(console, history_of(artifacts, store_url, name))
+    _show_history(console, history_of(artifacts, name))
 
 
 def nice_path(url_or_path: str) -> str:

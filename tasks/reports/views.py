@@ -17,7 +17,7 @@ import pandas as pd
 
 from models.forecasters import MODEL
 from models.recipes import DEFAULT_RECIPE, Recipe, TutorialRecipe, make_recipe
-from models.scores import WINDOWS, live_skill
+from models.scores import SKILL_SPAN, live_skill
 from models.sessions import session_before, sessions_after
 from models.text import format_millions, format_shares
 from storage.artifacts import ArtifactStore
@@ -45,7 +45,7 @@ from tasks.stored_models import (
     REFUSED,
     SCORES_FILE,
     champion_version,
-    model_version,
+    features_of,
     read_frame,
     stored_method,
     trained_through,
@@ -62,7 +62,6 @@ LEGEND = (
     f"{MEAN_SESSIONS} sessions."
 )
 SHORT_SESSIONS = 5  # of a forecast, in the short form
-SKILL_SPAN = 2 * max(WINDOWS)  # sessions in which the largest window is looked for
 SKILL_COLUMNS = {
     "mase": ("MASE", ".3f"),
     "mase_har": ("/ har", ".3f"),
@@ -204,7 +203,7 @@ class History:
         return any(move.version == line.version and line.verdict in move.reason for move in self.moves)
 
 
-def history_of(artifacts: ArtifactStore, store_url: str, name: str) -> History:
+def history_of(artifacts: ArtifactStore, name: str) -> History:
     """The history of the model of that name. Raises Corrupt."""
     moves = [entry for alias in (CHAMPION, HELD, REFUSED) for entry in artifacts.history("model", name, alias)]
     scorecards = [artifacts.get("scorecard", name, version) for version in artifacts.versions("scorecard", name)]
@@ -212,8 +211,8 @@ def history_of(artifacts: ArtifactStore, store_url: str, name: str) -> History:
     present = champion_version(artifacts, name)
     lines = []
     for version in artifacts.versions("model", name):
-        manifest = artifacts.get("model", name, version)
-        snapshot = model_version(artifacts, store_url, manifest).snapshot
+        manifest, features = artifacts.get("model", name, version), features_of(artifacts, name, version)
+        cutoff = date.fromisoformat(features.fact("cutoff"))
         recipe = make_recipe(**manifest.fact("recipe"))
         score, verdict = NOT_SCORED, ""
         if version in newest:
@@ -222,9 +221,9 @@ def history_of(artifacts: ArtifactStore, store_url: str, name: str) -> History:
         line = VersionLine(
             version=version,
             trained=manifest.created_at.date(),
-            cutoff=snapshot.cutoff,
-            test_sessions=sessions_after(trained_through(artifacts, name, version), snapshot.cutoff),
-            tickers=snapshot.tickers,
+            cutoff=cutoff,
+            test_sessions=sessions_after(trained_through(artifacts, features), cutoff),
+            tickers=tuple(features.fact("tickers")),
             size=_size(recipe),
             score=score,
             verdict=verdict,

@@ -39,7 +39,7 @@ from pydantic import SecretStr, TypeAdapter
 from flows.server_options import ServerError
 from models.text import listed
 from storage.store import open_store
-from tasks.preflight import whole_path, whole_spec
+from tasks.preflight import named_events, whole_path, whole_spec
 from tasks.settings import DataSettings, TrainingSettings, root_of
 
 PROJECT_FILE = Path(__file__).parents[1] / "prefect.yaml"
@@ -71,7 +71,7 @@ class Served:
         """Paths and announcements in full: a worker runs in another folder, and knows of no defaults."""
         whole = {
             "source": whole_spec(self.data.source),
-            "events": whole_spec(self.data.event_source),
+            "events": named_events(self.data),
             "store": whole_path(self.data.store),
         }
         object.__setattr__(self, "data", self.data.model_copy(update=whole))
@@ -90,7 +90,9 @@ class Served:
         return {
             "VOLCAST_SOURCE": self.data.source,
             "VOLCAST_STORE": self.data.store,
-            "VOLCAST_DATA": self.data.model_dump(mode="json", include={"source", "events", "tickers", "store"}),
+            "VOLCAST_DATA": self.data.model_dump(
+                mode="json", include={"source", "events", "tickers", "store"}, exclude_none=True
+            ),
             "VOLCAST_TRAINING": own | {"recipe": self.training.recipe},
             "VOLCAST_BACKTEST": tested | ({"settings": settings} if settings else {}),
         }

@@ -33,7 +33,7 @@ def ingest(data: DataSettings) -> Snapshot:
     require_fetched(plan, ingested, counts)
 
     announced = record_events(plan)
-    record_sources(plan)
+    record_sources(data, plan)
 
     snapshot = take_snapshot(ingested_part(data, plan, ingested), counts)
     announce_prices(snapshot, ingested)

@@ -14,7 +14,7 @@ from storage.artifacts import ArtifactStore, Draft
 from storage.price_rows import bucket_of
 from storage.prices import PriceTable
 from storage.store import open_store
-from tasks.preflight import LAST_INGEST, LastIngest, last_ingest, require_event_source, whole_spec
+from tasks.preflight import LAST_INGEST, LastIngest, last_ingest, named_events, require_event_source, whole_spec
 from tasks.run_tools import provenance
 from tasks.settings import DataSettings, last_session, root_of
 from tasks.sources.source import EventSource, Pace, PriceSource, open_source
@@ -94,9 +94,9 @@ def plan_ingest(data: DataSettings) -> IngestPlan:
     return plan
 
 
-def record_sources(plan: IngestPlan) -> None:
+def record_sources(data: DataSettings, plan: IngestPlan) -> None:
     """Keep where this ingest's prices came from, for those that do not say it anew."""
-    facts = asdict(LastIngest(whole_spec(plan.source), whole_spec(plan.events), plan.events_known_as))
+    facts = asdict(LastIngest(whole_spec(plan.source), named_events(data), plan.events_known_as))
     draft = Draft(kind=LAST_INGEST, name="prices", files={}, facts=facts, provenance=provenance(source=plan.source))
     ArtifactStore(open_store(plan.root, writable=True)).put(draft)
 

@@ -37,7 +37,7 @@ class LastIngest:
     """Where the prices of a store last came from, and their announcements; a file by its whole path."""
 
     source: str
-    events: str
+    events: str | None  # None: none was named, which is another thing than `none`: what is stored is used
     events_known_as: str  # the source's name in the table of events, which stays however its path is written
 
 
@@ -171,6 +171,11 @@ def last_ingest(root: str) -> LastIngest | None:
         return None
     facts: Any = newest.facts if newest else None
     return LastIngest(**facts) if facts else None
+
+
+def named_events(data: DataSettings) -> str | None:
+    """The source of announcements in full; None where none was named and the prices' source has none of its own."""
+    return None if data.events is None and data.event_source == "none" else whole_spec(data.event_source)
 
 
 def whole_path(path_or_url: str) -> str:

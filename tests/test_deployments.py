@@ -1,4 +1,5 @@
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn, get_args
 from uuid import UUID
@@ -60,6 +61,13 @@ def client(prefect_api: Server) -> Iterator[SyncPrefectClient]:
             client.delete_deployment(deployment.id)
         for automation in client.read_automations():
             client.delete_automation(automation.id)
+
+
+def test_where_no_announcements_were_named_the_deployments_use_the_stored_ones(tmp_path: Path) -> None:
+    served = Served(DataSettings(source=f"files:{tmp_path}/SBUX.csv", store=str(tmp_path)), TrainingSettings())
+    assert DataSettings(**served.parameters["VOLCAST_DATA"]).uses_earnings
+    unused = replace(served, data=served.data.model_copy(update={"events": "none"}))
+    assert not DataSettings(**unused.parameters["VOLCAST_DATA"]).uses_earnings
 
 
 def test_prefect_yaml_has_no_key_that_prefect_ignores() -> None:

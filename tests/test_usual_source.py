@@ -45,6 +45,14 @@ def test_announcements_stay_where_only_the_source_is_named_again(files: list[str
     assert not_used in volcast("ingest").out
 
 
+def test_where_no_announcements_were_ever_named_the_stored_ones_stay_in_use(files: list[str], volcast: Volcast) -> None:
+    assert volcast("ingest", *files).code == 0
+    for options in (files[:2], []):  # a file of prices names none by itself
+        shutil.rmtree("data/artifacts/ingest")
+        assert volcast("ingest", *files[:2]).code == 0
+        assert "announced ones are not used" not in volcast("ingest", *options).out
+
+
 def test_simulated_is_for_an_empty_store_and_said_and_its_tickers_are_asked_for_again(volcast: Volcast) -> None:
     said = volcast("ingest", "--tickers", "SBUX,KO", *AS_OF)
     assert "simulated, announcements of simulated, for ./data: the store is empty; another by --source" in said.out

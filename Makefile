@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 TWO_AT_ONCE := -n 2 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help install run quick test torture year check map clean
+.PHONY: help install run quick test torture fuzz year check map clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,8 +39,11 @@ test: check ## lint, types and all tests; it fails where none is selected
 map: install ## the map of the code in docs/design.md, from the code
 	$(BIN)/python docs/make_map.py
 
-torture: install ## the crash and race tests, 50 times
-	VOLCAST_TORTURE=50 $(BIN)/pytest -m crash tests/test_crashes.py
+torture: install ## 200 faults at random moments: kills, full disks, clocks, two at once; what is lost, what heals
+	$(BIN)/python -m benchmarks.torture
+
+fuzz: install ## 100,000 odd files, stores, settings, command lines and parameters
+	VOLCAST_FUZZ=50 $(BIN)/pytest tests/test_fuzz.py
 
 year: install ## a year of the service in minutes, with outages, a regime shift and poor models, and checks
 	$(BIN)/python -m benchmarks.year

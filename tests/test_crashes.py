@@ -1,4 +1,4 @@
-"""Writers that are killed, that race, and that run out of room. `make torture` repeats each many times."""
+"""Writers that are killed, that race, and that run out of room; whole commands are hurt by benchmarks/torture.py."""
 
 import os
 import random
@@ -25,7 +25,6 @@ from tasks.settings import DataSettings
 
 pytestmark = pytest.mark.crash
 
-REPEATS = int(os.environ.get("VOLCAST_TORTURE", "1"))
 TICKERS = [f"T{number:02}" for number in range(40)]
 SESSIONS = 12
 
@@ -68,7 +67,7 @@ def whole(tickers: list[str], sessions: int) -> pd.DataFrame:
     return pd.concat([bars(ticker, sessions=sessions) for ticker in tickers])
 
 
-@pytest.mark.parametrize("attempt", range(3 * REPEATS))
+@pytest.mark.parametrize("attempt", range(3))
 def test_a_writer_killed_at_any_moment_loses_nothing_that_it_committed(tmp_path: Path, attempt: int) -> None:
     with writer(tmp_path, TICKERS) as victim:
         assert victim.stdout is not None
@@ -112,19 +111,18 @@ def test_a_writer_killed_between_prices_and_restatements_loses_none_of_them(tmp_
     assert list(verify(store)) == []
 
 
-@pytest.mark.parametrize("attempt", range(REPEATS))
 @pytest.mark.parametrize("shared", [True, False], ids=["the same buckets", "buckets of their own"])
-def test_four_writers_at_once_lose_nothing(tmp_path: Path, shared: bool, attempt: int) -> None:
+def test_four_writers_at_once_lose_nothing(tmp_path: Path, shared: bool) -> None:
     groups = [[ticker for ticker in TICKERS if bucket_of(ticker) % 4 == number] for number in range(4)]
     groups = [TICKERS[number::4] for number in range(4)] if shared else groups
-    writers = [writer(tmp_path / str(attempt), tickers, sessions=3) for tickers in groups]
+    writers = [writer(tmp_path, tickers, sessions=3) for tickers in groups]
     for each in writers:
         _, errors = each.communicate(timeout=180)
         assert each.returncode == 0, errors
-    found = PriceTable(open_store(str(tmp_path / str(attempt)))).read()
+    found = PriceTable(open_store(str(tmp_path))).read()
     assert not found.duplicated(["ticker", "session"]).any()
     assert found.groupby("ticker").size().to_dict() == dict.fromkeys(TICKERS, 3)
-    assert damage(tmp_path / str(attempt)) == []
+    assert damage(tmp_path) == []
 
 
 @pytest.mark.parametrize("room", [500, 5_000])  # too little for a data file, and for the log entry of 40 tickers
@@ -156,10 +154,7 @@ def test_a_read_only_mount_is_named(tmp_path: Path) -> None:
     assert "Read-only file system" in last
 
 
-@pytest.mark.parametrize("attempt", range(REPEATS))
-def test_an_ingest_killed_at_any_moment_is_completed_by_the_next(
-    prefect_api: Server, tmp_path: Path, attempt: int
-) -> None:
+def test_an_ingest_killed_at_any_moment_is_completed_by_the_next(prefect_api: Server, tmp_path: Path) -> None:
     (tmp_path / "csv").mkdir()
     for seed, ticker in enumerate(TICKERS):
         yahoo_frame(seed=seed).to_csv(tmp_path / "csv" / f"{ticker}.csv", index=False)
@@ -170,7 +165,7 @@ def test_an_ingest_killed_at_any_moment_is_completed_by_the_next(
     with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as victim:
         while not (store / "staging").exists() and victim.poll() is None:
             time.sleep(0.02)
-        time.sleep(random.Random(attempt).uniform(0, 3))
+        time.sleep(random.uniform(0, 3))
         victim.kill()
     table = PriceTable(open_store(str(store)))
     if table.version() is not None:  # it was killed after its only commit

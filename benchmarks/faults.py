@@ -1,0 +1,267 @@
+"""The faults of benchmarks/torture.py: each runs a command of the product, and hurts it at a random moment.
+
+Disk faults need the right to mount, which root has in a mount namespace of its own; where it lacks, `Fault.impossible`
+says so. For a fault of the clock this module is the command's first, and turns the clock of its process:
+
+python -m benchmarks.faults BEGIN SECONDS SHIFT COMMAND…     from the time BEGIN on; SHIFT days later after SECONDS
+"""
+
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from pathlib import Path
+
+import time_machine
+
+LIMIT_SECONDS = 600  # after which a command counts as one that hangs
+INTERRUPTED = 130
+IN_NAMESPACE = "VOLCAST_TORTURE_NAMESPACE"
+
+
+@dataclass(frozen=True)
+class Run:
+    """How a command ended."""
+
+    code: int
+    said: str
+    seconds: float
+
+    @property
+    def ended(self) -> str:
+        if self.code < 0:
+            return signal.Signals(-self.code).name
+        return "finished" if self.code == 0 else f"exit {self.code}"
+
+    @property
+    def unclear(self) -> str:
+        """Why a person would not know what happened; empty where one would."""
+        if self.code in (0, -signal.SIGKILL):
+            return ""
+        if "Traceback" in self.said:
+            return f"a traceback: {self.said.splitlines()[-1][:200]}"
+        named = "Error:" in self.said or self.code == INTERRUPTED or "memory allocation of" in self.said  # Rust's words
+        return "" if named else f"no word of an error, {self.ended}: {self.said[-200:]!r}"
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A command that is to be hurt."""
+
+    command: list[str]
+    place: Path  # the folder that it runs in; its store is in data/
+    environment: Mapping[str, str]
+    seconds: float  # that it takes undisturbed
+    chance: random.Random
+
+    @property
+    def moment(self) -> float:
+        """Seconds after the start, somewhere in the command's life or just after it."""
+        return self.chance.uniform(0, 1.05 * self.seconds)
+
+
+class Running:
+    """A command under way, and what it says.
+
+    limit: a limit of the system (one of the module resource's RLIMIT_…) and its bytes; clock: see this module.
+    """
+
+    def __init__(
+        self,
+        command: list[str],
+        place: Path,
+        environment: Mapping[str, str],
+        *,
+        limit: tuple[int, int] | None = None,
+        clock: Sequence[str] = (),
+    ) -> None:
+        self._log = place / f"command-{time.monotonic_ns()}.log"
+        self._began = time.monotonic()
+        with self._log.open("wb") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", *(["benchmarks.faults", *clock] if clock else ["flows.cli"]), *command],
+                cwd=place,
+                env=os.environ | dict(environment),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                preexec_fn=(lambda: resource.setrlimit(limit[0], (limit[1], limit[1]))) if limit else None,
+            )
+
+    @property
+    def said(self) -> str:
+        """What it has printed so far."""
+        return self._log.read_text(errors="replace")
+
+    def wait(self, seconds: float) -> bool:
+        """Whether it has ended within so many seconds."""
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(timeout=seconds)
+        return self.process.returncode is not None
+
+    def end(self) -> Run:
+        """Wait for its end; one that hangs is killed, and counts as hanging."""
+        hangs = not self.wait(LIMIT_SECONDS)
+        if hangs:
+            self.process.kill()
+            self.process.wait()
+        said = self.said + ("It hangs." if hangs else "")
+        return Run(self.process.returncode, said, time.monotonic() - self._began)
+
+
+def run(
+    command: list[str],
+    place: Path,
+    environment: Mapping[str, str],
+    *,
+    limit: tuple[int, int] | None = None,
+    clock: Sequence[str] = (),
+) -> Run:
+    """A command to its end; see Running."""
+    return Running(command, place, environment, limit=limit, clock=clock).end()
+
+
+def _signal(number: signal.Signals) -> Callable[[Attempt], list[Run]]:
+    def hurt(attempt: Attempt) -> list[Run]:
+        running = Running(attempt.command, attempt.place, attempt.environment)
+        if not running.wait(attempt.moment):
+            running.process.send_signal(number)
+        return [running.end()]
+
+    return hurt
+
+
+def _limit(kind: int, least: int, most: int) -> Callable[[Attempt], list[Run]]:
+    """A limit of the system, drawn evenly from the powers of two between 2**least and 2**most bytes."""
+
+    def hurt(attempt: Attempt) -> list[Run]:
+        size = int(2 ** attempt.chance.uniform(least, most))
+        return [run(attempt.command, attempt.place, attempt.environment, limit=(kind, size))]
+
+    return hurt
+
+
+def _full_disk(attempt: Attempt) -> list[Run]:
+    """The store on a file system of its own that has little room left, and that gets room again afterwards."""
+    data, aside = attempt.place / "data", attempt.place / "aside"
+    data.mkdir(exist_ok=True)
+    data.rename(aside)
+    data.mkdir()
+    used = sum(path.stat().st_size + 4096 for path in [aside, *aside.rglob("*")])
+    _mount("-t", "tmpfs", "-o", f"size={used + int(2 ** attempt.chance.uniform(12, 21))}", "tmpfs", str(data))
+    shutil.copytree(aside, data, dirs_exist_ok=True)
+    shutil.rmtree(aside)
+    ended = run(attempt.command, attempt.place, attempt.environment)
+    shutil.copytree(data, aside)
+    subprocess.run(["umount", str(data)], check=True)
+    data.rmdir()
+    aside.rename(data)
+    return [ended]
+
+
+def _read_only(attempt: Attempt) -> list[Run]:
+    """The store's file system turns read-only while the command runs, as after an error of the disk."""
+    data = attempt.place / "data"
+    data.mkdir(exist_ok=True)
+    _mount("--bind", str(data), str(data))
+    running = Running(attempt.command, attempt.place, attempt.environment)
+    running.wait(attempt.moment)
+    remount = ["mount", "-o", "remount,ro,bind", str(data)]
+    while subprocess.run(remount, capture_output=True, check=False).returncode and not running.wait(0.01):
+        pass  # a file is open for writing
+    ended = running.end()
+    subprocess.run(["umount", str(data)], check=True)
+    return [ended]
+
+
+def _clock_jumps(attempt: Attempt) -> list[Run]:
+    """The clock jumps by up to 400 days, back or forward, while the command runs."""
+    begin, shift = datetime.now(UTC).isoformat(), attempt.chance.uniform(-400, 400)
+    clock = [begin, str(attempt.moment), str(shift)]
+    return [run(attempt.command, attempt.place, attempt.environment, clock=clock)]
+
+
+def _clock_change(attempt: Attempt) -> list[Run]:
+    """The command runs through the change to or from daylight saving time."""
+    begin = attempt.chance.choice(["2027-03-14T06:59:55+00:00", "2026-11-01T05:59:55+00:00"])  # 5 s before, New York
+    zone = {"TZ": "America/New_York"}
+    return [run(attempt.command, attempt.place, dict(attempt.environment) | zone, clock=[begin, "0", "0"])]
+
+
+def _under_another_clock(begin: str, seconds: str, shift: str, *command: str) -> None:
+    """The product's command line in this process, under a clock of its own."""
+    from flows.cli import process
+
+    traveller = time_machine.travel(datetime.fromisoformat(begin), tick=True).start()
+    jump = threading.Timer(float(seconds), lambda: traveller.shift(timedelta(days=float(shift))))
+    jump.daemon = True
+    jump.start()
+    sys.argv = ["volcast", *command]
+    process()
+
+
+def _two_at_once(attempt: Attempt) -> list[Run]:
+    """Two people do the same; two who promote, different versions."""
+    words = pairwise(["", *attempt.command])
+    other = ["1" if before == "--version" else word for before, word in words]
+    first = Running(other, attempt.place, attempt.environment)
+    first.wait(attempt.moment)
+    second = Running(attempt.command, attempt.place, attempt.environment)
+    return [first.end(), second.end()]
+
+
+def _mount(*arguments: str) -> None:
+    subprocess.run(["mount", *arguments], check=True, capture_output=True)
+
+
+def in_a_mount_namespace() -> None:
+    """Begin this process anew where its mounts are its own and vanish with it; without the right to, go on as it is."""
+    unshared = ["unshare", "--mount", "--propagation", "private"]
+    if IN_NAMESPACE not in os.environ and not subprocess.run([*unshared, "true"], capture_output=True).returncode:
+        os.environ[IN_NAMESPACE] = "1"
+        os.execvp("unshare", [*unshared, sys.executable, *sys.orig_argv[1:]])
+
+
+def _needs_mounts() -> str:
+    return "" if IN_NAMESPACE in os.environ else "it needs the right to mount"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something that goes wrong while a command runs."""
+
+    name: str
+    hurt: Callable[[Attempt], list[Run]]
+    needs: Callable[[], str] = field(default=lambda: "")
+
+    @property
+    def impossible(self) -> str:
+        """Why it cannot be tried here; empty where it can."""
+        return self.needs()
+
+
+COMMAND_FAULTS = [
+    Fault("kill -9", _signal(signal.SIGKILL)),
+    Fault("Ctrl-C", _signal(signal.SIGINT)),
+    Fault("file size", _limit(resource.RLIMIT_FSIZE, 9, 18)),
+    Fault("memory", _limit(resource.RLIMIT_DATA, 27, 32)),
+    Fault("full disk", _full_disk, _needs_mounts),
+    Fault("read-only", _read_only, _needs_mounts),
+    Fault("clock jumps", _clock_jumps),
+    Fault("clock change", _clock_change),
+    Fault("two at once", _two_at_once),
+]
+
+
+if __name__ == "__main__":
+    _under_another_clock(*sys.argv[1:])

@@ -108,6 +108,9 @@ SHOWN: dict[str, dict[str, Any]] = {
     "events": {"env_var": "VOLCAST_EVENTS"},
     "store": {"env_var": "VOLCAST_STORE"},
     "tickers": {"metavar": "A,B"},
+    "date_format": {"metavar": "FORMAT"},
+    "decimal": {"metavar": ".|,"},
+    "columns": {"metavar": "HEADING=NAME"},
     "window_sessions": {"name": "--sessions", "metavar": "NUMBER|all"},
     "settings": {"name": "--set", "metavar": "NAME=VALUE"},
     "promote": {
@@ -137,6 +140,7 @@ TEST = {
     "out": "Write the forecasts to this .parquet or .csv file",
 }
 PRICES, DATED = "source tickers store as_of events", "source tickers store as_of"  # fields of DataSettings
+READING = "date_format decimal columns"  # those that become part of the source
 MODEL = "recipe cell fit_scalers_on window_sessions seed device force settings name"  # fields of TrainingSettings
 SERVED_MODEL = "recipe cell seed device settings"
 Store = Annotated[str, Parameter(env_var="VOLCAST_STORE", help=DataSettings.model_fields["store"].description)]
@@ -210,13 +214,14 @@ def _settings(kind: type[BaseModel], chosen: dict[str, Any], stored: bool) -> Ba
 
 def _data_settings(stored: bool, source: str | None = None, store: str = DEFAULT_STORE, **chosen: Any) -> DataSettings:
     """Of what is stored; or of what is to be brought in, from where the store's came before, unless told otherwise."""
-    from tasks.preflight import stored_source, usual_events, usual_source
+    from tasks.preflight import known_reading, stored_source, usual_events, usual_source
 
     if stored:
         return DataSettings(source=stored_source(store, source), store=store, **chosen)
-    data = DataSettings(source=source or usual_source(store), store=store, **chosen)
+    known = known_reading(source, store) if source else usual_source(store)
+    data = DataSettings(source=known, store=store, **chosen)
     data = data if data.events else data.model_copy(update={"events": usual_events(data)})
-    if not source:
+    if known != source:
         _print_source(data)
     return data
 
@@ -235,7 +240,7 @@ def start(
     return app(words, exit_on_error=False, print_error=False)
 
 
-@command(data=PRICES, training=MODEL, why="promote margin")
+@command(data=f"{PRICES} {READING}", training=MODEL, why="promote margin")
 def run(data: DataSettings, training: TrainingSettings, why: RetrainSettings, *, out: Out = None) -> None:
     """The whole pipeline: ingest, retrain, forecast, report."""
     from tasks.preflight import check, check_out
@@ -259,7 +264,7 @@ def run(data: DataSettings, training: TrainingSettings, why: RetrainSettings, *,
         raise failed  # after the summary of the others
 
 
-@command(data=f"{PRICES} allow_shrink max_failed_share")
+@command(data=f"{PRICES} {READING} allow_shrink max_failed_share")
 def ingest(data: DataSettings) -> None:
     """Bring the stored prices up to the last closed session."""
     from tasks.preflight import check
@@ -347,7 +352,7 @@ def forecast(data: DataSettings, training: TrainingSettings, *, out: Out = None)
     _show_server(server)
 
 
-@command(data=PRICES, training="recipe", watch="max_model_age", texts=DAILY)
+@command(data=f"{PRICES} {READING}", training="recipe", watch="max_model_age", texts=DAILY)
 def daily(data: DataSettings, training: TrainingSettings, watch: WatchSettings) -> None:
     """The day's work after the close: ingest, forecast, monitor; har forecasts where the champion cannot be trusted."""
     from tasks.preflight import check, require_ahead
@@ -381,7 +386,7 @@ def monitor(data: DataSettings, training: TrainingSettings, watch: WatchSettings
 
 @command(
     request="train_through! test_start! test_end! out! refit seed device settings",
-    data="source tickers store events",
+    data=f"source tickers store events {READING}",
     training="cell",
     texts=TEST,
 )
@@ -403,7 +408,7 @@ def backtest(data: DataSettings, request: BacktestSettings, training: TrainingSe
     _show_server(server)
 
 
-@command(data="source events tickers store", training=SERVED_MODEL, texts=SERVED)
+@command(data=f"source events tickers store {READING}", training=SERVED_MODEL, texts=SERVED)
 def up(
     data: DataSettings,
     training: TrainingSettings,
@@ -449,7 +454,7 @@ def up(
     stay_up(console, Served(data, training), options, BEGAN)
 
 
-@command(data="source events tickers store", training=SERVED_MODEL, texts=SERVED)
+@command(data=f"source events tickers store {READING}", training=SERVED_MODEL, texts=SERVED)
 def deploy(
     data: DataSettings,
     training: TrainingSettings,
@@ -700,7 +705,10 @@ def _described(error: Exception) -> tuple[str, int]:
         return f"The store cannot be used: {first_line(error)}. See: volcast verify", status
     if isinstance(error, ValidationError):
         facts = ((" ".join(map(str, each["loc"])), each["msg"], each["input"]) for each in error.errors())
-        options = [f"--{name.replace('_', '-')}: {known}; {brief(came)} came." for name, known, came in facts]
+        options = [
+            f"--{name.replace('_', '-')}: {known}; {brief(came)} came." if name else known.removeprefix("Value error, ")
+            for name, known, came in facts
+        ]
         return listed(options, 3, " "), status
     words = re.sub(r"\s*\n\s*", " ", str(error)).strip()
     if isinstance(error, CycloptsError):

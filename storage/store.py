@@ -9,6 +9,7 @@ somebody else keeps elsewhere are found with `files_at`, and never written.
 
 import os
 import re
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -111,8 +112,11 @@ def entries(store: Store, folder: str) -> "list[ObjectMeta]":
     return [entry for chunk in store.objects.list(folder) for entry in chunk]
 
 
-def files_at(location: str) -> tuple[FileSystem, list[str], bool]:
+def files_at(location: str, is_wanted: Callable[[str], bool]) -> tuple[FileSystem, list[str], bool]:
     """Where a path or URL lies, the files there in order (none where nothing is), and whether it is a folder.
+
+    Of a folder, the files whose names are wanted; folders in it are looked into where they are of a partitioned data
+    set (Ticker=AAPL), or where there is one and no such file.
 
     Raises OSError, ArrowException for a place that cannot be looked at.
     """
@@ -123,8 +127,19 @@ def files_at(location: str) -> tuple[FileSystem, list[str], bool]:
     kind = system.get_file_info(root).type
     if kind != FileType.Directory:
         return system, [root] if kind != FileType.NotFound else [], False
+    return system, sorted(_files_below(system, root, is_wanted)), True
+
+
+def _files_below(system: FileSystem, root: str, is_wanted: Callable[[str], bool]) -> list[str]:
     found = system.get_file_info(FileSelector(root))
-    return system, sorted(entry.path for entry in found if entry.type == FileType.File), True
+    files = [entry.path for entry in found if entry.type == FileType.File and is_wanted(entry.base_name)]
+    folders = [entry for entry in found if entry.type == FileType.Directory]
+    if any(entry.base_name == "_delta_log" for entry in folders):
+        raise OSError("a Delta table, some of whose files are no longer part of it; write it as one Parquet file first")
+    inner = [entry for entry in folders if "=" in entry.base_name]
+    if not files and len(folders) == 1:
+        inner = folders
+    return files + [path for entry in inner for path in _files_below(system, entry.path, is_wanted)]
 
 
 def _folder_of(url_or_path: str) -> Path:

@@ -30,7 +30,7 @@ from storage.staging import StagedFrame, stage
 from storage.store import Store, open_store
 from tasks.plan_ingest import Batch, IngestPlan
 from tasks.sources.source import TRANSIENT, Announced, Fetch, Outcome, Pace, PriceSource, SourceError, open_source
-from tasks.validate_prices import QUARANTINED, row_lines, split_by_rules
+from tasks.validate_prices import LOGGED, QUARANTINED, row_lines, split_by_rules
 
 Answer = TypeVar("Answer", Fetch, Announced)
 NAMED_TICKERS = 3  # tickers without an answer
@@ -87,13 +87,14 @@ def fetch_prices(plan: IngestPlan, batch: Batch) -> Fetched:
     )
     failed = {ticker: why_not(answer) for ticker, answer in answers.items() if answer.outcome != Outcome.OK}
     unknown = tuple(ticker for ticker in failed if answers[ticker].outcome == Outcome.NOT_FOUND)
+    notes = shortened([note for answer in answers.values() for note in answer.notes])
     bars = [answer.bars for answer in answers.values() if len(answer.bars)]
     log.info("%s: %d rows of %d tickers", source.spec, sum(map(len, bars)), len(bars))
     joined = pd.concat(bars, ignore_index=True) if bars else None
     del answers, bars  # a batch may have millions of rows; one copy of them is enough
     good, bad = (pd.DataFrame(), pd.DataFrame()) if joined is None else split_by_rules(joined)
     log.info("%s: %d rows pass, %d quarantined", batch.label, len(good), len(bad))
-    for line in [*failed.values(), *row_lines(bad, "rule", QUARANTINED)]:
+    for line in [*failed.values(), *notes, *row_lines(bad, "rule", QUARANTINED)]:
         log.warning(line)
     return Fetched(
         good=stage(store, good) if len(good) else None,
@@ -102,6 +103,12 @@ def fetch_prices(plan: IngestPlan, batch: Batch) -> Fetched:
         failed=failed,
         unknown=unknown,
     )
+
+
+def shortened(lines: Sequence[str]) -> list[str]:
+    """Each line once, LOGGED of them, and how many there are more."""
+    each = list(dict.fromkeys(lines))
+    return each[:LOGGED] + ([f"and {len(each) - LOGGED:,} lines more of this kind"] if len(each) > LOGGED else [])
 
 
 def ask_each(

@@ -88,6 +88,8 @@ def plan_ingest(data: DataSettings) -> IngestPlan:
     for asked in (source, events):
         if asked is not None and asked.pace is not None:
             _share(asked.pace)
+    for remark in source.remarks:
+        get_run_logger().warning(remark)
     get_run_logger().info(
         "%s: %d tickers, sessions up to %s, into %s", plan.source, len(tickers), plan.last_session, root
     )

@@ -20,6 +20,7 @@ from storage.integrity import TABLES
 from storage.prices import PriceTable
 from storage.store import Store, open_store
 from tasks.settings import SIMULATED_FOLDER, BacktestSettings, DataSettings, TrainingSettings, last_session, root_of
+from tasks.sources.reading import split_location
 from tasks.sources.source import EventSource, UnknownSource, open_event_source, open_source
 
 LAST_INGEST = "ingest"  # kind of the artifact that says where prices came from
@@ -156,11 +157,17 @@ def usual_source(store_url: str) -> str:
     return held
 
 
+def known_reading(source: str, store_url: str) -> str:
+    """The source with the reading of the last ingest, where that was from the same files and none is said anew."""
+    last = last_ingest(root_of(store_url, source)) if source.startswith("files:") else None
+    return last.source if last and _without_reading(last.source) == whole_spec(source) else source
+
+
 def usual_events(data: DataSettings) -> str | None:
     """The source of announcements of an ingest that names none: the last one's, where the prices' source is its own."""
     spec = whole_spec(open_source(data.source).spec)
     last = last_ingest(root_of(data.store, data.source))
-    return last.events if last and last.source == spec else None
+    return last.events if last and _without_reading(last.source) == _without_reading(spec) else None
 
 
 def last_ingest(root: str) -> LastIngest | None:
@@ -215,6 +222,10 @@ def _is_used(store: Store, root: str = "") -> bool:
 
 def _folders(store: Store, root: str = "") -> set[str]:
     return {prefix.rsplit("/", 1)[-1] for prefix in store.objects.list_with_delimiter(root)["common_prefixes"]}
+
+
+def _without_reading(spec: str) -> str:
+    return split_location(spec)[0]
 
 
 def _check_device(device: str) -> None:

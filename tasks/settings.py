@@ -11,7 +11,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from models.errors import NotASession, UnknownRecipe
 from models.recipes import DEFAULT_RECIPE, MARGIN, Recipe, Refit, VolumeRecipe, make_recipe, setting_names
@@ -48,6 +48,14 @@ class DataSettings(_Settings):
     tickers: tuple[str, ...] = Field(
         default=(), description="Tickers; none means all that the source holds (SBUX for simulated and yahoo)"
     )
+    date_format: str | None = Field(
+        default=None, description="Of files: how dates are written, such as %d/%m/%Y, or s, ms, us, ns, days, excel"
+    )
+    decimal: Literal[".", ","] | None = Field(default=None, description="Of files: the decimal sign, . or ,")
+    columns: str | None = Field(
+        default=None,
+        description="Of files: what columns are where their headings do not say it: Vol.=volume*1000,Kurs=close",
+    )
     store: str = Field(
         default_factory=lambda: os.environ.get("VOLCAST_STORE", DEFAULT_STORE),
         description="The root of everything that is kept: a folder, or s3://, gs://, az://",
@@ -66,6 +74,18 @@ class DataSettings(_Settings):
         default=10, ge=0, description="Stored sessions that a source is asked for again, in case they changed"
     )
     deadline_hours: float = Field(default=2, gt=0, description="No ticker is asked for after this time")
+
+    @model_validator(mode="after")
+    def _reading_in_source(self) -> "DataSettings":
+        """How files are read is part of their source's spec, so that it is kept with that."""
+        said = {"date-format": self.date_format, "decimal": self.decimal, "columns": self.columns}
+        if any(value is not None for value in said.values()):
+            from tasks.sources.reading import with_reading
+
+            object.__setattr__(self, "source", with_reading(self.source, said))
+            for name in said:
+                object.__setattr__(self, name.replace("-", "_"), None)
+        return self
 
     @property
     def event_source(self) -> str:

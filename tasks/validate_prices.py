@@ -19,6 +19,7 @@ from tasks.sources.source import BAR_COLUMNS
 PRICES = ["open", "high", "low", "close"]
 NOT_BY_DEFAULT = {"dividend": 0.0, "split": 0.0, "later_adjustment": 1.0}  # shown where they differ
 ROUNDING = 2e-6  # relative: Yahoo keeps 32-bit floats, so that a high may stand a hair below the close
+LARGEST_EXACT = 2.0**53  # a float has no odd number above it
 QUARANTINED = "{ticker}: {rows:,} rows quarantined ({kind}), the first of session {first:%Y-%m-%d}"
 LOGGED = 10  # tickers and rules, or columns, at a time; the tables have all rows
 
@@ -68,6 +69,7 @@ def price_rules() -> pa.DataFrameSchema:
         "a price is not positive": lambda bars: ((bars[PRICES] > 0) & (bars[PRICES] < np.inf)).all(axis=1),
         "adj_close is not positive": lambda bars: bars["later_adjustment"] > 0,
         "volume is not positive": lambda bars: (bars["volume"] > 0) & (bars["volume"] < np.inf),
+        "volume is too large to be exact": lambda bars: ~(bars["volume"] >= LARGEST_EXACT),
         "volume is not whole": lambda bars: bars["volume"] % 1 == 0,
         "high is below open, low or close": lambda bars: (
             bars["high"] >= bars[["open", "low", "close"]].max(axis=1) * (1 - ROUNDING)

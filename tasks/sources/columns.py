@@ -1,33 +1,60 @@
 """A file's own columns under the names and in the types of the product: text becomes numbers and dates.
 
-Numbers may be quoted with thousands separators, as in Yahoo's own download ("1,234,500"); empty cells and MISSING
-are missing values. A date is the exchange's own: see `_sessions`.
+HEADINGS is the one table of what columns are called; a unit in a heading is read by headings.py, numbers by numerals.py
+and dates by dates.py. What is read but cannot be daily bars in shares is refused here: money or percentages as a
+volume, volumes in thousands, bars of a week or an hour, several companies as one.
 """
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import cast
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from storage.adjustment import dividends_from_adj_close
-from tasks.sources.source import BAR_COLUMNS, EVENT_COLUMNS, SourceUnusable
+from tasks.sources.cells import require_no_meaning
+from tasks.sources.dates import EXPECTED, sessions_of
+from tasks.sources.headings import Meaning, Names, chosen_columns, letters, plain_heading
+from tasks.sources.numerals import FEW_SHARES, NO_NUMBER, is_missing, is_typed, numbers_of
+from tasks.sources.reading import FileReader
+from tasks.sources.source import BAR_COLUMNS, EVENT_COLUMNS
 
-MARKET_TIME_ZONE = "America/New_York"
 REQUIRED = ["Date", "Open", "High", "Low", "Close", "Volume"]
-HEADINGS = {  # the letters of a column's heading -> its name here
-    "session": "session",
-    "date": "session",
-    "datetime": "session",
-    **{name: name for name in ("ticker", "open", "high", "low", "close", "volume", "dividend", "split")},
-    "adjclose": "adj_close",
-    "adjustedclose": "adj_close",
-    "dividends": "dividend",
-    "splits": "split",
-    "stocksplits": "split",
-    "symbol": "ticker",
+HEADINGS = {  # a column's heading, whatever its case, accents, digits and punctuation -> its name here
+    **dict.fromkeys(["session", "date", "datetime", "tradedate", "tradingdate", "tradingday", "datum"], "session"),
+    **dict.fromkeys(["timestamp", "windowstart", "time", "day", "index", "t", "fecha", "data", "giorno"], "session"),
+    **dict.fromkeys(["unnamed", "日付", "日付け", "日期", "交易日期", "날짜", "일자"], "session"),
+    **dict.fromkeys(["open", "openprice", "opening", "openingprice", "first", "o", "eröffnung", "eröffn"], "open"),
+    **dict.fromkeys(["eröffnungskurs", "erster", "ouverture", "ouv", "apertura", "abertura"], "open"),
+    **dict.fromkeys(["始値", "开盘", "开盘价", "시가"], "open"),
+    **dict.fromkeys(["high", "highprice", "dayhigh", "h", "max", "hoch", "tageshoch", "höchst", "plushaut"], "high"),
+    **dict.fromkeys(["haut", "máximo", "massimo", "máxima", "高値", "最高", "最高价", "고가"], "high"),
+    **dict.fromkeys(["low", "lowprice", "daylow", "l", "min", "tief", "tagestief", "tiefst", "plusbas"], "low"),
+    **dict.fromkeys(["bas", "mínimo", "minimo", "mínima", "安値", "最低", "最低价", "저가"], "low"),
+    **dict.fromkeys(["close", "closeprice", "closing", "closingprice", "closelast", "c", "schluss"], "close"),
+    **dict.fromkeys(["price", "last", "lastprice", "schlusskurs", "letzter", "zuletzt", "dernier", "cloture"], "close"),
+    **dict.fromkeys(["clot", "último", "ultimo", "cierre", "chiusura", "終値", "收盘", "收盘价", "종가"], "close"),
+    **dict.fromkeys(["adjclose", "adjustedclose", "closeadj", "closeadjusted", "adjusted", "調整後終値"], "adj_close"),
+    **dict.fromkeys(["volume", "vol", "v", "sharevolume", "sharestraded", "noofshares", "numberofshares"], "volume"),
+    **dict.fromkeys(["volumetraded", "tradedvolume", "totaltradedquantity", "tottrdqty", "quantity", "qty"], "volume"),
+    **dict.fromkeys(["volumen", "volumes", "volumi", "stück", "stücke", "stuecke", "出来高", "거래량"], "volume"),
+    **dict.fromkeys(["ticker", "symbol", "sym", "tic", "tickersymbol", "stocksymbol", "tscode", "actsymbol"], "ticker"),
+    **dict.fromkeys(
+        ["uniqueid", "instrument", "code", "tscode", "stockcode", "secid", "permno", "isin", "cusip"], "ticker"
+    ),
+    **dict.fromkeys(["name", "asset", "stock", "security", "company", "underlying", "コード", "股票代码"], "ticker"),
+    **dict.fromkeys(["dividend", "dividends"], "dividend"),
+    **dict.fromkeys(["split", "splits", "stocksplits"], "split"),
+    **dict.fromkeys(["per", "period", "interval", "timeframe", "frequency"], "period"),
 }
+WEAK = (  # those of them that also have other meanings: they count where no other column means the same
+    "timestamp windowstart time day data first max min price last adjusted quantity qty volumen volumes volumi "
+    "uniqueid instrument code stockcode secid permno isin cusip name asset stock security company underlying コード",
+    "unnamed index t o h l c v",
+)
+PRICE_NAMES = Names(tuple(HEADINGS.items()), tuple(frozenset(map(letters, words.split())) for words in WEAK))
+NOT_DAILY = r"(?:\d+ ?)?(?:w|wk|weeks?|weekly|m|mo|mon|months?|monthly|q|h|hr|hours?|hourly|min|minutes?)|[1-9]\d{0,2}"
 EVENTS_REQUIRED = ["Ticker", "Earnings_Date"]
 EVENT_HEADINGS = {
     "ticker": "ticker",
@@ -37,46 +64,83 @@ EVENT_HEADINGS = {
     "when": "when",
     "firstseen": "first_seen",
 }
-MISSING = ["", "-", "null", "none", "nan", "na", "n/a"]  # in any case
-THOUSANDS = r"[+-]?\d{1,3}(?:,\d{3})+(?:\.\d+)?"
-STAMP = (
-    r"^(?P<date>\d{4}-\d{2}-\d{2})"
-    r"(?:[T ](?P<time>\d{2}:\d{2}(?::\d{2}(?:\.\d+)?)?) ?(?P<zone>Z|UTC|[+-]\d{2}:?\d{2})?)?$"
-)
-UTC_ZONE = r"Z|UTC|[+-]00:?00"
+EVENT_NAMES = Names(tuple(EVENT_HEADINGS.items()))
 # Of the 14,132 dividends recovered from 230 tickers the smallest real one is 1.8e-5 of the close, and the largest that
 # is only rounding (a step up and down again) 7.3e-8.
 SMALLEST_DIVIDEND = 1e-6
+DAYS_APART = 4  # between the bars of a week or longer; a holiday makes the gap of a weekend one day longer
+FEWEST_ROWS = 6  # of which one can say how far they are apart
 
 
-def name_of(heading: object, names: Mapping[str, str] = HEADINGS) -> str | None:
-    """The name here of a column, in whatever case and punctuation; None for a column that does not matter."""
-    return names.get(re.sub(r"[^a-z]", "", str(heading).lower()))
+@dataclass(frozen=True)
+class Tidied:
+    """A file's rows under the names and in the types of here; `faults` says of rows (by the index) why they cannot be.
 
-
-def tidy(raw: pd.DataFrame, file: str) -> pd.DataFrame:
-    """A file's own columns under the names and in the types of here; others are left out, rows stay as they are.
-
-    Gives session (datetime64[s]), open, high, low, close, volume and, where the file has them, adj_close, dividend,
-    split (float64), ticker (str). `raw`: cells as text or typed; its index, with its name, says where a row stands.
-    Raises SourceUnusable, naming the file and, where there is one, the row, column and value.
+    Columns: session (datetime64[s]), open, high, low, close, volume and, where the file has them, adj_close, dividend,
+    split (float64), ticker (str).
     """
-    columns = _columns(raw, file, HEADINGS, REQUIRED, "Adj Close")
-    readers = {"session": _sessions, "ticker": _tickers}
-    return pd.DataFrame({name: readers.get(name, _numbers)(column, file) for name, column in columns.items()})
+
+    frame: pd.DataFrame
+    faults: pd.Series
 
 
-def tidy_events(raw: pd.DataFrame, file: str) -> pd.DataFrame:
+def tidy(raw: pd.DataFrame, reader: FileReader) -> Tidied:
+    """A file's own columns under the names of here; others, and lines that are no prices, are left out.
+
+    `raw`: cells as text or typed; its index, with its name, says where a row stands. Raises SourceUnusable for what
+    spoils all rows; a value that spoils its own row is a fault of that.
+    """
+    columns, scales = _columns(raw, reader, PRICE_NAMES, REQUIRED, "Adj Close")
+    if "period" in columns:
+        _require_daily(columns.pop("period"), reader)
+    numeric = {name: column for name, column in columns.items() if name not in ("session", "ticker")}
+    sessions = sessions_of(columns["session"], reader)
+    if sessions.isna().any() and (no_row := _no_rows(sessions, columns)).any():
+        _note_no_rows(raw.loc[no_row], raw.columns, reader)
+        return tidy(raw.loc[~no_row], reader)
+    faults = _faults(pd.Series(dtype="object"), sessions.isna(), columns["session"], EXPECTED, reader)
+    found = {"session": sessions}
+    for name, numbers in numbers_of(numeric, reader, is_scaled=scales["volume"] != 1).items():
+        if not is_typed(columns[name]):  # what is infinite there is a row for the rules
+            faults = _faults(faults, numbers.abs() == np.inf, columns[name], NO_NUMBER, reader)
+        found[name] = numbers * scales[name] if scales[name] != 1 else numbers
+    if "ticker" in columns:
+        found["ticker"] = _tickers(columns["ticker"], reader)
+    return Tidied(pd.DataFrame(found), faults)
+
+
+def tidy_events(raw: pd.DataFrame, reader: FileReader) -> pd.DataFrame:
     """EVENT_COLUMNS for a calendar's own columns Ticker, Earnings_Date and, where it has them, When and First_Seen.
 
-    `raw` and what is raised: as for `tidy`; rows that are there twice come once.
+    `raw` and what is raised: as for `tidy`; rows that are there twice come once, and no value may be at fault.
     """
-    columns = _columns(raw, file, EVENT_HEADINGS, EVENTS_REQUIRED, "When")
-    readers = {"ticker": _tickers, "when": _when}
-    tidied = {name: readers.get(name, _sessions)(column, file) for name, column in columns.items()}
+    columns, _ = _columns(raw, reader, EVENT_NAMES, EVENTS_REQUIRED, "When")
+    tidied = {}
+    for name, column in columns.items():
+        if name in ("ticker", "when"):
+            tidied[name] = (_tickers if name == "ticker" else _when)(column, reader)
+        else:
+            tidied[name] = sessions_of(column, reader)
+            _refuse_first(tidied[name].isna(), column, reader, EXPECTED)
     unknown = pd.Series(pd.NaT, index=raw.index, dtype="datetime64[s]")
     events = pd.DataFrame({"when": "", "first_seen": unknown} | tidied, index=raw.index, columns=EVENT_COLUMNS)
     return events.drop_duplicates()
+
+
+def plausible(rows: pd.DataFrame, ticker: str, reader: FileReader) -> pd.DataFrame:
+    """The rows of one ticker, volumes in whole shares. Raises SourceUnusable for what is no daily bars in shares."""
+    sessions, volume = rows["session"].to_numpy(), pd.Series(rows["volume"])
+    if len(rows) >= FEWEST_ROWS and np.ptp(sessions) >= np.timedelta64(2 * len(rows), "D"):  # else most are a day apart
+        _require_days(np.unique(sessions), ticker, reader)
+    parts = volume.to_numpy()[volume.to_numpy() % 1 > 0]
+    if not len(parts):
+        return rows
+    _require_shares(volume, parts[0], ticker, reader)
+    reader.note(
+        f"{ticker}: {len(parts):,} of {len(rows):,} volumes are fractions of a share, such as "
+        f"{parts[0]:.15g}; rounded to shares"
+    )
+    return rows.assign(volume=volume.round())
 
 
 def bars_of(ticker: str, rows: pd.DataFrame) -> pd.DataFrame:
@@ -101,88 +165,115 @@ def bars_of(ticker: str, rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _columns(
-    raw: pd.DataFrame, file: str, names: Mapping[str, str], required: Sequence[str], optional: str
-) -> dict[str, pd.Series]:
-    """The columns that matter, by their names here."""
-    columns: dict[str, pd.Series] = {}
-    for position, heading in enumerate(raw.columns):
-        name = name_of(heading, names)
-        if name in columns:
-            raise SourceUnusable(
-                f"{file}: the columns {columns[name].name} and {heading} mean the same. Expected one; take one out."
-            )
-        if name is not None:
-            columns[name] = raw.iloc[:, position]
-    lacking = [heading for heading in required if name_of(heading, names) not in columns]
+    raw: pd.DataFrame, reader: FileReader, names: Names, required: Sequence[str], optional: str
+) -> tuple[dict[str, pd.Series], dict[str, float]]:
+    """The columns that matter, by their names here, and the factors of their units."""
+    headings = [plain_heading(heading) for heading in raw.columns]
+    wanted = [meaning.name for heading in required if (meaning := names.find(heading, FileReader("")))]
+    chosen = chosen_columns(headings, names, reader, wanted)
+    if "session" in wanted and "session" not in chosen and headings[:1] == [""]:  # of pandas, an index without a name
+        chosen["session"] = 0, Meaning("session")
+    lacking = [heading for heading, name in zip(required, wanted, strict=True) if name not in chosen]
     if lacking:
-        found = ", ".join(str(heading) for heading in raw.columns[:12]) or "none"
-        raise SourceUnusable(
-            f"{file}: no column {', '.join(lacking)}. Expected {', '.join(required)} "
-            f"(and, if there is, {optional}); found {found[:200]}."
+        found = ", ".join(headings[:12]) or "none"
+        reader.refuse(
+            f"no column {', '.join(lacking)}. Expected {', '.join(required)} (and, if there is, {optional}); "
+            f"found {found[:200]}. If one of them is it, say which by: --columns HEADING={lacking[0].lower()}"
         )
-    return columns
+    scales = {name: meaning.scale for name, (_, meaning) in chosen.items()}
+    if scales.get("volume", 1.0) != 1.0:
+        heading = headings[chosen["volume"][0]]
+        reader.note(f"{heading} was taken times {scales['volume']:,.0f}, as shares")
+    return {name: raw.iloc[:, position] for name, (position, _) in chosen.items()}, scales
 
 
-def _when(column: pd.Series, file: str) -> pd.Series:
+def _require_daily(column: pd.Series, reader: FileReader) -> None:
+    grains = column.astype(str).str.strip().str.lower().unique()
+    if odd := [grain for grain in grains if re.fullmatch(NOT_DAILY, grain)]:
+        reader.refuse(f"column {column.name} says {odd[0]!r}. Expected daily bars; nothing was taken.")
+
+
+def _no_rows(sessions: pd.Series, columns: dict[str, pd.Series]) -> pd.Series:
+    """Rows without a date that have no price and no volume either, or the heading once more."""
+    values = [columns[name] for name in ("open", "high", "low", "close", "volume")]
+    is_empty = np.logical_and.reduce([is_missing(column) for column in values])
+    is_heading = np.logical_and.reduce(
+        [column.astype(str).str.strip() == str(column.name).strip() for column in values]
+    )
+    return sessions.isna() & (is_empty | is_heading)
+
+
+def _note_no_rows(rows: pd.DataFrame, headings: pd.Index, reader: FileReader) -> None:
+    texts = rows.astype(str).agg(" ".join, axis=1).str.strip()
+    require_no_meaning([text for text in texts if text.split() != [str(name).strip() for name in headings]], reader)
+
+
+def _require_days(sessions: np.ndarray, ticker: str, reader: FileReader) -> None:
+    """Refuse bars of a week or a month."""
+    apart = np.median(np.diff(sessions) / np.timedelta64(1, "D")) if len(sessions) >= FEWEST_ROWS else 1
+    if apart >= DAYS_APART:
+        reader.refuse(
+            f"{ticker}: a row every {apart:.0f} days, from {str(sessions[0])[:10]} to {str(sessions[-1])[:10]}. "
+            "Expected one a session: bars of a week or a month are no daily bars. Nothing was taken; get the daily ones"
+        )
+
+
+def _require_shares(volume: pd.Series, shown: float, ticker: str, reader: FileReader) -> None:
+    """Refuse volumes that are counted in hundreds, thousands or millions: halves are left by a split, these are not."""
+    if reader.reading.tells_volume:
+        return
+    known = volume.to_numpy()[np.isfinite(volume)]
+    what = "thousands or millions of them" if np.median(known) < FEW_SHARES else ""
+    for unit in (100, 1000):
+        units = np.rint(known * unit)
+        parts = units % unit
+        is_counted = np.allclose(known * unit, units, rtol=0, atol=1e-3)
+        if is_counted and (parts != 0).mean() > 0.5 and len(np.unique(parts)) > min(20, len(known) / 4):
+            what = what or f"lots of {unit} shares"
+    if what:
+        reader.refuse(
+            f"{ticker}: volumes such as {shown:.15g} are no counts of shares, but perhaps {what}. Nothing was taken. "
+            "Say the unit, by the heading: --columns Volume=volume*100, *1000 or *1000000 (or =volume, for shares)"
+        )
+
+
+def _faults(known: pd.Series, is_wrong: pd.Series, column: pd.Series, fact: str, reader: FileReader) -> pd.Series:
+    """The faults known, and those of a column; the first of a row stays. More than half of all rows are the file's."""
+    if not is_wrong.any():
+        return known
+    if is_wrong.mean() > 0.5:
+        _refuse_first(is_wrong, column, reader, fact)
+    texts = {row: _fault(column, row, fact) for row in column.index[is_wrong.to_numpy()] if row not in known.index}
+    return pd.concat([known, pd.Series(texts, dtype="object")]).sort_index()
+
+
+def _fault(column: pd.Series, row: object, fact: str) -> str:
+    place = f"{column.index.name} {row}, column {column.name}"
+    return f"{place}: {str(column.at[row])[:60]!r} {fact} Correct it; nothing was taken."
+
+
+def _when(column: pd.Series, reader: FileReader) -> pd.Series:
     texts = column.astype(str).str.strip().str.lower()
-    texts = texts.mask(column.isna() | texts.isin(MISSING), "")
+    texts = texts.mask(is_missing(column), "")
     fact = "is neither bmo (before the open) nor amc (after the close). Expected one of them, or nothing."
-    _refuse_first(~texts.isin(["", "bmo", "amc"]), column, file, fact)
+    _refuse_first(~texts.isin(["", "bmo", "amc"]), column, reader, fact)
     return texts
 
 
-def _tickers(column: pd.Series, file: str) -> pd.Series:
-    texts = column.astype(str).str.strip().str.upper()
-    _refuse_first(texts == "", column, file, "is no ticker. Expected one in every row.")
+def _tickers(column: pd.Series, reader: FileReader) -> pd.Series:
+    texts = ticker_texts(column)
+    _refuse_first(texts == "", column, reader, "is no ticker. Expected one in every row.")
     return texts
 
 
-def _numbers(column: pd.Series, file: str) -> pd.Series:
-    if pd.api.types.is_numeric_dtype(column.dtype) and not pd.api.types.is_bool_dtype(column.dtype):
-        return column.astype("float64")
-    texts = column.astype(str).str.strip()
-    is_missing = column.isna() | texts.str.lower().isin(MISSING)
-    bare = texts.where(~texts.str.fullmatch(THOUSANDS), texts.str.replace(",", ""))
-    numbers = cast(pd.Series, pd.to_numeric(bare.mask(is_missing), errors="coerce")).astype("float64")
-    is_wrong = ~np.isfinite(numbers) & ~is_missing
-    _refuse_first(is_wrong, column, file, "is not a number. Expected one, or nothing where the value is missing.")
-    return numbers
+def ticker_texts(column: pd.Series) -> pd.Series:
+    """In upper case; 7203, for a code that has become 7203.0 on its way; empty for none."""
+    texts = column.astype(object).where(column.notna(), "").astype(str).str.strip().str.upper()
+    if texts.str.fullmatch(r"\d+\.0").all():
+        texts = texts.str.removesuffix(".0")
+    return texts
 
 
-def _sessions(column: pd.Series, file: str) -> pd.Series:
-    """The dates on the exchange's wall clock: with a time zone, the date as written, whatever the offset.
-
-    Stamps in UTC are labels of dates when all are midnights, else instants, which are taken to New York.
-    """
-    if isinstance(column.dtype, pd.DatetimeTZDtype):
-        local, utc = column.dt.tz_localize(None), column.dt.tz_convert("UTC").dt.tz_localize(None)
-        dates = _from_utc(utc) if local.equals(utc) else local
-    elif pd.api.types.is_datetime64_dtype(column.dtype):
-        dates = column
-    else:
-        dates = _dates_of_text(column.astype(str).str.strip())
-    _refuse_first(dates.isna(), column, file, "is not a date. Expected YYYY-MM-DD, such as 2019-12-11.")
-    return dates.dt.normalize().astype("datetime64[s]")
-
-
-def _dates_of_text(texts: pd.Series) -> pd.Series:
-    """Naive datetimes, NaT for a text that is not a date."""
-    found = texts.str.extract(STAMP)
-    dates = cast(pd.Series, pd.to_datetime(found["date"], format="%Y-%m-%d", errors="coerce"))
-    is_utc = found["zone"].str.fullmatch(UTC_ZONE).fillna(False).astype(bool) & dates.notna()
-    stamps = found.loc[is_utc, "date"] + " " + found.loc[is_utc, "time"]
-    utc = cast(pd.Series, pd.to_datetime(stamps, format="ISO8601", errors="coerce"))
-    return pd.concat([dates.loc[~is_utc], _from_utc(utc)]).reindex(texts.index)
-
-
-def _from_utc(utc: pd.Series) -> pd.Series:
-    if (utc.dt.normalize() == utc).all():
-        return utc
-    return utc.dt.tz_localize("UTC").dt.tz_convert(MARKET_TIME_ZONE).dt.tz_localize(None)
-
-
-def _refuse_first(is_wrong: pd.Series, column: pd.Series, file: str, fact: str) -> None:
+def _refuse_first(is_wrong: pd.Series, column: pd.Series, reader: FileReader, fact: str) -> None:
     if is_wrong.any():
-        row = int(is_wrong.to_numpy().argmax())
-        place = f"{column.index.name} {column.index[row]}, column {column.name}"
-        raise SourceUnusable(f"{file}: {place}: {str(column.iloc[row])[:60]!r} {fact} Correct it; nothing was taken.")
+        reader.refuse(_fault(column, column.index[int(is_wrong.to_numpy().argmax())], fact))

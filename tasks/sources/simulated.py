@@ -68,6 +68,7 @@ class SimulatedSource:
     """A PriceSource and EventSource; equal calls get equal answers, but for the refusals of the fault `ratelimit`."""
 
     incremental = True
+    remarks: Sequence[str] = ()
     pace: Pace | None = None
 
     def __init__(

@@ -6,6 +6,7 @@ SourceError             the source as a whole cannot serve; the message says wha
 └── SourceUnusable      what is there is not prices: a column lacks, a number is text, no rows at all
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from enum import StrEnum
@@ -82,6 +83,7 @@ class Fetch:
     bars: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=BAR_COLUMNS))
     known: str = ""  # what the source said
     guessed: str = ""  # what that may mean
+    notes: tuple[str, ...] = ()  # what was changed or left out, as sentences
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +114,11 @@ class PriceSource(Protocol):
     spec: str
     incremental: bool  # whether it is asked for what is missing only; files are always read whole: they are the truth
     pace: Pace | None
+
+    @property
+    def remarks(self) -> Sequence[str]:
+        """What a person should know of its tickers before anything is stored."""
+        ...
 
     def tickers(self) -> list[str]:
         """The tickers that are taken when none is asked for."""

@@ -1,6 +1,7 @@
 """Prices and earnings dates from Yahoo through yfinance: `yahoo`."""
 
 import tempfile
+from collections.abc import Sequence
 from datetime import date, timedelta
 from functools import lru_cache
 from json import JSONDecodeError
@@ -44,6 +45,7 @@ class YahooSource:
 
     spec = "yahoo"
     incremental = True
+    remarks: Sequence[str] = ()
     pace: Pace | None = Pace(limit="volcast-yahoo", calls_per_second=2.0, pause_seconds=30.0)
 
     def tickers(self) -> list[str]:

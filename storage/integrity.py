@@ -38,7 +38,7 @@ from storage.errors import UNREADABLE, Corrupt, NotStored, StoreError, StoreNotW
 from storage.price_files import recorded_sha256
 from storage.prices import TABLE as PRICE_TABLE
 from storage.prices import PriceTable
-from storage.records import ArtifactRef, Manifest
+from storage.records import PRICES_KNOWN, ArtifactRef, Manifest
 from storage.store import Store, delete, entries, get
 
 TABLES = ("prices", "quarantine", "restatements", "events", "forecasts", "scores")
@@ -226,7 +226,9 @@ def _versions_behind(artifacts: ArtifactStore, manifests: list[Manifest]) -> set
     for _, versions in groupby(manifests, key=lambda m: (m.kind, m.name)):  # they come in this order
         kept += list(versions)[-KEPT_VERSIONS:]
     steps = [step for manifest in kept for step in artifacts.walk(manifest)]
-    return {step.version for step in steps if isinstance(step, ArtifactRef) and step.kind == PRICE_TABLE}
+    read = {step.version for step in steps if isinstance(step, ArtifactRef) and step.kind == PRICE_TABLE}
+    known = [step.facts.get(PRICES_KNOWN) for step in steps if isinstance(step, Manifest)]
+    return read | {version for version in known if isinstance(version, int)}
 
 
 def _unnamed_files(store: Store, table: str, before: datetime, versions: Collection[int]) -> dict[str, int]:

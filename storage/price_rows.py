@@ -95,6 +95,18 @@ def changed_values(old: pa.Table, new: pa.Table) -> pd.DataFrame:
     return pd.concat(changes, ignore_index=True).sort_values(["ticker", "session"], kind="stable", ignore_index=True)
 
 
+def put_back(bars: pd.DataFrame, restated: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray]:
+    """The bars with the old values of the restatements (ticker, session, column, old; each value once), as they come.
+
+    The second result says which rows (bool) have one.
+    """
+    key = ["ticker", "session"]
+    dated = restated.astype({"session": "datetime64[s]"})
+    old = dated.pivot(index=key, columns="column", values="old").reindex(pd.MultiIndex.from_frame(bars[key]))
+    values = {name: np.where(old[name].isna(), bars[name], old[name]).astype(bars[name].dtype) for name in old.columns}
+    return bars.assign(**values), old.notna().any(axis=1).to_numpy()
+
+
 def keys_of(one: pa.Table, other: pa.Table) -> tuple[np.ndarray, np.ndarray]:
     """An int64 for each row of both tables, ordered as (ticker, session), equal where these are equal."""
     tickers = pa.chunked_array([*one["ticker"].chunks, *other["ticker"].chunks], type=pa.string())

@@ -9,10 +9,19 @@ bucket after the other, so that no more than a bucket is ever in memory:
    partitions anew (Delta's MERGE writes them unsorted: reading one ticker then scans them all).
 Then all files in one commit, or none where nothing is new or changed. If another writer was faster, start again.
 A writer that dies before its commit leaves files that no version names; `volcast gc` takes them away.
+
+What was known at the close of a past session (`PriceTable.as_of`):
+1. the version of then is the newest one without a later session, if it reaches that session; else, as in a store that
+   was filled at once, the first one that does: nothing older is known of its rows
+2. where its files are kept, it is what is read; a ticker that was first stored later has the values of the first kept
+   version that has them all, which is then the one that is read
+3. where they are not kept, the oldest version that is stands for it, and every value that was restated in between is
+   put back (storage/price_rows.py)
 """
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass, field
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import Any, TypeVar
 
@@ -30,6 +39,7 @@ from storage.append_tables import (
     CONFIGURATION,
     NO_REBASE,
     RestatementTable,
+    among,
     committing,
     literal,
     query,
@@ -44,13 +54,14 @@ from storage.price_rows import (
     digest,
     joined_digest,
     keys_of,
+    put_back,
     sorted_rows,
     ticker_digests,
     with_partition,
     without_duplicates,
 )
 from storage.schemas import BARS, PRICES, conform
-from storage.store import Store
+from storage.store import Store, entries
 
 READ_COLUMNS = ["ticker", "session", "open", "high", "low", "close", "adj_close", "volume", "dividend", "split"]
 TABLE = "prices"
@@ -85,6 +96,23 @@ class Extent:
     first_session: date | None
     last_session: date | None
     digest: str
+
+
+@dataclass(frozen=True)
+class AsOf:
+    """Where the prices are read that were known at the close of a past session."""
+
+    version: int  # of the table, to be read
+    values_of: int  # the version whose values count; another one where not all of them can be read there
+    goes_on_to: date  # its last session; later than asked for where no version of that session was ever stored
+    newcomers: tuple[str, ...] = ()  # tickers that were first stored later
+    put_back: int | None = None  # values that were restated since; None where the version itself is read
+    late: int = 0  # of its rows, those that came later and cannot be told from the others
+
+    @property
+    def known(self) -> int | None:
+        """`values_of` for `PriceTable.read`; None where `version` says it all."""
+        return None if self.values_of == self.version else self.values_of
 
 
 class PriceTable:
@@ -146,9 +174,7 @@ class PriceTable:
         """
         wanted = None if tickers is None else sorted(set(tickers))
         table = self._open(version)
-        frame = _select(table, BARS.names, where(wanted, first, last)).to_pandas(date_as_object=False)
-        frame = frame.sort_values(["ticker", "session"], ignore_index=True)
-        frame["session"] = frame["session"].astype("datetime64[s]")
+        frame = _in_order(_select(table, BARS.names, where(wanted, first, last)))
         if last is not None:
             later = f"session > {literal(last)} AND {where(wanted, last, None)} GROUP BY ticker"
             after = _select(table, ["ticker", LATER_SPLITS], later).to_pandas().set_index("ticker")["shares"]
@@ -158,20 +184,65 @@ class PriceTable:
             frame = without_splits(frame, shares)
         return frame.assign(adj_close=adjusted_close(frame)).loc[:, READ_COLUMNS]
 
+    def read_known(self, tickers: Iterable[str], *, last: date, version: int, known: int | None) -> pd.DataFrame:
+        """`read` of a version, with the values of the version `known`, as `as_of` names the two; None: of itself."""
+        if known is None:
+            return self.read(tickers, last=last, version=version)
+        wanted = sorted(set(tickers))
+        if not self._is_kept(known):
+            return self._read_put_back(wanted, last, version, known)
+        own = self._answered(known, last, self._reach(version, last))
+        frames = [
+            self.read([each for each in wanted if (each in own) is is_own], last=last, version=source)
+            for source, is_own in ((known, True), (version, False))
+        ]
+        return pd.concat(frames).sort_values(["ticker", "session"], ignore_index=True)
+
     def describe(
-        self, tickers: Iterable[str] | None = None, *, last: date | None = None, version: int | None = None
+        self,
+        tickers: Iterable[str] | None = None,
+        *,
+        last: date | None = None,
+        version: int | None = None,
+        known: int | None = None,
     ) -> Extent:
-        """What `read` would give, of many tickers a bucket in memory at a time. Raises NotStored."""
+        """What `read_known` would give, of many tickers a bucket in memory at a time. Raises NotStored."""
         wanted = tuple(self.tickers(version) if tickers is None else sorted(set(tickers)))
         table = self._open(version)
-        return _remembered(table, (wanted, last), lambda: self._describe(wanted, last, table.version()))
+        return _remembered(table, (wanted, last, known), lambda: self._describe(wanted, last, table.version(), known))
 
-    def _describe(self, tickers: tuple[str, ...], last: date | None, version: int) -> Extent:
+    def as_of(self, last: date) -> AsOf | None:
+        """Where to read what was known at the close of `last`; None where no later session is stored, or none up to it.
+
+        Raises NotStored where there is no table.
+        """
+        newest = self._open().version()
+        expected = self._reach(newest, last)
+        if not expected or self._last_session(newest) <= last:
+            return None
+        known = bisect_right(range(newest), last, key=self._last_session) - 1  # rows are never taken away
+        if known < 0 or self._last_session(known) < max(expected.values()):
+            known += 1
+        own = self._answered(known, last, expected) if self._is_kept(known) else set()
+        others = {ticker: end for ticker, end in expected.items() if ticker not in own}
+        version = self._first_with(others, range(known, newest + 1), last) if others else known
+        found = AsOf(version, known, self._last_session(known), tuple(others) if own else ())
+        if own or version == known:
+            return found
+        restated = self._restated(list(expected), version, known)
+        put_back = int((restated["session"] <= pd.Timestamp(last)).sum())
+        late = self.coverage(version, last=last)["rows"].sum() - self._files(known)["num_records"].sum()
+        return replace(found, put_back=put_back, late=int(late) if found.goes_on_to <= last else 0)
+
+    def _describe(self, tickers: tuple[str, ...], last: date | None, version: int, known: int | None) -> Extent:
         buckets = pd.Series(tickers, dtype="str").groupby([bucket_of(ticker) for ticker in tickers])
         digests: dict[str, str] = {}
         count, sessions = 0, []
         for some in [tickers] if len(tickers) <= READ_AT_ONCE else [group for _, group in buckets]:
-            frame = self.read(some, last=last, version=version)
+            if last is None:
+                frame = self.read(some, version=version)
+            else:
+                frame = self.read_known(some, last=last, version=version, known=known)
             digests |= ticker_digests(frame)
             count += len(frame)
             sessions += [session.date() for session in frame["session"].agg(["min", "max"]) if len(frame)]
@@ -186,10 +257,13 @@ class PriceTable:
         """The last session of each ticker. Raises NotStored."""
         return {str(ticker): last.date() for ticker, last in self.coverage(version)["last"].items()}
 
-    def coverage(self, version: int | None = None) -> pd.DataFrame:
-        """A row a ticker, which is the index, sorted: first and last session (datetime64), rows. Raises NotStored."""
-        table = self._open(version)
-        found = _remembered(table, "coverage", lambda: _select(table, COVERAGE, "true GROUP BY ticker ORDER BY ticker"))
+    def coverage(self, version: int | None = None, *, last: date | None = None) -> pd.DataFrame:
+        """A row a ticker, which is the index, sorted: first and last session (datetime64), rows; of those up to `last`.
+
+        Raises NotStored.
+        """
+        table, rows = self._open(version), f"{where(None, None, last)} GROUP BY ticker ORDER BY ticker"
+        found = _remembered(table, ("coverage", last), lambda: _select(table, COVERAGE, rows))
         return found.to_pandas(date_as_object=False).set_index("ticker")
 
     def sessions(self, tickers: Iterable[str]) -> dict[str, pd.DatetimeIndex]:
@@ -202,6 +276,67 @@ class PriceTable:
         """The bars from `first` on as they are stored: the columns of BARS, in no order. Raises NotStored."""
         found = _select(self._open(), BARS.names, where(sorted(set(tickers)), first, None))
         return found.to_pandas(date_as_object=False)
+
+    def _read_put_back(self, wanted: list[str], last: date, version: int, known: int) -> pd.DataFrame:
+        """What a version says, with every value that was restated after the version `known` as that one had it.
+
+        A value that was put back is in the shares of then: only splits that `known` had already are taken out of it.
+        """
+        table, restated = self._open(version), self._restated(wanted, version, known)
+        frame, is_back = put_back(_in_order(_select(table, BARS.names, where(wanted, None, None))), restated)
+        later = frame.loc[frame["session"] > pd.Timestamp(last)]
+        splits = later.loc[later["split"] > 0]
+        of_then = splits.loc[splits["session"] <= pd.Timestamp(self._last_session(known))]
+        shares, shares_then = (
+            frame["ticker"].map(each.groupby("ticker")["split"].prod()).astype("float64").fillna(1.0)
+            for each in (splits, of_then)
+        )
+        goes_on = frame["ticker"].isin(later["ticker"].unique())
+        frame["later_adjustment"] = frame["later_adjustment"].mask(goes_on, 1.0)
+        frame = without_splits(frame, shares.mask(is_back, shares_then))
+        frame = frame.loc[frame["session"] <= pd.Timestamp(last)].reset_index(drop=True)
+        return frame.assign(adj_close=adjusted_close(frame)).loc[:, READ_COLUMNS]
+
+    def _restated(self, tickers: list[str], version: int, known: int) -> pd.DataFrame:
+        """The restatements between two versions, the first one of each value."""
+        between = f"version_after > {known} AND version_after <= {version}"
+        rows = RestatementTable(self._store).read(f"{between} AND {among('ticker', tickers)}")
+        return rows.drop_duplicates(["ticker", "session", "column"])
+
+    def _answered(self, known: int, last: date, expected: Mapping[str, date]) -> set[str]:
+        """The tickers of which a version says what was known at the close of `last`.
+
+        All that it has, where it is of then: a row that came later was not known. Else those whose rows are all there.
+        """
+        reach, is_of_then = self._reach(known, last), self._last_session(known) <= last
+        return {ticker for ticker, end in expected.items() if ticker in reach and (is_of_then or reach[ticker] == end)}
+
+    def _reach(self, version: int, last: date) -> dict[str, date]:
+        """Ticker -> its last session up to `last` in a version."""
+        return {str(ticker): end.date() for ticker, end in self.coverage(version, last=last)["last"].items()}
+
+    def _first_with(self, expected: Mapping[str, date], versions: range, last: date) -> int:
+        """The first of the versions whose files are kept and that has the tickers up to these sessions."""
+        kept = [version for version in versions if self._is_kept(version)]
+
+        def has_them(version: int) -> bool:
+            reach = self._reach(version, last)
+            return all(reach.get(ticker) == end for ticker, end in expected.items())
+
+        return kept[bisect_left(kept, True, key=has_them)]
+
+    def _last_session(self, version: int) -> date:
+        """Of any ticker, from Delta's log alone: that of every version stays."""
+        return self._files(version)["max.session"].max()
+
+    def _is_kept(self, version: int) -> bool:
+        """Whether all data files of a version are there; `volcast gc` takes old ones away."""
+        there = {entry["path"] for entry in entries(self._store, TABLE)}
+        return {f"{TABLE}/{path}" for path in self._files(version)["path"]} <= there
+
+    def _files(self, version: int) -> pd.DataFrame:
+        """The data files of a version, with what Delta's log says of each."""
+        return pa.table(self._open(version).get_add_actions(flatten=True)).to_pandas()
 
     def _exists(self) -> bool:
         return DeltaTable.is_deltatable(self._url, storage_options=self._options)
@@ -296,6 +431,12 @@ class _Upsert:
 def _select(table: DeltaTable, columns: Sequence[str], condition: str) -> pa.Table:
     """The columns (SQL) of the rows that meet the condition, in no order. Raises StoreError."""
     return query(f"SELECT {', '.join(columns)} FROM prices WHERE {condition}", prices=table)
+
+
+def _in_order(rows: pa.Table) -> pd.DataFrame:
+    """Rows that were selected, by ticker and session."""
+    frame = rows.to_pandas(date_as_object=False).sort_values(["ticker", "session"], ignore_index=True)
+    return frame.assign(session=frame["session"].astype("datetime64[s]"))
 
 
 def _with_the_others(table: DeltaTable, rows: pa.Table) -> pa.Table:

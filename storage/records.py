@@ -16,6 +16,7 @@ from storage.errors import Corrupt
 
 # Letters, digits and . _ = ^ -, so that BRK-B, ^GSPC, BF.B and EURUSD=X fit; never only dots ("..", a folder above).
 NAME_PATTERN = r"^[A-Za-z0-9._=^-]*[A-Za-z0-9_=^-][A-Za-z0-9._=^-]*$"
+PRICES_KNOWN = "prices_known"  # fact: the version whose values count, where it is not the one that was read
 REMAKE = "Another program wrote it; run the step that makes it again."
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
 
@@ -158,6 +159,8 @@ class Snapshot(Record):
     cutoff: date  # last known session
     rows: int
     uses_earnings: bool = True  # False: the run is asked to use no announced earnings, whatever is stored
+    prices_known: int | None = None  # the version whose values count, where it is another one: PriceTable.as_of
+    caveat: str = ""  # what is not as it was known at the cutoff; empty where nothing is
     counts: PriceCounts | None = None  # of the ingest that took it
     announcements: Announcements | None = None  # of the ingest that took it; None without a source of them
 
@@ -237,8 +240,25 @@ class Choice(Record):
     """Who forecasts: the champion, or a fallback, with the reason; a champion that is not trusted is still compared."""
 
     name: Name  # of the model and of its forecasts
-    champion: ModelVersion | None
+    champion: ModelVersion | None  # or the version that was asked for
     why: str = ""  # why not the champion; empty when it forecasts
+    from_future: str = ""  # what it has seen of after the cutoff, where that was allowed
+
+
+class HeldBack(Record):
+    """A row of a forecast that cannot be believed, and was not published."""
+
+    ticker: str
+    session: date  # the target
+    h: int
+    reason: str
+    by: str  # who is published in its place; empty where nobody can be: there is no forecast of it
+
+    @property
+    def words(self) -> str:
+        """One line for logs and people."""
+        instead = f"{self.by} is published" if self.by else "there is no forecast of it"
+        return f"{self.ticker} {self.session}, horizon {self.h}: {self.reason}; {instead}"
 
 
 class ForecastBatch(Record):
@@ -253,6 +273,8 @@ class ForecastBatch(Record):
     left_out: tuple[str, ...] = ()  # tickers of the snapshot without a forecast
     by: str = "volcast"  # or the name of the fallback
     why: str = ""  # why a fallback; empty for the champion
+    from_future: str = ""  # what the model has seen of after the cutoff, where that was allowed
+    held_back: tuple[HeldBack, ...] = ()  # rows that could not be believed
 
     @property
     def author(self) -> str:
@@ -262,7 +284,10 @@ class ForecastBatch(Record):
     @property
     def words(self) -> str:
         """One line for logs and people."""
-        return f"{self.artifact} by {self.author}, from {self.snapshot.cutoff}, {self.rows:,} rows"
+        marks = [f"a model from the future: {self.from_future}"] if self.from_future else []
+        marks += [f"{len(self.held_back):,} rows were held back"] if self.held_back else []
+        made = f"{self.artifact} by {self.author}, from {self.snapshot.cutoff}, {self.rows:,} rows"
+        return "; ".join([made, *marks])
 
 
 class Report(Record):
@@ -401,11 +426,12 @@ class Health(Record):
     quarantined: int  # of the last 20 sessions of each ticker, those whose row broke a rule, and that have no good one
     restated: int  # of the same, those with a value that has changed
     champion: str  # `model volume v3`; empty without one
-    model_age: int | None  # sessions
+    model_age: int | None  # sessions; None without a champion, or where it has seen later sessions than the cutoff
     untrained: int | None = None  # sessions since those that the newest version was trained on, promoted or not
     forecast_cutoff: date | None  # of the newest published forecast
     by: str  # who made it; empty without one
     why: str  # why a fallback
+    held_back: int = 0  # rows of that forecast that could not be believed
     errors: Errors | None
     drift: InputDrift | None
     skill: tuple[Skill, ...]

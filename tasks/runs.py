@@ -124,9 +124,12 @@ class SomeModelsFailed(ModelError):
 
 
 def data_of_models(data: DataSettings, training: TrainingSettings, snapshot: Snapshot) -> list[DataSettings]:
-    """The prices of each model: its tickers, up to the snapshot's cutoff."""
+    """The prices of each model: its tickers, up to the snapshot's cutoff, as the snapshot has them."""
     of_models = training.method().split_tickers(snapshot.tickers)
-    return [data.model_copy(update={"tickers": tickers, "as_of": snapshot.cutoff}) for tickers in of_models]
+    same: dict[str, Any] = {"as_of": snapshot.cutoff}
+    if data.as_of is None:
+        same["prices_version"] = snapshot.prices.version
+    return [data.model_copy(update={"tickers": tickers, **same}) for tickers in of_models]
 
 
 def with_forecaster(

@@ -63,6 +63,11 @@ class DataSettings(_Settings):
     as_of: date | None = Field(
         default=None, description="Use nothing after this date; none means the last closed session"
     )
+    prices_version: int | None = Field(
+        default=None,
+        ge=0,
+        description="The version of the prices to read, with its own values; none means that of the day of as_of",
+    )
     now: AwareDatetime | None = Field(default=None, description="The time that counts as now; none means the clock")
     allow_shrink: bool = Field(
         default=False, description="Accept a source that has lost sessions which are stored; stored rows stay"

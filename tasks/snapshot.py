@@ -1,8 +1,9 @@
 """Fix which rows a run works on, and make of them what a recipe works on.
 
-A snapshot is some tickers of one version of the prices, and nothing after the cutoff. It is known by the digest of its
-rows and the version of the events table, not by when it was taken. What a method prepares from it takes a while, and
-all steps of a run want the same, so that what was made of the newest snapshot stays in the process.
+A snapshot is some tickers of one version of the prices, and nothing after the cutoff: as of a past session the version
+of then, so that no value that was restated later is in it, and a caveat where that cannot be had. It is known by the
+digest of its rows and the version of the events table, not by when it was taken. What a method prepares from it takes a
+while, and all steps of a run want the same, so that what was made of the newest snapshot stays in the process.
 """
 
 from collections.abc import Iterable
@@ -19,7 +20,7 @@ from models.text import listed
 from storage.announced_dates import EventTable
 from storage.artifacts import ArtifactStore
 from storage.errors import NotStored
-from storage.prices import PriceTable
+from storage.prices import AsOf, PriceTable
 from storage.records import ArtifactRef, FeatureSet, ModelVersion, PriceCounts, Snapshot
 from storage.store import Store, open_store
 from tasks.methods.method import Method, Prepared, Rows
@@ -29,14 +30,20 @@ from tasks.stored_models import reader
 
 @task(task_run_name="take a snapshot of the prices")
 def take_snapshot(data: DataSettings, counts: PriceCounts | None = None) -> Snapshot:
-    """The stored rows that `data` names, as they are now. Raises NotStored when there are none."""
+    """The stored rows that `data` names, with the values that were known at its close, where these are stored.
+
+    Raises NotStored when there are none.
+    """
     store = open_store(root_of(data.store, data.source))
-    table = PriceTable(store)
-    version = table.version()
-    if version is None:
+    table, last = PriceTable(store), last_session(data.as_of, data.now)
+    newest = table.version()
+    if newest is None:
         raise NotStored(f"{store.url} holds no prices. Bring some with: volcast ingest --source … --store {data.store}")
+    then = table.as_of(last) if data.prices_version is None else None
+    version = then.version if then else newest if data.prices_version is None else data.prices_version
+    known = then.known if then else None
     tickers = list(data.tickers) or table.tickers(version)
-    rows = table.describe(tickers, last=last_session(data.as_of, data.now), version=version)
+    rows = table.describe(tickers, last=last, version=version, known=known)
     lacking = sorted(set(tickers) - set(rows.tickers))
     if lacking or rows.first_session is None or rows.last_session is None:
         until = f" up to {data.as_of}" if data.as_of else ""
@@ -56,11 +63,35 @@ def take_snapshot(data: DataSettings, counts: PriceCounts | None = None) -> Snap
         cutoff=rows.last_session,
         rows=rows.rows,
         uses_earnings=data.uses_earnings,
+        prices_known=known,
+        caveat=_caveat(then, last, newest) if then else "",
         counts=counts,
     )
+    if snapshot.caveat:
+        get_run_logger().warning("prices as of %s: %s", last, snapshot.caveat)
     unused = "" if data.uses_earnings else "; announced earnings are not used (--events none)"
     get_run_logger().info("prices v%d: %s rows, cutoff %s%s", version, f"{snapshot.rows:,}", snapshot.cutoff, unused)
     return snapshot
+
+
+def _caveat(then: AsOf, last: date, newest: int) -> str:
+    """What is not as it was known at the close of `last`; empty where nothing is."""
+    found = []
+    if then.goes_on_to > last:
+        found.append(
+            f"no version of then was ever stored; v{then.values_of} of {newest} is the first one that reaches it, and "
+            f"goes on to {then.goes_on_to}: it may know corrections of later, those after it are left out"
+        )
+    if then.put_back is not None:
+        late = f"; {then.late:,} of its rows came later and cannot be told from the others" if then.late else ""
+        found.append(
+            f"v{then.values_of} is not kept any more (volcast gc --keep-versions); v{then.version} is read, and "
+            f"{then.put_back:,} values that were restated in between are put back{late}"
+        )
+    if then.newcomers:
+        later = f"first stored after v{then.values_of}, with the values of v{then.version}"
+        found.append(f"{later}: {listed(then.newcomers)}")
+    return ". ".join(found)
 
 
 def universes(snapshot: Snapshot, champion: ModelVersion | None) -> list[tuple[Snapshot, tuple[str, ...]]]:
@@ -83,7 +114,7 @@ def of_tickers(snapshot: Snapshot, tickers: Iterable[str]) -> Snapshot:
     if set(tickers) == set(snapshot.tickers):
         return snapshot
     table = PriceTable(open_store(snapshot.store))
-    rows = table.describe(tickers, last=snapshot.cutoff, version=snapshot.prices.version)
+    rows = table.describe(tickers, last=snapshot.cutoff, version=snapshot.prices.version, known=snapshot.prices_known)
     facts = {"tickers": rows.tickers, "first_session": rows.first_session, "rows": rows.rows}
     prices = snapshot.prices.model_copy(update={"digest": rows.digest})
     return snapshot.model_copy(update={"prices": prices, **facts})
@@ -91,7 +122,8 @@ def of_tickers(snapshot: Snapshot, tickers: Iterable[str]) -> Snapshot:
 
 def read_prices(store: Store, snapshot: Snapshot) -> pd.DataFrame:
     """The rows of a snapshot, as `PriceTable.read` gives them."""
-    return PriceTable(store).read(list(snapshot.tickers), last=snapshot.cutoff, version=snapshot.prices.version)
+    version, known = snapshot.prices.version, snapshot.prices_known
+    return PriceTable(store).read_known(snapshot.tickers, last=snapshot.cutoff, version=version, known=known)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -113,10 +113,14 @@ def require_fetched(plan: IngestPlan, ingested: Ingested, counts: PriceCounts | 
 def ingested_part(data: DataSettings, plan: IngestPlan, ingested: Ingested) -> DataSettings:
     """The stored prices that this ingest stands for: the tickers that came, up to the source's newest session.
 
-    A file that ends in 2020 is worked on as of 2020, whatever else the store holds.
+    A file that ends in 2020 is worked on as of 2020, whatever else the store holds, and with the values that came;
+    a run that was asked to work as of a date has those that were known then.
     """
     tickers = tuple(ticker for ticker in plan.tickers if ticker not in ingested.failed)
-    return data.model_copy(update={"tickers": tickers, "as_of": ingested.newest_session or data.as_of})
+    part = {"tickers": tickers, "as_of": ingested.newest_session or data.as_of}
+    if data.as_of is None and ingested.prices_version >= 0:
+        part["prices_version"] = ingested.prices_version
+    return data.model_copy(update=part)
 
 
 def announce_prices(snapshot: Snapshot, ingested: Ingested) -> None:

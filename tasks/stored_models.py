@@ -11,7 +11,16 @@ from pydantic import JsonValue
 from models.errors import UnknownRecipe
 from storage.artifacts import ArtifactStore, Draft, from_parquet
 from storage.errors import NotStored
-from storage.records import ArtifactRef, FeatureSet, FittedScaler, Manifest, ModelVersion, Scorecard, Snapshot
+from storage.records import (
+    PRICES_KNOWN,
+    ArtifactRef,
+    FeatureSet,
+    FittedScaler,
+    Manifest,
+    ModelVersion,
+    Scorecard,
+    Snapshot,
+)
 from storage.store import open_store
 from tasks.methods.method import Method, ReadFile, method_from
 
@@ -40,7 +49,8 @@ def store_version(
 
     kind, name = place
     made_by = provenance(source=snapshot.source, seed=seed)
-    draft = Draft(kind=kind, name=name, files=files, parents=parents, facts=facts, provenance=made_by)
+    known = {} if snapshot.prices_known is None else {PRICES_KNOWN: snapshot.prices_known}
+    draft = Draft(kind=kind, name=name, files=files, parents=parents, facts={**facts, **known}, provenance=made_by)
     return ArtifactStore(open_store(snapshot.store, writable=True)).put(draft)
 
 
@@ -153,6 +163,7 @@ def model_version(artifacts: ArtifactStore, store_url: str, manifest: Manifest) 
         first_session=date.fromisoformat(features.fact("first_session")),
         cutoff=date.fromisoformat(features.fact("cutoff")),
         rows=features.fact("snapshot_rows"),
+        prices_known=cast(int | None, features.facts.get(PRICES_KNOWN)),
     )
     return model_record(manifest, scaler_record(scaler, features_record(features, snapshot)))
 

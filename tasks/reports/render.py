@@ -73,6 +73,7 @@ def show_prices(console: Console, snapshot: Snapshot) -> None:
     _show(console, "Prices", f"v{snapshot.prices.version} of {snapshot.source}: {rows}")
     sessions = f"{snapshot.first_session} to {snapshot.cutoff}"
     _show(console, "", f"sessions {sessions}, kept in {nice_path(snapshot.store)}")
+    _show_caveat(console, snapshot)
     for row in snapshot.counts.worst if snapshot.counts else ():
         if row.ticker not in snapshot.tickers:
             _show(console, "", f"[bold yellow]left out[/] {escape(row.ticker)}: {escape(row.outcome)}")
@@ -82,6 +83,12 @@ def show_prices(console: Console, snapshot: Snapshot) -> None:
         _show(console, "Earnings", snapshot.announcements.words)
         if snapshot.announcements.failed:
             _show(console, "", f"[yellow]not complete:[/] {escape(snapshot.announcements.failed)}")
+
+
+def _show_caveat(console: Console, snapshot: Snapshot) -> None:
+    """What is not as it was known at the cutoff."""
+    if snapshot.caveat:
+        _show(console, "", f"[bold yellow]not as known on {snapshot.cutoff}:[/] {escape(snapshot.caveat)}")
 
 
 def show_counts(console: Console, counts: PriceCounts | None, *, ingested: bool) -> None:

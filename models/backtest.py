@@ -81,7 +81,8 @@ def backtest(
     (the point), X-lo-80, X-hi-80, X-lo-95, X-hi-95, and X-mean where its mean is another number than its point. Sorted
     by unique_id, cutoff, h; no NaN.
 
-    `on_step` is called after each fit and each stretch of forecasts. Raises ImpossibleTest for dates outside of the
+    `on_step` is called after each fit and each stretch of forecasts, and told of rows that are left out because some
+    horizons of a cutoff are not finite. Raises ImpossibleTest for dates outside of the
     panel, NotEnoughSessions where no ticker has a history that is long enough.
     """
     places = _places(panel, span)
@@ -93,8 +94,9 @@ def backtest(
             done = 2 * (turn * len(forecasters) + place)
             fitted = forecaster.fit(panel, through=through)
             on_step(done + 1, steps, f"{forecaster.name} fitted through {panel.sessions[through]:%Y-%m-%d}")
-            answers[forecaster.name] = fitted.forecast(panel, cutoffs)
-            on_step(done + 2, steps, f"{forecaster.name} forecast {len(cutoffs)} sessions")
+            answers[forecaster.name] = answer = fitted.forecast(panel, cutoffs)
+            left_out = _not_finite(panel, answer, last_target=places.last_target)
+            on_step(done + 2, steps, f"{forecaster.name} forecast {len(cutoffs)} sessions{left_out}")
         frames.append(_rows(panel, answers, cutoffs, last_target=places.last_target))
     frame = pd.concat(frames, ignore_index=True)
     if frame.empty:
@@ -164,6 +166,19 @@ def _rows(panel: Panel, answers: dict[str, Forecasts], cutoffs: np.ndarray, *, l
     for values_NCH in columns.values():
         is_kept_NCH &= np.isfinite(values_NCH)
     return frame_of(panel, cutoffs, is_kept_NCH, columns)
+
+
+def _not_finite(panel: Panel, forecasts: Forecasts, *, last_target: int) -> str:
+    """Which rows lack, of cutoffs that others are there of; empty for none."""
+    target_CH = forecasts.cutoffs[:, None] + np.arange(1, HORIZONS + 1)
+    is_scored_NCH = np.isfinite(panel.fields["volume"][:, np.minimum(target_CH, last_target)])
+    is_there_NCH = np.logical_and.reduce([np.isfinite(each) for each in values_of("", forecasts).values()])
+    lacks_NCH = ~is_there_NCH & is_there_NCH.any(axis=2, keepdims=True) & is_scored_NCH & (target_CH <= last_target)
+    if not lacks_NCH.any():
+        return ""
+    ticker, cutoff, ahead = (int(each[0]) for each in np.nonzero(lacks_NCH))
+    first = f"{panel.tickers[ticker]} {panel.sessions[target_CH[cutoff, ahead]]:%Y-%m-%d}, horizon {ahead + 1}"
+    return f"; {lacks_NCH.sum():,} rows are not finite and left out of the test, first {first}"
 
 
 def values_of(name: str, forecasts: Forecasts) -> dict[str, np.ndarray]:

@@ -2,10 +2,13 @@
 
 A duel says by how much one forecaster beats another, and whether the difference may be chance. At the gate:
 
-1. nothing bars it: it serves every ticker that the champion serves, and there are sessions to compare them on
-2. it beats the baseline that gates its recipe (har, where volume is forecast ahead; a nowcast has none)
+1. nothing bars it: it serves every ticker that the champion serves, there are sessions to compare them on, and its
+   forecasts can be believed (models/plausibility.py)
+2. it beats the baseline that gates its recipe (har, where volume is forecast ahead; a nowcast has none), and its
+   quantiles are not worse by more than the margin: pinball loss
 3. it is not worse than the champion: the upper end of the 90 % interval of the difference of their errors stays below a
-   margin, so that few data pass less easily than many; one by another recipe must not have the larger error at all
+   margin, so that few data pass less easily than many; one by another recipe must not have the larger error at all;
+   its pinball loss, too, stays within the margin
 4. nor is it worse, by twice the margin, than the best version that ever took the place: a series of small losses ends
 
 All numbers are of one measure and of present models on the same test rows, never a champion's old score.
@@ -25,7 +28,7 @@ from scipy.stats import t as student_t
 
 from models.forecast_columns import models_of
 from models.recipes import MARGIN
-from models.scores import BANDS, Bands, Scores, scaled, scales, scored_rows
+from models.scores import BANDS, Bands, Scores, scaled, scales, scored_rows, stretch
 from models.text import format_shares
 
 NOT_SURE = 0.05  # a larger p-value may be chance
@@ -117,7 +120,9 @@ def _duel(errors: pd.DataFrame, scores: Scores, band: str, between: tuple[int, i
         index="unique_id", columns="model", values="mase"
     )
     inside = errors.loc[errors["h"].between(*between)]
-    difference_P = np.asarray(pd.Series(inside[model] - inside[rival]).groupby(inside["cutoff"]).mean())
+    stretch_R = inside["unique_id"].map(stretch(tickers)).to_numpy()  # as in the means of `scores`
+    difference = pd.Series((inside[model] - inside[rival]) / stretch_R)
+    difference_P = np.asarray(difference.groupby(inside["cutoff"]).mean())
     return Duel(
         band=band,
         model=model,
@@ -194,13 +199,19 @@ class Comparison:
     predecessor: float
     margin: float  # of the predecessor's error
     spread: float = 0.0  # half the 90 % interval of the difference; 0: the measure has no test
+    pinball_ratio: float = 1.0  # below 1: the challenger's quantiles are better; 1: the recipe has none
     must_be_better: bool = False
 
     @property
     def is_passed(self) -> bool:
         """Whether the challenger is not worse; not where the spread is NaN."""
         is_within = self.challenger + self.spread <= self.predecessor * (1 + self.margin)
-        return is_within and not (self.must_be_better and self.challenger > self.predecessor)
+        return is_within and self.has_quantiles and not (self.must_be_better and self.challenger > self.predecessor)
+
+    @property
+    def has_quantiles(self) -> bool:
+        """Whether the challenger's quantiles are as good, within the margin."""
+        return self.pinball_ratio <= 1 + self.margin
 
     @property
     def rule(self) -> str:
@@ -209,9 +220,10 @@ class Comparison:
 
     @property
     def words(self) -> str:
-        """`-0.9% against the champion, at most +0.4%`."""
+        """`-0.9% against the champion, at most +0.4%`; its pinball loss where that is too large."""
         change, most = (each / self.predecessor - 1 for each in (self.challenger, self.challenger + self.spread))
-        return f"{change:+.1%} against the {self.name}" + (f", at most {most:+.1%}" if self.spread else "")
+        lost = "" if self.has_quantiles else f", pinball {self.pinball_ratio - 1:+.1%}"
+        return f"{change:+.1%} against the {self.name}" + (f", at most {most:+.1%}" if self.spread else "") + lost
 
 
 @dataclass(frozen=True, kw_only=True)

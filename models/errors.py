@@ -6,6 +6,7 @@ ModelError              a request that the models cannot serve; the message says
 ├── IncompletePrices    a price or volume that the recipe needs is null or infinite, or its rows are out of order
 ├── NotASession         a date on which the market is closed, where a session was needed
 ├── ImpossibleTest      dates on which nothing can be tested, or that would test on what was trained on
+├── FutureModel         a model that was trained on later sessions than a forecast may know
 ├── DeviceUnavailable   the device asked for is not on this machine
 ├── TrainingDiverged    the training loss is no longer a finite number
 └── WrongWeights        bytes that are not safetensors, or not the tensors of the recipe's model
@@ -34,6 +35,10 @@ class NotASession(ModelError):
 
 class ImpossibleTest(ModelError):
     """Dates on which nothing can be tested, or that would test on what was trained on."""
+
+
+class FutureModel(ModelError):
+    """A model that was trained on later sessions than a forecast may know."""
 
 
 class DeviceUnavailable(ModelError):

@@ -13,9 +13,11 @@ With y actual volume, f a forecast, and the mean over the rows of one ticker:
     over_share the share of f above y
 f is the point in all of them; rmsse_mean and qlike_mean are those of the mean forecast, X-mean, where a forecaster has
 one (it is the mean that squares and QLIKE ask for), else of its point again. A panel's score is the mean over its
-tickers; a ticker without a scale (listed after the train sessions) is not scored. utilsforecast has a backtest's
-losses. Published forecasts are compared with har and naive on the same rows: mase_har is mase over that of har, below 1
-the published forecast is better; mase_naive, pinball_har and pinball_naive likewise.
+tickers, in which a ticker's scaled losses are divided by as much as it takes for the largest of any forecaster to be
+MOST: a ticker that has outgrown its scale, or one that a forecaster has lost, does not swamp the others, and who is
+better on it stays so. A ticker without a scale (listed after the train sessions) is not scored. utilsforecast has a
+backtest's losses. Published forecasts are compared with har and naive on the same rows: mase_har is mase over that of
+har, below 1 the published forecast is better; mase_naive, pinball_har and pinball_naive likewise.
 """
 
 from collections.abc import Sequence
@@ -39,6 +41,8 @@ SKILL_SPAN = 2 * max(WINDOWS)  # sessions in which the largest window is looked 
 ALL = "all"  # the mean over the tickers
 RIVALS = (HAR, "naive")
 RIVAL_LOSSES = ("mase", "pinball")
+SCALED = ("mase", "rmsse", "rmsse_mean", "pinball")  # losses
+MOST = 10.0  # of a ticker's scaled loss in a mean; of har's MASEs of a quarter 99 % are below 3.7 (2017 to 2020)
 SHARES = {"in_80": "coverage_80", "in_95": "coverage_95", "over": "over_share"}  # of rows, column -> name
 ROLLING, FEWEST = 20, 5  # target sessions in a rolling mean, and at its start
 
@@ -68,6 +72,11 @@ def scaled(loss: Any, scale: Any) -> pd.Series:
     return pd.Series(loss / scale)
 
 
+def stretch(losses: pd.DataFrame) -> pd.Series:
+    """What the scaled losses of each row, a ticker's, are divided by in a mean: 1, or more where one is above MOST."""
+    return pd.Series(losses.max(axis=1) / MOST).clip(lower=1.0)
+
+
 def scored_rows(frame: pd.DataFrame, train: pd.DataFrame) -> pd.DataFrame:
     """The rows of the tickers that have a scale. Raises NotEnoughSessions where none has."""
     rows = frame.loc[frame["unique_id"].isin(list(scales(train).index))]
@@ -83,10 +92,17 @@ def score(frame: pd.DataFrame, train: pd.DataFrame, *, bands: Bands = BANDS) -> 
     """The scores of a `backtest` frame; `train` as `train_volumes` gives it. Raises NotEnoughSessions."""
     rows = scored_rows(frame, train)
     by_ticker = pd.concat([_band(rows, train, band, between) for band, between in bands.items()], ignore_index=True)
-    grouped = by_ticker.groupby(["band", "model", "mean_of"], sort=False)
+    grouped = _bounded(by_ticker).groupby(["band", "model", "mean_of"], sort=False)
     panel = pd.DataFrame(grouped.mean(numeric_only=True))
     panel.insert(0, "tickers", grouped.size())
     return Scores(by_ticker=by_ticker, panel=panel.reset_index())
+
+
+def _bounded(by_ticker: pd.DataFrame) -> pd.DataFrame:
+    """The losses as they count in the mean over the tickers."""
+    key = ["band", "unique_id"]
+    worst = by_ticker.groupby(key)[list(SCALED)].transform("max")
+    return by_ticker.assign(**{loss: by_ticker[loss] / stretch(pd.DataFrame(worst[[loss]])) for loss in SCALED})
 
 
 def calibration(frame: pd.DataFrame, model: str, *, bands: Bands = BANDS) -> pd.DataFrame:
@@ -210,6 +226,14 @@ def live_skill(scores: pd.DataFrame, windows: Sequence[int] = WINDOWS) -> pd.Dat
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame({"sessions": [], "ticker": [], "rows": []})
 
 
+def bounded_errors(scores: pd.DataFrame) -> pd.DataFrame:
+    """The scores (as `live_skill` takes them) with absolute errors as they count in a mean over tickers: `stretch`."""
+    errors = scores.assign(mase=scaled(scores["absolute_error"], scores["scale"]))
+    of_tickers = errors.pivot_table(index="ticker", columns="model", values="mase")
+    counted = stretch(of_tickers).reindex(list(scores["ticker"])).fillna(1.0).to_numpy()
+    return scores.assign(absolute_error=scores["absolute_error"] / counted)
+
+
 def rolling_errors(errors: pd.DataFrame) -> pd.DataFrame:
     """MASE over the last ROLLING target sessions: index ds, columns published, har, naive; NaN before FEWEST of them.
 
@@ -258,7 +282,11 @@ def _window(rows: pd.DataFrame, sessions: int) -> pd.DataFrame:
     means = pd.DataFrame(grouped[[*losses, *SHARES, "error", "actual"]].mean())
     means["bias"] = means["error"] / means["actual"]
     means.insert(0, "rows", grouped.size())
-    total = means.mean().to_frame(ALL).T.assign(rows=len(rows))
+    counted = means.copy()
+    for loss in RIVAL_LOSSES:
+        own = [name for name in losses if name.startswith(loss)]
+        counted[own] = means[own].div(stretch(pd.DataFrame(means[own])), axis=0)
+    total = counted.mean().to_frame(ALL).T.assign(rows=len(rows))
     whole = pd.concat([total, means]).rename_axis("ticker").reset_index()
     pairs = [(loss, rival) for loss in RIVAL_LOSSES for rival in RIVALS]
     ratios = {f"{loss}_{rival}": whole[f"{loss}_beside_{rival}"] / whole[f"{loss}_of_{rival}"] for loss, rival in pairs}

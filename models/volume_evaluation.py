@@ -8,8 +8,9 @@ that the predecessor serves, with features of these alone, from closes that it h
 N tickers, C cutoffs, H horizons.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol, Self
 
 import numpy as np
@@ -18,17 +19,20 @@ import torch
 
 from models.backtest import backtest, frame_of, train_volumes, values_of, volumes
 from models.comparisons import CHAMPION, CUMULATED, MASE, Comparison, Contest, Decision, Duel, decide, duels, verdict
+from models.errors import TrainingDiverged
 from models.forecast_columns import KEYS, mean_column, quantile_columns
 from models.forecasters import FALLBACK, MODEL, Forecaster, Forecasts, naive_forecasters
 from models.har import Har
 from models.panel import HORIZONS, Panel
+from models.plausibility import CONTEXT, FACTOR, implausible_share
 from models.recipes import MIN_TEST_SESSIONS, SMALL_TEST_SESSIONS, VolumeRecipe
-from models.scores import BANDS, FIRST_TICKER, GATE_BAND, GATE_METRIC, Scores, calibration, scales, score
+from models.scores import BANDS, FIRST_TICKER, GATE_BAND, GATE_METRIC, MOST, Scores, calibration, scales, score
 from models.text import listed, silent
 from models.volume_inputs import Inputs, VolumeData
 from models.volume_training import VolumeForecaster
 
 GATE_BANDS = {GATE_BAND: BANDS[GATE_BAND]}
+MOST_IMPLAUSIBLE = 0.001  # of a challenger's forecasts in its test: har stands in for each when it is published
 METRICS = {"mase_1": ("1", "mase"), "mase_1_5": ("1-5", "mase"), "mase_1_10": ("1-10", "mase")} | {
     name: ("1-10", name) for name in ("pinball", "coverage_80", "coverage_95")
 }  # of a scorecard -> band and loss
@@ -77,8 +81,11 @@ class VolumePredictor:
 # --- published forecasts ---------------------------------------------------------------------------------------------
 
 
-def forecast_frame(panel: Panel, forecasts: Forecasts) -> pd.DataFrame:
+def forecast_frame(panel: Panel, forecasts: Forecasts, *, owed_N: np.ndarray | None = None) -> pd.DataFrame:
     """The forecasts of the newest cutoff, the only one in `forecasts`, of every ticker that has one.
+
+    A ticker has all horizons or none: where some are not finite, or all are of one that `owed_N` says must have them,
+    its rows hold what came, for whoever publishes them to name (models/plausibility.py).
 
     Returns unique_id (str), cutoff, ds (datetime64[s]), h (int64, 1 to HORIZONS), and as float64 shares: volcast (the
     point), volcast-mean, volcast-lo-80, volcast-hi-80, volcast-lo-95, volcast-hi-95, and volcast-q-0.025 …
@@ -86,7 +93,9 @@ def forecast_frame(panel: Panel, forecasts: Forecasts) -> pd.DataFrame:
     """
     quantiles = {column: forecasts.quantiles_NCHQ[..., place] for place, column in enumerate(quantile_columns(MODEL))}
     leading = {MODEL: forecasts.point_NCH, mean_column(MODEL): forecasts.mean_NCH}
-    is_there_NCH = np.isfinite(forecasts.quantiles_NCHQ).all(axis=3) & np.isfinite(forecasts.point_NCH)
+    is_finite_NCH = np.isfinite(forecasts.quantiles_NCHQ).all(axis=3) & np.isfinite(forecasts.point_NCH)
+    has_one_N = np.any(is_finite_NCH, axis=(1, 2)) | (False if owed_N is None else owed_N)
+    is_there_NCH = np.broadcast_to(np.asarray(has_one_N)[:, None, None], is_finite_NCH.shape)
     return frame_of(panel, forecasts.cutoffs, is_there_NCH, leading | values_of(MODEL, forecasts) | quantiles)
 
 
@@ -96,10 +105,15 @@ def fallback_frame(panel: Panel) -> pd.DataFrame:
     return forecast_frame(panel, Har().fit(panel, through=newest).forecast(panel, np.array([newest])))
 
 
-def naive_frame(panel: Panel) -> pd.DataFrame:
-    """`forecast_frame` of the last volume."""
-    naive, *_ = naive_forecasters()
+def naive_frame(panel: Panel, name: str = "naive") -> pd.DataFrame:
+    """`forecast_frame` of the last volume, or of another of the naive forecasters."""
+    (naive,) = (each for each in naive_forecasters() if each.name == name)
     return forecast_frame(panel, naive.forecast(panel, np.array([panel.known - 1])))
+
+
+def stand_ins() -> dict[str, Callable[[Panel], pd.DataFrame]]:
+    """Who is published where a row of a forecast cannot be believed, the first one that can be."""
+    return {FALLBACK: fallback_frame, "seasonal_naive": partial(naive_frame, name="seasonal_naive")}
 
 
 def scales_now(panel: Panel) -> pd.Series:
@@ -109,7 +123,9 @@ def scales_now(panel: Panel) -> pd.Series:
 
 def volume_frame(data: VolumeData, model: VolumePredictor) -> pd.DataFrame:
     """The forecasts of the coming sessions at the newest cutoff, as `forecast_frame` has them."""
-    return forecast_frame(data.inputs.panel, model.forecasts(data, data.newest))
+    (newest,) = data.newest
+    owed_N = data.inputs.usable_NT[:, newest]
+    return forecast_frame(data.inputs.panel, model.forecasts(data, data.newest), owed_N=owed_N)
 
 
 # --- evaluation ------------------------------------------------------------------------------------------------------
@@ -132,6 +148,7 @@ class _Trained:
     name: str
     predictor: VolumePredictor
     data: VolumeData
+    implausible: float = 0.0  # the share of the forecasts that it gave last which cannot be believed
 
     def fit(self, panel: Panel, *, through: int) -> Self:
         """Itself; it was trained up to there, or, a champion, up to an earlier session."""
@@ -140,9 +157,16 @@ class _Trained:
         return self
 
     def forecast(self, panel: Panel, cutoffs: np.ndarray) -> Forecasts:
-        """As the protocol of forecasters has it."""
+        """As the protocol of forecasters has it. Raises TrainingDiverged where no number is finite."""
         assert panel is self.data.inputs.panel
-        return self.predictor.forecasts(self.data, cutoffs)
+        usable_NT, found = self.data.inputs.usable_NT, self.predictor.forecasts(self.data, cutoffs)
+        if usable_NT[:, cutoffs].any() and not np.isfinite(found.quantiles_NCHQ).any():
+            raise TrainingDiverged(
+                f"{self.name} has no finite forecast in the test: its training diverged. Lower the learning rate "
+                f"({self.predictor.recipe.learning_rate}), and look for extreme values in the train rows."
+            )
+        self.implausible = implausible_share(found, panel, usable_NT)
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,19 +199,27 @@ def evaluate_volume(data: VolumeData, model: VolumePredictor, contest: Contest) 
     besides = [each for name in contest.predecessors if (each := _beside(data, frame, train, name, contest))]
     losses = _losses(found)
     scores = {MODEL: losses[MODEL]} | {each.name: each.losses[each.name] for each in besides} | losses
+    fights = duels(frame, train, found, model=MODEL, bands=GATE_BANDS)
+    bars = [
+        contest.bar,
+        "" if besides else _unfair(contest),
+        _unbelieved(trained),
+        _poor_quantiles(fights, contest),
+    ]
     decision = decide(
         scores[MODEL][GATE_METRIC],
-        contest if besides else replace(contest, bar=contest.bar or _unfair(contest)),
+        replace(contest, bar=next(filter(None, bars), "")),
         [_comparison(each, model, contest) for each in besides],
         gate=(FALLBACK, scores[FALLBACK][GATE_METRIC]),
         measure=MASE,
     )
     words = (
         _rows_tested(frame),
-        verdict([*(each.duel for each in besides), *duels(frame, train, found, model=MODEL, bands=GATE_BANDS)]),
+        verdict([*(each.duel for each in besides), *fights]),
         *(each.words for each in besides if each.rows < len(frame)),
         *_first_ticker(found.by_ticker),
         _earnings(data, model.recipe),
+        *_outgrown(found.by_ticker),
         *_left_out(data, frame),
         *_small(data),
     )
@@ -243,6 +275,7 @@ def _comparison(beside: _Beside, model: VolumePredictor, contest: Contest) -> Co
         predecessor=beside.losses[beside.name][GATE_METRIC],
         margin=contest.margin * (1 if is_champion else CUMULATED),
         spread=beside.duel.spread,
+        pinball_ratio=beside.duel.pinball_ratio,
         must_be_better=is_champion and predictor.recipe != model.recipe,
     )
 
@@ -255,6 +288,31 @@ def _unfair(contest: Contest) -> str:
         f"the champion was trained up to {contest.predecessors[CHAMPION].trained_through}: fewer than "
         f"{MIN_TEST_SESSIONS} sessions of the test are new to it, too few to compare them on"
     )
+
+
+def _unbelieved(trained: _Trained) -> str:
+    """Why a model with forecasts that cannot be believed is kept out; empty where few or none are."""
+    if trained.implausible <= MOST_IMPLAUSIBLE:
+        return ""
+    return (
+        f"{trained.implausible:.2%} of its forecasts cannot be believed (not finite, or beyond {FACTOR:g} times what "
+        f"the ticker has traded in {CONTEXT} sessions): at most {MOST_IMPLAUSIBLE:.2%} may be so"
+    )
+
+
+def _poor_quantiles(fights: Sequence[Duel], contest: Contest) -> str:
+    """Why a model whose quantiles are worse than the fallback's is kept out; empty where they are not."""
+    (ratio,) = (duel.pinball_ratio for duel in fights if duel.rival == FALLBACK)
+    if ratio <= 1 + contest.margin:
+        return ""
+    return f"its pinball loss is {ratio - 1:+.1%} against {FALLBACK}: the margin is {contest.margin:.1%}"
+
+
+def _outgrown(by_ticker: pd.DataFrame) -> list[str]:
+    """The tickers whose errors are bounded in the means."""
+    worst = by_ticker.loc[by_ticker["band"] == GATE_BAND].groupby("unique_id")["mase"].max()
+    names = [str(ticker) for ticker in worst.index[worst > MOST]]
+    return [f"Beyond {MOST:g} scales, and bounded in the means: {listed(names)}."] if names else []
 
 
 def _losses(found: Scores) -> dict[str, dict[str, float]]:

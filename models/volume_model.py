@@ -199,12 +199,10 @@ def targets_at(inputs: Inputs, cutoffs: np.ndarray, *, through: int) -> tuple[np
 
 def _in_shares(inputs: Inputs, cutoffs: np.ndarray, quantile_NCHQ: np.ndarray) -> Forecasts:
     level_NC11 = np.where(inputs.usable_NT[:, cutoffs], inputs.level_NT[:, cutoffs], np.nan)[:, :, None, None]
-    shares_NCHQ = np.exp(quantile_NCHQ + level_NC11)
-    tail_NCH = quantile_NCHQ[..., -1] + TAIL * (quantile_NCHQ[..., -1] - quantile_NCHQ[..., -2])
-    between_NCH = np.trapezoid(shares_NCHQ, np.array(LEVELS), axis=-1)
-    ends_NCH = LEVELS[0] * (shares_NCHQ[..., 0] + np.exp(tail_NCH + level_NC11[..., 0]))
-    return Forecasts(
-        cutoffs=cutoffs,
-        quantiles_NCHQ=shares_NCHQ.astype(np.float32),
-        mean_NCH=(between_NCH + ends_NCH).astype(np.float32),
-    )
+    with np.errstate(over="ignore", invalid="ignore"):  # of a training that diverged; models/plausibility.py names it
+        shares_NCHQ = np.exp(quantile_NCHQ + level_NC11)
+        tail_NCH = quantile_NCHQ[..., -1] + TAIL * (quantile_NCHQ[..., -1] - quantile_NCHQ[..., -2])
+        between_NCH = np.trapezoid(shares_NCHQ, np.array(LEVELS), axis=-1)
+        ends_NCH = LEVELS[0] * (shares_NCHQ[..., 0] + np.exp(tail_NCH + level_NC11[..., 0]))
+        quantiles_NCHQ, mean_NCH = shares_NCHQ.astype(np.float32), (between_NCH + ends_NCH).astype(np.float32)
+    return Forecasts(cutoffs=cutoffs, quantiles_NCHQ=quantiles_NCHQ, mean_NCH=mean_NCH)

@@ -6,7 +6,7 @@
    `validate_every_steps` steps, members in threads side by side where there is no GPU
 3. AdamW under a one-cycle schedule (Smith and Topin, 2018, arXiv:1708.07120), gradients clipped by their norm
 4. after each epoch: the pinball loss on the held-back sessions, the best weights kept, a checkpoint written; a member
-   that has not improved for PATIENCE epochs stops
+   that has not improved for PATIENCE epochs stops; one that was never better than EXPLODED is a TrainingDiverged
 5. at the end the quantiles are calibrated on the held-back sessions
 
 A run resumed from a checkpoint gives the same weights, bit for bit, as one that was never interrupted.
@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Protocol, Self
 
 import numpy as np
@@ -25,7 +26,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from models.errors import NotEnoughSessions, TrainingDiverged
-from models.forecasters import MODEL, Forecasts
+from models.forecasters import LEVELS, MODEL, Forecasts
 from models.panel import Panel
 from models.recipes import VolumeRecipe
 from models.text import silent
@@ -45,6 +46,7 @@ from models.weights import EpochLoss, one_thread
 # N tickers, B sequences, T sessions of each, P of them scored, H horizons
 
 PATIENCE = 4  # epochs
+EXPLODED = 10.0  # times the loss of a forecast that never moves: far beyond what a network begins with
 RISE = 0.3  # of the steps, in which the learning rate rises to its highest
 START, END = 1 / 25, 1e-5  # the rate at both ends, as a share of the highest
 MOMENTUM = (0.95, 0.85)  # beta 1 at the lowest and at the highest rate
@@ -85,6 +87,7 @@ class FittedVolume:
     model: VolumeModel
     losses: tuple[EpochLoss, ...]  # (steps done, mean pinball loss of the members on the held-back sessions)
     final_loss: float  # the same of the weights that were kept
+    exploded: int  # members whose loss had grown beyond all bounds in the end; the best weights of before are kept
     seconds: float  # wall clock
 
 
@@ -113,6 +116,16 @@ class _Data:
     first_N: np.ndarray  # the first place at which a sequence of each ticker may begin
     choices_N: np.ndarray  # how many places there are; 0 for a ticker that cannot be trained on
     run: TrainingRun
+
+    @cached_property
+    def level_loss(self) -> float:
+        """The loss on the held-back sessions of saying the level, with no spread: infinite where no volume moves."""
+        held_back = _held_back(self)
+        cutoff_BP = held_back.begin_B.unsqueeze(1) + held_back.scored_P
+        targets = self.tensors.targets(held_back.ticker_B.unsqueeze(1), cutoff_BP, through=held_back.until)
+        target_BPH, is_there_BPH = targets
+        nothing_BPHQ = torch.zeros((*target_BPH.shape, len(LEVELS)), device=target_BPH.device)
+        return float(pinball_loss(nothing_BPHQ, target_BPH, is_there_BPH)) or math.inf
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,6 +172,7 @@ def fit_volume(
             if checkpoint:
                 checkpoint.save(_saved(members, losses))
             on_epoch(_steps_done(recipe, epoch), losses[-1])
+        _check_converged(members, data)
         model = _finished(data, members)
     if checkpoint:
         checkpoint.clear()
@@ -166,6 +180,7 @@ def fit_volume(
         model=model,
         losses=tuple((_steps_done(recipe, epoch), loss) for epoch, loss in enumerate(losses)),
         final_loss=float(np.mean([member.best_loss for member in members])),
+        exploded=sum(member.last_loss > EXPLODED * data.level_loss for member in members),
         seconds=time.perf_counter() - started,
     )
 
@@ -340,6 +355,16 @@ def _check_finite(loss: float, step: int, recipe: VolumeRecipe) -> None:
         raise TrainingDiverged(
             f"The loss is {loss} at step {step} of {recipe.steps}; it must be finite. Lower the learning "
             f"rate ({recipe.learning_rate}), and look for extreme values in the train rows."
+        )
+
+
+def _check_converged(members: list[_Member], data: _Data) -> None:
+    worst, idle = max(member.best_loss for member in members), data.level_loss
+    if worst > EXPLODED * idle:
+        raise TrainingDiverged(
+            f"The loss on the held-back sessions is {worst:.3g} at its best, more than {EXPLODED:g} times that of "
+            f"saying the mean of 20 sessions ({idle:.3g}): the training diverged. Lower the learning rate "
+            f"({data.recipe.learning_rate}), and look for extreme values in the train rows."
         )
 
 

@@ -104,12 +104,13 @@ class VolumeMethod(Method[VolumeRecipe, VolumeData, VolumePredictor]):
             checkpoint=hardware.checkpoint,
         )
         weights = sum(parameter.numel() for parameter in fitted.model.parameters())
+        kept = f"; {fitted.exploded} of them diverged, and are kept as they were before" if fitted.exploded else ""
         return Trained(
             module=fitted.model,
             losses=fitted.losses,
             final_loss=fitted.final_loss,
             seconds=fitted.seconds,
-            summary=f"{self.recipe.members} networks of {self.recipe.cell}, {weights:,} weights in all",
+            summary=f"{self.recipe.members} networks of {self.recipe.cell}, {weights:,} weights in all{kept}",
         )
 
     def load(self, data: bytes) -> VolumePredictor:

@@ -29,6 +29,7 @@ from tasks.settings import (
     DEFAULT_STORE,
     BacktestSettings,
     DataSettings,
+    ForecasterSettings,
     RetrainSettings,
     TrainingSettings,
     WatchSettings,
@@ -333,9 +334,9 @@ def retrain(data: DataSettings, training: TrainingSettings, why: RetrainSettings
     _show_server(server)
 
 
-@command(stored=True, data=PRICES, training="recipe name")
-def forecast(data: DataSettings, training: TrainingSettings, *, out: Out = None) -> None:
-    """Forecast with the champion from the stored prices."""
+@command(stored=True, data=PRICES, training="recipe name", chosen="version allow_future_model")
+def forecast(data: DataSettings, training: TrainingSettings, chosen: ForecasterSettings, *, out: Out = None) -> None:
+    """Forecast with the champion from the stored prices; as of a past session, from what was known then."""
     from tasks.preflight import check, check_out, stored_parts
 
     check_out(out)
@@ -345,7 +346,7 @@ def forecast(data: DataSettings, training: TrainingSettings, *, out: Out = None)
 
     parts = stored_parts(data, training)
     with _server() as server:
-        batches = [forecast_flow(part, training) for part in parts]
+        batches = [forecast_flow(part, training, chosen=chosen) for part in parts]
     for batch in batches:
         render.show_forecast(console, batch)
     _export(batches, out)

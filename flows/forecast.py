@@ -8,16 +8,26 @@ from prefect import flow
 from storage.records import ForecastBatch
 from tasks.forecast import choose_forecaster, forecast_volume, publish_charts, publish_forecast
 from tasks.run_tools import complete
-from tasks.settings import DataSettings, TrainingSettings, WatchSettings
+from tasks.settings import DataSettings, ForecasterSettings, TrainingSettings, WatchSettings
 from tasks.snapshot import take_snapshot
+
+CHAMPION = ForecasterSettings()
 
 
 @flow(flow_run_name="forecast {training.recipe} {data.label} {data.day}")
-def forecast(data: DataSettings, training: TrainingSettings, watch: WatchSettings | None = None) -> ForecastBatch:
-    """A new version of the forecast, or the present one when neither champion nor prices have changed."""
+def forecast(
+    data: DataSettings,
+    training: TrainingSettings,
+    watch: WatchSettings | None = None,
+    chosen: ForecasterSettings = CHAMPION,
+) -> ForecastBatch:
+    """A new version of the forecast, or the present one when neither champion nor prices have changed.
+
+    As of a past session a model that was made of later ones is refused, unless `chosen` allows it.
+    """
     snapshot = take_snapshot(data)
 
-    choice = choose_forecaster(snapshot, data, training, watch)
+    choice = choose_forecaster(snapshot, data, training, watch, chosen)
     batch = forecast_volume(snapshot, training, choice)
     published = publish_forecast(batch, training, choice)
     publish_charts(published, training)

@@ -102,8 +102,12 @@ def put_back(bars: pd.DataFrame, restated: pd.DataFrame) -> tuple[pd.DataFrame, 
     """
     key = ["ticker", "session"]
     dated = restated.astype({"session": "datetime64[s]"})
-    old = dated.pivot(index=key, columns="column", values="old").reindex(pd.MultiIndex.from_frame(bars[key]))
-    values = {name: np.where(old[name].isna(), bars[name], old[name]).astype(bars[name].dtype) for name in old.columns}
+    keys = pd.MultiIndex.from_frame(pd.DataFrame(bars[key]))
+    old = dated.pivot(index=key, columns="column", values="old").reindex(keys)
+    values = {
+        name: pd.Series(np.where(old[name].isna(), bars[name], old[name]), index=bars.index).astype(bars[name].dtype)
+        for name in old.columns
+    }
     return bars.assign(**values), old.notna().any(axis=1).to_numpy()
 
 

@@ -181,7 +181,7 @@ class PriceTable:
             goes_on = frame["ticker"].isin(after.index)
             frame["later_adjustment"] = frame["later_adjustment"].mask(goes_on, 1.0)
             shares = frame["ticker"].map(after).astype("float64").fillna(1.0)  # of no rows, the tickers' dtype stays
-            frame = without_splits(frame, shares)
+            frame = without_splits(frame, pd.Series(shares))
         return frame.assign(adj_close=adjusted_close(frame)).loc[:, READ_COLUMNS]
 
     def read_known(self, tickers: Iterable[str], *, last: date, version: int, known: int | None) -> pd.DataFrame:
@@ -189,7 +189,7 @@ class PriceTable:
         if known is None:
             return self.read(tickers, last=last, version=version)
         wanted = sorted(set(tickers))
-        if not self._is_kept(known):
+        if not self._kept([known]):
             return self._read_put_back(wanted, last, version, known)
         own = self._answered(known, last, self._reach(version, last))
         frames = [
@@ -217,22 +217,21 @@ class PriceTable:
         Raises NotStored where there is no table.
         """
         newest = self._open().version()
-        expected = self._reach(newest, last)
-        if not expected or self._last_session(newest) <= last:
+        if self._last_session(newest) <= last or not (expected := self._reach(newest, last)):
             return None
         known = bisect_right(range(newest), last, key=self._last_session) - 1  # rows are never taken away
         if known < 0 or self._last_session(known) < max(expected.values()):
             known += 1
-        own = self._answered(known, last, expected) if self._is_kept(known) else set()
+        own = self._answered(known, last, expected) if self._kept([known]) else set()
         others = {ticker: end for ticker, end in expected.items() if ticker not in own}
         version = self._first_with(others, range(known, newest + 1), last) if others else known
         found = AsOf(version, known, self._last_session(known), tuple(others) if own else ())
         if own or version == known:
             return found
         restated = self._restated(list(expected), version, known)
-        put_back = int((restated["session"] <= pd.Timestamp(last)).sum())
-        late = self.coverage(version, last=last)["rows"].sum() - self._files(known)["num_records"].sum()
-        return replace(found, put_back=put_back, late=int(late) if found.goes_on_to <= last else 0)
+        put_back = np.count_nonzero(restated["session"] <= pd.Timestamp(last))
+        late = sum(self.coverage(version, last=last)["rows"]) - sum(self._files(known)["num_records"])
+        return replace(found, put_back=int(put_back), late=late if found.goes_on_to <= last else 0)
 
     def _describe(self, tickers: tuple[str, ...], last: date | None, version: int, known: int | None) -> Extent:
         buckets = pd.Series(tickers, dtype="str").groupby([bucket_of(ticker) for ticker in tickers])
@@ -293,7 +292,7 @@ class PriceTable:
         )
         goes_on = frame["ticker"].isin(later["ticker"].unique())
         frame["later_adjustment"] = frame["later_adjustment"].mask(goes_on, 1.0)
-        frame = without_splits(frame, shares.mask(is_back, shares_then))
+        frame = without_splits(frame, pd.Series(np.where(is_back, shares_then, shares)))
         frame = frame.loc[frame["session"] <= pd.Timestamp(last)].reset_index(drop=True)
         return frame.assign(adj_close=adjusted_close(frame)).loc[:, READ_COLUMNS]
 
@@ -317,7 +316,7 @@ class PriceTable:
 
     def _first_with(self, expected: Mapping[str, date], versions: range, last: date) -> int:
         """The first of the versions whose files are kept and that has the tickers up to these sessions."""
-        kept = [version for version in versions if self._is_kept(version)]
+        kept = self._kept(versions)
 
         def has_them(version: int) -> bool:
             reach = self._reach(version, last)
@@ -327,12 +326,12 @@ class PriceTable:
 
     def _last_session(self, version: int) -> date:
         """Of any ticker, from Delta's log alone: that of every version stays."""
-        return self._files(version)["max.session"].max()
+        return max(self._files(version)["max.session"])
 
-    def _is_kept(self, version: int) -> bool:
-        """Whether all data files of a version are there; `volcast gc` takes old ones away."""
-        there = {entry["path"] for entry in entries(self._store, TABLE)}
-        return {f"{TABLE}/{path}" for path in self._files(version)["path"]} <= there
+    def _kept(self, versions: Iterable[int]) -> list[int]:
+        """Those of which all data files are there; `volcast gc` takes old ones away."""
+        there = {entry["path"].removeprefix(f"{TABLE}/") for entry in entries(self._store, TABLE)}
+        return [version for version in versions if set(self._files(version)["path"]) <= there]
 
     def _files(self, version: int) -> pd.DataFrame:
         """The data files of a version, with what Delta's log says of each."""

@@ -242,7 +242,7 @@ class Choice(Record):
     name: Name  # of the model and of its forecasts
     champion: ModelVersion | None  # or the version that was asked for
     why: str = ""  # why not the champion; empty when it forecasts
-    from_future: str = ""  # what it has seen of after the cutoff, where that was allowed
+    from_future: str = ""  # what it knows of after the cutoff; empty for nothing
 
 
 class HeldBack(Record):
@@ -273,7 +273,7 @@ class ForecastBatch(Record):
     left_out: tuple[str, ...] = ()  # tickers of the snapshot without a forecast
     by: str = "volcast"  # or the name of the fallback
     why: str = ""  # why a fallback; empty for the champion
-    from_future: str = ""  # what the model has seen of after the cutoff, where that was allowed
+    from_future: str = ""  # what the model knows of after the cutoff; empty for nothing
     held_back: tuple[HeldBack, ...] = ()  # rows that could not be believed
 
     @property
@@ -282,9 +282,14 @@ class ForecastBatch(Record):
         return str(self.model.artifact) if self.model else f"{self.by}, a fallback: {self.why}"
 
     @property
+    def marked(self) -> str:
+        """What must be said of each row: why a fallback's, or what its model knew too early; empty for nothing."""
+        return self.why or (f"not as of then: {self.from_future}" if self.from_future else "")
+
+    @property
     def words(self) -> str:
         """One line for logs and people."""
-        marks = [f"a model from the future: {self.from_future}"] if self.from_future else []
+        marks = [f"not as of then: {self.from_future}"] if self.from_future else []
         marks += [f"{len(self.held_back):,} rows were held back"] if self.held_back else []
         made = f"{self.artifact} by {self.author}, from {self.snapshot.cutoff}, {self.rows:,} rows"
         return "; ".join([made, *marks])
@@ -430,7 +435,7 @@ class Health(Record):
     untrained: int | None = None  # sessions since those that the newest version was trained on, promoted or not
     forecast_cutoff: date | None  # of the newest published forecast
     by: str  # who made it; empty without one
-    why: str  # why a fallback
+    why: str  # why a fallback, or what its model knew too early
     held_back: int = 0  # rows of that forecast that could not be believed
     errors: Errors | None
     drift: InputDrift | None

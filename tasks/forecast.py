@@ -3,9 +3,14 @@
 har forecasts where
 1. there is no champion: no version has passed the gate yet;
    and, where a run is told to watch:
-2. the input is stale: the prices end more than `max_behind` sessions before the last closed one
-3. the champion is too old: the newest session that it was trained on is more than `max_model_age` sessions ago
-4. its errors breach: they have grown beyond noise since its test, and har would have been better (models/drift.py)
+2. the champion was trained on later sessions than the cutoff: a forecast of the past must not know them
+3. the input is stale: the prices end more than `max_behind` sessions before the last closed one
+4. the champion is too old: the newest session that it was trained on is more than `max_model_age` sessions ago
+5. its errors breach: they have grown beyond noise since its test, and har would have been better (models/drift.py)
+
+Without a watch a model from the future is refused, unless the run is told otherwise. A row that cannot be believed
+(models/plausibility.py) is held back, and har's is published, or else the seasonal naive's; the log, the version, the
+ledger and the health name it.
 
 The forecast is a version. A live one also goes into the ledger, beside those of har, of naive and of a champion that
 har stands in for, from the same cutoff; and the run shows it as the artifacts `volcast-forecast-<ticker>` of the
@@ -15,26 +20,29 @@ leading tickers. A forecast of the past is not live: once a later session is sto
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 from prefect import get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 from pydantic import JsonValue
 
 from models.drift import RECENT, error_drift
-from models.errors import NotEnoughSessions
+from models.errors import FutureModel, NotEnoughSessions
 from models.forecast_columns import LEDGER_COLUMNS
 from models.forecasters import FALLBACK, MODEL
 from models.panel import Panel
-from models.scores import GATE_METRIC
+from models.scores import GATE_METRIC, bounded_errors
 from models.sessions import session_before, sessions_after
 from models.text import listed
 from storage.artifacts import ArtifactStore, to_parquet
 from storage.errors import NotStored
 from storage.ledger import Ledger
 from storage.prices import PriceTable
-from storage.records import Choice, Errors, ForecastBatch, ModelVersion, Snapshot
+from storage.records import Choice, Errors, ForecastBatch, HeldBack, ModelVersion, Snapshot
 from storage.schemas import FORECASTS
 from storage.store import Store, open_store
 from tasks.gate import scorecard_of_model
@@ -42,31 +50,91 @@ from tasks.methods.method import Method
 from tasks.preflight import require_ahead
 from tasks.reports.render import forecast_markdown, slug
 from tasks.reports.views import read_forecast, ticker_forecasts
-from tasks.settings import DataSettings, TrainingSettings, WatchSettings, last_session
+from tasks.settings import DataSettings, ForecasterSettings, TrainingSettings, WatchSettings, last_session
 from tasks.snapshot import prepare, read_panel, universes
-from tasks.stored_models import FORECAST_FILE, champion, champion_version, read_frame, read_model, store_version
+from tasks.stored_models import (
+    CHAMPION,
+    FORECAST_FILE,
+    champion_version,
+    features_of,
+    forecasting_version,
+    read_frame,
+    read_model,
+    store_version,
+    trained_through,
+)
 
+HELD_BACK = "held back"  # begins the reason of a row in the ledger that stands in for another one
+MOST_NAMED = 20  # rows that are held back, in the log
 LOOK_BACK = 3 * RECENT  # sessions of scores, among which RECENT ones with a score are looked for
 
 
 @task(task_run_name="choose who forecasts from {snapshot.cutoff}")
 def choose_forecaster(
-    snapshot: Snapshot, data: DataSettings, training: TrainingSettings, watch: WatchSettings | None
+    snapshot: Snapshot,
+    data: DataSettings,
+    training: TrainingSettings,
+    watch: WatchSettings | None,
+    chosen: ForecasterSettings,
 ) -> Choice:
-    """The champion, or har where there is none, or where with `watch` it cannot be trusted.
+    """The champion or the chosen version, or har where there is none, or where with `watch` it cannot be trusted.
 
-    Raises NotStored for a nowcast without a champion: har forecasts ahead and cannot stand in for it.
+    Raises NotStored for a nowcast without a champion: har forecasts ahead and cannot stand in for it. FutureModel
+    without `watch`, or for a chosen version, unless it is allowed.
     """
-    method, store = training.method(), open_store(snapshot.store)
+    method, store, log = training.method(), open_store(snapshot.store), get_run_logger()
     name, artifacts = method.model_name(snapshot.tickers), ArtifactStore(store)
-    if watch is None and (champion_version(artifacts, name) is not None or not method.horizon):
-        return Choice(name=name, champion=champion(artifacts, store.url, name))
+    is_there = champion_version(artifacts, name) is not None
+    if chosen.version is not None or (watch is None and (is_there or not method.horizon)):
+        model = forecasting_version(artifacts, store.url, name, chosen.version)
+        future = from_future(artifacts, model, snapshot.cutoff)
+        if future and not chosen.allow_future_model:
+            raise FutureModel(f"{future}. {_allowed(artifacts, name, snapshot.cutoff)}")
+        return _marked(Choice(name=name, champion=model), future, snapshot)
     require_ahead(training)
     trust = trust_in(store, name, snapshot.cutoff, last_session(data.as_of, data.now))
-    choice = Choice(name=name, champion=trust.champion, why=trust.why_not(watch or WatchSettings()))
-    if choice.why:
-        get_run_logger().warning("%s forecasts in place of %s: %s", FALLBACK, name, choice.why)
-    return choice
+    refused = "" if chosen.allow_future_model else trust.from_future
+    if why := refused or trust.why_not(watch or WatchSettings()):
+        log.warning("%s forecasts in place of %s: %s", FALLBACK, name, why)
+        return Choice(name=name, champion=None if refused else trust.champion, why=why)
+    return _marked(Choice(name=name, champion=trust.champion), trust.from_future, snapshot)
+
+
+def from_future(artifacts: ArtifactStore, model: ModelVersion, cutoff: date) -> str:
+    """What the weights of a model have seen of after a cutoff; empty for nothing."""
+    ref = model.features.artifact
+    through = trained_through(artifacts, artifacts.get(ref.kind, ref.name, ref.version))
+    if through <= cutoff:
+        return ""
+    return f"{model.artifact} was trained on sessions up to {through}, after the cutoff {cutoff}"
+
+
+def _marked(choice: Choice, future: str, snapshot: Snapshot) -> Choice:
+    """The choice with what its model knows of after the cutoff: at least by which sessions it was chosen."""
+    assert choice.champion is not None
+    newest = choice.champion.snapshot.cutoff
+    if not future and newest > snapshot.cutoff:
+        tested = f"was tested and chosen on sessions up to {newest}, after the cutoff {snapshot.cutoff}"
+        future = f"{choice.champion.artifact} {tested}"
+    if future:
+        get_run_logger().warning("not as of then: %s", future)
+    return choice.model_copy(update={"from_future": future})
+
+
+def _allowed(artifacts: ArtifactStore, name: str, cutoff: date) -> str:
+    """What may forecast from a cutoff: the newest version of then that ever was champion, or else that there is."""
+    of_then = [
+        version
+        for version in artifacts.versions("model", name)
+        if trained_through(artifacts, features_of(artifacts, name, version)) <= cutoff
+    ]
+    champions = {entry.version for entry in artifacts.history("model", name, CHAMPION)}
+    insist = "To forecast with it all the same: --allow-future-model"
+    if not of_then:
+        return f"No version of {name} knows less. Train one: volcast retrain --as-of {cutoff}. {insist}"
+    version = max(champions.intersection(of_then) or of_then)
+    known_as = "that was champion" if version in champions else "that there is"
+    return f"The newest one {known_as} and knows nothing later is v{version}: --version {version}. {insist}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,16 +145,17 @@ class Trust:
     champion: ModelVersion | None
     cutoff: date
     behind: int  # sessions
-    model_age: int | None  # sessions from the newest one that the champion was made from to the cutoff
+    model_age: int | None  # sessions from the newest one that the champion was made from to the cutoff; None: later
     errors: Errors | None
+    from_future: str = ""  # what its weights have seen of after the cutoff
 
     def why_not(self, watch: WatchSettings) -> str:
         """Why it should not forecast; empty when it should."""
-        if self.champion is None or self.model_age is None:
+        if self.champion is None:
             return f"no version of {self.name} has passed the gate yet"
         if self.behind > watch.max_behind:
             return f"its input is stale: the prices end on {self.cutoff}, {self.behind} sessions behind the market"
-        if self.model_age > watch.max_model_age:
+        if self.model_age is not None and self.model_age > watch.max_model_age:
             return f"{self.champion.artifact} is {self.model_age} sessions old, more than {watch.max_model_age}"
         if self.errors is not None and self.errors.breached:
             return f"{self.champion.artifact} errs too much: {self.errors.words}"
@@ -96,14 +165,16 @@ class Trust:
 def trust_in(store: Store, name: str, cutoff: date, session: date) -> Trust:
     """The trust in the champion of a name at a cutoff, when `session` is the market's last closed one."""
     artifacts = ArtifactStore(store)
-    model = None if champion_version(artifacts, name) is None else champion(artifacts, store.url, name)
+    model = None if champion_version(artifacts, name) is None else forecasting_version(artifacts, store.url, name)
+    is_older = model is not None and model.snapshot.cutoff <= cutoff
     return Trust(
         name=name,
         champion=model,
         cutoff=cutoff,
         behind=sessions_after(cutoff, session),
-        model_age=sessions_after(model.snapshot.cutoff, cutoff) if model else None,
+        model_age=sessions_after(model.snapshot.cutoff, cutoff) if model and is_older else None,
         errors=_errors_of(store, model, cutoff) if model else None,
+        from_future=from_future(artifacts, model, cutoff) if model else "",
     )
 
 
@@ -114,8 +185,9 @@ def _errors_of(store: Store, model: ModelVersion, cutoff: date) -> Errors | None
     except NotStored:
         return None
     scores = Ledger(store).scores(model.artifact.name, first=session_before(cutoff, LOOK_BACK))
+    scores = scores.loc[scores["ds"] <= pd.Timestamp(cutoff)]
     own = scores.loc[(scores["model"] != MODEL) | (scores["model_version"] == model.artifact.version)]
-    found = error_drift(own, expected=expected, model=MODEL)
+    found = error_drift(bounded_errors(own), expected=expected, model=MODEL)
     return None if found is None else Errors(**asdict(found))
 
 
@@ -132,18 +204,23 @@ def forecast_volume(snapshot: Snapshot, training: TrainingSettings, choice: Choi
         method, forecasts = training.method(), panel_frame(snapshot, choice.champion, fallback_frame)
     else:
         method, forecasts = model_frame(snapshot, model)
-    universe = _widest(snapshot, choice.champion)
+    universe, by = _widest(snapshot, choice.champion), MODEL if model else FALLBACK
+    forecasts, held_back = _believed(snapshot, choice, by, forecasts) if method.horizon else (forecasts, ())
     left_out = sorted(set(snapshot.tickers) - set(forecasts["unique_id"]))
     if forecasts.empty:
-        raise NotEnoughSessions(f"None of {listed(left_out)} has enough sessions before {snapshot.cutoff}.")
-    by = {"by": FALLBACK, "why": choice.why} if model is None else {}
+        reasons = "; ".join(each.words for each in held_back[:3]) or f"too few sessions before {snapshot.cutoff}"
+        raise NotEnoughSessions(f"None of {listed(left_out)} can be forecast: {reasons}.")
+    marks: dict[str, Any] = {} if model else {"by": FALLBACK, "why": choice.why}
+    marks |= {"from_future": choice.from_future} if choice.from_future else {}
+    held = {"held_back": [each.model_dump(mode="json") for each in held_back]} if held_back else {}
     asked = _asked(snapshot, method)
     stored = store_version(
         snapshot,
         ("forecast", choice.name),
         files={FORECAST_FILE: to_parquet(forecasts)},
         parents=(universe.prices,) if model is None else (model.artifact, universe.prices),
-        facts={"cutoff": str(snapshot.cutoff), "rows": len(forecasts), "horizon": method.horizon, **by, **asked},
+        facts={"cutoff": str(snapshot.cutoff), "rows": len(forecasts), "horizon": method.horizon, **marks, **held}
+        | asked,
     )
     batch = ForecastBatch(
         artifact=stored.ref,
@@ -153,10 +230,33 @@ def forecast_volume(snapshot: Snapshot, training: TrainingSettings, choice: Choi
         first_session=forecasts["ds"].min().date(),
         last_session=forecasts["ds"].max().date(),
         left_out=tuple(left_out),
-        **by,
+        held_back=held_back,
+        **marks,
     )
     get_run_logger().info(batch.words)
     return batch
+
+
+def _believed(
+    snapshot: Snapshot, choice: Choice, by: str, forecasts: pd.DataFrame
+) -> tuple[pd.DataFrame, tuple[HeldBack, ...]]:
+    """What is published: the rows that can be believed, and others in the place of those that are held back."""
+    from models.plausibility import bounds_now, hold_back
+    from models.volume_evaluation import stand_ins
+
+    log, champion = get_run_logger(), choice.champion
+    bounds = per_ticker(snapshot, champion, bounds_now)
+    others = {name: partial(panel_frame, snapshot, champion, make) for name, make in stand_ins().items() if name != by}
+    published, held = hold_back(forecasts, by, bounds, others)
+    found = tuple(
+        HeldBack(ticker=each.ticker, session=each.target.date(), h=each.h, reason=each.reason, by=each.by)
+        for each in held
+    )
+    for each in found[:MOST_NAMED]:
+        log.warning("%s: %s", HELD_BACK, each.words)
+    if len(found) > MOST_NAMED:
+        log.warning("%d rows were held back in all; the version of the forecast names each", len(found))
+    return published, found
 
 
 def model_frame(snapshot: Snapshot, model: ModelVersion) -> tuple[Method, pd.DataFrame]:
@@ -182,6 +282,11 @@ def frame_of(
         frame = make(rows)
         frames.append(frame.loc[frame["unique_id"].isin(tickers)])
     return pd.concat(frames).sort_values(["unique_id", "h"], kind="stable", ignore_index=True)
+
+
+def per_ticker(snapshot: Snapshot, champion: ModelVersion | None, find: Callable[[Panel], Any]) -> Any:
+    """What `find` says of each of the snapshot's tickers, which are the index, from the rows of its universe."""
+    return pd.concat([find(read_panel(rows)).reindex(own) for rows, own in universes(snapshot, champion)])
 
 
 def _asked(snapshot: Snapshot, method: Method) -> dict[str, JsonValue]:
@@ -228,31 +333,38 @@ def why_not_live(batch: ForecastBatch, training: TrainingSettings) -> str:
 
 
 def ledger_rows(batch: ForecastBatch, choice: Choice) -> pd.DataFrame:
-    """The columns of FORECASTS: what is published, and its rivals of the same tickers."""
+    """The columns of FORECASTS: what is published, and its rivals of the same tickers, where these are finite."""
     from models.volume_evaluation import fallback_frame, naive_frame, scales_now
 
     artifacts, snapshot, champion = ArtifactStore(open_store(batch.snapshot.store)), batch.snapshot, choice.champion
-    frames = {
-        batch.by: read_frame(artifacts, batch.artifact, FORECAST_FILE),
-        "naive": panel_frame(snapshot, champion, naive_frame),
-    }
+    published = read_frame(artifacts, batch.artifact, FORECAST_FILE).assign(published=True)
+    frames = {batch.by: published, "naive": panel_frame(snapshot, champion, naive_frame)}
     if batch.by != FALLBACK:
         frames[FALLBACK] = panel_frame(snapshot, champion, fallback_frame)
     elif champion is not None:
         frames[MODEL] = model_frame(snapshot, champion)[1]
-    scales = pd.concat([scales_now(read_panel(rows)).reindex(own) for rows, own in universes(snapshot, champion)])
-    rows = pd.concat([frame.assign(model=model) for model, frame in frames.items()], ignore_index=True)
-    rows = rows.loc[rows["unique_id"].isin(frames[batch.by]["unique_id"])]
-    is_published, is_model = rows["model"] == batch.by, rows["model"] == MODEL
-    version = champion.artifact.version if champion else None
+    if batch.held_back and batch.model:
+        frames["held back"] = model_frame(snapshot, batch.model)[1].assign(by=MODEL)
+    rows = pd.concat([frame.assign(model=frame.get("by", model)) for model, frame in frames.items()], ignore_index=True)
+    rows = rows.drop_duplicates(["unique_id", "h", "model"])  # a row that stands in is its own rival
+    is_finite = np.isfinite(rows[list(LEDGER_COLUMNS)]).all(axis=1)
+    rows = rows.loc[is_finite & rows["unique_id"].isin(published["unique_id"])]
+    is_published, is_model = rows["published"].eq(True), rows["model"] == MODEL
+    reasons = {(each.ticker, each.h): each.reason for each in batch.held_back}
+    keys = zip(rows["unique_id"], rows["h"], strict=True)
+    why = pd.Series(
+        [f"held back: {reasons[key]}" if key in reasons else batch.marked for key in keys], index=rows.index
+    )
     facts = {
         "published": is_published,
         "name": batch.artifact.name,
         "version": batch.artifact.version,
-        "model_version": pd.Series(version, index=rows.index, dtype="Int64").where(is_model),
+        "model_version": pd.Series(
+            champion.artifact.version if champion else None, index=rows.index, dtype="Int64"
+        ).where(is_model),
         "prices_version": snapshot.prices.version,
-        "why": pd.Series(batch.why, index=rows.index).where(is_published, ""),
-        "scale": rows["unique_id"].map(scales).astype("float64"),
+        "why": pd.Series(why, index=rows.index).where(is_published, ""),
+        "scale": rows["unique_id"].map(per_ticker(snapshot, champion, scales_now)).astype("float64"),
         "published_at": pd.Timestamp(datetime.now(UTC)),
     }
     named = rows.rename(columns={"unique_id": "ticker", **LEDGER_COLUMNS}).assign(**facts)

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 from prefect import get_run_logger, task
 
-from models.forecasters import FALLBACK
+from models.forecasters import FALLBACK, MODEL
 from models.scores import ALL, SKILL_SPAN, WINDOWS, live_skill
 from models.scores import score_forecasts as scores_of
 from models.sessions import session_before, sessions_after
@@ -23,11 +23,11 @@ from storage.prices import PriceTable
 from storage.records import FeatureIndex, Finding, Health, InputDrift, Manifest, Skill, Snapshot
 from storage.schemas import SCORES
 from storage.store import Store, open_store
-from tasks.forecast import trust_in
+from tasks.forecast import HELD_BACK, trust_in
 from tasks.run_tools import Event, emit, provenance
 from tasks.settings import DataSettings, TrainingSettings, WatchSettings, last_session, root_of
 from tasks.snapshot import of_tickers, prepare
-from tasks.stored_models import champion, champion_version, reader, scorecard_of, stored_method
+from tasks.stored_models import champion_version, forecasting_version, reader, scorecard_of, stored_method
 
 LOOK_BACK = 63  # sessions: an actual that comes later than a quarter is not waited for
 
@@ -60,7 +60,7 @@ def measure_drift(snapshot: Snapshot, training: TrainingSettings, watch: WatchSe
     artifacts, name = ArtifactStore(open_store(snapshot.store)), training.method().model_name(snapshot.tickers)
     if champion_version(artifacts, name) is None:
         return None
-    model = champion(artifacts, snapshot.store, name)
+    model = forecasting_version(artifacts, snapshot.store, name)
     method = stored_method(artifacts, name, model.artifact.version)
     read, rows = reader(artifacts, model.features.artifact), of_tickers(snapshot, model.snapshot.tickers)
     found = method.drift(prepare(rows, method), read, watch.drift_sessions)
@@ -80,6 +80,7 @@ EVENTS: dict[str, Event] = {
     "BAD_PRICES": "volcast.prices.broken",
     "NO_FORECAST": "volcast.forecast.missing",
     "FALLBACK_IN_USE": "volcast.fallback.used",
+    "HELD_BACK": "volcast.fallback.used",
     "ERROR_BREACH": "volcast.quality.breached",
     "DRIFT": "volcast.drift.detected",
 }  # code of a finding -> what is told to the automations
@@ -183,13 +184,15 @@ def _sessions_since_training(store: Store, name: str, cutoff: date) -> int | Non
 
 
 def _newest_published(ledger: Ledger, name: str) -> dict[str, Any]:
-    """forecast_cutoff, by and why of the newest forecast."""
+    """forecast_cutoff, by, why and held_back of the newest forecast; one is by who was asked for most of its rows."""
     cutoff = ledger.newest_cutoff(name)
     if cutoff is None:
         return {"forecast_cutoff": None, "by": "", "why": ""}
     rows = ledger.forecasts(name, first=cutoff)
-    newest = rows.loc[rows["published"]].iloc[-1]
-    return {"forecast_cutoff": cutoff, "by": newest["model"], "why": newest["why"]}
+    rows = rows.loc[rows["published"] & (rows["version"] == rows["version"].max())]
+    by = next(model for model in (MODEL, FALLBACK, *rows["model"]) if model in set(rows["model"]))
+    why, held_back = rows.loc[rows["model"] == by, "why"].iloc[0], int(rows["why"].str.startswith(HELD_BACK).sum())
+    return {"forecast_cutoff": cutoff, "by": by, "why": why, "held_back": held_back}
 
 
 def _recent(rows: pd.DataFrame, tickers: list[str], first: date) -> pd.MultiIndex:
@@ -264,11 +267,19 @@ def _of_forecasts(health: Health) -> list[Finding]:
         words = f"{FALLBACK} forecast from {health.forecast_cutoff}: {health.why}."
         remedy = "The forecast is safe to use, at har's accuracy. Mend the reason; then: volcast daily"
         found.append(_alarm("FALLBACK_IN_USE", words, remedy))
+    if health.held_back:
+        words = f"{health.held_back:,} rows of the forecast from {health.forecast_cutoff} could not be believed."
+        remedy = "Others are published in their place. Its log names them; retrain, or go back: volcast models rollback"
+        found.append(_alarm("HELD_BACK", words, remedy))
     return found
 
 
 def _of_champion(health: Health, watch: WatchSettings) -> list[Finding]:
     found, errors, drift = [], health.errors, health.drift
+    if health.champion and health.model_age is None:
+        remedy = f"See older ones: volcast models list. Or train one: volcast retrain --as-of {health.cutoff}"
+        words = f"{health.champion} was made of sessions after {health.cutoff}, which are not to be known."
+        return [_alarm("FUTURE_MODEL", words, remedy)]
     if health.model_age is None:
         remedy = "Train one with: volcast retrain. Its scorecard says why, if it does not pass."
         return [_alarm("NO_CHAMPION", f"No version of {health.name} has passed the gate yet.", remedy)]

@@ -176,6 +176,18 @@ class WatchSettings(_Settings):
     )
 
 
+class ForecasterSettings(_Settings):
+    """Which version of the model forecasts."""
+
+    version: int | None = Field(
+        default=None, ge=1, description="The version that forecasts; none means the champion, or what stands in for it"
+    )
+    allow_future_model: bool = Field(
+        default=False,
+        description="Forecast with a model that was trained on later sessions than the forecast may know, and say so",
+    )
+
+
 class RetrainSettings(_Settings):
     """Why a retraining runs, and who lets its result forecast."""
 

@@ -6,7 +6,7 @@ digest of its rows and the version of the events table, not by when it was taken
 while, and all steps of a run want the same, so that what was made of the newest snapshot stays in the process.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
@@ -64,7 +64,7 @@ def take_snapshot(data: DataSettings, counts: PriceCounts | None = None) -> Snap
         rows=rows.rows,
         uses_earnings=data.uses_earnings,
         prices_known=known,
-        caveat=_caveat(then, last, newest) if then else "",
+        caveat=_caveat(then, last, tickers) if then else "",
         counts=counts,
     )
     if snapshot.caveat:
@@ -74,12 +74,12 @@ def take_snapshot(data: DataSettings, counts: PriceCounts | None = None) -> Snap
     return snapshot
 
 
-def _caveat(then: AsOf, last: date, newest: int) -> str:
+def _caveat(then: AsOf, last: date, tickers: Sequence[str]) -> str:
     """What is not as it was known at the close of `last`; empty where nothing is."""
     found = []
     if then.goes_on_to > last:
         found.append(
-            f"no version of then was ever stored; v{then.values_of} of {newest} is the first one that reaches it, and "
+            f"no version of then was ever stored; v{then.values_of} is the first one that reaches it, and "
             f"goes on to {then.goes_on_to}: it may know corrections of later, those after it are left out"
         )
     if then.put_back is not None:
@@ -88,9 +88,8 @@ def _caveat(then: AsOf, last: date, newest: int) -> str:
             f"v{then.values_of} is not kept any more (volcast gc --keep-versions); v{then.version} is read, and "
             f"{then.put_back:,} values that were restated in between are put back{late}"
         )
-    if then.newcomers:
-        later = f"first stored after v{then.values_of}, with the values of v{then.version}"
-        found.append(f"{later}: {listed(then.newcomers)}")
+    if newcomers := [ticker for ticker in then.newcomers if ticker in tickers]:
+        found.append(f"first stored after v{then.values_of}, with the values of v{then.version}: {listed(newcomers)}")
     return ". ".join(found)
 
 

@@ -139,9 +139,11 @@ def decided_versions(artifacts: ArtifactStore, name: str) -> set[int]:
     return {entry.version for alias in (CHAMPION, HELD, REFUSED) for entry in artifacts.history("model", name, alias)}
 
 
-def champion(artifacts: ArtifactStore, store_url: str, name: str) -> ModelVersion:
-    """The model that forecasts under this name. Raises NotStored when there is none."""
-    version = champion_version(artifacts, name)
+def forecasting_version(
+    artifacts: ArtifactStore, store_url: str, name: str, version: int | None = None
+) -> ModelVersion:
+    """A version of the model of this name, by default the one that forecasts. Raises NotStored when there is none."""
+    version = version or champion_version(artifacts, name)
     if version is None:
         raise NotStored(
             f"No version of the model {name} forecasts in {store_url}. Train one with: volcast run, or volcast retrain"

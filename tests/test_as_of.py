@@ -68,8 +68,9 @@ def test_a_later_split_changes_neither_shares_nor_prices(store: Store, is_kept: 
     table = PriceTable(store)
     table.upsert(bars())
     before = known(store)
-    halved = {name: 0.5 * bars(sessions=5)[name] for name in ("open", "high", "low", "close")}
-    table.upsert(bars(sessions=5, split=[0.0, 0, 0, 2, 0], volume=2 * bars(sessions=5)["volume"], **halved))
+    later = bars(sessions=5, split=[0.0, 0, 0, 2, 0])
+    halved = {name: 0.5 * later[name] for name in ("open", "high", "low", "close")}
+    table.upsert(later.assign(volume=2 * later["volume"], **halved))
     if not is_kept:
         collect(store)
     pd.testing.assert_frame_equal(known(store), before)

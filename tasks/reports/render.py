@@ -60,6 +60,7 @@ SIMULATED_NOTE = (
 )
 NARROW: dict[str, Any] = {"box": SIMPLE, "pad_edge": False, "padding": (0, 1, 0, 0)}  # fits 80 columns
 INDENT = " " * 10
+SHOWN_HELD = 10  # rows of a forecast that were held back
 
 
 # --- on a terminal ---------------------------------------------------------------------------------------------------
@@ -148,6 +149,13 @@ def show_forecast(console: Console, batch: ForecastBatch) -> None:
     _show(
         console, "Forecast", f"{batch.artifact} by {batch.model.artifact if batch.model else batch.by}: {rows}{unused}"
     )
+    _show_caveat(console, batch.snapshot)
+    if batch.from_future:
+        _show(console, "", f"[bold yellow]not as of then:[/] {escape(batch.from_future)}")
+    for each in batch.held_back[:SHOWN_HELD]:
+        _show(console, "", f"[bold yellow]held back[/] {escape(each.words)}")
+    if len(batch.held_back) > SHOWN_HELD:
+        _show(console, "", f"{len(batch.held_back):,} rows were held back in all")
     if batch.left_out:
         _show(console, "", f"[yellow]no forecast of[/] {listed(batch.left_out)}: no price, or too few")
     if sessions := forecast_rows(batch):
@@ -346,6 +354,7 @@ def forecast_markdown(coming: TickerForecast, forecast: StoredForecast) -> str:
         f"# {coming.ticker}: volume of the next {len(coming.rows)} sessions",
         SIMULATED_NOTE if forecast.simulated else "",
         f"{forecast.made}.",
+        "\n".join(f"* Held back: {words}." for words in forecast.held_back_of(coming.ticker)),
         _image(coming.plot),
         LEGEND,
         markdown_table(coming.rows),

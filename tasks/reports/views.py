@@ -15,7 +15,7 @@ from typing import Any
 
 import pandas as pd
 
-from models.forecasters import MODEL
+from models.forecasters import FALLBACK, MODEL
 from models.recipes import DEFAULT_RECIPE, Recipe, TutorialRecipe, make_recipe
 from models.scores import SKILL_SPAN, live_skill
 from models.sessions import session_before, sessions_after
@@ -30,6 +30,7 @@ from storage.records import (
     ForecastBatch,
     ForecasterScore,
     Health,
+    HeldBack,
     Manifest,
     PriceCounts,
     Scorecard,
@@ -84,13 +85,20 @@ def health_lines(health: Health) -> list[str]:
     behind = f"{health.behind:,} sessions behind the market" if health.behind else "up to date"
     prices = f"prices of {health.tickers:,} tickers to {health.cutoff}, {behind}"
     made = f"forecast from {health.forecast_cutoff} by {health.by}" if health.forecast_cutoff else "no forecast yet"
-    age = f"{health.champion}, {health.model_age:,} sessions old" if health.champion else "no champion"
+    age = f"{health.champion}, {_age(health.model_age)}" if health.champion else "no champion"
+    kind = "a fallback" if health.by == FALLBACK else "marked"
+    why = f", {kind}: {health.why}" if health.why else ""
+    held_back = f"; {health.held_back:,} of its rows were held back" if health.held_back else ""
     counts = f"{health.quarantined:,} quarantined and {health.restated:,} restated"
     return [
         f"{prices}; {counts} of each ticker's last 20 sessions",
-        made + (f", a fallback: {health.why}" if health.why else ""),
+        made + why + held_back,
         age + (f"; {health.errors.words}" if health.errors else "; too few scores to judge its errors by"),
     ]
+
+
+def _age(sessions: int | None) -> str:
+    return "made of later sessions" if sessions is None else f"{sessions:,} sessions old"
 
 
 def count_rows(counts: PriceCounts, *, outcome: bool = False) -> Rows:
@@ -341,11 +349,16 @@ class StoredForecast:
     prices_version: int
     simulated: bool
     frame: pd.DataFrame  # models.volume_evaluation: forecast_frame
+    held_back: tuple[HeldBack, ...] = ()
 
     @property
     def made(self) -> str:
         """Who made it and from what, in a line."""
         return f"{self.ref} by {self.author}; from the close of {self.cutoff}, prices v{self.prices_version}"
+
+    def held_back_of(self, ticker: str) -> list[str]:
+        """Which rows of a ticker could not be believed, and why, a line each."""
+        return [each.words for each in self.held_back if each.ticker == ticker]
 
     @cached_property
     def by_ticker(self) -> dict[str, pd.DataFrame]:
@@ -378,13 +391,18 @@ def read_forecast(store: Store, name: str, version: int) -> StoredForecast:
     artifacts = ArtifactStore(store)
     manifest = artifacts.get("forecast", name, version)
     *models, prices = manifest.parents  # a fallback's has no model
+    author = str(models[0]) if models else f"{manifest.fact('by')}, a fallback: {manifest.fact('why')}"
+    held_back: Any = manifest.facts.get("held_back", [])
+    if future := manifest.facts.get("from_future"):
+        author += f", not as of then: {future}"
     return StoredForecast(
         ref=manifest.ref,
         cutoff=date.fromisoformat(manifest.fact("cutoff")),
-        author=str(models[0]) if models else f"{manifest.fact('by')}, a fallback: {manifest.fact('why')}",
+        author=author,
         prices_version=prices.version,
         simulated=manifest.provenance.source.startswith("simulated"),
         frame=read_frame(artifacts, manifest.ref, FORECAST_FILE),
+        held_back=tuple(HeldBack.model_validate(each) for each in held_back),
     )
 
 
@@ -437,6 +455,7 @@ def _session_rows(own: pd.DataFrame, prices: pd.DataFrame) -> Rows:
             "median": format_millions(row[MODEL]),
             **{name: "-".join(format_millions(row[end]) for end in ends) for name, ends in INTERVALS.items()},
             "of mean": f"{row[MODEL] / usual:.0%}",
+            **({"by": row["by"]} if "by" in row else {}),  # there where rows were held back
         }
         for row in own.to_dict("records")
     ]

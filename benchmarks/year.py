@@ -20,7 +20,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pandas as pd
-from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 from rich.console import Console
 from rich.table import Table
 
@@ -87,10 +87,9 @@ def _live(console: Console, script: Script, diary: Diary) -> bool:
 def _server(folder: Path) -> Iterator[None]:
     """A Prefect server of its own, with all that it knows in the folder."""
     os.environ["VOLCAST_HOME"] = str(folder / "prefect")
-    with own_server() as server:
-        settings: dict[Any, Any] = {PREFECT_API_URL: server.api_url, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}
-        with temporary_settings(settings):
-            yield
+    no_heartbeat: dict[Any, Any] = {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}
+    with own_server() as server, temporary_settings(server.client_settings() | no_heartbeat):
+        yield
 
 
 def _show(console: Console, script: Script, diary: Diary) -> None:

@@ -150,10 +150,7 @@ def train(script: Script, day: date, cause: Any) -> Training:
     """One run of `retrain`, and what the store says of it."""
     started, is_poor = time.perf_counter(), day in script.poor
     why = RetrainSettings(cause=cause)
-    state = retrain(script.data(day), BAD if is_poor else GOOD, why, return_state=True)
-    if not state.is_completed():
-        state.result()  # raises what went wrong
-    words = str(state.message)
+    words = retrain(script.data(day), BAD if is_poor else GOOD, why).outcome
     return Training(
         day=day,
         cause=cause,

@@ -326,11 +326,10 @@ def retrain(data: DataSettings, training: TrainingSettings, why: RetrainSettings
 
     parts = stored_parts(data, training)
     with _server() as server:
-        states = [retrain_flow(part, training, why, return_state=True) for part in parts]
-        scorecards = [state.result() for state in states]
-    for scorecard, state in zip(scorecards, states, strict=True):
+        scorecards = [retrain_flow(part, training, why) for part in parts]
+    for scorecard in scorecards:
         render.show_scorecard(console, scorecard)
-        console.print(f"\n[bold]Outcome[/]   {state.message}", highlight=False)
+        console.print(f"\n[bold]Outcome[/]   {scorecard.outcome}", highlight=False)
     _show_server(server)
 
 
@@ -437,6 +436,14 @@ def up(
             help="postgresql+asyncpg://user:password@host:5432/name, which keeps runs and schedules; by default SQLite",
         ),
     ] = None,
+    known_as: Annotated[
+        str,
+        Parameter(
+            metavar="NAME,NAME",
+            help="The names by which a proxy or another machine asks for the server, such as volcast.example.org",
+            show_default=False,
+        ),
+    ] = "",
     require_approval: Approve = False,
 ) -> None:
     """Keep Prefect's server, a worker and the deployments of prefect.yaml up, until Ctrl-C."""
@@ -445,7 +452,8 @@ def up(
     from flows.server_options import ServerOptions
     from tasks.preflight import check, require_ahead
 
-    options = ServerOptions(host=host, port=port, database=database)
+    names = tuple(name.strip().lower() for name in known_as.split(",") if name.strip())
+    options = ServerOptions(host=host, port=port, database=database, names=names)
     check(data, training)
     require_ahead(training)
     _filter_console()
@@ -453,6 +461,14 @@ def up(
     from flows.up import stay_up
 
     stay_up(console, Served(data, training), options, BEGAN)
+
+
+@command()
+def ui() -> None:
+    """A link that logs a browser in to Prefect's UI, which volcast up serves."""
+    from flows.up import show_ui
+
+    show_ui(console)
 
 
 @command(data=f"source events tickers store {READING}", training=SERVED_MODEL, texts=SERVED)
@@ -463,7 +479,9 @@ def deploy(
     pool: Annotated[
         str, Parameter(help="The work pool; another than volcast must be there already", show_default=True)
     ] = "volcast",
-    image: Annotated[str | None, Parameter(help="The container image, for a pool that runs containers")] = None,
+    image: Annotated[
+        str | None, Parameter(env_var="VOLCAST_IMAGE", help="The container image, for a pool that runs containers")
+    ] = None,
     require_approval: Approve = False,
 ) -> None:
     """Apply prefect.yaml to the server that is up, with what it no longer has removed; twice changes nothing."""

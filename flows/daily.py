@@ -9,6 +9,7 @@ from flows.forecast import forecast
 from flows.ingest import ingest
 from flows.monitor import WATCH, monitor
 from storage.records import Daily
+from tasks.run_tools import attempt
 from tasks.runs import complete_day, find_nothing_new, skip_day, stored_only, with_stored_tickers
 from tasks.settings import DataSettings, TrainingSettings, WatchSettings
 
@@ -20,7 +21,7 @@ def daily(data: DataSettings, training: TrainingSettings, watch: WatchSettings =
     A day without news is skipped, by name; what missed days left out is caught up.
     A forecast is published whatever happens to source and champion: har stands in where they cannot be trusted.
     """
-    ingested = ingest(with_stored_tickers(data), return_state=True)
+    ingested = attempt(ingest, with_stored_tickers(data))
     stored = stored_only(data, ingested)
 
     if nothing_new := find_nothing_new(stored, training):

@@ -11,7 +11,7 @@ from flows.retrain import BY_HAND, retrain
 from storage.records import ForecastBatch, PipelineResult, Report
 from tasks.gate import find_scorecard
 from tasks.reports.publish import write_report
-from tasks.run_tools import complete
+from tasks.run_tools import attempt, complete
 from tasks.runs import complete_pipeline, data_of_models, outcomes, with_forecaster
 from tasks.settings import DataSettings, RetrainSettings, TrainingSettings
 
@@ -22,7 +22,7 @@ def pipeline(data: DataSettings, training: TrainingSettings, why: RetrainSetting
     snapshot = ingest(data)
     models = data_of_models(data, training, snapshot)
 
-    retrained = [retrain(each, training, why, return_state=True) for each in models]
+    retrained = [attempt(retrain, each, training, why) for each in models]
 
     batches = [forecast(each, training) for each in with_forecaster(models, training, snapshot)]
     reports = [report(batch) for batch in batches]

@@ -46,14 +46,17 @@ STOP_SECONDS = 20
 
 
 def main() -> None:
-    """Run Prefect's command of the arguments."""
+    """Run volcast's server, or Prefect's command of the arguments."""
     threading.Thread(target=_end_with_the_parent, daemon=True).start()
+    if sys.argv[1:] == ["server"]:
+        from flows.server_access import serve  # takes a second, in which the parent may go, too
 
-    from prefect.cli import app  # takes a second, in which the parent may go, too
-
-    if sys.argv[1] == "server":
         write_from_the_beginning()
-    app()
+        serve()
+    else:
+        from prefect.cli import app
+
+        app()
 
 
 def _end_with_the_parent() -> None:
@@ -75,8 +78,10 @@ FOLDER = "VOLCAST_KEPT_IN"  # names the folder in the environment of server, wor
 FLOW_RUN = "PREFECT__FLOW_RUN_ID"  # names the run in the environment of a flow run's process
 
 
-def start(arguments: list[str], environment: Mapping[str, str], log: Path) -> subprocess.Popen[bytes]:
-    """Start a command of Prefect's, which ends when this process does."""
+def start(
+    arguments: list[str], environment: Mapping[str, str], log: Path, *descriptors: int
+) -> subprocess.Popen[bytes]:
+    """Start the server, or a command of Prefect's, with these open files; it ends when this process does."""
     command = [sys.executable, "-m", "flows.prefect_processes", *arguments]
     with log.open("ab") as output:
         return subprocess.Popen(
@@ -87,6 +92,7 @@ def start(arguments: list[str], environment: Mapping[str, str], log: Path) -> su
             stdout=output,
             stderr=output,
             start_new_session=True,
+            pass_fds=descriptors,
         )
 
 

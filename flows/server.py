@@ -5,17 +5,18 @@
     3. else                                                -> start one, use it, drain it, stop it
 
 volcast's own server keeps its database in VOLCAST_HOME (default ./.volcast), or in VOLCAST_DATABASE, so that
-`volcast up` shows earlier runs.
+`volcast up` shows earlier runs. Each has a password of its own (flows/server_access.py).
 """
 
 import json
 import os
-import socket
+import secrets
+import stat
 import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from prefect.settings import (
     PREFECT_API_URL,
     PREFECT_CLIENT_MAX_RETRIES,
     PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
+    PREFECT_RESULTS_DEFAULT_SERIALIZER,
     PREFECT_UI_URL,
     temporary_settings,
 )
@@ -49,7 +51,8 @@ from flows.prefect_processes import (
     wait_for_end,
     wait_while_alive,
 )
-from flows.server_options import LOOPBACK, ServerError, ServerOptions, require_database
+from flows.server_access import LISTENER, VARIABLE, Access
+from flows.server_options import ServerError, ServerOptions, require_database
 
 STORED_SECONDS = 60
 REACH_SECONDS = 7.0  # to connect to a configured server, and again for its answer
@@ -67,6 +70,7 @@ class Server:
 
     api_url: str
     auth: str | None = field(default=None, repr=False)  # user:password
+    access: Access | None = None  # of a server of volcast's own
     process: subprocess.Popen[bytes] | None = None  # of a server that this command started, and ends
     tag: str = field(default_factory=command_tag)  # on every run of this command
 
@@ -85,6 +89,7 @@ class Server:
             PREFECT_API_URL: self.api_url,
             PREFECT_UI_URL: self.ui_url,
             PREFECT_API_REQUEST_TIMEOUT: ANSWER_SECONDS,
+            PREFECT_RESULTS_DEFAULT_SERIALIZER: "json",
         }
         return settings | ({PREFECT_API_AUTH_STRING: SecretStr(self.auth)} if self.auth else {})
 
@@ -94,27 +99,10 @@ def home() -> Path:
     return Path(os.environ.get("VOLCAST_HOME", ".volcast")).resolve()
 
 
-def free_port(preferred: int = 0, *, host: str = LOOPBACK) -> int:
-    """`preferred` when nobody listens there, else a port that the system chooses."""
-    family, kind, protocol, _, address = _address(host, preferred)
-    with socket.socket(family, kind, protocol) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(address)
-        except OSError as error:
-            if preferred == 0:
-                raise ServerError(f"--host must be an address of this machine; {host} came ({error}).") from error
-            return free_port(host=host)
-        return probe.getsockname()[1]
-
-
 @contextmanager
 def prefect_server() -> Iterator[Server]:
     """A server for the length of one command; on the way out, whatever that command did has been stored."""
-    configured = configured_server()
-    if configured:
-        require_answer(configured)
-    if server := configured or _announced_server():
+    if server := server_that_is_up():
         with _drained(server):
             yield server
     else:
@@ -127,16 +115,22 @@ def prefect_server() -> Iterator[Server]:
 @contextmanager
 def present_server() -> Iterator[Server | None]:
     """The server that is up, for something that can be done without one; None where there is none, or no answer."""
-    server = configured_server()
     try:
-        if server:
-            require_answer(server)
-        else:
-            server = _announced_server()
+        server = server_that_is_up()
     except ServerError:
         server = None
     with _drained(server) if server else nullcontext():
         yield server
+
+
+def server_that_is_up() -> Server | None:
+    """The configured server, or the one that `volcast up` keeps in this folder; None without either.
+
+    Raises ServerError where it does not answer, or is not what it ought to be.
+    """
+    if configured := configured_server():
+        require_answer(configured)
+    return configured or _announced_server()
 
 
 def configured_server() -> Server | None:
@@ -151,20 +145,20 @@ def own_server(options: ServerOptions | None = None) -> Iterator[Server]:
     options = options or ServerOptions()
     require_database(options)
     with alone_in(home()) as folder:
-        port = free_port(options.port, host=options.host)
-        process = _start(folder, port, options)
-        server = Server(f"http://{options.client_host}:{port}/api", auth=options.auth, process=process)
+        server = _start(folder, options)
+        assert server.process is not None
         try:
-            _wait_until_healthy(process, server, folder / "server.log")
+            _wait_until_ready(server.process, server, folder / "server.log")
             yield server
         finally:
-            end(process)
+            end(server.process)
 
 
 @contextmanager
 def alone_in(folder: Path) -> Iterator[Path]:
     """Keep other commands from starting server or worker in the folder, and wait for what a killed one left there."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _require_own(folder.stat(), folder, others_may=0o055)
     lock = FileLock(folder / "server.lock")
     try:
         with lock.acquire(timeout=5):
@@ -186,27 +180,30 @@ def drain(server: Server, *, seconds: float) -> bool:
     """Wait until the server has stored every log line, event and task state of the command's flow runs.
 
     Prefect sends states as events from a thread of its own, and a server that stops first loses them. Returns whether
-    all was stored within `seconds`.
+    all was stored; not, when no further one was for so many `seconds`.
     """
     EventsWorker.drain_all()
-    deadline = time.monotonic() + seconds
-    previous = -1
+    moved, previous = time.monotonic(), None
     with get_client(sync_client=True) as client:
-        while time.monotonic() < deadline:
+        while time.monotonic() < moved + seconds:
             states = _task_run_states(client, server.tag)
-            if all(states) and len(states) == previous:
+            if all(states) and states == previous:
                 return True
-            previous = len(states)
+            if states != previous:
+                moved, previous = time.monotonic(), states
             time.sleep(0.5)
     return False
 
 
 def announce(server: Server) -> None:
-    """Leave the address of a server that stays up, for the other commands of this folder; with it the password."""
-    path = home() / "server.json"
-    path.unlink(missing_ok=True)  # one that a killed command left may be open to others
-    path.touch(mode=0o600)
-    path.write_text(json.dumps({"api_url": server.api_url, "auth": server.auth, "process": asdict(own_process())}))
+    """Leave how a server that stays up is reached, for the other commands of this folder, and for nobody else."""
+    assert server.access is not None
+    path, kept = home() / "server.json", {"access": asdict(server.access), "process": asdict(own_process())}
+    new = path.with_name("server.json.new")
+    new.unlink(missing_ok=True)  # one that a killed command left may be open to others
+    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600), "w") as file:
+        json.dump(kept, file)
+    new.replace(path)
 
 
 def withdraw() -> None:
@@ -227,19 +224,49 @@ def server_environment(folder: Path) -> dict[str, str]:
 
 
 def _announced_server() -> Server | None:
-    """The server that `volcast up` keeps in this folder, once it answers; None where there is none."""
+    """The server that `volcast up` keeps in this folder, once it answers; None where there is none.
+
+    Raises ServerError where another user could have named it, or what answers there is not that server.
+    """
     try:
-        kept = json.loads((home() / "server.json").read_text())
-        process = Process(**kept["process"])
-    except (FileNotFoundError, json.JSONDecodeError, KeyError):  # the last for one of release 0.1.0
+        kept = json.loads(_read_own(home() / "server.json"))
+        process, access = Process(**kept["process"]), Access(**kept["access"])
+    except (FileNotFoundError, json.JSONDecodeError, KeyError, TypeError):  # the last two for one of an earlier release
         return None
-    server = Server(kept["api_url"], auth=kept["auth"])
+    server = _server_of(access)
     answers = process.is_running and wait_while_alive(
         lambda: process.is_running,
-        lambda: _healthy(server.api_url),
+        lambda: _proves_itself(access),
         what=f"Prefect's server at {server.api_url}, which volcast up keeps",
     )
     return server if answers else None
+
+
+def _read_own(path: Path) -> str:
+    """A file that nobody but this user can have written, or read. Raises ServerError, FileNotFoundError."""
+    try:
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW)) as file:
+            _require_own(path.parent.stat(), path.parent, others_may=0o055)
+            _require_own(os.fstat(file.fileno()), path, others_may=0)
+            return file.read()
+    except FileNotFoundError:
+        raise
+    except OSError as error:  # a link, or another user's
+        raise ServerError(
+            f"{path} is not believed: {error.strerror}. Remove it, and start volcast up again."
+        ) from error
+
+
+def _require_own(found: os.stat_result, path: Path, *, others_may: int) -> None:
+    """Raises ServerError where another user owns it, or may do more with it than the bits say."""
+    mode = stat.S_IMODE(found.st_mode)
+    if found.st_uid != os.geteuid():
+        what = f"it belongs to the user {found.st_uid}. Take a folder of your own: VOLCAST_HOME=/some/folder volcast …"
+    elif mode & 0o077 & ~others_may:
+        what = f"other users may change or read it (mode {mode:04o}). See what it holds, then: chmod go-rwx {path}"
+    else:
+        return
+    raise ServerError(f"{path} is not trusted with a server's password: {what}")
 
 
 @contextmanager
@@ -255,51 +282,61 @@ def _drained(server: Server) -> Iterator[None]:
             raise
         if not drain(server, seconds=STORED_SECONDS):
             raise ServerError(
-                f"{server.api_url} had not stored every task state after {STORED_SECONDS} s. See the server's log."
+                f"{server.api_url} has not stored every task state, and no further one for {STORED_SECONDS} s. See the "
+                "server's log."
             )
 
 
-def _start(folder: Path, port: int, options: ServerOptions) -> subprocess.Popen[bytes]:
-    environment = server_environment(folder) | options.environment()
-    server = Server(f"http://{options.client_host}:{port}/api")
-    environment |= {"PREFECT_API_URL": server.api_url, "PREFECT_UI_URL": server.ui_url}  # the alerts' links
-    arguments = ["server", "start", "--host", options.host, "--port", str(port)]
-    return start(arguments, environment, folder / "server.log")
+def _start(folder: Path, options: ServerOptions) -> Server:
+    """A server that is being started. What is secret goes to it by its environment, which only this user can read."""
+    with options.listen() as listener:
+        url = f"http://{options.client_host}:{listener.getsockname()[1]}"
+        own = {"auth": options.auth} if options.auth else {}
+        access = Access(url, names=options.names, is_local=options.is_local, **own)
+        server = _server_of(access)
+        environment = server_environment(folder) | options.environment()
+        environment |= {
+            "PREFECT_API_URL": server.api_url,
+            "PREFECT_UI_URL": server.ui_url,  # the alerts' links
+            "PREFECT_SERVER_API_AUTH_STRING": access.auth,
+            "PREFECT_SERVER_API_CSRF_PROTECTION_ENABLED": "true",
+            "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": url,
+            VARIABLE: json.dumps(asdict(access)),
+            LISTENER: str(listener.fileno()),
+        }
+        process = start(["server"], environment, folder / "server.log", listener.fileno())
+    return replace(server, process=process)
 
 
-def _address(host: str, port: int) -> tuple[Any, ...]:
-    try:
-        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    except socket.gaierror as error:
-        raise ServerError(f"--host must be an address of this machine; {host} came ({error}).") from error
+def _server_of(access: Access) -> Server:
+    return Server(f"{access.url}/api", auth=access.auth, access=access)
 
 
-def _wait_until_healthy(process: subprocess.Popen[bytes], server: Server, log: Path) -> None:
+def _wait_until_ready(process: subprocess.Popen[bytes], server: Server, log: Path) -> None:
+    assert server.access is not None
+    access = server.access
     is_up = wait_while_alive(
         lambda: process.poll() is None,
-        lambda: _healthy(server.api_url) and _is_of(log.parent, server),
+        lambda: _proves_itself(access),
         what=f"Prefect's server to answer; its log: {log}",
     )
     if not is_up:
         raise ServerError(f"Prefect's server ended with {process.returncode}. Its log: {log}")
 
 
-def _healthy(api_url: str) -> bool:
+def _proves_itself(access: Access) -> bool:
+    """Whether the server answers; no secret is sent. Raises ServerError where something else has taken its place."""
+    nonce = secrets.token_urlsafe(16)
     try:
-        return httpx.get(f"{api_url}/health", timeout=5, trust_env=False).status_code == httpx.codes.OK
+        answer = httpx.get(f"{access.url}/proof", params={"nonce": nonce}, timeout=5, trust_env=False)
     except httpx.HTTPError:
         return False
-
-
-def _is_of(folder: Path, server: Server) -> bool:
-    """Whether it is the folder's server, and not another one that took the port a moment before."""
-    user, _, password = (server.auth or "").partition(":")
-    auth = httpx.BasicAuth(user, password) if server.auth else None
-    try:
-        settings = httpx.get(f"{server.api_url}/admin/settings", auth=auth, timeout=5, trust_env=False)
-        return settings.is_success and settings.json()["home"] == str(folder)
-    except (httpx.HTTPError, json.JSONDecodeError, KeyError):
-        return False
+    if not secrets.compare_digest(answer.content, access.proof(nonce).encode()):
+        raise ServerError(
+            f"What answers at {access.url} is not the server that volcast started: it cannot prove it, and is sent no "
+            f"password. See which process listens there, and remove {home() / 'server.json'}."
+        )
+    return True
 
 
 def require_answer(server: Server) -> None:

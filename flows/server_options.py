@@ -3,6 +3,8 @@
 import asyncio
 import ipaddress
 import os
+import re
+import socket
 from dataclasses import dataclass, field
 
 from asyncpg.exceptions import InterfaceError, PostgresError
@@ -14,6 +16,7 @@ LOOPBACK = "127.0.0.1"
 ANY_ADDRESS = {"0.0.0.0": LOOPBACK, "::": "[::1]"}  # and where a client of this machine finds a server of it
 DRIVER = "postgresql+asyncpg"
 CONNECT_SECONDS = 10
+BACKLOG = 2048  # connections that wait to be accepted, as in uvicorn
 
 
 class ServerError(RuntimeError):
@@ -28,18 +31,27 @@ class ServerOptions:
     port: int = 0  # taken if it is free; 0, or not free: the system chooses
     database: str | None = field(default_factory=lambda: os.environ.get("VOLCAST_DATABASE") or None, repr=False)
     auth: str | None = field(default_factory=lambda: os.environ.get("VOLCAST_AUTH") or None, repr=False)
+    names: tuple[str, ...] = ()  # by which a proxy or another machine asks for it
 
     def __post_init__(self) -> None:
         user, _, password = (self.auth or "").partition(":")
         if self.auth is not None and not (user and password and self.auth.isascii()):
             raise ServerError("VOLCAST_AUTH must be user:password, in ASCII.")
-        if self.auth is None and not _is_loopback(self.host):
+        if self.auth is None and not self.is_local:
             raise ServerError(
-                f"On {self.host} whoever reaches this machine could start and end runs. Set VOLCAST_AUTH=user:password "
+                f"On {self.host} others reach the server, and need a password. Set VOLCAST_AUTH=user:password "
                 f"for the UI and all clients, or leave --host at {LOOPBACK}."
             )
+        for name in self.names:
+            if not re.fullmatch(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*", name):
+                raise ServerError(f"--known-as must be names such as volcast.example.org; {name!r} came.")
         if self.database is not None and _driver(self.database) != DRIVER:
             raise ServerError(f"The database must be {DRIVER}://user:password@host:5432/name; none at all is SQLite.")
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only this machine reaches the server."""
+        return _is_loopback(self.host)
 
     @property
     def client_host(self) -> str:
@@ -54,11 +66,33 @@ class ServerOptions:
     def environment(self) -> dict[str, str]:
         """For Prefect's server; what is secret goes this way only, never through a command line."""
         found = {"PREFECT_SERVER_UI_API_URL": "/api"}  # of wherever the browser found the UI
-        if self.database:
-            found["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = self.database
-        if self.auth:
-            found |= {"PREFECT_SERVER_API_AUTH_STRING": self.auth, "PREFECT_SERVER_API_CSRF_PROTECTION_ENABLED": "true"}
-        return found
+        return found | ({"PREFECT_SERVER_DATABASE_CONNECTION_URL": self.database} if self.database else {})
+
+    def listen(self) -> socket.socket:
+        """The server's socket, on the port if that is free; nobody else can take it from now on. Raises ServerError."""
+        try:
+            return self._bound(self.port)
+        except OSError:
+            return self._bound(0)
+
+    def _bound(self, port: int) -> socket.socket:
+        try:
+            family, kind, protocol, _, address = socket.getaddrinfo(self.host, port, type=socket.SOCK_STREAM)[0]
+        except socket.gaierror as error:
+            raise ServerError(f"--host must be an address of this machine; {self.host} came ({error}).") from error
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        try:
+            listener.bind(address)
+            listener.listen(BACKLOG)
+        except OSError as error:
+            listener.close()
+            if port == 0:
+                raise ServerError(f"--host must be an address of this machine; {self.host} came ({error}).") from error
+            raise
+        return listener
 
 
 def require_database(options: ServerOptions) -> None:

@@ -20,7 +20,7 @@ from uuid import UUID
 
 import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
 from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterTags
 from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
@@ -51,14 +51,23 @@ from flows.server import (
     own_server,
     prefect_server,
     require_answer,
+    server_that_is_up,
     withdraw,
 )
+from flows.server_access import LINK_SECONDS
 from flows.server_options import ServerError, ServerOptions
 
 POOL = "volcast"
+LINK_WORDS = f"The link logs a browser in, once, in the next {LINK_SECONDS // 60} minutes"
+NOTHING_UP = "No Prefect server is up. Start one with: volcast up, or set PREFECT_API_URL."
 LONGEST_WAIT = 60  # seconds before it is started again: 1, 2, 4 … up to this
 LONG_LIFE = 120  # seconds; the death of a worker that lived so long counts as the first
-RUN_COMMAND = shlex.join([sys.executable, "-m", "flows.flow_process"])
+# What a run of the pool is: one command, and no variable by which a deployment or a run could change it, or its
+# environment. Prefect lays a run's `env` over an `env` of the template even where no variable is named.
+TEMPLATE: dict[str, Any] = {
+    "job_configuration": {"command": shlex.join([sys.executable, "-m", "flows.flow_process"])},
+    "variables": {"type": "object", "properties": {}, "additionalProperties": False},
+}
 QUERY_SECONDS = 5  # between two looks of the worker for runs to start; Prefect's own 10 are long for who waits
 LOOK_SECONDS = 10  # between two looks for lost runs; both must find a run lost, so that a worker may report it first
 ONE_TRY: dict[Any, Any] = {PREFECT_CLIENT_MAX_RETRIES: 0}  # the next look is the second
@@ -76,7 +85,7 @@ def stay_up(console: Console, served: Served, options: ServerOptions, began: flo
         environment = _environment(server, served)
         _make_pool(client)
         with _worker(client, environment) as worker:
-            deployed = deploy(served, environment | {"VOLCAST_COMMAND": RUN_COMMAND})
+            deployed = deploy(served, environment)
             worker.wait_until_online(client)
             console.print(f"Server: {server.api_url} answers, on {_where(server, options)}", markup=False)
             console.print(f"Worker: {WORKER} is online, in the work pool {POOL}")
@@ -84,22 +93,31 @@ def stay_up(console: Console, served: Served, options: ServerOptions, began: flo
             console.print(f"{served.words}\nLogs in {home()}. Ctrl-C ends it all.", markup=False)
             seconds = time.monotonic() - began
             console.print(f"Status, forecasts and scorecards: {server.ui_url}/artifacts")  # not in the UI's own menu
-            console.print(f"Ready after {seconds:.0f} s. Prefect's UI: {server.ui_url}")
+            _show_way_in(console, server, f"Ready after {seconds:.0f} s. Prefect's UI: ")
             with suppress(KeyboardInterrupt):
                 _watch(console, client, server, worker)
             console.print("Ending worker, flow runs and server …")
+
+
+def show_ui(console: Console) -> None:
+    """A link to the UI of the server that is up, which logs a browser in. Raises ServerError."""
+    server = server_that_is_up()
+    if server is None:
+        raise ServerError(NOTHING_UP)
+    console.print(f"{server.access.link()}\n{LINK_WORDS}." if server.access else server.ui_url, markup=False)
 
 
 def deploy_to(console: Console, served: Served, *, pool: str, image: str | None) -> None:
     """Apply prefect.yaml to the configured server, or the one that `volcast up` keeps. Raises ServerError."""
     with prefect_server() as server:
         if server.own:
-            raise ServerError("No Prefect server is up. Start one with: volcast up, or set PREFECT_API_URL.")
+            raise ServerError(NOTHING_UP)
         if pool == POOL:
+            if image:
+                raise ServerError(f"--image is for a pool of containers, and {POOL} is none. Name one by --pool.")
             with get_client(sync_client=True) as client:
                 _make_pool(client)
-        here = {"VOLCAST_COMMAND": RUN_COMMAND} if pool == POOL else {}
-        chosen = {"VOLCAST_POOL": pool} | here | ({"VOLCAST_IMAGE": image} if image else {})
+        chosen = {"VOLCAST_POOL": pool} | ({"VOLCAST_IMAGE": image} if image else {})
         deployed = deploy(served, _environment(server, served) | chosen)
         console.print(f"{served.words}\n{deployed.words}", markup=False)
 
@@ -159,8 +177,8 @@ def _server(options: ServerOptions) -> Iterator[Server]:
     configured = configured_server()
     if configured and options != ServerOptions(port=options.port, database=None, auth=None):
         raise ServerError(
-            f"PREFECT_API_URL is set to {configured.api_url}, so that no server is started, which --host, --database "
-            "and VOLCAST_AUTH are for. Unset the one or the others."
+            f"PREFECT_API_URL is set to {configured.api_url}, so that no server is started, which --host, --database, "
+            "--known-as and VOLCAST_AUTH are for. Unset the one or the others."
         )
     if configured:
         require_answer(configured)
@@ -196,6 +214,7 @@ def _environment(server: Server, served: Served) -> dict[str, str]:
         "PREFECT_API_URL": server.api_url,
         "PREFECT_UI_URL": server.ui_url,
         "PREFECT_API_REQUEST_TIMEOUT": str(ANSWER_SECONDS),
+        "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",
         "PREFECT_WORKER_QUERY_SECONDS": str(QUERY_SECONDS),
         "PREFECT_HOME": str(home()),
         "DO_NOT_TRACK": "1",
@@ -205,21 +224,34 @@ def _environment(server: Server, served: Served) -> dict[str, str]:
     }
     if server.auth:
         settings["PREFECT_API_AUTH_STRING"] = server.auth
-    inherited = {name: value for name, value in os.environ.items() if name not in ("VOLCAST_DATABASE", "VOLCAST_AUTH")}
-    return inherited | settings
+    left_out = ("VOLCAST_DATABASE", "VOLCAST_AUTH", "VOLCAST_IMAGE")
+    return {name: value for name, value in os.environ.items() if name not in left_out} | settings
 
 
 def _make_pool(client: SyncPrefectClient) -> None:
-    """The process pool, if it is not there; one that was changed by hand is left."""
-    with suppress(ObjectAlreadyExists):
-        client.create_work_pool(WorkPoolCreate(name=POOL, type="process"))
+    """The process pool; of one that is there only what its runs are is brought to what it must be."""
+    try:
+        client.create_work_pool(WorkPoolCreate(name=POOL, type="process", base_job_template=TEMPLATE))
+    except ObjectAlreadyExists:
+        if client.read_work_pool(POOL).type != "process":
+            raise ServerError(
+                f"The work pool {POOL} is there, and is not one of processes. Rename or remove it."
+            ) from None
+        client.update_work_pool(POOL, WorkPoolUpdate(base_job_template=TEMPLATE))
+
+
+def _show_way_in(console: Console, server: Server, before: str) -> None:
+    """The UI's address; on a terminal as a link that logs in, which must not stay in a log."""
+    if server.access and console.is_terminal:
+        console.print(f"{before}{server.access.link()}\n{LINK_WORDS}; for another one: volcast ui", markup=False)
+    else:
+        console.print(f"{before}{server.ui_url}" + ("\nTo log in: volcast ui" if server.access else ""), markup=False)
 
 
 def _where(server: Server, options: ServerOptions) -> str:
     if not server.own:
         return "PREFECT_API_URL"
-    protected = "; it asks for user and password" if server.auth else ""
-    return f"{options.database_words}{protected}"
+    return f"{options.database_words}; it asks for {'user and password' if options.auth else 'a password of its own'}"
 
 
 def _deployments(client: SyncPrefectClient, tag: str) -> str:

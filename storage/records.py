@@ -214,6 +214,7 @@ class Scorecard(Record):
     verdict: str  # why, or why not
     champion: int | None = None  # the version that forecast when it was made
     champion_move: int | None = None  # the number of the alias's entry then, 0 before the first; None: by release 0.1.0
+    outcome: str = ""  # how the retraining ended that gives it, in words
 
     @property
     def judgement(self) -> str:

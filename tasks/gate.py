@@ -116,7 +116,7 @@ def skip_training(found: Found) -> Scorecard:
     message = f"Skipped: {found.settled}"
     get_run_logger().info(message)
     assert found.scorecard is not None
-    return complete(found.scorecard, message, "skipped")
+    return complete(found.scorecard.model_copy(update={"outcome": message}), message, "skipped")
 
 
 def _same_inputs(artifacts: ArtifactStore, url: str, name: str, inputs: str) -> Scorecard | None:
@@ -207,7 +207,8 @@ def complete_training(scorecard: Scorecard, outcome: Outcome) -> Scorecard:
     """The final state of a retraining: Promoted, Kept, Refused or Held, with the numbers; and the scorecard."""
     model = scorecard.model.artifact
     message = f"{outcome.name} {model.name} v{model.version}: {outcome.words}"
-    return complete(scorecard, message, f"{outcome.name.lower()} v{model.version}")
+    ended = scorecard.model_copy(update={"outcome": message})
+    return complete(ended, message, f"{outcome.name.lower()} v{model.version}")
 
 
 def _outcome(scorecard: Scorecard, answer: Answer, why: RetrainSettings) -> Outcome:

@@ -4,22 +4,28 @@
 * volcast's own events, which start flows and send alerts by the automations of prefect.yaml and flows/deploy.py
 * the progress of a long step: a line in the log each time and, on a terminal, a bar below the lines
 * the provenance of a version: code, packages, seed, flow run
+
+A run's value goes to its caller as a value, and an error as an error. Of a result that the server points to, which
+whoever writes to its database can forge, nothing but plain JSON is ever read.
 """
 
+import json
 import logging
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
-from typing import Literal, Protocol, TypeVar, cast
+from typing import Any, Literal, ParamSpec, Protocol, TypeVar, cast
 from uuid import UUID
 
 from prefect.client.orchestration import get_client
 from prefect.events import emit_event
 from prefect.runtime import flow_run
+from prefect.serializers import JSONSerializer, Serializer, UnknownSerializer
 from prefect.states import Completed
+from prefect.utilities.dispatch import get_registry_for_type
 from pydantic import JsonValue
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -27,6 +33,33 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from storage.records import Provenance
 
 Result = TypeVar("Result")
+Given = ParamSpec("Given")
+
+
+def _read_plain_json_only() -> None:
+    """Works around Prefect's serializers, which run code that a result names.
+
+    A pickle does, and so does Prefect's JSON: it imports what `__class__` names, and calls it. Drop when Prefect reads
+    results as data alone; tests/test_results.py says when.
+    """
+    kinds: dict[str, Any] = get_registry_for_type(Serializer) or {}
+    for name, kind in kinds.items():
+        kind.loads = UnknownSerializer.loads  # refuses, by name
+        kinds[name] = UnknownSerializer  # and imports nothing that a state's data name
+    kinds["json"] = JSONSerializer
+    plain: Any = JSONSerializer
+    plain.loads = lambda _, blob: json.loads(blob)
+
+
+_read_plain_json_only()
+
+
+def attempt(step: Callable[Given, Result], *given: Given.args, **more: Given.kwargs) -> Result | Exception:
+    """What a flow or a task gives, or the error with which it fails, for a caller that goes on all the same."""
+    try:
+        return step(*given, **more)
+    except Exception as error:  # noqa: BLE001 (the caller says what comes of it)
+        return error
 
 
 def complete(result: Result, message: str, outcome: str = "") -> Result:

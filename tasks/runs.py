@@ -9,8 +9,6 @@ from datetime import date
 from typing import Any, cast
 
 from prefect import get_run_logger, task
-from prefect.client.schemas.objects import State
-from prefect.exceptions import MissingResult
 
 from models.errors import ModelError
 from models.text import listed
@@ -34,15 +32,16 @@ def with_stored_tickers(data: DataSettings) -> DataSettings:
     return data.model_copy(update={"tickers": tuple(table.tickers())})
 
 
-def stored_only(data: DataSettings, ingested: State[Any]) -> DataSettings:
+def stored_only(data: DataSettings, ingested: Snapshot | Exception) -> DataSettings:
     """The tickers that have prices, whether or not the ingest could bring new ones. Raises its error for none."""
     table = PriceTable(open_store(root_of(data.store, data.source)))
     if table.version() is None:
-        ingested.result()  # raises what went wrong
+        if isinstance(ingested, Exception):
+            raise ingested
         raise NotStored(f"{data.store} holds no prices after an ingest of {data.source}.")
     stored = set(table.tickers())
-    if not ingested.is_completed():
-        get_run_logger().warning("the ingest failed, and the run goes on with what is stored: %s", ingested.message)
+    if isinstance(ingested, Exception):
+        get_run_logger().warning("the ingest failed, and the run goes on with what is stored: %s", ingested)
     return data.model_copy(update={"tickers": tuple(t for t in data.tickers or sorted(stored) if t in stored)})
 
 
@@ -146,16 +145,12 @@ def with_forecaster(
 
 
 def outcomes(
-    models: Sequence[DataSettings], states: Sequence[State[Scorecard]], training: TrainingSettings
+    models: Sequence[DataSettings], retrained: Sequence[Scorecard | Exception], training: TrainingSettings
 ) -> dict[str, str | Exception]:
-    """For each model, by name: the message of its training's final state, or the error of one that failed.
-
-    The message is the state's own: a busy server may give a final state back without the data in it.
-    """
+    """For each model, by name: how its training ended, in words, or the error of one that failed."""
     names = [training.method().model_name(data.tickers) for data in models]
     return {
-        name: str(state.message) if state.is_completed() else _error_of(state)
-        for name, state in zip(names, states, strict=True)
+        name: each if isinstance(each, Exception) else each.outcome for name, each in zip(names, retrained, strict=True)
     }
 
 
@@ -175,11 +170,3 @@ def complete_pipeline(
     prices = f"prices v{snapshot.prices.version} to {snapshot.cutoff}"
     trained_so = [outcome.rstrip(".") for outcome in list(trainings.values())[:3]]
     return complete(result, "; ".join([prices, *trained_so, *forecasts]))
-
-
-def _error_of(state: State[Scorecard]) -> Exception:
-    try:
-        error = state.result(raise_on_failure=False)
-    except MissingResult:
-        error = None
-    return error if isinstance(error, Exception) else ModelError(str(state.message))

@@ -3,10 +3,14 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,12 +20,14 @@ import yaml
 from prefect.client.base import PrefectHttpxSyncClient
 
 from flows.cli import console, main
+from flows.server_access import Access
 
 VOLCAST = [sys.executable, "-m", "flows.cli"]
 CODE = Path(__file__).parents[1]
 QUICK = {"steps": 20, "members": 1, "hidden_size": 8}  # a training of seconds
 ENDLESS = {"steps": 1_000_000, "validate_every_steps": 1_000_000, "members": 1, "hidden_size": 8}
-READY_SECONDS, RUN_SECONDS, END_SECONDS = 150, 240, 60
+QUIET_SECONDS = 300  # without anything that moves, on an idle machine, until one stops waiting
+FINAL = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 
 
 def project() -> dict[str, Any]:
@@ -67,10 +73,13 @@ def environment(folder: Path) -> dict[str, str]:
 
 def run_volcast(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """A command, to its end."""
-    command, env = [*VOLCAST, *arguments], environment(folder)
-    return subprocess.run(
-        command, cwd=folder, env=env, capture_output=True, text=True, timeout=RUN_SECONDS, check=False
-    )
+    command = [*VOLCAST, *arguments]
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as error:
+        with subprocess.Popen(command, cwd=folder, env=environment(folder), stdout=out, stderr=error) as process:
+            wait_for_exit(process, folder)
+        for file in (out, error):
+            file.seek(0)
+        return subprocess.CompletedProcess(command, process.returncode, out.read(), error.read())
 
 
 def processes_of(folder: Path, words: str = "") -> dict[int, str]:
@@ -86,23 +95,53 @@ def processes_of(folder: Path, words: str = "") -> dict[int, str]:
     return found
 
 
-def wait_until(is_so: Callable[[], Any], seconds: float, *, what: str) -> Any:
-    """The first result that is not empty."""
-    deadline = time.monotonic() + seconds
+def wait_until(
+    is_so: Callable[[], Any],
+    *,
+    what: str,
+    moves: Callable[[], Any] = lambda: None,
+    lives: Callable[[], bool] = lambda: True,
+) -> Any:
+    """The first result that is not empty; one waits as long as something lives, and something of it moves.
+
+    What stays the same for QUIET_SECONDS, times the processes that share a core, moves no more.
+    """
+    seen, since = moves(), time.monotonic()
+    looks = count()
     while not (found := is_so()):
-        assert time.monotonic() < deadline, f"not so after {seconds} s: {what}"
+        assert lives(), f"ended before it was so: {what}"
+        if next(looks) % 20 == 0 and (now := moves()) != seen:  # every few seconds is enough
+            seen, since = now, time.monotonic()
+        patience = QUIET_SECONDS * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+        assert time.monotonic() - since < patience, f"nothing has moved for {patience:.0f} s: {what}"
         time.sleep(0.3)
     return found
 
 
-def wait_for_end(api: httpx.Client, run: str) -> dict[str, Any]:
-    """The final state of a flow run."""
-    final = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
-    return wait_until(
-        lambda: state if (state := api.get(f"/flow_runs/{run}").json()["state"])["type"] in final else None,
-        RUN_SECONDS,
-        what=f"{run} has ended",
-    )
+def wait_for_exit(process: subprocess.Popen[Any], folder: Path) -> int:
+    """The exit status of a process that works in the folder; it is killed where nothing moves any more."""
+    try:
+        wait_until(lambda: process.poll() is not None, what=f"{process.args} has ended", moves=lambda: files_of(folder))
+    except BaseException:
+        process.kill()
+        raise
+    return process.returncode
+
+
+def files_of(folder: Path) -> dict[str, int]:
+    """What a folder holds, and how large it is; not Prefect's database, in which workers say that they are there."""
+    found = {}
+    for path in folder.rglob("*"):
+        with suppress(OSError):  # it went while we looked
+            found[str(path)] = path.stat().st_size
+    return {name: size for name, size in found.items() if ".db" not in name}
+
+
+def free_port() -> int:
+    """A port on which nobody listens now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 class Up:
@@ -128,6 +167,7 @@ class Up:
 
     def start(self) -> None:
         """Start it, and return when it is ready."""
+        self.api.close()
         with (self.folder / "up.log").open("w") as log:
             self.process = subprocess.Popen(
                 [*VOLCAST, "up", "--port", "0", *self.options],
@@ -136,13 +176,39 @@ class Up:
                 stdout=log,
                 stderr=log,
             )
-        wait_until(lambda: "Ready after" in self.said or self.process.poll(), READY_SECONDS, what="volcast up is ready")
-        assert self.process.poll() is None, self.said
-        server = json.loads((self.folder / "home" / "server.json").read_text())
-        auth = tuple(server["auth"].split(":", 1)) if server["auth"] else None
-        self.api.close()
+        self.wait(lambda: "Ready after" in self.said or not self.lives, "volcast up is ready")
+        assert self.lives, self.said
+        self.access = Access(**json.loads((self.folder / "home" / "server.json").read_text())["access"])
+        user, _, password = self.access.auth.partition(":")
         self.api = PrefectHttpxSyncClient(  # which asks again where SQLite was locked
-            base_url=server["api_url"], auth=auth, enable_csrf_support=bool(auth), trust_env=False, timeout=90
+            base_url=f"{self.access.url}/api",
+            auth=(user, password),
+            enable_csrf_support=True,
+            trust_env=False,
+            timeout=QUIET_SECONDS,
+        )
+
+    @property
+    def lives(self) -> bool:
+        """Whether the process is there."""
+        return self.process.poll() is None
+
+    def moves(self) -> Any:
+        """What its files, and the server of its runs, show of its work."""
+        runs: Any = None
+        with suppress(httpx.HTTPError, RuntimeError):  # not yet, or no longer there
+            states = self.api.post("/flow_runs/filter", json={}).json()
+            runs = [run["state_id"] for run in states], self.api.post("/task_runs/count", json={}).json()
+        return files_of(self.folder), runs
+
+    def wait(self, is_so: Callable[[], Any], what: str) -> Any:
+        """The first result that is not empty, as long as it lives and moves."""
+        return wait_until(is_so, what=what, moves=self.moves, lives=lambda: self.lives)
+
+    def ended(self, run: str) -> dict[str, Any]:
+        """The final state of a flow run."""
+        return self.wait(
+            lambda: state if (state := self.flow_run(run)["state"])["type"] in FINAL else None, f"{run} has ended"
         )
 
     @property
@@ -178,9 +244,7 @@ class Up:
     def wait_for_start(self, run: str) -> str:
         """The name of the first state after those in which it waits."""
         waits = ("Scheduled", "Late", "Pending", "Submitting")
-        return wait_until(
-            lambda: state if (state := self.state(run)) not in waits else None, RUN_SECONDS, what=f"{run} has started"
-        )
+        return self.wait(lambda: state if (state := self.state(run)) not in waits else None, f"{run} has started")
 
     def wait_for_training(self, run: str) -> int:
         """The process id of a run of the pipeline, once it trains."""
@@ -188,7 +252,7 @@ class Up:
             "flow_runs": {"parent_flow_run_id": {"any_": [run]}},
             "task_runs": {"name": {"like_": "train "}, "state": {"type": {"any_": ["RUNNING"]}}},
         }
-        wait_until(lambda: self.api.post("/task_runs/filter", json=trains).json(), RUN_SECONDS, what=f"{run} trains")
+        self.wait(lambda: self.api.post("/task_runs/filter", json=trains).json(), f"{run} trains")
         return int(self.flow_run(run)["infrastructure_pid"])
 
     def scheduled(self, name: str) -> list[str]:
@@ -197,12 +261,10 @@ class Up:
             "deployments": {"id": {"any_": [self.deployments[name]["id"]]}},
             "flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}},
         }
-        runs = wait_until(
-            lambda: self.api.post("/flow_runs/filter", json=filters).json(), 150, what=f"{name} is scheduled"
-        )
+        runs = self.wait(lambda: self.api.post("/flow_runs/filter", json=filters).json(), f"{name} is scheduled")
         return [run["expected_start_time"] for run in runs]
 
     def end(self) -> int:
         """Ctrl-C; the exit status."""
         self.process.send_signal(signal.SIGINT)
-        return self.process.wait(timeout=END_SECONDS)
+        return wait_for_exit(self.process, self.folder)

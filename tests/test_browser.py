@@ -15,15 +15,14 @@ from urllib.parse import urlsplit
 import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, Response, expect, sync_playwright
-from programs import CODE, QUICK, RUN_SECONDS, Up, project, wait_for_end
+from programs import CODE, QUICK, QUIET_SECONDS, Up, project
 
 from flows.up import POOL
 
 FIRST_DAY = {"as_of": "2004-06-28", "tickers": ["SBUX", "AAPL", "JPM"]}
 DAY_AFTER = FIRST_DAY | {"as_of": "2004-06-29"}
 CHROMIUM = shutil.which("chromium")
-PATIENCE = 30_000  # milliseconds; the machine may be busy
-SCHEDULER_PATIENCE = 90_000  # it looks once a minute
+PATIENCE = QUIET_SECONDS * 1000  # milliseconds; the machine may be busy, and the scheduler looks once a minute
 IMAGES = CODE / "docs" / "images"
 IN_README = ("ui-run", "ui-forecast")
 
@@ -56,7 +55,7 @@ class Site:
 
     def ended(self, name: str) -> dict[str, Any]:
         """The run, once it has ended well."""
-        state = wait_for_end(self.up.api, self.runs[name])
+        state = self.up.ended(self.runs[name])
         assert state["type"] == "COMPLETED", state
         return self.up.flow_run(self.runs[name])
 
@@ -156,7 +155,7 @@ def test_every_deployment_is_listed_and_the_scheduled_ones_say_so(site: Site, pa
 def test_the_page_of_daily_says_what_it_does_and_when_it_runs_next(site: Site, page: Page, tmp_path: Path) -> None:
     page.goto(site.deployment("daily"))
     expect(page.get_by_role("switch", name="toggle At 05:30 PM, Monday through Friday")).to_be_checked()
-    expect(main(page).get_by_text("Next Run")).to_be_visible(timeout=SCHEDULER_PATIENCE)
+    expect(main(page).get_by_text("Next Run")).to_be_visible()
     expect(main(page).get_by_text(re.compile("05:30:00 PM"))).to_be_visible()
     expect(main(page).get_by_text("auto-scheduled")).to_be_visible()
     expect(main(page).get_by_role("link", name="daily volume 2004-06-28")).to_be_visible()
@@ -204,7 +203,7 @@ def test_a_rollback_needs_a_reason_and_says_in_the_ui_why_it_could_not_go_back(
     made = answer(page, submit, "create_flow_run").json()
     assert made["parameters"]["reason"] == "SBUX is forecast too high"
     site.runs["rollback"] = made["id"]
-    assert wait_for_end(site.up.api, made["id"])["type"] == "FAILED"
+    assert site.up.ended(made["id"])["type"] == "FAILED"
 
     page.goto(site.run("rollback"))
     expect(main(page).get_by_text("no version before the current champion to go back to").first).to_be_visible()
@@ -270,7 +269,7 @@ def test_a_person_sees_the_scorecard_of_a_held_version_and_lets_it_forecast(
     data = FIRST_DAY | {"tickers": ["SBUX"]}
     site.runs["held"] = site.up.run("retrain", data=data, training=training, why={"require_approval": True})
     page.goto(site.run("held"))
-    expect(main(page).get_by_text("Suspended", exact=True)).to_be_visible(timeout=RUN_SECONDS * 1000)
+    expect(main(page).get_by_text("Suspended", exact=True)).to_be_visible()
 
     page.get_by_role("button", name="Open menu").click()
     page.get_by_role("menuitem", name="Resume").click()

@@ -5,7 +5,7 @@ import signal
 from collections.abc import Iterator
 
 import pytest
-from programs import END_SECONDS, ENDLESS, QUICK, Up, processes_of, run_volcast, wait_for_end, wait_until
+from programs import ENDLESS, QUICK, Up, processes_of, run_volcast, wait_for_exit, wait_until
 
 pytestmark = pytest.mark.crash
 
@@ -19,7 +19,7 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
 
 
 def worker(up: Up) -> int:
-    return next(iter(wait_until(lambda: processes_of(up.folder, "worker start"), 60, what="there is a worker")))
+    return next(iter(up.wait(lambda: processes_of(up.folder, "worker start"), "there is a worker")))
 
 
 def called_by(up: Up, run: str) -> dict[str, str]:
@@ -37,10 +37,10 @@ def steps_in(up: Up, state: str) -> list[str]:
 def test_a_run_whose_process_is_killed_ends_as_crashed_with_what_it_called(up: Up) -> None:
     run = up.train(ENDLESS)
     os.kill(up.wait_for_training(run), signal.SIGKILL)
-    assert "status code: -9" in wait_for_end(up.api, run)["message"]
-    wait_until(lambda: called_by(up, run)["retrain"] == "Crashed", 60, what="the subflow ends, too")
+    assert "status code: -9" in up.ended(run)["message"]
+    up.wait(lambda: called_by(up, run)["retrain"] == "Crashed", "the subflow ends, too")
     assert called_by(up, run) == {"ingest": "Completed", "retrain": "Crashed"}
-    wait_until(lambda: not steps_in(up, "RUNNING"), 60, what="their tasks end")
+    up.wait(lambda: not steps_in(up, "RUNNING"), "their tasks end")
     assert "train volume" in " ".join(steps_in(up, "CRASHED"))
 
 
@@ -48,9 +48,9 @@ def test_the_next_run_heals_and_a_worker_that_is_killed_comes_back_while_it_goes
     run = up.train(QUICK)
     assert up.wait_for_start(run) == "Running"
     os.kill(worker(up), signal.SIGKILL)
-    ended = wait_for_end(up.api, run)
+    ended = up.ended(run)
     assert ended["type"] == "COMPLETED", ended
-    wait_until(lambda: "The worker is started again" in up.said, 60, what="the worker comes back")
+    up.wait(lambda: "The worker is started again" in up.said, "the worker comes back")
     assert "The worker ended with -9" in up.said
     verified = run_volcast(up.folder, "verify")
     assert verified.returncode == 0, verified.stderr
@@ -62,7 +62,7 @@ def test_a_run_that_is_killed_with_its_worker_ends_as_crashed_and_frees_its_plac
     pid = up.wait_for_training(run)
     os.kill(worker(up), signal.SIGKILL)
     os.kill(pid, signal.SIGKILL)
-    assert GONE in wait_for_end(up.api, run)["message"]
+    assert GONE in up.ended(run)["message"]
     assert "Crashed: pipeline volume" in up.said
     assert up.wait_for_start(up.train(ENDLESS)) == "Running"
     assert up.state(run) == "Crashed"
@@ -73,15 +73,15 @@ def test_after_up_is_killed_nothing_is_left_and_the_next_up_settles_its_runs(up:
     (run,) = up.api.post("/flow_runs/filter", json={"flow_runs": running}).json()
     up.process.kill()
     up.process.wait()
-    wait_until(lambda: not processes_of(up.folder), END_SECONDS, what="server, worker and run have ended")
+    wait_until(lambda: not processes_of(up.folder), what="server, worker and run have ended")
     up.start()
     assert up.state(run["id"]) == "Crashed"
 
 
 def test_when_the_server_dies_up_ends_everything_and_says_so(up: Up) -> None:
     assert up.wait_for_start(up.train(ENDLESS)) == "Running"
-    (server,) = processes_of(up.folder, "server start")
+    (server,) = processes_of(up.folder, "prefect_processes server")
     os.kill(server, signal.SIGKILL)
-    assert up.process.wait(timeout=END_SECONDS) == 1
+    assert wait_for_exit(up.process, up.folder) == 1
     assert "Prefect's server ended with -9, and everything else is ended with it." in up.said
     assert processes_of(up.folder) == {}

@@ -161,8 +161,10 @@ def test_an_ingest_killed_at_any_moment_is_completed_by_the_next(prefect_api: Se
     store = tmp_path / "data"
     data = DataSettings(source=f"files:{tmp_path / 'csv'}", store=str(store), as_of=date(2020, 12, 10))
     command = [sys.executable, "-m", "flows.cli", "ingest", "--source", data.source, "--store", data.store]
-    environment = os.environ | {"PREFECT_API_URL": prefect_api.api_url}
-    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as victim:
+    known = {"PREFECT_API_URL": prefect_api.api_url, "PREFECT_API_AUTH_STRING": str(prefect_api.auth)}
+    with subprocess.Popen(
+        command, env=os.environ | known, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as victim:
         while not (store / "staging").exists() and victim.poll() is None:
             time.sleep(0.02)
         time.sleep(random.uniform(0, 3))

@@ -8,7 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from programs import END_SECONDS, ENDLESS, QUICK, VOLCAST, environment, processes_of, run_volcast, wait_until
+from programs import ENDLESS, QUICK, VOLCAST, environment, processes_of, run_volcast, wait_until
 
 pytestmark = pytest.mark.service
 
@@ -64,7 +64,7 @@ def test_a_command_that_is_killed_takes_its_server_along_and_its_runs_end_as_cra
         assert started.stderr is not None
         assert any("Training:" in line for line in started.stderr)
         started.kill()
-    wait_until(lambda: not processes_of(tmp_path), END_SECONDS, what="the server has ended")
+    wait_until(lambda: not processes_of(tmp_path), what="the server has ended")
     again = run_volcast(tmp_path, "ingest", "--tickers", "SBUX", "--as-of", "2004-06-28")
     assert again.returncode == 0, again.stderr
     with closing(sqlite3.connect(tmp_path / "home" / "prefect.db")) as database:

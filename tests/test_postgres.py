@@ -12,9 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from programs import ENDLESS, QUICK, Up, processes_of, wait_for_end, wait_until
+from programs import ENDLESS, QUICK, Up, free_port, processes_of, wait_until
 
-from flows.server import free_port
 from flows.server_options import ServerError, ServerOptions, require_database
 
 pytestmark = pytest.mark.service
@@ -48,7 +47,7 @@ def database() -> Iterator[str]:
         with subprocess.Popen(command, stderr=subprocess.DEVNULL, **as_owner) as server:
             try:
                 ready = [binaries / "pg_isready", "--host", "127.0.0.1", "--port", str(port)]
-                wait_until(lambda: subprocess.run(ready, capture_output=True).returncode == 0, 60, what="it answers")
+                wait_until(lambda: subprocess.run(ready, capture_output=True).returncode == 0, what="it answers")
                 yield f"postgresql+asyncpg://{USER}:{IN_URL}@127.0.0.1:{port}/postgres"
             finally:
                 server.send_signal(signal.SIGINT)  # PostgreSQL's fast shutdown
@@ -72,13 +71,13 @@ def test_the_password_of_the_database_is_neither_printed_nor_in_a_command_line(u
 def test_cron_schedules_create_runs_and_a_started_one_completes_on_postgres(up: Up) -> None:
     assert up.scheduled("daily")
     run = up.train(QUICK)
-    assert wait_for_end(up.api, run)["type"] == "COMPLETED"
+    assert up.ended(run)["type"] == "COMPLETED"
 
 
 def test_a_killed_run_ends_as_crashed_and_the_next_one_starts_on_postgres(up: Up) -> None:
     run = up.train(ENDLESS)
     os.kill(up.wait_for_training(run), signal.SIGKILL)
-    assert "status code: -9" in wait_for_end(up.api, run)["message"]
+    assert "status code: -9" in up.ended(run)["message"]
     assert up.wait_for_start(up.train(ENDLESS)) == "Running"
 
 

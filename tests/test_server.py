@@ -1,9 +1,11 @@
+import json
 import re
 import socket
 import subprocess
 import sys
 import threading
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import httpx
@@ -11,33 +13,15 @@ import pytest
 from prefect import flow, task
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
+from programs import CODE, free_port
 
 from flows import prefect_processes
 from flows.prefect_processes import own_process
-from flows.server import (
-    Server,
-    _wait_until_healthy,
-    announce,
-    free_port,
-    own_server,
-    prefect_server,
-    present_server,
-)
+from flows.server import Server, _wait_until_ready, announce, own_server, prefect_server, present_server
+from flows.server_access import Access
 from flows.server_options import ServerError
 
 pytestmark = pytest.mark.service
-
-
-def test_a_taken_port_is_left_alone() -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        assert free_port(taken.getsockname()[1]) != taken.getsockname()[1]
-
-
-def test_a_free_port_that_is_preferred_is_taken() -> None:
-    port = free_port()
-    assert free_port(port) == port
 
 
 def test_a_configured_server_is_used_and_no_other_started(
@@ -100,22 +84,23 @@ def test_a_server_that_fails_in_the_middle_of_the_work_is_named(prefect_api: Ser
 SLOW_SERVER = """
 import json, sys, time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from flows.server_access import Access
 
-began = time.monotonic()
+began, access = time.monotonic(), Access(**json.loads(sys.argv[1]))
 
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
-        if self.path.endswith("/settings") and time.monotonic() - began < 8:
+        if time.monotonic() - began < 8:
             time.sleep(8)  # longer than one look waits
         self.send_response(200)
         self.end_headers()
-        self.wfile.write(json.dumps({"home": sys.argv[2]}).encode())
+        self.wfile.write(access.proof(self.path.partition("nonce=")[2]).encode())
 
     def log_message(self, *_):
         pass
 
-time.sleep(float(sys.argv[3]))
-ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+time.sleep(3)
+ThreadingHTTPServer(("127.0.0.1", int(access.url.rpartition(":")[2])), Handler).serve_forever()
 """
 
 
@@ -123,16 +108,15 @@ def test_a_server_of_ones_own_is_waited_for_as_long_as_its_process_lives_and_one
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(prefect_processes, "SAY_SECONDS", 1)
-    port = free_port()
-    server = Server(f"http://127.0.0.1:{port}/api")
-    command = [sys.executable, "-c", SLOW_SERVER, str(port), str(tmp_path), "3"]
-    with subprocess.Popen(command) as process:
-        _wait_until_healthy(process, server, tmp_path / "server.log")
+    access = Access(f"http://127.0.0.1:{free_port()}")
+    server = Server(f"{access.url}/api", access=access)
+    with subprocess.Popen([sys.executable, "-c", SLOW_SERVER, json.dumps(asdict(access))], cwd=CODE) as process:
+        _wait_until_ready(process, server, tmp_path / "server.log")
         process.kill()
     told = capsys.readouterr().err
     assert re.search(rf"Waiting for Prefect's server to answer; its log: {tmp_path}/server.log since 1 s …", told)
     with subprocess.Popen(["false"]) as ended, pytest.raises(ServerError, match="ended with 1"):
-        _wait_until_healthy(ended, server, tmp_path / "server.log")
+        _wait_until_ready(ended, server, tmp_path / "server.log")
 
 
 def test_an_address_left_by_a_killed_command_is_not_used_when_its_process_id_is_taken_again(
@@ -168,13 +152,13 @@ def many_steps(count: int) -> list[int]:
 
 
 def fail_on_a_server_of_our_own() -> None:
-    with prefect_server() as server:
-        assert stored_states(server.api_url) == ["Completed"] * 12
+    with prefect_server():
+        assert stored_states() == ["Completed"] * 12
         many_steps(20)
 
 
-def stored_states(api_url: str) -> list[str]:
-    with temporary_settings({PREFECT_API_URL: api_url}), get_client(sync_client=True) as client:
+def stored_states() -> list[str]:
+    with get_client(sync_client=True) as client:
         return [str(run.state_name) for run in client.read_task_runs() if run.name.startswith("step ")]
 
 
@@ -191,6 +175,6 @@ def test_a_server_of_our_own_has_stored_every_state_before_it_stops_and_keeps_th
             httpx.get(f"{server.api_url}/health", trust_env=False)
         with pytest.raises(ArithmeticError, match="thirteen"):
             fail_on_a_server_of_our_own()
-        with prefect_server() as third:
-            states = stored_states(third.api_url)
+        with prefect_server():
+            states = stored_states()
     assert sorted(states) == ["Completed"] * (12 + 13) + ["Failed"]

@@ -1,4 +1,7 @@
+import socket
+
 import pytest
+from programs import free_port
 
 from flows.server_options import ServerError, ServerOptions
 
@@ -14,15 +17,30 @@ def test_an_address_that_others_reach_demands_a_password(host: str, monkeypatch:
     with pytest.raises(ServerError, match=r"Set VOLCAST_AUTH=user:password .* leave --host at 127\.0\.0\.1"):
         ServerOptions(host=host)
     monkeypatch.setenv("VOLCAST_AUTH", "operator:secret")
-    environment = ServerOptions(host=host).environment()
-    assert environment["PREFECT_SERVER_API_AUTH_STRING"] == "operator:secret"
-    assert environment["PREFECT_SERVER_API_CSRF_PROTECTION_ENABLED"] == "true"
+    options = ServerOptions(host=host)
+    assert (options.auth, options.is_local) == ("operator:secret", False)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "::1", "localhost"])
-def test_an_address_of_this_machine_alone_demands_none_and_takes_one(host: str) -> None:
-    assert "PREFECT_SERVER_API_AUTH_STRING" not in ServerOptions(host=host).environment()
-    assert "PREFECT_SERVER_API_AUTH_STRING" in ServerOptions(host=host, auth="operator:secret").environment()
+def test_an_address_of_this_machine_alone_demands_none_for_the_server_makes_one(host: str) -> None:
+    assert (ServerOptions(host=host).auth, ServerOptions(host=host).is_local) == (None, True)
+
+
+def test_a_taken_port_is_left_alone_and_a_free_one_that_is_preferred_is_taken() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with ServerOptions(port=taken.getsockname()[1]).listen() as other:
+            assert other.getsockname()[1] != taken.getsockname()[1]
+    port = free_port()
+    with ServerOptions(port=port).listen() as listener:
+        assert listener.getsockname() == ("127.0.0.1", port)
+
+
+@pytest.mark.parametrize("name", ["*", "a b", "https://volcast.example", "volcast.example:80", "b..c", "[::1]"])
+def test_what_is_no_name_is_no_name_of_the_server(name: str) -> None:
+    with pytest.raises(ServerError, match=r"--known-as must be names such as volcast\.example\.org; .* came"):
+        ServerOptions(names=("volcast.example", name))
 
 
 @pytest.mark.parametrize(

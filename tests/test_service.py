@@ -6,7 +6,7 @@ The tests are one story in their order: each starts from what the one before it 
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -14,7 +14,7 @@ from uuid import uuid4
 
 import pandas as pd
 import pytest
-from programs import RUN_SECONDS, Up, run_volcast, wait_for_end, wait_until
+from programs import Up, run_volcast
 
 from storage.artifacts import ArtifactStore
 from storage.ledger import Ledger
@@ -98,27 +98,23 @@ class Service:
 
     def ended(self, run_id: str) -> dict[str, Any]:
         """The run's final state."""
-        return wait_for_end(self.api, run_id)
+        return self.up.ended(run_id)
 
     def ended_runs(self, name: str, count: int) -> list[dict[str, Any]]:
         """All runs of a deployment, once there are so many and all have ended."""
-        wait_for(lambda: len(self.runs(name)) >= count, f"{count} runs of {name}")
+        self.up.wait(lambda: len(self.runs(name)) >= count, f"{count} runs of {name}")
         return [run | {"state": self.ended(run["id"])} for run in self.runs(name)]
 
     def form(self, run_id: str) -> str:
         """What the form asks with which a run waits for an approval; Prefect keeps it after the state."""
         path, asked = f"/flow_runs/{run_id}/input/filter", {"prefix": "suspended-approve-1-description"}
-        wait_for(lambda: self.api.post(path, json=asked).json(), "the form")
+        self.up.wait(lambda: self.api.post(path, json=asked).json(), "the form")
         return self.api.post(path, json=asked).json()[0]["value"]
 
     def answer(self, run_id: str, answer: str, reason: str) -> None:
         """Answer that form, as soon as it is there."""
         path, given = f"/flow_runs/{run_id}/resume", {"run_input": {"answer": answer, "reason": reason}}
-        wait_for(lambda: self.api.post(path, json=given).json()["status"] == "ACCEPT", "the form to be there")
-
-
-def wait_for(is_so: Callable[[], Any], what: str) -> None:
-    wait_until(is_so, RUN_SECONDS, what=what)
+        self.up.wait(lambda: self.api.post(path, json=given).json()["status"] == "ACCEPT", "the form to be there")
 
 
 @pytest.fixture(scope="module")
@@ -145,12 +141,12 @@ def test_the_whole_loop_from_new_prices_to_an_approved_model_and_back(service: S
 
     # a daily finds that har stands in and that nothing was ever trained: an alert, and a retraining that is held
     assert service.ended(service.start("daily"))["type"] == "COMPLETED"
-    wait_for(lambda: len(service.runs("retrain")) == 1, "the retraining")
+    service.up.wait(lambda: len(service.runs("retrain")) == 1, "the retraining")
     (held,) = service.runs("retrain")
     assert held["parameters"]["why"] == {"cause": "sessions", "require_approval": True}
-    wait_for(lambda: service.state(held["id"])["type"] in ("PAUSED", "COMPLETED", "FAILED"), "the question")
+    service.up.wait(lambda: service.state(held["id"])["type"] in ("PAUSED", "COMPLETED", "FAILED"), "the question")
     assert service.state(held["id"])["name"] == "Suspended", service.state(held["id"])
-    wait_for(lambda: "approval-wanted" in service.webhook.codes(), "the alert")
+    service.up.wait(lambda: "approval-wanted" in service.webhook.codes(), "the alert")
     assert sorted(service.webhook.codes()) == ["approval-wanted", "fallback-used"]
     assert "no version of volume has passed the gate yet" in " ".join(service.webhook.texts)
     artifacts = ArtifactStore(open_store(service.root))
@@ -160,7 +156,7 @@ def test_the_whole_loop_from_new_prices_to_an_approved_model_and_back(service: S
 
     # the answer starts the same run again, which promotes the version that it held, and a forecast by it
     service.answer(held["id"], "yes", "the scorecard is good")
-    wait_for(lambda: service.state(held["id"])["type"] == "COMPLETED", "the promotion")
+    service.up.wait(lambda: service.state(held["id"])["type"] == "COMPLETED", "the promotion")
     promoted = service.state(held["id"])
     assert promoted["message"].startswith("Promoted volume v1: MASE ")
     assert promoted["message"].endswith("Approved: the scorecard is good")
@@ -176,10 +172,10 @@ def test_three_missed_days_are_caught_up_by_one_run_and_enough_sessions_retrain(
     assert state["type"] == "COMPLETED"
     scores = Ledger(open_store(service.root)).scores("volume", first=date.fromisoformat(FIRST))
     assert len(set(scores["ds"])) == 10
-    wait_for(lambda: len(service.runs("retrain")) == 2, "the retraining after ten sessions")
+    service.up.wait(lambda: len(service.runs("retrain")) == 2, "the retraining after ten sessions")
     second = service.runs("retrain")[1]
     assert second["parameters"]["why"]["cause"] == "sessions"
-    wait_for(lambda: service.state(second["id"])["type"] in ("PAUSED", "COMPLETED"), "its gate")
+    service.up.wait(lambda: service.state(second["id"])["type"] in ("PAUSED", "COMPLETED"), "its gate")
     if service.state(second["id"])["type"] == "PAUSED":
         service.answer(second["id"], "no", "not before the holiday")
         assert service.ended(second["id"])["message"].startswith("Refused volume v2: not before the holiday")
@@ -208,7 +204,7 @@ def test_a_failed_run_is_told_once_and_a_healthy_one_is_silent(service: Service)
     assert service.ended(service.start("verify"))["type"] == "COMPLETED"
     bad = {"source": "files:/not/there.csv", "store": str(service.folder / "data")}
     assert service.ended(service.start("ingest", data=bad))["type"] == "FAILED"
-    wait_for(lambda: len(service.webhook.texts) > told, "the alert")
+    service.up.wait(lambda: len(service.webhook.texts) > told, "the alert")
     time.sleep(5)
     (text,) = service.webhook.texts[told:]
     assert text.startswith("volcast alert run-failed: a run failed, crashed or timed out")

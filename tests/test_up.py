@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 import yaml
-from programs import ENDLESS, QUICK, Up, processes_of, run_volcast, wait_for_end
+from programs import ENDLESS, QUICK, Up, processes_of, run_volcast
 
 from flows.deploy import PROJECT_FILE
 
@@ -33,7 +33,7 @@ def test_up_says_what_is_there_and_how_long_it_took(up: Up) -> None:
     assert f"Server: {str(up.api.base_url).rstrip('/')} answers, on SQLite; it asks for user" in up.said
     assert re.search(r"Worker: volcast-\S+ is online", up.said)
     assert f"Deployments: {len(names)} with 4 schedules; new or changed: {len(names)}, and " in up.said
-    assert f"Prefect's UI: {str(up.api.base_url).removesuffix('/api/')}/v2\n" in up.said
+    assert f"Prefect's UI: {str(up.api.base_url).removesuffix('/api/')}/v2\nTo log in: volcast ui\n" in up.said
     assert int(re.findall(r"Ready after (\d+) s", up.said)[0]) > 0
 
 
@@ -71,7 +71,7 @@ def test_cron_schedules_create_runs(up: Up) -> None:
 
 def test_a_run_of_a_deployment_completes_and_a_command_of_the_folder_uses_the_server(up: Up) -> None:
     run = up.train(QUICK)
-    assert wait_for_end(up.api, run)["type"] == "COMPLETED"
+    assert up.ended(run)["type"] == "COMPLETED"
     assert (up.folder / "data" / "simulated-0" / "forecasts").is_dir()
     used = run_volcast(up.folder, "ingest", "--tickers", "SBUX", "--as-of", "2004-06-28")
     assert used.returncode == 0, used.stderr

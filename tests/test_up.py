@@ -1,16 +1,20 @@
 """`volcast up` with a password: one start for all tests of this file."""
 
+import asyncio
 import re
 import socket
 import stat
 from collections.abc import Iterator
+from typing import Any
 
 import httpx
 import pytest
 import yaml
+from prefect.workers.process import ProcessJobConfiguration, ProcessWorker
 from programs import ENDLESS, QUICK, Up, processes_of, run_volcast
 
 from flows.deploy import PROJECT_FILE
+from flows.up import POOL, TEMPLATE
 
 pytestmark = pytest.mark.service
 
@@ -58,6 +62,55 @@ def test_the_password_is_nowhere_but_in_a_file_of_the_users_own(up: Up) -> None:
     assert not any(PASSWORD.encode() in log.read_bytes() for log in up.folder.glob("**/*.log"))
     assert stat.S_IMODE((up.folder / "home" / "server.json").stat().st_mode) == 0o600
     assert stat.S_IMODE((up.folder / "home").stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize(
+    "variables", [{"command": "touch /tmp/pwned"}, {"env": {"PYTHONPATH": "/tmp"}}, {"env.X": "1"}]
+)
+def test_nobody_changes_what_a_run_of_the_pool_executes_not_even_with_the_password(
+    up: Up, variables: dict[str, Any]
+) -> None:
+    deployment = up.deployments["verify"]
+    path = f"/deployments/{deployment['id']}"
+    run = {"state": {"type": "SCHEDULED"}, "job_variables": variables}
+    action = {"type": "run-deployment", "source": "selected", "deployment_id": deployment["id"]}
+    automation = {
+        "name": "forged",
+        "trigger": {"type": "event", "posture": "Reactive", "expect": ["x"], "threshold": 1, "within": 0},
+        "actions": [action | {"job_variables": variables}],
+    }
+    new = {"name": "forged", "flow_id": deployment["flow_id"], "work_pool_name": POOL, "job_variables": variables}
+    attempts = {
+        ("post", f"{path}/create_flow_run"): run,
+        ("post", "/deployments/"): new,
+        ("post", "/automations/"): automation,
+    }
+    for (method, where), body in attempts.items():
+        with pytest.raises(httpx.HTTPStatusError, match=r"4(09|22)"):
+            up.api.request(method, where, json=body)
+    assert {item["name"] for item in up.api.post("/automations/filter", json={}).json()}.isdisjoint({"forged"})
+    up.api.patch(path, json={"job_variables": variables})  # Prefect stores it: the worker must not follow it
+    stored = up.deployments["verify"]["job_variables"]
+    up.api.patch(path, json={"job_variables": {}})
+    configuration = asyncio.run(ProcessJobConfiguration.from_template_and_values(TEMPLATE, stored))
+    assert stored == variables
+    assert (configuration.command, configuration.env) == (TEMPLATE["job_configuration"]["command"], {})
+
+
+def test_a_pool_of_an_earlier_release_is_brought_to_one_command(up: Up) -> None:
+    pool = up.api.get(f"/work_pools/{POOL}").json()
+    earlier = ProcessWorker.get_default_base_job_template()
+    up.api.patch(f"/work_pools/{POOL}", json={"base_job_template": earlier, "concurrency_limit": 3})
+    said = run_volcast(up.folder, "deploy")
+    assert said.returncode == 0, said.stderr
+    mended = up.api.get(f"/work_pools/{POOL}").json()
+    assert mended["base_job_template"] == pool["base_job_template"] == TEMPLATE
+    assert mended["concurrency_limit"] == 3  # by hand, and left
+
+
+def test_what_the_server_stores_holds_no_password(up: Up) -> None:
+    stored = [up.api.post(f"/{what}/filter", json={}).text for what in ("deployments", "work_pools", "flow_runs")]
+    assert not any(PASSWORD in each for each in stored)
 
 
 def test_the_browser_finds_the_api_where_it_found_the_ui(up: Up) -> None:

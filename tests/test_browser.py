@@ -6,16 +6,19 @@ The browser reaches the local server and nothing else. VOLCAST_SCREENSHOTS=1 tak
 import os
 import re
 import shutil
+import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, Response, expect, sync_playwright
-from programs import CODE, QUICK, QUIET_SECONDS, Up, project
+from programs import CODE, QUICK, QUIET_SECONDS, Up, free_port, project, wait_until
 
 from flows.up import POOL
 
@@ -87,11 +90,24 @@ def browser() -> Iterator[Browser]:
         yield browser
 
 
+@pytest.fixture(scope="module")
+def logged_in(browser: Browser, site: Site) -> Any:
+    """What a browser keeps that has logged in by a link."""
+    with browser.new_context() as context:
+        page = context.new_page()
+        page.goto(site.up.access.link())
+        expect(page).to_have_url(re.compile("/v2/dashboard"))
+        return context.storage_state()
+
+
 @pytest.fixture
-def page(browser: Browser, site: Site) -> Iterator[Page]:
-    """A new window, for which the world is the local server."""
+def page(browser: Browser, site: Site, logged_in: Any) -> Iterator[Page]:
+    """A new window, for which the world is the local server, and which has logged in to it."""
     context = browser.new_context(
-        viewport={"width": 1280, "height": 800}, locale="en-US", timezone_id="America/New_York"
+        viewport={"width": 1280, "height": 800},
+        locale="en-US",
+        timezone_id="America/New_York",
+        storage_state=logged_in,
     )
     host, outside = urlsplit(site.ui).netloc, set[str]()
     with context:
@@ -139,6 +155,111 @@ def open_newest(page: Page, site: Site, key: str) -> Locator:
     shown = main(page).get_by_role("tabpanel", name="Artifact")
     expect(shown).to_be_visible()
     return shown
+
+
+def test_a_link_logs_in_once_and_a_page_that_waits_goes_on_to_where_it_was_asked_for(
+    browser: Browser, site: Site, tmp_path: Path
+) -> None:
+    with browser.new_context() as context:
+        waiting, wanted = context.new_page(), site.deployment("daily")
+        waiting.goto(wanted)  # as from an alert's message
+        expect(waiting.get_by_role("heading", name="volcast on 127.0.0.1")).to_be_visible()
+        expect(waiting.get_by_text("volcast ui")).to_be_visible()
+        photograph(waiting, tmp_path, "ui-login")
+        waiting.get_by_label("Password").fill("volcast:guess")
+        waiting.get_by_role("button", name="Log in").click()
+        expect(waiting.get_by_role("alert")).to_have_text("That is not the password.")
+
+        link = site.up.access.link()
+        other = context.new_page()
+        other.goto(link)
+        expect(other).to_have_url(re.compile(f"^{site.ui}/dashboard"))
+        expect(waiting).to_have_url(wanted)
+        expect(main(waiting).get_by_text("flows.daily.daily")).to_be_visible()
+        assert "#" not in other.evaluate("performance.getEntriesByType('resource').map(each => each.name).join()")
+    with browser.new_context() as context:
+        page = context.new_page()
+        page.goto(link)
+        expect(page.get_by_role("alert")).to_have_text(re.compile("This link has been used, or is too old"))
+        page.get_by_label("Password").fill(site.up.access.auth)
+        page.get_by_role("button", name="Log in").click()
+        expect(page).to_have_url(re.compile(f"^{site.ui}/dashboard"))
+
+
+@pytest.mark.parametrize("wanted", ["https://evil.example/", "//evil.example", "javascript:alert(1)", "/login?next=/x"])
+def test_a_login_leads_to_no_foreign_page(page: Page, site: Site, wanted: str) -> None:
+    page.goto(f"{site.ui.removesuffix('/v2')}/login?next={quote(wanted, safe='')}")
+    expect(page).to_have_url(re.compile(f"^{site.ui}/dashboard"))
+
+
+FOREIGN_PAGE = """
+<iframe src="{api}/../v2/dashboard"></iframe>
+<form method="post" action="{api}/deployments/{deployment}/create_flow_run" target="target"><input name="x"></form>
+<iframe name="target"></iframe>
+<script>
+  const body = JSON.stringify({{state: {{type: "SCHEDULED"}}, job_variables: {{command: "touch /tmp/pwned"}}}})
+  const run = "{api}/deployments/{deployment}/create_flow_run", tried = {{}}
+  async function attempt(name, doing) {{
+    tried[name] = await doing().then(answer => "got " + answer, error => error.name)
+  }}
+  async function attack() {{
+    const json = {{"Content-Type": "application/json"}}
+    await attempt("read", () => fetch("{api}/version").then(answer => answer.text()))
+    await attempt("settings", () => fetch("{api}/../ui-settings").then(answer => answer.text()))
+    await attempt("run", () => fetch(run, {{method: "POST", headers: json, body}}).then(answer => answer.text()))
+    await attempt("blind run", () => fetch(run, {{method: "POST", mode: "no-cors", credentials: "include", body}})
+      .then(answer => answer.type))
+    await attempt("link", () => fetch("{api}/../login", {{method: "POST", body: "{{}}"}}).then(answer => answer.text()))
+    await attempt("events", () => new Promise((resolve, reject) => {{
+      const socket = new WebSocket("{api}/events/out".replace("http", "ws"), "prefect")
+      socket.onopen = () => resolve("socket")
+      socket.onerror = () => reject(new TypeError())
+    }}))
+    await attempt("stored", async () => localStorage.getItem("prefect-password"))
+    return tried
+  }}
+  document.forms[0].submit()
+</script>
+"""
+
+
+@pytest.mark.parametrize("name", ["127.0.0.1", "localhost"])  # the same site on another port, and another site
+def test_a_foreign_page_in_the_operators_browser_reads_nothing_and_starts_nothing(
+    browser: Browser, site: Site, logged_in: Any, tmp_path: Path, name: str
+) -> None:
+    api, deployment = str(site.up.api.base_url).rstrip("/"), site.up.deployments["verify"]["id"]
+    (tmp_path / "index.html").write_text(FOREIGN_PAGE.format(api=api, deployment=deployment))
+    runs = {
+        "deployments": {"id": {"any_": [deployment]}},
+        "flow_runs": {"state": {"type": {"not_any_": ["SCHEDULED"]}}},
+    }
+    command = [sys.executable, "-m", "http.server", "--bind", "127.0.0.1", str(port := free_port())]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL) as listener:
+        wait_until(lambda: is_open(port), what="the foreign page is served")
+        with browser.new_context(storage_state=logged_in) as context:
+            page = context.new_page()
+            page.goto(f"http://{name}:{port}/index.html")
+            tried = page.evaluate("attack()")
+            frames = {frame.url for frame in page.frames[1:]}
+            shown = [frame.evaluate("document.body?.innerText ?? ''") for frame in page.frames[1:]]
+        listener.kill()
+    assert tried == {
+        "read": "TypeError",
+        "settings": "TypeError",
+        "run": "TypeError",
+        "blind run": "got opaque",
+        "link": "TypeError",
+        "events": "TypeError",
+        "stored": "got null",
+    }
+    assert not any("Dashboard" in each for each in shown), frames
+    assert not [run for run in site.up.api.post("/flow_runs/filter", json=runs).json() if not run["auto_scheduled"]]
+    assert not Path("/tmp/pwned").exists()
+
+
+def is_open(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def test_every_deployment_is_listed_and_the_scheduled_ones_say_so(site: Site, page: Page, tmp_path: Path) -> None:

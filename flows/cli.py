@@ -439,7 +439,7 @@ def up(
     known_as: Annotated[
         str,
         Parameter(
-            metavar="NAME,NAME",
+            metavar="A,B",
             help="The names by which a proxy or another machine asks for the server, such as volcast.example.org",
             show_default=False,
         ),

@@ -48,7 +48,7 @@ STOP_SECONDS = 20
 def main() -> None:
     """Run volcast's server, or Prefect's command of the arguments."""
     threading.Thread(target=_end_with_the_parent, daemon=True).start()
-    if sys.argv[1:] == ["server"]:
+    if sys.argv[1] == "server":
         from flows.server_access import serve  # takes a second, in which the parent may go, too
 
         write_from_the_beginning()

@@ -304,7 +304,7 @@ def _start(folder: Path, options: ServerOptions) -> Server:
             VARIABLE: json.dumps(asdict(access)),
             LISTENER: str(listener.fileno()),
         }
-        process = start(["server"], environment, folder / "server.log", listener.fileno())
+        process = start(["server", "start"], environment, folder / "server.log", listener.fileno())
     return replace(server, process=process)
 
 

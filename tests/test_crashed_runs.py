@@ -80,7 +80,7 @@ def test_after_up_is_killed_nothing_is_left_and_the_next_up_settles_its_runs(up:
 
 def test_when_the_server_dies_up_ends_everything_and_says_so(up: Up) -> None:
     assert up.wait_for_start(up.train(ENDLESS)) == "Running"
-    (server,) = processes_of(up.folder, "prefect_processes server")
+    (server,) = processes_of(up.folder, "server start")
     os.kill(server, signal.SIGKILL)
     assert wait_for_exit(up.process, up.folder) == 1
     assert "Prefect's server ended with -9, and everything else is ended with it." in up.said

@@ -5,6 +5,7 @@ ModelError              a request that the models cannot serve; the message says
 ├── NotEnoughSessions   fewer sessions than the recipe's split or window needs
 ├── IncompletePrices    a price or volume that the recipe needs is null or infinite, or its rows are out of order
 ├── NotASession         a date on which the market is closed, where a session was needed
+├── UnknownCalendar     no market's calendar has that name, or it cannot be computed here
 ├── ImpossibleTest      dates on which nothing can be tested, or that would test on what was trained on
 ├── FutureModel         a model that was trained on later sessions than a forecast may know
 ├── DeviceUnavailable   the device asked for is not on this machine
@@ -31,6 +32,10 @@ class IncompletePrices(ModelError):
 
 class NotASession(ModelError):
     """A date on which the market is closed, where a session was needed."""
+
+
+class UnknownCalendar(ModelError):
+    """No market's calendar has that name, or it cannot be computed here."""
 
 
 class ImpossibleTest(ModelError):

@@ -149,12 +149,13 @@ def _end_of(cutoffs: np.ndarray) -> np.ndarray:
 
 # N tickers, T sessions, C cutoffs, H horizons
 
-SEASON = 5  # sessions of a week
+SEASON, WHOLE_SEASON = 5, 7  # sessions of a week; of a market that is open every day
+SATURDAYS = 0.1  # of all dates; where more of them are Saturdays, they are sessions like any other: 1 in 7
 SEASONS_BACK = 4  # weeks that the seasonal naive goes back for a session that was traded
 ADV_SESSIONS = 20  # about a month, as traders have it: the average daily volume
 WINDOW = 500  # sessions of errors, two years: enough for the tails, and no longer than a change of regime
 
-Volumes = Callable[[np.ndarray, int], np.ndarray]
+Volumes = Callable[[np.ndarray, int, int], np.ndarray]
 
 
 @dataclass(kw_only=True, eq=False)
@@ -162,7 +163,7 @@ class NaiveForecaster:
     """A forecast that needs no fit: a function of the volumes so far."""
 
     name: str
-    volumes: Volumes  # (volume_NT, h) -> (N, T) the forecasts, in shares, made at each session
+    volumes: Volumes  # (volume_NT, h, sessions of a week) -> (N, T) the forecasts, in shares, made at each session
 
     def fit(self, panel: Panel, *, through: int) -> Self:
         """Itself: there is nothing to fit."""
@@ -172,7 +173,8 @@ class NaiveForecaster:
     def forecast(self, panel: Panel, cutoffs: np.ndarray) -> Forecasts:
         """Forecasts at `cutoffs` (C,), places in `panel.sessions`; NaN where the ticker has no row at the cutoff."""
         volume_NT = panel.fields["volume"][:, : int(cutoffs.max()) + 1]
-        stated_HNT = [self.volumes(volume_NT, h) for h in range(1, HORIZONS + 1)]
+        season = season_of(panel.sessions)
+        stated_HNT = [self.volumes(volume_NT, h, season) for h in range(1, HORIZONS + 1)]
         errors = with_errors(
             panel, cutoffs, window=WINDOW, log_forecast=lambda places, h: np.log(stated_HNT[h - 1][:, places])
         )
@@ -185,24 +187,29 @@ class NaiveForecaster:
         )
 
 
-def last_volume(volume_NT: np.ndarray, _h: int) -> np.ndarray:
+def season_of(dates: pd.DatetimeIndex) -> int:
+    """How many sessions a week of the market has whose sessions these are: 5, or 7 of one that is open every day."""
+    return WHOLE_SEASON if np.mean(dates.day_of_week == 5) > SATURDAYS else SEASON
+
+
+def last_volume(volume_NT: np.ndarray, _h: int, _season: int) -> np.ndarray:
     """(N, T) the volume of the cutoff itself, whatever the horizon."""
     return volume_NT
 
 
-def same_weekday(volume_NT: np.ndarray, h: int) -> np.ndarray:
-    """(N, T) the newest volume known that stands a whole number of weeks (5 sessions) before the target.
+def same_weekday(volume_NT: np.ndarray, h: int, season: int = SEASON) -> np.ndarray:
+    """(N, T) the newest volume known that stands a whole number of weeks (`season` sessions) before the target.
 
     Where the ticker was not traded then, that of a week before, and so on for SEASONS_BACK weeks. NaN where it was not
     traded at the cutoff.
     """
     found_NT = np.full_like(volume_NT, np.nan)
-    for lag in range(-h % SEASON, (SEASONS_BACK + 1) * SEASON, SEASON):
+    for lag in range(-h % season, (SEASONS_BACK + 1) * season, season):
         found_NT = np.where(np.isfinite(found_NT), found_NT, _lagged(volume_NT, lag))
     return np.where(np.isfinite(volume_NT), found_NT, np.nan)
 
 
-def month_mean(volume_NT: np.ndarray, _h: int) -> np.ndarray:
+def month_mean(volume_NT: np.ndarray, _h: int, _season: int) -> np.ndarray:
     """(N, T) the mean of the last ADV_SESSIONS traded sessions, whatever the horizon."""
     return traded_mean(volume_NT, ADV_SESSIONS)
 

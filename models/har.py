@@ -19,7 +19,7 @@ from typing import Self
 import numpy as np
 
 from models.forecasters import HAR, Forecasts, traded_mean, with_errors
-from models.market_calendar import CALENDAR_COLUMNS, calendar_columns
+from models.market_calendar import calendar_columns, weekend_columns
 from models.panel import HORIZONS, Panel
 
 # N tickers, T sessions, S sessions of the grid, C cutoffs, H horizons, R rows of a fit, B coefficients, K calendar
@@ -27,7 +27,6 @@ from models.panel import HORIZONS, Panel
 MEANS = (1, 5, 22)  # sessions: a day, a week, a month
 RELATIVE = ("intercept", "v1", "v5")
 LEVEL = len(RELATIVE)  # where b_3 stands
-BETAS = len(RELATIVE) + 1 + len(CALENDAR_COLUMNS)
 LEAST_ROWS = 500  # two years: each date of the calendar has come about twice
 WINDOW = 1000  # sessions of errors, four years
 SMALLEST = 1e-10  # singular values below this share of the largest count as 0: a calendar date that did not come
@@ -44,7 +43,7 @@ class Har:
     def fit(self, panel: Panel, *, through: int) -> Self:
         """The fit on all targets up to place `through`."""
         known = panel.until(through + 1)
-        design_NTL, calendar_SK = _design(known), calendar_columns(known.sessions).astype(np.float64)
+        design_NTL, calendar_SK = _design(known), _calendar(known)
         products = [_products(design_NTL, known, calendar_SK, h) for h in range(1, HORIZONS + 1)]
         betas_HNB = [_solve_each(products_NBB, rows_N) for products_NBB, rows_N in products]
         return replace(self, tickers=panel.tickers, betas_NHB=np.stack(betas_HNB, axis=1))
@@ -57,14 +56,20 @@ class Har:
         if self.betas_NHB is None or panel.tickers != self.tickers:
             raise ValueError(f"har forecasts the {len(self.tickers)} tickers it was fitted on; fit it on this panel.")
         betas_NHB = self.betas_NHB
-        design_NTL, calendar_SK = _design(panel.until(int(cutoffs.max()) + 1)), calendar_columns(panel.sessions)
+        design_NTL, calendar_SK = _design(panel.until(int(cutoffs.max()) + 1)), _calendar(panel)
 
         def log_forecast(places: slice, h: int) -> np.ndarray:
-            ahead_TK = calendar_SK[places.start + h : places.stop + h].astype(np.float64)
+            ahead_TK = calendar_SK[places.start + h : places.stop + h]
             return _answers(design_NTL[:, places], ahead_TK, betas_NHB[:, h - 1])
 
         errors = with_errors(panel, cutoffs, window=WINDOW, log_forecast=log_forecast)
         return Forecasts(cutoffs=cutoffs, quantiles_NCHQ=errors.quantiles_NCHQ, mean_NCH=errors.mean_NCH)
+
+
+def _calendar(panel: Panel) -> np.ndarray:
+    """(S, K) float64: the calendar of each session, and the days of the weekend where they are sessions."""
+    own = (panel.sessions, panel.calendar)
+    return np.concatenate([calendar_columns(*own), weekend_columns(*own)], axis=1).astype(np.float64)
 
 
 def _design(panel: Panel) -> np.ndarray:
@@ -88,11 +93,11 @@ def _products(design_NTL: np.ndarray, panel: Panel, calendar_SK: np.ndarray, h: 
 
 def _solve_each(products_NBB: np.ndarray, rows_N: np.ndarray) -> np.ndarray:
     """(N, B): each ticker's own coefficients, or those of all together where it has fewer than LEAST_ROWS rows."""
-    pooled = np.delete(np.arange(BETAS), LEVEL)
-    betas_NB = np.zeros((len(rows_N), BETAS))
+    betas = np.arange(products_NBB.shape[1] - 1)
+    betas_NB, pooled = np.zeros((len(rows_N), len(betas))), np.delete(betas, LEVEL)
     betas_NB[:, pooled] = _solve(products_NBB.sum(axis=0), pooled)
     for place in np.flatnonzero(rows_N >= LEAST_ROWS):
-        betas_NB[place] = _solve(products_NBB[place], np.arange(BETAS))
+        betas_NB[place] = _solve(products_NBB[place], betas)
     return betas_NB
 
 

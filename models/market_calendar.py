@@ -1,6 +1,7 @@
 """What is known of a session long before it: its place in the week, the month and the year, and what the market does.
 
-Every column is a function of the exchange's calendar alone, so that it may be used for a session that is to come.
+Every column is a function of the market's calendar alone, so that it may be used for a session that is to come. What
+only New York has is 0 on any other market's sessions.
 """
 
 from functools import lru_cache
@@ -8,6 +9,7 @@ from functools import lru_cache
 import numpy as np
 import pandas as pd
 
+from models.calendar_names import NEW_YORK
 from models.sessions import market_calendar
 
 # S sessions, K columns
@@ -15,7 +17,7 @@ from models.sessions import market_calendar
 CALENDAR_COLUMNS = (
     *("monday", "tuesday", "wednesday", "thursday"),  # Friday is none of them
     "half_day",
-    "before_holiday",  # a weekday without trading follows, as was known ahead: not a hurricane
+    "before_holiday",  # a day without trading follows that is no weekend, as was known ahead: not a hurricane
     "after_holiday",
     "month_start",  # the first session of a month
     "month_end",
@@ -32,25 +34,42 @@ CALENDAR_COLUMNS = (
     *("quarter_sin", "quarter_cos"),  # phase of the quarter: when companies report
     "week_of_expiry",
 )
+NEW_YORK_ONLY = ("expiry", "triple_witching", "week_of_expiry", "russell", "black_friday")
+WEEKEND = (5, 6)  # Saturday and Sunday, as pandas counts weekdays
 
 
-def calendar_columns(sessions: pd.DatetimeIndex) -> np.ndarray:
+def calendar_columns(sessions: pd.DatetimeIndex, calendar: str = NEW_YORK) -> np.ndarray:
     """(S, K) float32, the columns of CALENDAR_COLUMNS for each session: 0 or 1, phases in -1..1.
 
-    `sessions`: sessions of the exchange, ascending.
+    `sessions`: sessions of the market, ascending.
     """
-    whole = market_calendar().sessions
-    return _table_of(len(whole))[whole.get_indexer(sessions)]
+    whole = market_calendar(calendar).sessions
+    return _table_of(calendar, len(whole))[whole.get_indexer(sessions)]
 
 
-@lru_cache(maxsize=2)
-def _table_of(_count: int) -> np.ndarray:
+def weekend_columns(sessions: pd.DatetimeIndex, calendar: str) -> np.ndarray:
+    """(S, 2) float32: Saturday and Sunday, 0 or 1, for a market that trades on both; else (S, 0).
+
+    The weekdays of CALENDAR_COLUMNS do not tell them from a Friday, and one shape serves the networks of all markets.
+    """
+    weekday_S = sessions.day_of_week.to_numpy()
+    days = WEEKEND if trades_at_weekends(calendar) else ()
+    return np.array([weekday_S == day for day in days], dtype=np.float32).reshape(len(days), len(sessions)).T
+
+
+def trades_at_weekends(calendar: str) -> bool:
+    """Whether Saturdays and Sundays are sessions like any other day."""
+    return market_calendar(calendar).weekmask == "1111111"
+
+
+@lru_cache(maxsize=8)
+def _table_of(calendar: str, _count: int) -> np.ndarray:
     """(count, K): the columns of the whole calendar, which grows with the days."""
-    sessions = market_calendar().sessions
+    sessions = market_calendar(calendar).sessions
     day = sessions.day.to_numpy()
     month = sessions.month.to_numpy()
     weekday = sessions.day_of_week.to_numpy()
-    before = _before_closing(sessions)
+    before = _before_closing(sessions, calendar)
     month_key = sessions.year.to_numpy() * 12 + month
     starts = np.r_[True, month_key[1:] != month_key[:-1]]
     ends = np.r_[month_key[1:] != month_key[:-1], True]
@@ -60,7 +79,7 @@ def _table_of(_count: int) -> np.ndarray:
     first_of_month = np.maximum.accumulate(np.where(starts, np.arange(len(sessions)), 0))
     columns = {
         **{name: weekday == number for number, name in enumerate(CALENDAR_COLUMNS[:4])},
-        "half_day": sessions.isin(market_calendar().early_closes),
+        "half_day": sessions.isin(market_calendar(calendar).early_closes),
         "before_holiday": before,
         "after_holiday": np.r_[False, before[:-1]],
         "month_start": starts,
@@ -82,14 +101,21 @@ def _table_of(_count: int) -> np.ndarray:
         "quarter_cos": np.cos(quarter_phase),
         "week_of_expiry": _in_week_of(expiry, sessions),
     }
+    if calendar != NEW_YORK:
+        columns |= dict.fromkeys(NEW_YORK_ONLY, np.zeros(len(sessions)))
     return np.stack([np.asarray(columns[name], dtype=np.float32) for name in CALENDAR_COLUMNS], axis=1)
 
 
-def _before_closing(sessions: pd.DatetimeIndex) -> np.ndarray:
-    """(S,) bool: a weekday lies between a session and the next one; unplanned closings do not count."""
-    days = sessions.to_numpy().astype("datetime64[D]")
-    unplanned = np.array(market_calendar().adhoc_holidays, dtype="datetime64[D]")
-    return np.r_[np.busday_count(days[:-1], days[1:], holidays=unplanned) > 1, False]
+def _before_closing(sessions: pd.DatetimeIndex, calendar: str) -> np.ndarray:
+    """(S,) bool: a day that is none of the market's weekend lies between a session and the next one.
+
+    In New York unplanned closings do not count. Elsewhere exchange_calendars keeps feasts that follow the moon, which
+    are known years ahead, among them, so that all closings count.
+    """
+    market, days = market_calendar(calendar), sessions.to_numpy().astype("datetime64[D]")
+    unplanned = np.array(market.adhoc_holidays if calendar == NEW_YORK else [], dtype="datetime64[D]")
+    between = np.busday_count(days[:-1], days[1:], weekmask=market.weekmask, holidays=unplanned)
+    return np.r_[between > 1, False]
 
 
 def _is_near_third_friday(sessions: pd.DatetimeIndex) -> np.ndarray:

@@ -5,15 +5,16 @@ ahead. A ticker that was not listed yet, halted, or has a gap has NaN there, and
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import date, timedelta
+from dataclasses import dataclass, replace
+from datetime import date
 from functools import cached_property
 
 import numpy as np
 import pandas as pd
 
+from models.calendar_names import NEW_YORK
 from models.errors import IncompletePrices, NotASession
-from models.sessions import sessions_between
+from models.sessions import sessions_ahead
 
 # N tickers, T sessions with prices, S sessions of the grid: T and HORIZONS more
 
@@ -30,6 +31,7 @@ class Panel:
     known: int  # T: the sessions that have prices are the first of `sessions`; the last of them is the newest cutoff
     fields: dict[str, np.ndarray]  # FIELDS -> (N, T) float64: USD a share, volume in shares; NaN where nothing traded
     announcements: pd.DataFrame  # ticker, announced_for, first_seen (datetime64); no row where no calendar is used
+    calendar: str = NEW_YORK  # whose sessions they are
 
     @cached_property
     def traded_NT(self) -> np.ndarray:
@@ -60,8 +62,8 @@ class Panel:
         Adjusted prices stay scaled by what came later; ratios of them do not.
         """
         seen = self.announcements["first_seen"] <= self.sessions[known - 1]
-        return Panel(
-            tickers=self.tickers,
+        return replace(
+            self,
             sessions=self.sessions[: known + HORIZONS],
             known=known,
             fields={name: values[:, :known] for name, values in self.fields.items()},
@@ -71,16 +73,17 @@ class Panel:
     def of(self, tickers: Sequence[str]) -> "Panel":
         """The panel of some of its tickers, on the same grid."""
         kept = [place for place, ticker in enumerate(self.tickers) if ticker in tickers]
-        return Panel(
+        return replace(
+            self,
             tickers=tuple(self.tickers[place] for place in kept),
-            sessions=self.sessions,
-            known=self.known,
             fields={name: values[kept] for name, values in self.fields.items()},
             announcements=self.announcements.loc[self.announcements["ticker"].isin(tickers)].reset_index(drop=True),
         )
 
 
-def make_panel(prices: pd.DataFrame, announcements: pd.DataFrame | None = None) -> Panel:
+def make_panel(
+    prices: pd.DataFrame, announcements: pd.DataFrame | None = None, *, calendar: str = NEW_YORK
+) -> Panel:
     """The panel of some prices and of the announcements that were known by their last session.
 
     `prices`: ticker, session (datetime64), and FIELDS; each ticker and session once, in any order. `announcements`:
@@ -91,12 +94,11 @@ def make_panel(prices: pd.DataFrame, announcements: pd.DataFrame | None = None) 
     if prices.empty:
         raise IncompletePrices("A panel needs prices; no row came. Ingest some first.")
     first, last = prices["session"].min(), prices["session"].max()
-    after = sessions_between(first.date(), last.date() + timedelta(days=4 * HORIZONS)).as_unit("s")
-    known = int(after.searchsorted(last, side="right"))
-    sessions = after[: known + HORIZONS]
+    sessions = sessions_ahead(first.date(), last.date(), HORIZONS, calendar).as_unit("s")
+    known = len(sessions) - HORIZONS
     tickers, row_R = np.unique(prices["ticker"].to_numpy(dtype=str), return_inverse=True)
     column_R = sessions.get_indexer(pd.DatetimeIndex(prices["session"]))
-    _check_rows(prices, row_R, column_R)
+    _check_rows(prices, row_R, column_R, calendar)
     fields = {}
     for name in FIELDS:
         fields[name] = np.full((len(tickers), known), np.nan)
@@ -116,14 +118,15 @@ def make_panel(prices: pd.DataFrame, announcements: pd.DataFrame | None = None) 
         known=known,
         fields=fields,
         announcements=events.loc[ours].sort_values(["ticker", "announced_for"], ignore_index=True),
+        calendar=calendar,
     )
 
 
-def _check_rows(prices: pd.DataFrame, row_R: np.ndarray, column_R: np.ndarray) -> None:
+def _check_rows(prices: pd.DataFrame, row_R: np.ndarray, column_R: np.ndarray, calendar: str) -> None:
     if (column_R < 0).any():
         at = int((column_R < 0).argmax())
         ticker, session = prices["ticker"].iloc[at], prices["session"].iloc[at]
-        raise NotASession(f"{ticker} {session:%Y-%m-%d}: the market is closed on that date. Expected a session.")
+        raise NotASession(f"{ticker} {session:%Y-%m-%d}: the market is closed on that date ({calendar}).")
     twice = pd.Series(row_R.astype(np.int64) * (column_R.max() + 1) + column_R).duplicated().to_numpy()
     if twice.any():
         at = int(twice.argmax())

@@ -2,7 +2,7 @@
 
 With y actual volume, f a forecast, and the mean over the rows of one ticker:
     mase       mean(|y - f|) / scale;  scale: the mean of |y(t) - y(t - 5)| over the ticker's train sessions, or, of a
-               published forecast, over those up to its cutoff
+               published forecast, over those up to its cutoff; of a market that is open every day |y(t) - y(t - 7)|
     rmsse      sqrt(mean((y - f)^2) / mean((y(t) - y(t - 5))^2))
     smape      mean(|y - f| / (y + f)): 0 to 1
     qlike      mean(y/f - log(y/f) - 1)       (Patton 2011, "Volatility forecast comparison using imperfect proxies")
@@ -30,7 +30,7 @@ from utilsforecast import losses
 
 from models.errors import NotEnoughSessions
 from models.forecast_columns import LEDGER_LEVELS, SCORED_LEVELS, mean_column, models_of, scored_columns
-from models.forecasters import HAR, SEASON
+from models.forecasters import HAR, season_of
 
 BANDS = {"1": (1, 1), "1-5": (1, 5), "1-10": (1, 10)}  # horizons, first and last
 GATE_BAND, GATE_METRIC = "1-5", "mase_1_5"  # decide at the gate: what an order of tomorrow and of this week needs
@@ -61,10 +61,14 @@ class Scores:
 
 
 def scales(train: pd.DataFrame) -> pd.Series:
-    """unique_id -> the mean of |y(t) - y(t - SEASON)|, in shares; only tickers for which it is above 0."""
-    step = pd.Series(train["y"] - train.groupby("unique_id")["y"].shift(SEASON)).abs()
+    """unique_id -> the mean of |y(t) - y(t - a week)|, in shares; only tickers for which it is above 0."""
+    step = pd.Series(train["y"] - train.groupby("unique_id")["y"].shift(_season(train))).abs()
     scale = pd.Series(step.groupby(train["unique_id"]).mean())
     return scale.loc[scale > 0]
+
+
+def _season(train: pd.DataFrame) -> int:
+    return season_of(pd.DatetimeIndex(train["ds"]))
 
 
 def scaled(loss: Any, scale: Any) -> pd.Series:
@@ -82,7 +86,7 @@ def scored_rows(frame: pd.DataFrame, train: pd.DataFrame) -> pd.DataFrame:
     rows = frame.loc[frame["unique_id"].isin(list(scales(train).index))]
     if rows.empty:
         raise NotEnoughSessions(
-            f"No ticker of the test has more than {SEASON} train sessions, so no error can be scaled. "
+            f"No ticker of the test has more than {_season(train)} train sessions, so no error can be scaled. "
             "Let --train-through be later, or bring in an earlier start."
         )
     return rows
@@ -141,7 +145,7 @@ def _band(rows: pd.DataFrame, train: pd.DataFrame, band: str, between: tuple[int
 
 def _point_losses(rows: pd.DataFrame, train: pd.DataFrame, models: list[str]) -> dict[str, pd.DataFrame]:
     """Loss -> a row a ticker, a column a forecaster."""
-    scale: dict[str, Any] = {"seasonality": SEASON, "train_df": train}
+    scale: dict[str, Any] = {"seasonality": _season(train), "train_df": train}
     logs = rows[["unique_id"]].assign(**{name: np.log(rows[name]) for name in ("y", *models)})
     quantiles = {model: scored_columns(model) for model in models}
     above = rows[["unique_id"]].assign(**{model: rows[model] > rows["y"] for model in models})
@@ -162,7 +166,7 @@ def _square_losses(rows: pd.DataFrame, train: pd.DataFrame, columns: list[str]) 
     """The losses that a mean minimises: rmsse and qlike, a row a ticker, a column a column."""
     ratios = pd.DataFrame({name: rows["y"] / rows[name] for name in columns})
     qlike = pd.DataFrame((ratios - np.log(ratios) - 1).groupby(rows["unique_id"]).mean())
-    return {"rmsse": _indexed(losses.rmsse(rows, columns, seasonality=SEASON, train_df=train)), "qlike": qlike}
+    return {"rmsse": _indexed(losses.rmsse(rows, columns, seasonality=_season(train), train_df=train)), "qlike": qlike}
 
 
 def _indexed(table: Any) -> pd.DataFrame:

@@ -97,7 +97,7 @@ def build_inputs(panel: Panel, *, use_earnings: bool) -> Inputs:
     surprise_NT = surprise(panel, level_NT)
     ahead_NH = np.zeros((len(panel.tickers), HORIZONS))
     surprise_NS = np.concatenate([np.nan_to_num(surprise_NT), ahead_NH], axis=1).astype(np.float32)
-    calendar_SK = calendar_columns(panel.sessions)
+    calendar_SK = calendar_columns(panel.sessions, panel.calendar)
     earnings = earnings_calendar(panel, surprise_NS, use=use_earnings)
     neighbours_NT = mean_of_neighbours(surprise_NS, surprise_NT)[:, : panel.known]
     weekday_S = panel.sessions.day_of_week.to_numpy()

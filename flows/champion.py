@@ -8,39 +8,31 @@ from prefect import flow
 from storage.records import AliasEntry
 from tasks.gate import Reason, VersionNumber, move_words, promote_version, roll_back_version
 from tasks.run_tools import complete
-from tasks.settings import DEFAULT_STORE, root_of
+from tasks.settings import DEFAULT_STORE
 
 
 @flow(flow_run_name="promote {model} v{version}")
-def promote(
-    model: str,
-    version: VersionNumber,
-    reason: Reason,
-    source: str = "stored",
-    store: str = DEFAULT_STORE,
-) -> AliasEntry:
+def promote(model: str, version: VersionNumber, reason: Reason, store: str = DEFAULT_STORE) -> AliasEntry:
     """Let a chosen version of a model forecast, from the next forecast on, whatever its scorecard says.
 
     Args:
         model: The model's name, such as volume or tutorial.SBUX; `volcast models list` shows them
         version: The version that is to forecast
         reason: Why; it stays on record beside the move
-        source: Whose prices the model was trained on: simulated[:SEED], or anything else
-        store: The root of everything that is kept: a folder, or s3://, gs://, az://
+        store: Where the model is kept: the store, or its folder of a simulated exchange or of another calendar
     """
-    entry = promote_version(root_of(store, source), model, version, reason)
+    entry = promote_version(store, model, version, reason)
     return complete(entry, move_words(entry))
 
 
 @flow(flow_run_name="rollback {model}")
-def rollback(model: str, reason: Reason, source: str = "stored", store: str = DEFAULT_STORE) -> AliasEntry:
+def rollback(model: str, reason: Reason, store: str = DEFAULT_STORE) -> AliasEntry:
     """Let the version forecast again that did so before the present one came; its forecasts are as they were.
 
     Args:
         model: The model's name, such as volume or tutorial.SBUX; `volcast models list` shows them
         reason: Why; it stays on record beside the move
-        source: Whose prices the model was trained on: simulated[:SEED], or anything else
-        store: The root of everything that is kept: a folder, or s3://, gs://, az://
+        store: Where the model is kept: the store, or its folder of a simulated exchange or of another calendar
     """
-    entry = roll_back_version(root_of(store, source), model, reason)
+    entry = roll_back_version(store, model, reason)
     return complete(entry, move_words(entry))

@@ -23,7 +23,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from flows.process_exit import without_finalization
-from models.errors import ImpossibleTest, ModelError, UnknownRecipe
+from models.calendar_names import NEW_YORK, calendar_named
+from models.errors import ImpossibleTest, ModelError, UnknownCalendar, UnknownRecipe
 from models.text import brief, listed
 from tasks.settings import (
     DEFAULT_STORE,
@@ -33,8 +34,6 @@ from tasks.settings import (
     RetrainSettings,
     TrainingSettings,
     WatchSettings,
-    last_session,
-    root_of,
 )
 
 if TYPE_CHECKING:
@@ -98,6 +97,7 @@ def recipe_settings(given: Sequence[str]) -> dict[str, Any]:
 # field -> the words that an option takes, and what they mean, where that is not the field's own type
 WRITTEN: dict[str, tuple[Any, Callable[[Any], Any]]] = {
     "tickers": (str, tickers_of),
+    "calendar": (str, str),
     "window_sessions": (str, window_of),
     "settings": (list[str], recipe_settings),
     "name": (str, str),  # the settings check it
@@ -107,6 +107,7 @@ WRITTEN: dict[str, tuple[Any, Callable[[Any], Any]]] = {
 SHOWN: dict[str, dict[str, Any]] = {
     "source": {"env_var": "VOLCAST_SOURCE"},
     "events": {"env_var": "VOLCAST_EVENTS"},
+    "calendar": {"env_var": "VOLCAST_CALENDAR", "metavar": "NAME"},
     "store": {"env_var": "VOLCAST_STORE"},
     "tickers": {"metavar": "A,B"},
     "date_format": {"metavar": "FORMAT"},
@@ -125,11 +126,14 @@ INGESTED = {
     "simulated where it is empty",
     "events": "Announced earnings: simulated[:SEED], yahoo, files:PATH-or-URL, or none to use none; by default where "
     "the store's came from; before any did, as --source, and for files those that are stored",
+    "calendar": "The market's calendar, as exchange_calendars names it: XLON, XETR, XTKS, 24/7, …; by default the one "
+    "that the source's prices came with before, or XNYS, New York's",
     "tickers": "Comma-separated; by default for files all that they hold, else all that are stored, first SBUX",
 }
 STORED = {  # … and of those that use what is stored
     "source": "Whose stored prices: simulated[:SEED], yahoo or files:…; by default what the store holds",
     "events": "none: without announced earnings; by default with those that are stored",
+    "calendar": "The market whose stored prices are meant, such as XLON, where the store holds several",
     "tickers": "Comma-separated; by default all that are stored",
 }
 DAILY = {"tickers": "Comma-separated; by default all that are stored; before any are, as ingest"}
@@ -140,7 +144,7 @@ TEST = {
     "test_end": "The last target",
     "out": "Write the forecasts to this .parquet or .csv file",
 }
-PRICES, DATED = "source tickers store as_of events", "source tickers store as_of"  # fields of DataSettings
+PRICES, DATED = "source calendar tickers store as_of events", "source calendar tickers store as_of"  # of DataSettings
 READING = "date_format decimal columns"  # those that become part of the source
 MODEL = "recipe cell fit_scalers_on window_sessions seed device force settings name"  # fields of TrainingSettings
 SERVED_MODEL = "recipe cell seed device settings"
@@ -213,14 +217,16 @@ def _settings(kind: type[BaseModel], chosen: dict[str, Any], stored: bool) -> Ba
     return _data_settings(stored, **chosen) if kind is DataSettings else kind(**chosen)
 
 
-def _data_settings(stored: bool, source: str | None = None, store: str = DEFAULT_STORE, **chosen: Any) -> DataSettings:
-    """Of what is stored; or of what is to be brought in, from where the store's came before, unless told otherwise."""
-    from tasks.preflight import known_reading, stored_source, usual_events, usual_source
+def _data_settings(stored: bool, store: str = DEFAULT_STORE, **chosen: Any) -> DataSettings:
+    """Of what is stored; or of what is to be brought in, as the store's came before, unless told otherwise."""
+    from tasks.preflight import stored_market, usual_events, usual_market
 
+    source, calendar = chosen.pop("source", None), chosen.pop("calendar", None)
+    find = stored_market if stored else usual_market
+    known, market = find(store, source, calendar_named(calendar) if calendar else None, chosen.get("tickers", ()))
+    data = DataSettings(source=known, calendar=market, store=store, **chosen)
     if stored:
-        return DataSettings(source=stored_source(store, source), store=store, **chosen)
-    known = known_reading(source, store) if source else usual_source(store)
-    data = DataSettings(source=known, store=store, **chosen)
+        return data
     data = data if data.events else data.model_copy(update={"events": usual_events(data)})
     if known != source:
         _print_source(data)
@@ -286,21 +292,21 @@ def ingest(data: DataSettings) -> None:
     _show_server(server)
 
 
-@command(stored=True, data="source tickers store")
+@command(stored=True, data="source calendar tickers store")
 def status(data: DataSettings) -> bool:
     """What is stored, how far it is behind the market, and how the forecasts fare; exit 1 if it needs a person."""
     from tasks.count_prices import status_of
     from tasks.monitor import present_health
     from tasks.reports import render
 
-    root = root_of(data.store, data.source)
-    render.show_status(console, root, status_of(root, data.tickers, last_session(None, data.now)))
+    root = data.root
+    render.show_status(console, root, status_of(root, data.tickers, data.session))
     health = present_health(data)
     render.show_health(console, health)
     return not health.needs_person
 
 
-@command(stored=True, data="source store")
+@command(stored=True, data="source calendar store")
 def quarantine(
     data: DataSettings,
     ticker: Annotated[str, Parameter(help="One ticker; by default all")] = "",
@@ -311,7 +317,7 @@ def quarantine(
     from tasks.count_prices import quarantined_rows
     from tasks.reports import render
 
-    root = root_of(data.store, data.source)
+    root = data.root
     render.show_quarantine(console, root, *quarantined_rows(root, tickers_of(ticker), limit))
 
 
@@ -386,7 +392,7 @@ def monitor(data: DataSettings, training: TrainingSettings, watch: WatchSettings
 
 @command(
     request="train_through! test_start! test_end! out! refit seed device settings",
-    data=f"source tickers store events {READING}",
+    data=f"source calendar tickers store events {READING}",
     training="cell",
     texts=TEST,
 )
@@ -408,7 +414,7 @@ def backtest(data: DataSettings, request: BacktestSettings, training: TrainingSe
     _show_server(server)
 
 
-@command(data=f"source events tickers store {READING}", training=SERVED_MODEL, texts=SERVED)
+@command(data=f"source calendar events tickers store {READING}", training=SERVED_MODEL, texts=SERVED)
 def up(
     data: DataSettings,
     training: TrainingSettings,
@@ -471,7 +477,7 @@ def ui() -> None:
     show_ui(console)
 
 
-@command(data=f"source events tickers store {READING}", training=SERVED_MODEL, texts=SERVED)
+@command(data=f"source calendar events tickers store {READING}", training=SERVED_MODEL, texts=SERVED)
 def deploy(
     data: DataSettings,
     training: TrainingSettings,
@@ -498,7 +504,7 @@ def deploy(
     deploy_to(console, Served(data, training), pool=pool, image=image)
 
 
-@command(stored=True, data="source tickers store")
+@command(stored=True, data="source calendar tickers store")
 def report(
     data: DataSettings,
     *,
@@ -553,15 +559,15 @@ def gc(
     console.print(f"{done} {len(garbage):,} files, {sum(garbage.values()) / 1e6:,.1f} MB.")
 
 
-@command(models, "list", stored=True, data="source store")
+@command(models, "list", stored=True, data="source calendar store")
 def list_models(data: DataSettings) -> None:
     """Every version of every model, and which one forecasts."""
     from tasks.reports import render
 
-    render.show_models(console, root_of(data.store, data.source))
+    render.show_models(console, data.root)
 
 
-@command(models, "show", stored=True, data="source store")
+@command(models, "show", stored=True, data="source calendar store")
 def show_models(
     data: DataSettings,
     name: Annotated[str, Parameter(help="A model's name, such as volume or tutorial.SBUX; by default each")] = "",
@@ -571,7 +577,7 @@ def show_models(
     from storage.store import open_store
     from tasks.preflight import artifacts_of
 
-    root = root_of(data.store, data.source)
+    root = data.root
     if name:
         artifacts_of(root, name, kinds=("model", "forecast"))
     from tasks.reports import render
@@ -583,7 +589,7 @@ def show_models(
         render.show_models(console, root)
 
 
-@command(models, "promote", stored=True, data="source store")
+@command(models, "promote", stored=True, data="source calendar store")
 def promote(
     data: DataSettings,
     name: ModelNamed,
@@ -594,19 +600,19 @@ def promote(
     """Let a version forecast from now on, whatever its scorecard says."""
     from tasks.preflight import artifacts_of
 
-    root = root_of(data.store, data.source)
+    root = data.root
     artifacts_of(root, name)
     from tasks import gate
 
     _tell_move(root, gate.promote(root, name, version, reason))
 
 
-@command(models, "rollback", stored=True, data="source store")
+@command(models, "rollback", stored=True, data="source calendar store")
 def roll_back(data: DataSettings, name: ModelNamed, *, reason: Reason) -> None:
     """Go back to the version that forecast before the present one came; twice goes back two."""
     from tasks.preflight import artifacts_of
 
-    root = root_of(data.store, data.source)
+    root = data.root
     artifacts_of(root, name)
     from tasks import gate
 
@@ -643,9 +649,12 @@ def _print_source(data: DataSettings) -> None:
     """Where an ingest's prices come from that did not say it."""
     from tasks.preflight import last_ingest
 
-    known = last_ingest(root_of(data.store, data.source)) is not None
+    known = last_ingest(data.root) is not None
     why = "as they last did" if known else "the store is empty" if data.source == "simulated" else "what it holds"
-    text = f"{data.source}, announcements of {data.event_source}, for {data.store}: {why}; another by --source"
+    sessions = "" if data.calendar == NEW_YORK else f"sessions of {data.calendar}, "
+    text = (
+        f"{data.source}, {sessions}announcements of {data.event_source}, for {data.store}: {why}; another by --source"
+    )
     console.print(f"[bold]Source[/]    {escape(text)}")
 
 
@@ -718,7 +727,7 @@ def _described(error: Exception) -> tuple[str, int]:
     from storage.errors import UNREADABLE, StoreError, first_line
     from tasks.sources.source import SourceError, UnknownSource
 
-    mistakes = (ImpossibleTest, UnknownRecipe, UnknownSource, ValidationError, CycloptsError)
+    mistakes = (ImpossibleTest, UnknownCalendar, UnknownRecipe, UnknownSource, ValidationError, CycloptsError)
     status = 2 if isinstance(error, mistakes) else 1
     if isinstance(error, UNREADABLE) and not isinstance(error, OSError):
         return f"The store cannot be used: {first_line(error)}. See: volcast verify", status

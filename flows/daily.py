@@ -16,7 +16,7 @@ from tasks.settings import DataSettings, TrainingSettings, WatchSettings
 
 @flow(flow_run_name="daily {training.recipe} {data.day}")
 def daily(data: DataSettings, training: TrainingSettings, watch: WatchSettings = WATCH) -> Daily:
-    """Catch up on prices, forecast from the newest session, score and watch; weekdays at 17:30 New York time.
+    """Catch up on prices, forecast from the newest session, score and watch; an hour and a half after each close.
 
     A day without news is skipped, by name; what missed days left out is caught up.
     A forecast is published whatever happens to source and champion: har stands in where they cannot be trusted.

@@ -37,16 +37,18 @@ from prefect.utilities.callables import parameter_schema
 from pydantic import SecretStr, TypeAdapter
 
 from flows.server_options import ServerError
+from models.calendar_names import NEW_YORK
 from models.text import listed
 from storage.store import open_store
-from tasks.preflight import named_events, whole_path, whole_spec
-from tasks.settings import DataSettings, TrainingSettings, root_of
+from tasks.preflight import market_schedule, named_events, whole_path, whole_spec
+from tasks.settings import DataSettings, TrainingSettings, calendar_of, root_of
 
 PROJECT_FILE = Path(__file__).parents[1] / "prefect.yaml"
 Entry = Mapping[str, Any]  # a deployment, as prefect.yaml has it
 TRIGGER: TypeAdapter[Any] = TypeAdapter(DeploymentTriggerTypes)
 TAG = "volcast"
 PREFIX = "volcast "
+NEW_YORK_ZONE, AFTER_CLOSE = "America/New_York", "weekdays-after-the-close"  # of prefect.yaml
 BLOCK = "volcast-alert"
 PENDING_LIMIT = timedelta(minutes=10)
 TIME_LIMITS = {
@@ -79,7 +81,7 @@ class Served:
     @property
     def root(self) -> str:
         """The root of the store that they work on."""
-        return root_of(self.data.store, self.data.source)
+        return self.data.root
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -88,11 +90,11 @@ class Served:
         settings = {name: own[name] for name in ("cell",) if name in own} | own.get("settings", {})
         tested = {name: own[name] for name in ("seed", "device") if name in own}
         return {
-            "VOLCAST_SOURCE": self.data.source,
             "VOLCAST_STORE": self.data.store,
             "VOLCAST_DATA": self.data.model_dump(
                 mode="json", include={"source", "events", "tickers", "store"}, exclude_none=True
-            ),
+            )
+            | ({} if self.data.calendar == NEW_YORK else {"calendar": self.data.calendar}),
             "VOLCAST_TRAINING": own | {"recipe": self.training.recipe},
             "VOLCAST_BACKTEST": tested | ({"settings": settings} if settings else {}),
         }
@@ -105,7 +107,7 @@ class Served:
         chosen = [f"{name}={value}" for name, value in (settings | given.get("settings", {})).items()]
         return (
             f"Prices of {data.source}, announcements of {data.event_source}, kept in {data.store}; "
-            f"tickers: {listed(data.tickers) or 'all that are stored'}\n"
+            f"tickers: {listed(data.tickers) or 'all that are stored'}; calendar {data.calendar}\n"
             f"Model: recipe {self.training.recipe}, {', '.join(chosen) or 'as it stands'}"
         )
 
@@ -202,12 +204,22 @@ def _wanted(entry: Entry, loaded: Flow[Any, Any], root: str) -> dict[str, Any]:
         "concurrency_limit": limit.get("limit"),
         "concurrency_options": ConcurrencyOptions(collision_strategy=limit["collision_strategy"]) if limit else None,
         "schedules": [
-            DeploymentScheduleCreate(
-                schedule=CronSchedule(cron=each["cron"], timezone=each["timezone"]), slug=each["slug"]
-            )
+            DeploymentScheduleCreate(schedule=_schedule(each, calendar_of(root)), slug=each["slug"])
             for each in entry.get("schedules", [])
         ],
     }
+
+
+def _schedule(given: Entry, calendar: str) -> CronSchedule:
+    """A schedule of the file; one in New York's time is moved to the market of another calendar.
+
+    That is its time zone, and for AFTER_CLOSE the hour and the weekdays, too.
+    """
+    cron, zone = given["cron"], given["timezone"]
+    if calendar != NEW_YORK and zone == NEW_YORK_ZONE:
+        after_close, zone = market_schedule(calendar)
+        cron = after_close if given["slug"] == AFTER_CLOSE else cron
+    return CronSchedule(cron=cron, timezone=zone)
 
 
 def _is_as(deployment: DeploymentResponse, wanted: Mapping[str, Any]) -> bool:

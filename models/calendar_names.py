@@ -1,4 +1,4 @@
-"""The names of markets' calendars, as exchange_calendars has them; nothing heavy is imported before one is looked up."""
+"""The names of markets' calendars, as exchange_calendars has them; it is imported only when one is looked up."""
 
 from models.errors import UnknownCalendar
 from models.text import brief
@@ -8,6 +8,11 @@ MAJOR = (  # those that a market is looked for among, when its dates are not tho
     *("XNYS", "XTSE", "BVMF", "XMEX", "XLON", "XETR", "XPAR", "XSWX", "XMIL", "XMAD", "XSTO", "XJSE"),
     *("XTKS", "XHKG", "XSHG", "XTAI", "XKRX", "XBOM", "XSES", "XASX", "CMES", "24/5", "24/7"),
 )
+
+
+def market(calendar: str) -> str:
+    """What a sentence calls the market of a calendar."""
+    return "the market" if calendar == NEW_YORK else calendar
 
 
 def calendar_named(word: str) -> str:

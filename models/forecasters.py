@@ -235,5 +235,5 @@ def naive_forecasters() -> tuple[NaiveForecaster, ...]:
 def _lagged(values_NT: np.ndarray, lag: int) -> np.ndarray:
     """(N, T) the values `lag` sessions before; NaN for the first ones."""
     lagged_NT = np.full_like(values_NT, np.nan)
-    lagged_NT[:, lag:] = values_NT[:, : values_NT.shape[1] - lag]
+    lagged_NT[:, lag:] = values_NT[:, : max(values_NT.shape[1] - lag, 0)]
     return lagged_NT

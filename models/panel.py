@@ -81,9 +81,7 @@ class Panel:
         )
 
 
-def make_panel(
-    prices: pd.DataFrame, announcements: pd.DataFrame | None = None, *, calendar: str = NEW_YORK
-) -> Panel:
+def make_panel(prices: pd.DataFrame, announcements: pd.DataFrame | None = None, *, calendar: str = NEW_YORK) -> Panel:
     """The panel of some prices and of the announcements that were known by their last session.
 
     `prices`: ticker, session (datetime64), and FIELDS; each ticker and session once, in any order. `announcements`:

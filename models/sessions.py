@@ -4,11 +4,13 @@ Every function takes the name of a calendar, New York's by default. A date outsi
 exchange_calendars knows, to about a year from today) raises NotASession.
 """
 
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 from typing import cast
 
 import exchange_calendars
+import numpy as np
 import pandas as pd
 from exchange_calendars import ExchangeCalendar
 
@@ -17,7 +19,7 @@ from models.errors import NotASession, UnknownCalendar
 
 FIRST_DATE = date(1970, 1, 1)  # exchange_calendars 4.13 counts holidays of the 1960s as sessions
 LOOKAHEAD = timedelta(days=400)  # forecasts need the sessions of the coming weeks
-CLOSES = 260  # sessions, a year
+YEAR = 260  # sessions
 
 
 def market_calendar(name: str = NEW_YORK) -> ExchangeCalendar:
@@ -27,7 +29,7 @@ def market_calendar(name: str = NEW_YORK) -> ExchangeCalendar:
 
 @lru_cache(maxsize=32)  # one takes 0.1 s, XKRX 2 s
 def _calendar(name: str, last: date) -> ExchangeCalendar:
-    first, end = pd.Timestamp(FIRST_DATE), pd.Timestamp(last)
+    first, end = cast(pd.Timestamp, pd.Timestamp(FIRST_DATE)), cast(pd.Timestamp, pd.Timestamp(last))
     try:
         if name != NEW_YORK:
             own = exchange_calendars.get_calendar(name)  # of the last 20 years; only a calendar knows its bounds
@@ -47,9 +49,9 @@ def sessions_between(first: date, last: date, calendar: str = NEW_YORK) -> pd.Da
 
 def sessions_ahead(first: date, last: date, ahead: int, calendar: str = NEW_YORK) -> pd.DatetimeIndex:
     """The sessions from `first` to `last`, and `ahead` more. Raises NotASession where the calendar ends before."""
-    whole = market_calendar(calendar).sessions
-    begin = whole.searchsorted(_in_calendar(first, calendar))
-    end = whole.searchsorted(_in_calendar(last, calendar), side="right") + ahead
+    whole, known = market_calendar(calendar).sessions, sessions_between(first, last, calendar)
+    begin = int(whole.searchsorted(np.datetime64(first)))
+    end = begin + len(known) + ahead
     if end > len(whole):
         raise NotASession(
             f"{ahead} sessions are needed after {last:%Y-%m-%d}; exchange_calendars knows those of {calendar} only up "
@@ -102,11 +104,29 @@ def sessions_after(session: date, through: date, calendar: str = NEW_YORK) -> in
     return len(later) - int(_in_calendar(session, calendar) in later)
 
 
-def latest_close(calendar: str) -> timedelta:
-    """How long after the midnight that a session begins with, by the market's clock, the latest of a year closes."""
-    closes = market_calendar(calendar).closes.iloc[-CLOSES:]
-    on_the_clock = closes.dt.tz_convert(market_calendar(calendar).tz).dt.tz_localize(None)
-    return (on_the_clock - closes.index).max().to_pytimedelta()
+@dataclass(frozen=True, kw_only=True)
+class MarketHours:
+    """When a market's sessions begin and end."""
+
+    zone: str  # the time zone
+    open: timedelta  # after the session's midnight there: the earliest of the last year; the evening before is below 0
+    close: timedelta  # likewise, the latest; 24 hours for 24/7
+    weekdays: tuple[int, ...]  # on which there are sessions; Monday is 0
+
+
+def market_hours(calendar: str) -> MarketHours:
+    """The hours of the last year. Raises UnknownCalendar."""
+    market = market_calendar(calendar)
+    opened, closed = (
+        times.dt.tz_convert(market.tz).dt.tz_localize(None) - times.index
+        for times in (market.opens.iloc[-YEAR:], market.closes.iloc[-YEAR:])
+    )
+    return MarketHours(
+        zone=str(market.tz),
+        open=opened.min().to_pytimedelta(),
+        close=closed.max().to_pytimedelta(),
+        weekdays=tuple(day for day, trades in enumerate(market.weekmask) if trades == "1"),
+    )
 
 
 def _in_calendar(day: date, calendar: str) -> pd.Timestamp:

@@ -56,6 +56,11 @@ class ArtifactStore:
     def __init__(self, store: Store) -> None:
         self._store = store
 
+    @property
+    def url(self) -> str:
+        """The root of the store."""
+        return self._store.url
+
     def put(self, draft: Draft) -> Manifest:
         """Store the draft as the next version; return the newest one instead where its content is the same.
 

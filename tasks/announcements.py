@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from prefect import get_run_logger, task
 
+from models.calendar_names import NEW_YORK
 from models.sessions import market_calendar
 from models.text import listed
 from storage.announced_dates import Changes, EventTable
@@ -55,7 +56,8 @@ def record_events(plan: IngestPlan) -> Announcements | None:
         failed = _failures(answers, plan.tickers)
     asked = [ticker for ticker, answer in answers.items() if answer.outcome in ANSWERED]
     as_of = plan.last_session
-    events = known_events(list(answers.values()), as_of=as_of, is_now=as_of == last_session(None))
+    is_now = as_of == last_session(None, calendar=plan.calendar)
+    events = known_events(list(answers.values()), as_of=as_of, is_now=is_now, calendar=plan.calendar)
     changes = table.record(events, as_of=as_of, source=plan.events_known_as, asked=asked)
     recorded = _recorded(plan, table.known(plan.tickers, as_of=as_of), changes, failed)
     log.info(recorded.words)
@@ -64,12 +66,12 @@ def record_events(plan: IngestPlan) -> Announcements | None:
     return recorded
 
 
-def known_events(answers: Sequence[Announced], *, as_of: date, is_now: bool) -> pd.DataFrame:
+def known_events(answers: Sequence[Announced], *, as_of: date, is_now: bool, calendar: str = NEW_YORK) -> pd.DataFrame:
     """What `EventTable.record` takes: EVENT_COLUMNS, first_seen_assumed, withdrawn_seen; nothing seen after `as_of`."""
     frames = [answer.events for answer in answers if answer.outcome == Outcome.OK]
     events = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=EVENT_COLUMNS)
     events = events.astype({"announced_for": "datetime64[s]", "first_seen": "datetime64[s]"})
-    sessions, now = market_calendar().sessions.as_unit("s"), pd.Timestamp(as_of).as_unit("s")
+    sessions, now = market_calendar(calendar).sessions.as_unit("s"), pd.Timestamp(as_of).as_unit("s")
     place = sessions.searchsorted(pd.DatetimeIndex(events["announced_for"]))
     is_unsaid = events["first_seen"].isna()
     is_seen_now = is_unsaid & is_now & (events["announced_for"] > now)
@@ -88,7 +90,7 @@ def _ask_for_dates(source: EventSource, plan: IngestPlan) -> dict[str, Announced
     def ask_one(ticker: str) -> Announced:
         if why := wait_for_turn(source.pace, plan.deadline):
             return Announced(ticker=ticker, outcome=Outcome.DOWN, known=why)
-        return source.announced(ticker, as_of=plan.last_session)
+        return source.announced(ticker, as_of=plan.last_session, calendar=plan.calendar)
 
     return ask_each(ask_one, plan.tickers, pace=source.pace, deadline=plan.deadline, patience=GIVE_UP)
 

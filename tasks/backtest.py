@@ -17,7 +17,7 @@ from storage.records import ArtifactRef, BacktestResult, DuelScore, ForecasterSc
 from tasks.forecast import write_frame
 from tasks.reports.render import markdown_table
 from tasks.run_tools import complete, progress
-from tasks.settings import BacktestSettings
+from tasks.settings import BacktestSettings, calendar_of
 from tasks.snapshot import read_panel
 from tasks.stored_models import FORECAST_FILE, store_version
 
@@ -30,7 +30,7 @@ def run_backtest(snapshot: Snapshot, request: BacktestSettings) -> BacktestResul
 
     Raises ImpossibleTest, NotEnoughSessions, DeviceUnavailable.
     """
-    log, span = get_run_logger(), request.span(snapshot.cutoff)
+    log, span = get_run_logger(), request.span(snapshot.cutoff, calendar_of(snapshot.store))
     panel = read_panel(snapshot)
     log.info("%d tickers, %d sessions up to %s", len(panel.tickers), panel.known, panel.cutoff)
     tested = forecasters(

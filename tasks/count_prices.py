@@ -17,6 +17,7 @@ from storage.records import PriceCounts, TickerCount
 from storage.schemas import QUARANTINE
 from storage.store import Store, open_store
 from tasks.plan_ingest import IngestPlan
+from tasks.settings import calendar_of
 from tasks.store_prices import Ingested
 
 WORST_SHOWN = 20  # tickers
@@ -65,7 +66,7 @@ def quarantined_rows(root: str, tickers: tuple[str, ...], limit: int) -> tuple[l
 
 def _table(store: Store, last_closed: date) -> pd.DataFrame:
     """A row a stored ticker (the index): first, last, rows, missing, behind."""
-    sessions = market_calendar().sessions.to_numpy()
+    sessions = market_calendar(calendar_of(store.url)).sessions.to_numpy()
     table = PriceTable(store).coverage()
     begin = np.searchsorted(sessions, table["first"].to_numpy())
     end = np.searchsorted(sessions, table["last"].to_numpy(), side="right")
@@ -109,7 +110,7 @@ def _gaps(store: Store, tickers: list[str]) -> dict[str, str]:
     gaps = {}
     for ticker, known in PriceTable(store).sessions(tickers).items():
         first, last = known[[0, -1]].date
-        lacking = sessions_between(first, last).difference(known)[::-1]
+        lacking = sessions_between(first, last, calendar_of(store.url)).difference(known)[::-1]
         reasons = [rules.get((ticker, session)) for session in lacking]
         named = [
             f"{session:%Y-%m-%d}" + (f" ({reason})" if reason else "")

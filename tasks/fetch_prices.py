@@ -3,8 +3,9 @@
 1. a ticker without stored rows, and any ticker of a file: the whole history
 2. else: from the last stored session, less a window that is looked at again
 3. a split after the last stored session, or a stored row that has changed: the whole history after all
-4. a whole history that lacks many of the sessions that are stored: SHRUNK, unless that is allowed
-5. each row that came is held against the rules of tasks/validate_prices.py
+4. a whole history without a volume, or whose dates are not the sessions of the calendar: NO_VOLUME, WRONG_CALENDAR
+5. a whole history that lacks many of the sessions that are stored: SHRUNK, unless that is allowed
+6. each row that came is held against the rules of tasks/validate_prices.py
 """
 
 import time
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any, TypeVar, cast
 
+import numpy as np
 import pandas as pd
 from prefect import Task, get_run_logger, task
 from prefect.client.schemas.objects import State, TaskRun
@@ -20,6 +22,7 @@ from prefect.concurrency.sync import rate_limit
 from prefect.context import TaskRunContext
 from pydantic import BaseModel, ConfigDict
 
+from models.calendar_fit import misfit
 from models.sessions import FIRST_DATE
 from models.text import listed
 from storage.errors import NotStored
@@ -92,7 +95,7 @@ def fetch_prices(plan: IngestPlan, batch: Batch) -> Fetched:
     log.info("%s: %d rows of %d tickers", source.spec, sum(map(len, bars)), len(bars))
     joined = pd.concat(bars, ignore_index=True) if bars else None
     del answers, bars  # a batch may have millions of rows; one copy of them is enough
-    good, bad = (pd.DataFrame(), pd.DataFrame()) if joined is None else split_by_rules(joined)
+    good, bad = (pd.DataFrame(), pd.DataFrame()) if joined is None else split_by_rules(joined, plan.calendar)
     log.info("%s: %d rows pass, %d quarantined", batch.label, len(good), len(bad))
     for line in [*failed.values(), *notes, *row_lines(bad, "rule", QUARANTINED)]:
         log.warning(line)
@@ -204,7 +207,19 @@ def _ask(source: PriceSource, ticker: str, plan: IngestPlan, stored: _Stored) ->
 def _call(source: PriceSource, ticker: str, first: date | None, plan: IngestPlan) -> Fetch:
     if why := wait_for_turn(source.pace, plan.deadline):
         return Fetch(ticker=ticker, outcome=Outcome.DOWN, known=why)
-    return source.fetch(ticker, first=first, last=plan.last_session)
+    answer = source.fetch(ticker, first=first, last=plan.last_session)
+    return _refuse_unfit(answer, plan.calendar) if first is None and len(answer.bars) else answer
+
+
+def _refuse_unfit(whole: Fetch, calendar: str) -> Fetch:
+    """`whole`, or why a history is none of volumes on the sessions of the calendar: not each row says it then."""
+    if not np.any(whole.bars["volume"] > 0):
+        known = (
+            f"none of its {len(whole.bars):,} rows has one; an index or a rate cannot be forecast here. Leave it out"
+        )
+        return Fetch(ticker=whole.ticker, outcome=Outcome.NO_VOLUME, known=known)
+    known = misfit(pd.DatetimeIndex(np.unique(whole.bars["session"].dropna())), calendar)
+    return Fetch(ticker=whole.ticker, outcome=Outcome.WRONG_CALENDAR, known=known) if known else whole
 
 
 def _rewrites_history(bars: pd.DataFrame, stored: pd.DataFrame, last_stored: pd.Timestamp) -> bool:

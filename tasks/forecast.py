@@ -50,7 +50,7 @@ from tasks.methods.method import Method
 from tasks.preflight import require_ahead
 from tasks.reports.render import forecast_markdown, slug
 from tasks.reports.views import read_forecast, ticker_forecasts
-from tasks.settings import DataSettings, ForecasterSettings, TrainingSettings, WatchSettings, last_session
+from tasks.settings import DataSettings, ForecasterSettings, TrainingSettings, WatchSettings, calendar_of
 from tasks.snapshot import prepare, read_panel, universes
 from tasks.stored_models import (
     CHAMPION,
@@ -92,7 +92,7 @@ def choose_forecaster(
             raise FutureModel(f"{future}. {_allowed(artifacts, name, snapshot.cutoff)}")
         return _marked(Choice(name=name, champion=model), future, snapshot)
     require_ahead(training)
-    trust = trust_in(store, name, snapshot.cutoff, last_session(data.as_of, data.now))
+    trust = trust_in(store, name, snapshot.cutoff, data.session)
     refused = "" if chosen.allow_future_model else trust.from_future
     if why := refused or trust.why_not(watch or WatchSettings()):
         log.warning("%s forecasts in place of %s: %s", FALLBACK, name, why)
@@ -164,15 +164,15 @@ class Trust:
 
 def trust_in(store: Store, name: str, cutoff: date, session: date) -> Trust:
     """The trust in the champion of a name at a cutoff, when `session` is the market's last closed one."""
-    artifacts = ArtifactStore(store)
+    artifacts, calendar = ArtifactStore(store), calendar_of(store.url)
     model = None if champion_version(artifacts, name) is None else forecasting_version(artifacts, store.url, name)
     is_older = model is not None and model.snapshot.cutoff <= cutoff
     return Trust(
         name=name,
         champion=model,
         cutoff=cutoff,
-        behind=sessions_after(cutoff, session),
-        model_age=sessions_after(model.snapshot.cutoff, cutoff) if model and is_older else None,
+        behind=sessions_after(cutoff, session, calendar),
+        model_age=sessions_after(model.snapshot.cutoff, cutoff, calendar) if model and is_older else None,
         errors=_errors_of(store, model, cutoff) if model else None,
         from_future=from_future(artifacts, model, cutoff) if model else "",
     )
@@ -184,7 +184,8 @@ def _errors_of(store: Store, model: ModelVersion, cutoff: date) -> Errors | None
         expected = scorecard_of_model(store.url, model.artifact).scores[MODEL][GATE_METRIC]
     except NotStored:
         return None
-    scores = Ledger(store).scores(model.artifact.name, first=session_before(cutoff, LOOK_BACK))
+    first = session_before(cutoff, LOOK_BACK, calendar_of(store.url))
+    scores = Ledger(store).scores(model.artifact.name, first=first)
     scores = scores.loc[scores["ds"] <= pd.Timestamp(cutoff)]
     own = scores.loc[(scores["model"] != MODEL) | (scores["model_version"] == model.artifact.version)]
     found = error_drift(bounded_errors(own), expected=expected, model=MODEL)

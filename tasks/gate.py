@@ -34,7 +34,7 @@ from storage.store import open_store
 from tasks.preflight import artifacts_of
 from tasks.reports.render import scorecard_markdown
 from tasks.run_tools import complete, emit
-from tasks.settings import RetrainSettings, TrainingSettings
+from tasks.settings import RetrainSettings, TrainingSettings, calendar_of
 from tasks.stored_models import (
     CHAMPION,
     HELD,
@@ -136,7 +136,7 @@ def _held_by_this_run(artifacts: ArtifactStore, url: str, name: str) -> Scorecar
 def _cooling(last: Scorecard, features: FeatureSet, why: RetrainSettings) -> str:
     """Why an event has to wait; empty when it need not."""
     trained, now = last.model.snapshot.cutoff, features.snapshot.cutoff
-    passed = sessions_after(trained, now)
+    passed = sessions_after(trained, now, calendar_of(features.snapshot.store))
     if passed >= why.cool_down_sessions:
         return ""
     return (

@@ -25,7 +25,7 @@ from storage.schemas import SCORES
 from storage.store import Store, open_store
 from tasks.forecast import HELD_BACK, trust_in
 from tasks.run_tools import Event, emit, provenance
-from tasks.settings import DataSettings, TrainingSettings, WatchSettings, last_session, root_of
+from tasks.settings import DataSettings, TrainingSettings, WatchSettings, calendar_of
 from tasks.snapshot import of_tickers, prepare
 from tasks.stored_models import champion_version, forecasting_version, reader, scorecard_of, stored_method
 
@@ -37,7 +37,8 @@ def score_forecasts(snapshot: Snapshot) -> int:
     """How many scores are new. The volume is the one known now; a later restatement does not change a score."""
     store = open_store(snapshot.store, writable=True)
     ledger = Ledger(store)
-    pending = ledger.pending(first=session_before(snapshot.cutoff, LOOK_BACK), last=snapshot.cutoff)
+    first = session_before(snapshot.cutoff, LOOK_BACK, calendar_of(store.url))
+    pending = ledger.pending(first=first, last=snapshot.cutoff)
     added = 0
     if len(pending):
         prices = PriceTable(store).read(
@@ -95,7 +96,7 @@ def check_health(
 
     It is stored when its events have been sent: a run that dies before leaves them to the next one.
     """
-    store = open_store(root_of(data.store, data.source), writable=True)
+    store = open_store(data.root, writable=True)
     health = health_of(store, data, training, watch, drift)
     draft = Draft(
         kind="health",
@@ -133,7 +134,7 @@ def present_health(data: DataSettings) -> Health:
 
     The drift is the one that was measured last: measuring takes a while. Raises NotStored before any prices are.
     """
-    store, training = open_store(root_of(data.store, data.source)), TrainingSettings()
+    store, training = open_store(data.root), TrainingSettings()
     newest = ArtifactStore(store).newest("health", training.recipe)
     facts: Any = newest.fact("drift") if newest else None
     drift = None if facts is None else InputDrift.model_validate(facts)
@@ -146,9 +147,9 @@ def health_of(
     """How things stand, from the store alone. Raises NotStored before any prices are."""
     last = PriceTable(store).coverage()["last"]
     ends = {str(t): end.date() for t, end in last.items() if not data.tickers or t in data.tickers}
-    session, tickers = last_session(data.as_of, data.now), list(ends)
+    session, tickers = data.session, list(ends)
     cutoff, name = min(max(ends.values()), session), training.name or training.recipe
-    first = session_before(cutoff, RECENT)
+    first = session_before(cutoff, RECENT, data.calendar)
     trust, ledger = trust_in(store, name, cutoff, session), Ledger(store)
     published = _newest_published(ledger, name)
     health = Health(
@@ -167,7 +168,7 @@ def health_of(
         **published,
         errors=trust.errors,
         drift=drift,
-        skill=_skill(ledger, name, session_before(cutoff, SKILL_SPAN)),
+        skill=_skill(ledger, name, session_before(cutoff, SKILL_SPAN, data.calendar)),
         findings=(),
     )
     return health.model_copy(update={"findings": findings_of(health, watch)})
@@ -180,7 +181,7 @@ def _sessions_since_training(store: Store, name: str, cutoff: date) -> int | Non
     if newest is None:
         return None
     trained = scorecard_of(artifacts, store.url, newest).model.snapshot.cutoff
-    return sessions_after(trained, cutoff)
+    return sessions_after(trained, cutoff, calendar_of(store.url))
 
 
 def _newest_published(ledger: Ledger, name: str) -> dict[str, Any]:

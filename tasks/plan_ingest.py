@@ -16,7 +16,7 @@ from storage.prices import PriceTable
 from storage.store import open_store
 from tasks.preflight import LAST_INGEST, LastIngest, last_ingest, named_events, require_event_source, whole_spec
 from tasks.run_tools import provenance
-from tasks.settings import DataSettings, last_session, root_of
+from tasks.settings import DataSettings, calendar_of
 from tasks.sources.source import EventSource, Pace, PriceSource, open_source
 
 EACH_ALONE = 20  # tickers; one task run a ticker is for a handful of them, else it is one a bucket
@@ -56,6 +56,10 @@ class IngestPlan(BaseModel):
     recheck_sessions: int
 
     @property
+    def calendar(self) -> str:
+        return calendar_of(self.root)
+
+    @property
     def tickers(self) -> tuple[str, ...]:
         return tuple(ticker for batch in self.batches for ticker in batch.tickers)
 
@@ -70,7 +74,7 @@ def plan_ingest(data: DataSettings) -> IngestPlan:
     """Raises SourceError for a source that is not there, StoreError for a store that cannot be written."""
     source = open_source(data.source)
     events = require_event_source(data)
-    root = open_store(root_of(data.store, data.source), writable=True).url
+    root = open_store(data.root, writable=True).url
     last = last_ingest(root)
     tickers = tuple(dict.fromkeys(ticker.upper() for ticker in data.tickers)) or _usual_tickers(source, last, root)
     plan = IngestPlan(
@@ -78,7 +82,7 @@ def plan_ingest(data: DataSettings) -> IngestPlan:
         source=source.spec,
         events=data.event_source,
         events_known_as=_known_as(data.event_source, events, last),
-        last_session=last_session(data.as_of, data.now),
+        last_session=data.session,
         batches=_batches(tickers),
         deadline=datetime.now(UTC) + timedelta(hours=data.deadline_hours),
         allow_shrink=data.allow_shrink,
@@ -91,7 +95,12 @@ def plan_ingest(data: DataSettings) -> IngestPlan:
     for remark in source.remarks:
         get_run_logger().warning(remark)
     get_run_logger().info(
-        "%s: %d tickers, sessions up to %s, into %s", plan.source, len(tickers), plan.last_session, root
+        "%s: %d tickers, sessions of %s up to %s, into %s",
+        plan.source,
+        len(tickers),
+        plan.calendar,
+        plan.last_session,
+        root,
     )
     return plan
 

@@ -7,10 +7,11 @@ said at once.
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from models.calendar_names import NEW_YORK
 from models.errors import ImpossibleTest, UnknownRecipe
 from models.recipes import TutorialRecipe
 from models.text import listed
@@ -19,13 +20,22 @@ from storage.errors import NotStored
 from storage.integrity import TABLES
 from storage.prices import PriceTable
 from storage.store import Store, open_store
-from tasks.settings import SIMULATED_FOLDER, BacktestSettings, DataSettings, TrainingSettings, last_session, root_of
+from tasks.settings import (
+    CALENDAR_FOLDER,
+    SIMULATED_FOLDER,
+    BacktestSettings,
+    DataSettings,
+    TrainingSettings,
+    calendar_of,
+    root_of,
+)
 from tasks.sources.reading import split_location
 from tasks.sources.source import EventSource, UnknownSource, open_event_source, open_source
 
 LAST_INGEST = "ingest"  # kind of the artifact that says where prices came from
 STORED = "stored"  # the source of a run that only uses what the store holds
 ROOT_FOLDERS = {*TABLES, "artifacts", "blobs", "aliases", "staging"}
+UNTIL_BARS = timedelta(minutes=90)  # after a close, as prefect.yaml has it of New York: its bars have come then
 FORECAST_FORMATS, PAGE_FORMATS = (".parquet", ".csv"), (".html",)
 
 
@@ -46,18 +56,18 @@ def check(data: DataSettings, training: TrainingSettings | None = None) -> None:
     """Raises ModelError, SourceError or StoreError for what cannot work."""
     if training is not None:
         training.make()
-    last_session(data.as_of, data.now)
+    _ = data.session
     if data.source != STORED:
         open_source(data.source).tickers()
     require_event_source(data)
-    open_store(root_of(data.store, data.source), writable=True)
+    open_store(data.root, writable=True)
     if training is not None:
         _check_device(training.device)
 
 
 def check_backtest(data: DataSettings, request: BacktestSettings) -> None:
     """Raises what `check` does, ImpossibleTest, and ValueError for a file that cannot be written."""
-    request.span(data.day)
+    request.span(data.day, data.calendar)
     request.recipe()
     check_out(request.out)
     today = (data.now or datetime.now(UTC)).date()
@@ -90,7 +100,7 @@ def require_event_source(data: DataSettings) -> EventSource | None:
     """The source of announcements. Raises SourceError for one that is not there, or not of the world of the prices."""
     spec = data.event_source
     source = open_event_source(spec)
-    if source is not None and root_of(data.store, spec) != root_of(data.store, data.source):
+    if source is not None and root_of(data.store, spec, data.calendar) != data.root:
         raise UnknownSource(
             f"--events {spec} does not go with --source {data.source}: a simulated exchange has announcements of its "
             "own, and real ones never share a table with them. Leave --events out, or give none."
@@ -100,7 +110,7 @@ def require_event_source(data: DataSettings) -> EventSource | None:
 
 def stored_parts(data: DataSettings, training: TrainingSettings) -> list[DataSettings]:
     """`data` for each of its models, of the tickers that are asked for or stored. Raises NotStored."""
-    table = PriceTable(open_store(root_of(data.store, data.source)))
+    table = PriceTable(open_store(data.root))
     parts = training.method().split_tickers(data.tickers or table.tickers())
     return [data.model_copy(update={"tickers": tickers}) for tickers in parts]
 
@@ -114,59 +124,103 @@ def artifacts_of(root: str, model: str, kinds: Sequence[str] = ("model",), *, wr
     return ArtifactStore(open_store(root, writable=True)) if writable else artifacts
 
 
-def stored_source(store_url: str, asked: str | None = None) -> str:
-    """Whose prices the store holds: those that are `asked` for, else real ones before simulated.
+def stored_market(
+    store_url: str, asked: str | None = None, calendar: str | None = None, tickers: Sequence[str] = ()
+) -> tuple[str, str]:
+    """Whose prices the store holds, and their calendar: what is asked for, else real prices before simulated.
 
-    Raises UnknownSource, NotStored for none, or where several exchanges are stored and none is asked for.
+    Of several calendars it is the one with the tickers. Raises UnknownSource, NotStored for none, or where several
+    calendars or exchanges are stored and none is asked for.
     """
-    if asked is not None:
-        if asked not in (STORED, "yahoo"):
-            open_source(asked)
-        source = asked if asked.startswith("simulated") else STORED
-        if not _is_used(store := open_store(root_of(store_url, source))):
+    if asked not in (None, STORED, "yahoo"):
+        open_source(asked)
+    if asked is not None and asked.startswith("simulated"):
+        if not _is_used(store := open_store(root_of(store_url, asked))):
             raise _no_prices(store, store_url, asked)
-        return source
+        return asked, calendar or NEW_YORK
     try:
         store = open_store(store_url)
     except NotStored as error:
         raise EmptyStore(str(error)) from error
-    if PriceTable(store).version() is not None:
-        return STORED
-    names = [folder.removeprefix(SIMULATED_FOLDER) for folder in _simulated_folders(store)]
-    if not names:
-        raise _no_prices(store, store_url, "…")
-    specs = [f"simulated:{name.replace('-shift-', '?shift=')}" for name in names]
+    if held := stored_calendars(store):
+        return STORED, _only_calendar(store, held, calendar, tickers)
+    exchanges = [] if asked or calendar not in (None, NEW_YORK) else _folders_of(store, SIMULATED_FOLDER)
+    if not exchanges:
+        raise _no_prices(store, store_url, asked or "…", calendar or NEW_YORK)
+    specs = [f"simulated:{name.removeprefix(SIMULATED_FOLDER).replace('-shift-', '?shift=')}" for name in exchanges]
     if len(specs) > 1:
         raise NotStored(f"{store.url} holds several simulated exchanges; say which by --source: {listed(specs)}.")
-    return specs[0]
+    return specs[0], NEW_YORK
 
 
-def usual_source(store_url: str) -> str:
-    """The source of an ingest that names none: the last one's; simulated for an empty store. Raises NotStored."""
+def stored_calendars(store: Store) -> list[str]:
+    """The calendars whose prices the store holds, New York's first."""
+    top = [NEW_YORK] if PriceTable(store).version() is not None else []
+    parts = [_part(store, folder) for folder in _folders_of(store, CALENDAR_FOLDER)]
+    return top + [calendar_of(part.url) for part in parts if PriceTable(part).version() is not None]
+
+
+def usual_market(
+    store_url: str, source: str | None = None, calendar: str | None = None, tickers: Sequence[str] = ()
+) -> tuple[str, str]:
+    """Source and calendar of an ingest; what it does not name is as it last was, or simulated for an empty store.
+
+    Raises NotStored where that cannot be known.
+    """
+    if source is not None:
+        calendar = calendar or _calendar_of_source(store_url, source, tickers)
+        return known_reading(source, root_of(store_url, source, calendar)), calendar
     try:
-        held = stored_source(store_url)
+        held, calendar = stored_market(store_url, None, calendar, tickers)
     except EmptyStore:
-        return "simulated"
-    if last := last_ingest(root_of(store_url, held)):
-        return last.source
+        if calendar not in (None, NEW_YORK):
+            raise
+        return "simulated", NEW_YORK
+    if last := last_ingest(root_of(store_url, held, calendar)):
+        return last.source, calendar
     if held == STORED:
         raise NotStored(
             f"{store_url} does not know where its prices came from: release 0.1.0 did not keep it. Say it "
             "once: --source yahoo, or --source files:…"
         )
-    return held
+    return held, calendar
 
 
-def known_reading(source: str, store_url: str) -> str:
+def _calendar_of_source(store_url: str, source: str, tickers: Sequence[str]) -> str:
+    """The calendar that its prices last came with; New York's for a new one. Raises NotStored for several."""
+    try:
+        store = open_store(store_url)
+    except NotStored:
+        return NEW_YORK
+    last = {each: last_ingest(root_of(store_url, STORED, each)) for each in stored_calendars(store)}
+    spec = _without_reading(whole_spec(source))
+    known = [each for each, ingest in last.items() if ingest and _without_reading(ingest.source) == spec]
+    return _only_calendar(store, known, None, tickers) if known else NEW_YORK
+
+
+def _only_calendar(store: Store, held: Sequence[str], asked: str | None, tickers: Sequence[str]) -> str:
+    """The one that is asked for, the only one that there is, or that has the tickers. Raises NotStored."""
+    if asked not in (None, *held):
+        raise EmptyStore(f"{store.url} holds no prices of the calendar {asked}, but of {listed(held)}.")
+    if asked is None and len(held) > 1:
+        tables = {each: PriceTable(open_store(root_of(store.url, STORED, each))) for each in held}
+        own = [each for each, table in tables.items() if tickers and set(tickers) <= set(table.tickers())]
+        if len(own) == 1:
+            return own[0]
+        raise NotStored(f"{store.url} holds prices of several calendars; say which by --calendar: {listed(held)}.")
+    return asked or held[0]
+
+
+def known_reading(source: str, root: str) -> str:
     """The source with the reading of the last ingest, where that was from the same files and none is said anew."""
-    last = last_ingest(root_of(store_url, source)) if source.startswith("files:") else None
+    last = last_ingest(root) if source.startswith("files:") else None
     return last.source if last and _without_reading(last.source) == whole_spec(source) else source
 
 
 def usual_events(data: DataSettings) -> str | None:
     """The source of announcements of an ingest that names none: the last one's, where the prices' source is its own."""
     spec = whole_spec(open_source(data.source).spec)
-    last = last_ingest(root_of(data.store, data.source))
+    last = last_ingest(data.root)
     return last.events if last and _without_reading(last.source) == _without_reading(spec) else None
 
 
@@ -185,6 +239,16 @@ def named_events(data: DataSettings) -> str | None:
     return None if data.events is None and data.event_source == "none" else whole_spec(data.event_source)
 
 
+def market_schedule(calendar: str) -> tuple[str, str]:
+    """A cron for UNTIL_BARS after each close of a market, and its time zone. A session of 24/7 closes at midnight."""
+    from models.sessions import market_hours
+
+    hours = market_hours(calendar)
+    days, minutes = divmod(int((hours.close + UNTIL_BARS).total_seconds() // 60), 24 * 60)
+    weekdays = sorted((day + 1 + days) % 7 for day in hours.weekdays)  # cron counts from Sunday
+    return f"{minutes % 60} {minutes // 60} * * {','.join(map(str, weekdays))}", hours.zone
+
+
 def whole_path(path_or_url: str) -> str:
     """A path that means the same in whatever folder a run is; a URL as it is."""
     return path_or_url if "://" in path_or_url else str(Path(path_or_url).expanduser().resolve())
@@ -197,23 +261,28 @@ def whole_spec(spec: str) -> str:
 
 
 def kept_roots(store_url: str) -> list[Store]:
-    """The store, and the simulated exchanges inside it. Raises NotStored where nothing is kept."""
+    """The store, and its parts: simulated exchanges and other calendars. Raises NotStored where nothing is kept."""
     top = open_store(store_url)
-    simulated = _simulated_folders(top)
-    if not simulated and not _is_used(top):
+    parts = _folders_of(top, SIMULATED_FOLDER, CALENDAR_FOLDER)
+    if not parts and not _is_used(top):
         raise NotStored(f"{top.url} holds nothing of volcast's. Give the right one with: --store")
-    return [top, *(open_store(f"{top.url}/{folder}") for folder in simulated)]
+    return [top, *(_part(top, folder) for folder in parts)]
 
 
-def _no_prices(store: Store, store_url: str, source: str) -> NotStored:
-    fill = f"volcast ingest --source {source} --store {store_url}"
-    return EmptyStore(f"{store.url} holds no prices. Bring some with: {fill}")
+def _no_prices(store: Store, store_url: str, source: str, calendar: str = NEW_YORK) -> NotStored:
+    of, chosen = ("", "") if calendar == NEW_YORK else (f" of {calendar}", f" --calendar {calendar}")
+    fill = f"volcast ingest --source {source}{chosen} --store {store_url}"
+    return EmptyStore(f"{store.url} holds no prices{of}. Bring some with: {fill}")
 
 
-def _simulated_folders(store: Store) -> list[str]:
-    """The folders of the simulated exchanges that hold anything."""
-    folders = (folder for folder in _folders(store) if folder.startswith(SIMULATED_FOLDER))
+def _folders_of(store: Store, *kinds: str) -> list[str]:
+    """The folders of these kinds that hold anything."""
+    folders = (folder for folder in _folders(store) if folder.startswith(kinds))
     return sorted(folder for folder in folders if _is_used(store, folder))
+
+
+def _part(store: Store, folder: str) -> Store:
+    return open_store(f"{store.url}/{folder}")
 
 
 def _is_used(store: Store, root: str = "") -> bool:

@@ -20,13 +20,13 @@ from storage.records import Daily, ForecastBatch, Health, PipelineResult, Report
 from storage.store import Store, open_store
 from tasks.preflight import require_ahead
 from tasks.run_tools import complete, emit
-from tasks.settings import DataSettings, TrainingSettings, last_session, root_of
+from tasks.settings import DataSettings, TrainingSettings
 from tasks.stored_models import champion_version
 
 
 def with_stored_tickers(data: DataSettings) -> DataSettings:
     """Where no tickers are asked for, those that are stored; before any are, those that the source holds."""
-    table = PriceTable(open_store(root_of(data.store, data.source), writable=True))
+    table = PriceTable(open_store(data.root, writable=True))
     if data.tickers or table.version() is None:
         return data
     return data.model_copy(update={"tickers": tuple(table.tickers())})
@@ -34,7 +34,7 @@ def with_stored_tickers(data: DataSettings) -> DataSettings:
 
 def stored_only(data: DataSettings, ingested: Snapshot | Exception) -> DataSettings:
     """The tickers that have prices, whether or not the ingest could bring new ones. Raises its error for none."""
-    table = PriceTable(open_store(root_of(data.store, data.source)))
+    table = PriceTable(open_store(data.root))
     if table.version() is None:
         if isinstance(ingested, Exception):
             raise ingested
@@ -54,8 +54,8 @@ def find_nothing_new(data: DataSettings, training: TrainingSettings) -> str:
     at how things stand since this session.
     """
     require_ahead(training)
-    store = open_store(root_of(data.store, data.source))
-    session, name = last_session(data.as_of, data.now), training.method().model_name(data.tickers)
+    store = open_store(data.root)
+    session, name = data.session, training.method().model_name(data.tickers)
     last = PriceTable(store).coverage()["last"].reindex(list(data.tickers)).max().date()
     if last < session or not _is_forecast(store, data, name) or not _is_looked_at(store, name, session):
         return ""
@@ -66,7 +66,7 @@ def find_nothing_new(data: DataSettings, training: TrainingSettings) -> str:
 def _is_forecast(store: Store, data: DataSettings, name: str) -> bool:
     ledger = Ledger(store)
     cutoff = ledger.newest_cutoff(name)
-    if cutoff is None or cutoff < last_session(data.as_of, data.now):
+    if cutoff is None or cutoff < data.session:
         return False
     artifacts, prices = ArtifactStore(store), PriceTable(store).version()
     present, is_current = champion_version(artifacts, name), dict[str, bool]()
@@ -111,7 +111,7 @@ def _outcome(health: Health) -> str:
 
 def _signal_life(data: DataSettings, message: str) -> None:
     """The sign of life that an alert waits for."""
-    emit("volcast.day.ended", open_store(root_of(data.store, data.source)).url, words=message)
+    emit("volcast.day.ended", open_store(data.root).url, words=message)
 
 
 class SomeModelsFailed(ModelError):

@@ -11,8 +11,18 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
+from models.calendar_names import NEW_YORK, calendar_named
 from models.errors import NotASession, UnknownRecipe
 from models.recipes import DEFAULT_RECIPE, MARGIN, Recipe, Refit, VolumeRecipe, make_recipe, setting_names
 from models.text import listed
@@ -24,6 +34,7 @@ if TYPE_CHECKING:
 
 DEFAULT_STORE = "./data"
 SIMULATED_FOLDER = "simulated-"  # and the exchange's seed and shift: what is simulated shares no table with real prices
+CALENDAR_FOLDER = "calendar-"  # and the calendar's name, but for New York's: a market has tables and models of its own
 TESTED_SESSIONS = 63  # of a backtest that names no dates; a quarter
 RECIPE_FIELDS = ("cell", "fit_scalers_on", "window_sessions")  # of TrainingSettings, each of one recipe
 
@@ -44,6 +55,10 @@ class DataSettings(_Settings):
         default=None,
         description="Announced earnings: simulated[:SEED], yahoo, files:PATH-or-URL, or none to use none; by default "
         "the prices' own source is asked (for files none is), and what is stored is used",
+    )
+    calendar: str = Field(
+        default=NEW_YORK,
+        description="The market's calendar, as exchange_calendars names it: XNYS, XLON, XETR, XTKS, 24/7, …",
     )
     tickers: tuple[str, ...] = Field(
         default=(), description="Tickers; none means all that the source holds (SBUX for simulated and yahoo)"
@@ -92,6 +107,31 @@ class DataSettings(_Settings):
                 object.__setattr__(self, name.replace("-", "_"), None)
         return self
 
+    @field_validator("calendar")
+    @classmethod
+    def _own_name(cls, word: str, info: ValidationInfo) -> str:
+        name = calendar_named(word)
+        if name != NEW_YORK and info.data.get("source", "").startswith("simulated"):
+            raise ValueError("the simulated exchange has New York's calendar, XNYS")
+        return name
+
+    @field_validator("store")
+    @classmethod
+    def _whole_store(cls, url: str) -> str:
+        if (calendar := calendar_of(url)) != NEW_YORK:
+            raise ValueError(f"this is a part of a store. Give the folder above it, and --calendar {calendar}")
+        return url
+
+    @property
+    def root(self) -> str:
+        """The root of these prices in the store, and of all that is made of them."""
+        return root_of(self.store, self.source, self.calendar)
+
+    @property
+    def session(self) -> date:
+        """The last closed session, or the newest one up to as_of. Raises NotASession for an as_of to come."""
+        return last_session(self.as_of, self.now, self.calendar)
+
     @property
     def event_source(self) -> str:
         """The spec of the source of announcements."""
@@ -106,7 +146,7 @@ class DataSettings(_Settings):
     @property
     def day(self) -> date:
         """The date that a run is about: as_of, else the last closed session."""
-        return self.as_of or last_session(None, self.now)
+        return self.as_of or self.session
 
     @property
     def label(self) -> str:
@@ -237,14 +277,16 @@ class BacktestSettings(_Settings):
         """The recipe of volcast's own forecaster. Raises UnknownRecipe."""
         return make_recipe("volume", **_without_name(self.settings))
 
-    def span(self, newest: date) -> "TestSpan":
+    def span(self, newest: date, calendar: str = NEW_YORK) -> "TestSpan":
         """The dates, checked against each other, where `newest` is the last known session. Raises ImpossibleTest."""
         from models.backtest import TestSpan
         from models.sessions import last_session_on_or_before, session_before
 
         end = self.test_end or newest
-        start = self.test_start or session_before(last_session_on_or_before(end), TESTED_SESSIONS - 1)
-        before = last_session_on_or_before(start - timedelta(days=1))
+        start = self.test_start
+        if start is None:
+            start = session_before(last_session_on_or_before(end, calendar), TESTED_SESSIONS - 1, calendar)
+        before = last_session_on_or_before(start - timedelta(days=1), calendar)
         return TestSpan(train_through=self.train_through or before, test_start=start, test_end=end, refit=self.refit)
 
 
@@ -259,17 +301,27 @@ def as_asked(settings: Settings, data: DataSettings) -> Settings:
     return settings.model_copy(update={"settings": {**settings.settings, "use_earnings": False}})
 
 
-def root_of(store: str, source: str) -> str:
-    """The root for a source's prices: `store` itself, or a folder of it for each simulated exchange."""
+def root_of(store: str, source: str, calendar: str = NEW_YORK) -> str:
+    """The root for a source's prices: `store` itself for those of New York, else a folder of it.
+
+    Each simulated exchange has one, and each other calendar.
+    """
     found = re.match(r"simulated(?::(\d+))?(?:.*\bshift=([\d-]+))?", source)
-    if not found or not store.strip():
+    if not store.strip() or not (found or calendar != NEW_YORK):
         return store
-    shifted = f"-shift-{found[2]}" if found[2] else ""
-    root = store if store.endswith("://") else store.rstrip("/")
-    return f"{root}/{SIMULATED_FOLDER}{int(found[1] or 0)}{shifted}"
+    folder = CALENDAR_FOLDER + calendar.replace("/", "-")
+    if found:
+        folder = f"{SIMULATED_FOLDER}{int(found[1] or 0)}" + (f"-shift-{found[2]}" if found[2] else "")
+    return f"{store if store.endswith('://') else store.rstrip('/')}/{folder}"
 
 
-def last_session(as_of: date | None, now: datetime | None = None) -> date:
+def calendar_of(root: str) -> str:
+    """The calendar of the prices at a root: its folder's name says it."""
+    found = re.search(rf"(?:^|/){CALENDAR_FOLDER}([A-Z]{{4}}|24-[57]|us_futures)/*$", root)
+    return found[1].replace("-", "/") if found else NEW_YORK
+
+
+def last_session(as_of: date | None, now: datetime | None = None, calendar: str = NEW_YORK) -> date:
     """The newest closed session at `now` (none: the clock), or the newest one up to `as_of`.
 
     Raises NotASession for a date to come.
@@ -277,12 +329,12 @@ def last_session(as_of: date | None, now: datetime | None = None) -> date:
     from models.sessions import last_closed_session, last_session_on_or_before
 
     now = now or datetime.now(UTC)
-    newest = last_closed_session(now)
+    newest = last_closed_session(now, calendar)
     if as_of is None:
         return newest
     if as_of > now.astimezone(UTC).date():
         raise NotASession(f"--as-of {as_of} is still to come. The last closed session is {newest}.")
-    return min(last_session_on_or_before(as_of), newest)
+    return min(last_session_on_or_before(as_of, calendar), newest)
 
 
 def _without_name(settings: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -24,7 +24,7 @@ from storage.prices import AsOf, PriceTable
 from storage.records import ArtifactRef, FeatureSet, ModelVersion, PriceCounts, Snapshot
 from storage.store import Store, open_store
 from tasks.methods.method import Method, Prepared, Rows
-from tasks.settings import DataSettings, last_session, root_of
+from tasks.settings import DataSettings, calendar_of
 from tasks.stored_models import reader
 
 
@@ -34,8 +34,8 @@ def take_snapshot(data: DataSettings, counts: PriceCounts | None = None) -> Snap
 
     Raises NotStored when there are none.
     """
-    store = open_store(root_of(data.store, data.source))
-    table, last = PriceTable(store), last_session(data.as_of, data.now)
+    store = open_store(data.root)
+    table, last = PriceTable(store), data.session
     newest = table.version()
     if newest is None:
         raise NotStored(f"{store.url} holds no prices. Bring some with: volcast ingest --source … --store {data.store}")
@@ -160,7 +160,7 @@ def read_prepared(features: FeatureSet, method: Method[Any, Prepared, Any]) -> P
     cached, ref = _cached(features.snapshot), features.artifact
     if ref.digest not in cached.prepared:
         read = reader(ArtifactStore(open_store(features.snapshot.store)), ref)
-        cached.prepared[ref.digest] = method.restore(read, cached.rows.read_prices)
+        cached.prepared[ref.digest] = method.restore(read, cached.rows)
     return cached.prepared[ref.digest]
 
 
@@ -172,6 +172,6 @@ def _cached(snapshot: Snapshot) -> _Cached:
     key = (snapshot.store, snapshot.prices.digest, snapshot.cutoff, version)
     if not _newest or _newest[0].key != key:
         known = events.known(snapshot.tickers if snapshot.uses_earnings else (), as_of=snapshot.cutoff)
-        rows = Rows(read_prices=lambda: read_prices(store, snapshot), announcements=known)
+        rows = Rows(lambda: read_prices(store, snapshot), known, calendar_of(snapshot.store))
         _newest[:] = [_Cached(key=key, rows=rows)]
     return _newest[0]

@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 import pandera.pandas as pa
 
-from models.sessions import FIRST_DATE, market_calendar
+from models.calendar_names import NEW_YORK, market
+from models.sessions import market_calendar
 from tasks.sources.source import BAR_COLUMNS
 
 PRICES = ["open", "high", "low", "close"]
@@ -24,7 +25,7 @@ QUARANTINED = "{ticker}: {rows:,} rows quarantined ({kind}), the first of sessio
 LOGGED = 10  # tickers and rules, or columns, at a time; the tables have all rows
 
 
-def split_by_rules(bars: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+def split_by_rules(bars: pd.DataFrame, calendar: str = NEW_YORK) -> tuple[pd.DataFrame, pd.DataFrame]:
     """(good, bad), both in order of ticker and session.
 
     `bars`: BAR_COLUMNS in any order of rows. good: BAR_COLUMNS. bad: ticker, session, rule, value, seen_at; one row for
@@ -32,7 +33,7 @@ def split_by_rules(bars: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """
     bars = bars.loc[:, BAR_COLUMNS].drop_duplicates()
     bars = bars.sort_values(["ticker", "session"], kind="stable").reset_index(drop=True)
-    rule = _broken_rules(bars)
+    rule = _broken_rules(bars, calendar)
     is_bad = rule.notna()
     bad_rows = bars.loc[is_bad]
     bad = bad_rows[["ticker", "session"]].assign(
@@ -57,14 +58,14 @@ def row_lines(rows: pd.DataFrame, kind: str, text: str) -> list[str]:
     return lines
 
 
-def price_rules() -> pa.DataFrameSchema:
+def price_rules(calendar: str = NEW_YORK) -> pa.DataFrameSchema:
     """What a daily bar must be; the checks stand in the order in which the rules are named."""
-    sessions = market_calendar().sessions.as_unit("s")  # in nanoseconds, a year such as 2400 could not be compared
+    sessions = market_calendar(calendar).sessions.as_unit("s")  # nanoseconds could not be compared with 2400
     begin, end = sessions[0], sessions[-1]
     rules: dict[str, Callable[[pd.DataFrame], Any]] = {
-        f"the market calendar begins in {FIRST_DATE.year}": lambda bars: bars["session"] >= begin,
+        f"the market calendar begins in {begin.year}": lambda bars: bars["session"] >= begin,
         f"the market calendar ends on {end:%Y-%m-%d}": lambda bars: bars["session"] <= end,
-        "the market was closed on this date": lambda bars: bars["session"].isin(pd.Series(sessions)),
+        f"{market(calendar)} was closed on this date": lambda bars: bars["session"].isin(pd.Series(sessions)),
         "a value is missing": lambda bars: bars.notna().all(axis=1),
         "a price is not positive": lambda bars: ((bars[PRICES] > 0) & (bars[PRICES] < np.inf)).all(axis=1),
         "adj_close is not positive": lambda bars: bars["later_adjustment"] > 0,
@@ -86,11 +87,11 @@ def price_rules() -> pa.DataFrameSchema:
     return pa.DataFrameSchema({"ticker": pa.Column(str), "session": pa.Column("datetime64[s]"), **columns}, checks)
 
 
-def _broken_rules(bars: pd.DataFrame) -> pd.Series:
+def _broken_rules(bars: pd.DataFrame, calendar: str) -> pd.Series:
     """The first rule that each row breaks, on the frame's index; None for a row without."""
     rule = pd.Series(None, index=bars.index, dtype="object")
     try:
-        price_rules().validate(bars, lazy=True)
+        price_rules(calendar).validate(bars, lazy=True)
     except pa.errors.SchemaErrors as found:
         for error in found.schema_errors:
             check, holds = error.check, cast(pd.Series | None, error.check_output)

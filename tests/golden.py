@@ -50,9 +50,8 @@ from tasks.count_prices import quarantined_rows, status_of
 from tasks.forecast import model_frame
 from tasks.methods.method import Hardware
 from tasks.monitor import measure_drift, present_health
-from tasks.plan_ingest import last_session, root_of
 from tasks.reports.views import history_of, read_forecast, short_rows
-from tasks.settings import DataSettings, TrainingSettings, WatchSettings
+from tasks.settings import DataSettings, TrainingSettings, WatchSettings, last_session, root_of
 from tasks.snapshot import read_panel, read_prepared, take_snapshot
 from tasks.sources.simulated import simulated_source
 from tasks.stored_models import (

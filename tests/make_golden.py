@@ -37,8 +37,7 @@ from flows.retrain import retrain
 from flows.server import prefect_server
 from models.sessions import sessions_between
 from tasks import gate
-from tasks.plan_ingest import root_of
-from tasks.settings import DataSettings, TrainingSettings
+from tasks.settings import DataSettings, TrainingSettings, root_of
 
 TICKERS = ("SBUX", "MSFT", "BRK-B", "T1")
 EVE, END = date(2001, 12, 31), date(2002, 2, 1)  # the first training; the newest session

@@ -18,13 +18,13 @@ FIRST = date(2012, 1, 3)
 SPAN = TestSpan(train_through=date(2014, 12, 31), test_start=date(2015, 1, 1), test_end=date(2015, 2, 28))
 
 
-def panel_of(volume_NT: np.ndarray) -> Panel:
+def panel_of(volume_NT: np.ndarray, calendar: str = "XNYS") -> Panel:
     """Tickers A, B, ... with these volumes from 2012-01-03 on, NaN for no row; all prices are 1."""
-    sessions = sessions_between(FIRST, date(2022, 12, 30))[: volume_NT.shape[1]].as_unit("s")
+    sessions = sessions_between(FIRST, date(2022, 12, 30), calendar)[: volume_NT.shape[1]].as_unit("s")
     tickers = np.array(list(string.ascii_uppercase))[: len(volume_NT)]
     row_R, column_R = np.nonzero(np.isfinite(volume_NT))
     prices = pd.DataFrame({"ticker": tickers[row_R], "session": sessions[column_R], **dict.fromkeys(FIELDS, 1.0)})
-    return make_panel(prices.assign(volume=volume_NT[row_R, column_R]))
+    return make_panel(prices.assign(volume=volume_NT[row_R, column_R]), calendar=calendar)
 
 
 def drawn_volumes(tickers: int, sessions: int, *, seed: int = 0) -> np.ndarray:

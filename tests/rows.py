@@ -16,10 +16,12 @@ CUTOFF = pd.DatetimeIndex(["2024-01-05"])[0]
 TARGETS = pd.to_datetime(["2024-01-08", "2024-01-09", "2024-01-10"])
 
 
-def yahoo_frame(sessions: int = 253, *, last: date = date(2020, 12, 10), seed: int = 1) -> pd.DataFrame:
+def yahoo_frame(
+    sessions: int = 253, *, last: date = date(2020, 12, 10), seed: int = 1, calendar: str = "XNYS"
+) -> pd.DataFrame:
     """Rows under Yahoo's headings, of made-up prices with one dividend a quarter."""
     draws = np.random.default_rng(seed)
-    dates = sessions_between(date(2015, 1, 2), last)[-sessions:]
+    dates = sessions_between(date(2015, 1, 2), last, calendar)[-sessions:]
     close = 80 * np.exp(np.cumsum(draws.normal(0, 0.015, sessions)))
     open_ = close * np.exp(draws.normal(0, 0.005, sessions))
     factor = np.ones(sessions)

@@ -25,6 +25,7 @@ from programs import CODE, Volcast, project
 
 from flows.deploy import PREFIX, PROJECT_FILE, TRIGGER, Served, _filled, alerts, deploy, sync_automations
 from flows.server import Server
+from tasks.preflight import market_schedule
 from tasks.run_tools import Event
 from tasks.settings import DataSettings, TrainingSettings
 
@@ -133,6 +134,23 @@ def test_each_schedule_is_a_cron_with_a_time_zone_and_a_name_of_its_own() -> Non
     assert found["daily"][0]["cron"] == "30 17 * * 1-5"
 
 
+@pytest.mark.parametrize(
+    ("calendar", "cron", "zone"),
+    [
+        ("XNYS", "30 17 * * 1,2,3,4,5", "America/New_York"),  # as prefect.yaml has it
+        ("XLON", "0 18 * * 1,2,3,4,5", "Europe/London"),
+        ("XTKS", "0 17 * * 1,2,3,4,5", "Asia/Tokyo"),
+        ("XSAU", "30 16 * * 0,1,2,3,4", "Asia/Riyadh"),
+        ("24/7", "30 1 * * 0,1,2,3,4,5,6", "UTC"),
+        ("24/5", "30 1 * * 2,3,4,5,6", "UTC"),  # Friday's session closes at Saturday's midnight
+    ],
+)
+def test_the_daily_run_comes_an_hour_and_a_half_after_the_close_of_its_market(
+    calendar: str, cron: str, zone: str
+) -> None:
+    assert market_schedule(calendar) == (cron, zone)
+
+
 POOL = {"VOLCAST_POOL": "volcast"}
 
 
@@ -181,6 +199,38 @@ def test_stores_that_share_a_server_have_deployments_and_alerts_of_their_own(
     watched = [str(each.trigger.model_dump()) for each in client.read_automations() if of_other.tag in each.tags]
     assert len(watched) == 17
     assert not any("prefect.tag.volcast'" in trigger for trigger in watched)
+
+
+def test_a_market_s_deployments_run_by_its_own_clock_beside_those_of_new_york(
+    client: SyncPrefectClient, tmp_path: Path
+) -> None:
+    def schedules() -> dict[str, tuple[str, str | None]]:
+        whole = {each.name: each.schedules for each in client.read_deployments()}
+        crons = {name: [own.schedule for own in kept] for name, kept in whole.items()}
+        return {
+            name: (own.cron, own.timezone)
+            for name, kept in crons.items()
+            for own in kept
+            if isinstance(own, CronSchedule)
+        }
+
+    source = f"files:{tmp_path}/BTC-USD.csv"
+    deploy(Served(DataSettings(source=source, store=str(tmp_path)), TrainingSettings()), POOL)
+    assert set(schedules().values()) >= {("30 17 * * 1-5", "America/New_York"), ("0 8 * * 6", "America/New_York")}
+    before = what_is_there(client)
+    of_bitcoin = Served(DataSettings(source=source, store=str(tmp_path), calendar="24/7"), TrainingSettings())
+    assert of_bitcoin.words.splitlines()[0].endswith("calendar 24/7")
+    assert deploy(of_bitcoin, POOL).removed == ()
+    assert {name: what_is_there(client)[name] for name in before} == before
+    added = {name.partition(".")[0]: own for name, own in schedules().items() if ".calendar-24-7-" in name}
+    assert added["daily"] == ("30 1 * * 0,1,2,3,4,5,6", "UTC")
+    assert added["retrain"] == ("0 8 * * 6", "UTC")
+    (daily,) = (each for each in client.read_deployments() if each.name.startswith("daily.calendar-24-7"))
+    assert DataSettings(**daily.parameters["data"]).root == of_bitcoin.root
+    (rollback,) = (each for each in client.read_deployments() if each.name.startswith("rollback.calendar-24-7"))
+    assert rollback.parameters == {
+        "store": of_bitcoin.root if "://" in of_bitcoin.root else f"file://{of_bitcoin.root}"
+    }
 
 
 def test_an_automation_is_changed_in_place(client: SyncPrefectClient, tmp_path: Path) -> None:
@@ -249,7 +299,7 @@ def test_what_deploy_is_given_reaches_every_deployment_and_is_shown(
     takes_training = takes_data - {"backtest", "ingest"}
     assert {name for name, each in found.items() if each.get("training") == training} == takes_training
     assert found["backtest"]["request"] == {"seed": 3, "settings": {"cell": "gru", "steps": 20, "members": 2}}
-    assert found["promote"] == {"source": data["source"], "store": data["store"]}
+    assert found["promote"] == {"store": f"file://{tmp_path}/kept"}
     for words in (*files.values(), "SBUX, AAPL", "recipe volume", "cell=gru, seed=3, steps=20, members=2"):
         assert words in said.out
 

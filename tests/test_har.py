@@ -26,6 +26,16 @@ def test_har_finds_an_equation_of_its_own_form() -> None:
     )  # no variance: mean and median are one
 
 
+def test_har_knows_saturday_and_sunday_of_a_market_that_never_closes() -> None:
+    # log V(t + 1) = 14 + 0.5 (log V(t) - 14), less 0.6 on Saturdays and 0.3 on Sundays: nothing is left over.
+    weekday_S = panel_of(drawn_volumes(1, 900), "24/7").sessions.day_of_week
+    log_T = np.full(900, 15.0)
+    for place in range(1, 900):
+        log_T[place] = 14 + 0.5 * (log_T[place - 1] - 14) - {5: 0.6, 6: 0.3}.get(weekday_S[place], 0)
+    said = fitted(panel_of(np.exp(log_T)[None], "24/7"), 800, *range(850, 898))
+    np.testing.assert_allclose(said.point_NCH[0, :, 0], np.exp(log_T[851:899]), rtol=1e-5)
+
+
 def test_the_own_fit_is_the_least_squares_fit_of_the_rows_whose_target_is_known() -> None:
     panel, through, h = panel_of(drawn_volumes(1, 800)), 700, 3
     log_T, calendar_SK = panel.log_volume_NT[0], calendar_columns(panel.sessions).astype(float)

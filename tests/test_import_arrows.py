@@ -23,7 +23,8 @@ LIBRARIES = {  # beside Python's own, all that the package may import
     "models": {"torch", "numpy", "pandas", "sklearn", "scipy", "exchange_calendars", "safetensors", "utilsforecast"},
     "storage": {"pyarrow", "deltalake", "obstore", "pandas", "numpy", "pydantic"},
 }
-FOR_FLOWS = {  # of models and storage: records, errors and words, and what opens a store
+FOR_FLOWS = {  # of models and storage: records, errors, names and words, and what opens a store
+    "models.calendar_names",
     "models.errors",
     "models.text",
     "storage.artifacts",

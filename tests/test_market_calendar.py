@@ -4,16 +4,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from models.market_calendar import CALENDAR_COLUMNS, calendar_columns
+from models.market_calendar import CALENDAR_COLUMNS, NEW_YORK_ONLY, calendar_columns, weekend_columns
 from models.sessions import sessions_between
 from tasks.sources.exchange_calendar import trading_grid
 
 FLAGS = set(CALENDAR_COLUMNS) - {"monday", "tuesday", "wednesday", "thursday", "month_phase"}
 
 
-def flags(day: str) -> set[str]:
+def flags(day: str, calendar: str = "XNYS") -> set[str]:
     """The names of the columns that are 1 on a date, but for weekdays and phases."""
-    row_K = calendar_columns(pd.DatetimeIndex([day]))[0]
+    row_K = calendar_columns(pd.DatetimeIndex([day]), calendar)[0]
     return {name for name, value in zip(CALENDAR_COLUMNS, row_K, strict=True) if value == 1 and name in FLAGS}
 
 
@@ -77,3 +77,41 @@ def test_the_sessions_of_a_month_count_up_from_its_first() -> None:
         :, CALENDAR_COLUMNS.index("month_phase")
     ]
     assert (phase_S * 22).round(4).tolist() == [21, 0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("calendar", "day", "expected"),
+    [
+        ("XLON", "2024-12-24", {"half_day", "before_holiday", "year_end"}),  # and two days of Christmas follow
+        ("XLON", "2024-12-27", {"after_holiday", "year_end"}),
+        ("XLON", "2024-05-03", {"before_holiday"}),  # a bank holiday
+        ("XLON", "2024-07-03", set()),  # New York has a half day
+        ("XLON", "2024-03-15", set()),  # New York's triple witching
+        ("XLON", "2024-06-28", {"month_end", "quarter_end"}),  # its Russell reconstitution
+        ("XLON", "2024-11-29", {"month_end", "msci"}),  # its Black Friday
+        ("XTKS", "2024-05-02", {"before_holiday"}),
+        ("XTKS", "2024-09-20", {"before_holiday"}),  # the day after the equinox, which moves
+        ("XHKG", "2024-02-09", {"half_day", "before_holiday"}),  # the eve of the lunar new year
+        ("XSHG", "2024-02-08", {"before_holiday"}),
+        ("XSAU", "2024-03-17", set()),  # a Sunday, after the weekend of Friday and Saturday
+        ("24/7", "2024-12-25", {"year_end"}),
+        ("24/7", "2024-03-15", set()),
+    ],
+)
+def test_a_market_has_its_own_half_days_and_holidays_and_nothing_of_new_york(
+    calendar: str, day: str, expected: set[str]
+) -> None:
+    assert flags(day, calendar) == expected
+
+
+@pytest.mark.parametrize("calendar", ["XLON", "XETR", "XTKS", "24/7"])
+def test_what_only_new_york_has_is_off_elsewhere(calendar: str) -> None:
+    columns_SK = calendar_columns(sessions_between(date(2010, 1, 4), date(2024, 12, 31), calendar), calendar)
+    assert not columns_SK[:, [CALENDAR_COLUMNS.index(name) for name in NEW_YORK_ONLY]].any()
+    assert columns_SK[:, CALENDAR_COLUMNS.index("month_end")].sum() == 15 * 12
+
+
+def test_a_market_that_never_closes_tells_saturday_from_sunday() -> None:
+    week = sessions_between(date(2024, 3, 8), date(2024, 3, 11), "24/7")
+    assert weekend_columns(week, "24/7").tolist() == [[0, 0], [1, 0], [0, 1], [0, 0]]
+    assert weekend_columns(week[:1], "XNYS").shape == (1, 0)

@@ -27,6 +27,11 @@ def test_seasonal_naive_is_the_newest_session_a_whole_number_of_weeks_before_the
     assert forecast("seasonal_naive", counted(30), 29).point_NCH[0, 0].tolist() == expected
 
 
+def test_a_week_of_a_market_that_never_closes_has_seven_sessions() -> None:
+    said = FORECASTERS["seasonal_naive"].forecast(panel_of(counted(30), "24/7"), np.array([29]))
+    assert said.point_NCH[0, 0].tolist() == [24, 25, 26, 27, 28, 29, 30, 24, 25, 26]
+
+
 def test_seasonal_naive_goes_a_week_further_back_over_a_gap_but_needs_a_row_at_the_cutoff() -> None:
     volume_NT = counted(30)
     volume_NT[0, 25] = np.nan

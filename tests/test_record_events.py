@@ -210,7 +210,8 @@ class Faulty:
         self.left, self.always = Counter(failures or {}), always
         self.calls: list[tuple[str, float]] = []
 
-    def announced(self, ticker: str, *, as_of: date) -> Announced:
+    def announced(self, ticker: str, *, as_of: date, calendar: str = "XNYS") -> Announced:
+        assert calendar == "XNYS"
         self.calls.append((ticker, time.monotonic()))
         if self.always or self.left[ticker]:
             self.left[ticker] -= 1

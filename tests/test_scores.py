@@ -130,3 +130,10 @@ def test_calibration_is_the_share_of_volumes_below_each_level() -> None:
     observed = calibration(hand_frame(), "m", bands={"1": (1, 1), "1-2": (1, 2)})
     assert observed["1"].tolist() == [0, 0.5, 0.5, 0.5, 1]
     assert observed["1-2"].tolist() == [0, 0.5, 0.75, 0.75, 1]
+
+
+def test_the_scale_of_a_market_that_never_closes_is_that_of_a_week_of_seven_sessions() -> None:
+    dates = pd.date_range("2024-01-01", periods=28)
+    weekly = pd.DataFrame({"unique_id": "BTC", "ds": dates, "y": np.where(dates.day_of_week < 5, 100.0, 60.0)})
+    growing = weekly.assign(y=weekly["y"] + np.arange(28))
+    assert scales(growing).to_dict() == {"BTC": 7.0}

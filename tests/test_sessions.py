@@ -3,8 +3,17 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from models.errors import NotASession
-from models.sessions import last_closed_session, last_session_on_or_before, next_session, sessions_between
+from models.calendar_names import calendar_named
+from models.errors import NotASession, UnknownCalendar
+from models.sessions import (
+    last_closed_session,
+    last_session_on_or_before,
+    market_calendar,
+    market_hours,
+    next_session,
+    sessions_ahead,
+    sessions_between,
+)
 from tasks.settings import last_session
 
 
@@ -83,3 +92,75 @@ def test_the_next_session_of_a_friday_is_monday_and_a_sunday_has_none():
     assert next_session(date(2024, 3, 8)) == date(2024, 3, 11)
     with pytest.raises(NotASession, match="closed on Sunday, 2024-03-10"):
         next_session(date(2024, 3, 10))
+
+
+@pytest.mark.parametrize(
+    ("calendar", "session", "following"),
+    [
+        ("24/7", date(2024, 3, 8), date(2024, 3, 9)),  # Friday, Saturday
+        ("XLON", date(2024, 5, 3), date(2024, 5, 7)),  # over the early May bank holiday
+        ("XNYS", date(2024, 5, 3), date(2024, 5, 6)),
+        ("XTKS", date(2024, 5, 2), date(2024, 5, 7)),  # the golden week
+    ],
+)
+def test_the_next_session_is_that_of_the_market(calendar, session, following):
+    assert next_session(session, calendar) == following
+
+
+@pytest.mark.parametrize(
+    ("calendar", "now", "closed"),
+    [
+        ("24/7", datetime(2024, 3, 9, 23, 59, tzinfo=UTC), date(2024, 3, 8)),
+        ("24/7", datetime(2024, 3, 10, 0, 0, tzinfo=UTC), date(2024, 3, 9)),  # a Saturday
+        ("XLON", datetime(2023, 12, 22, 12, 29, tzinfo=UTC), date(2023, 12, 21)),  # the half day before Christmas
+        ("XLON", datetime(2023, 12, 22, 12, 30, tzinfo=UTC), date(2023, 12, 22)),
+        ("XTKS", datetime(2024, 11, 5, 6, 29, tzinfo=UTC), date(2024, 11, 1)),  # Tokyo's close moved to 15:30 that day
+        ("XTKS", datetime(2024, 11, 5, 6, 30, tzinfo=UTC), date(2024, 11, 5)),
+    ],
+)
+def test_a_session_of_another_market_counts_from_its_own_close(calendar, now, closed):
+    assert last_closed_session(now, calendar) == closed
+
+
+@pytest.mark.parametrize(
+    ("calendar", "zone", "hours", "weekdays"),
+    [
+        ("XNYS", "America/New_York", 16, (0, 1, 2, 3, 4)),
+        ("XLON", "Europe/London", 16.5, (0, 1, 2, 3, 4)),
+        ("XSAU", "Asia/Riyadh", 15, (0, 1, 2, 3, 6)),
+        ("24/7", "UTC", 24, (0, 1, 2, 3, 4, 5, 6)),
+    ],
+)
+def test_a_market_has_hours_of_its_own(calendar, zone, hours, weekdays):
+    found = market_hours(calendar)
+    assert (found.zone, found.close.total_seconds() / 3600, found.weekdays) == (zone, hours, weekdays)
+
+
+@pytest.mark.parametrize(
+    ("word", "name"),
+    [("xlon", "XLON"), ("LSE", "XLON"), ("NYSE", "XNYS"), ("24/7", "24/7"), ("US_FUTURES", "us_futures")],
+)
+def test_a_calendar_is_known_in_any_case_and_by_its_aliases(word, name):
+    assert calendar_named(word) == name
+
+
+def test_a_calendar_that_is_none_or_cannot_be_computed_is_refused():
+    with pytest.raises(UnknownCalendar, match=r"^'XXXX' is no calendar of exchange_calendars. Expected .* XLON"):
+        calendar_named("XXXX")
+    with pytest.raises(UnknownCalendar, match="cannot compute ASEX here"):
+        market_calendar("ASEX")  # pandas 3 has no Orthodox Easter for it; drop when exchange_calendars has
+
+
+def test_sessions_that_exchange_calendars_does_not_know_yet_are_said_to_be_unknown():
+    newest = market_calendar().last_session.date()
+    with pytest.raises(
+        NotASession, match=f"10 sessions are needed after {newest}; .* those of XNYS only up to {newest}"
+    ):
+        sessions_ahead(date(2024, 1, 2), newest, 10)
+    with pytest.raises(NotASession, match="2200-01-01 is after the last close of XNYS that exchange_calendars knows"):
+        last_closed_session(datetime(2200, 1, 1, tzinfo=UTC))
+
+
+def test_a_calendar_begins_where_exchange_calendars_knows_its_holidays():
+    assert market_calendar("XTKS").first_session.date() == date(1997, 1, 6)
+    assert market_calendar("XLON").first_session.date() == date(1970, 1, 2)

@@ -263,6 +263,8 @@ def test_yahoo_s_earnings_page_gives_dates_and_hours(yahoo):
         ("2023-11-02", ""),
     ]
     assert events["first_seen"].isna().all()
+    in_tokyo = yahoo.announced("SBUX", as_of=LAST, calendar="XTKS").events["announced_for"].dt.strftime("%Y-%m-%d")
+    assert in_tokyo.tolist() == ["2024-05-01", "2024-01-30", "2023-11-02"]  # an evening of New York's is its morning
 
 
 @needs_openssl

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from models.calendar_names import NEW_YORK
 from models.recipes import Recipe, TutorialRecipe, make_recipe
 
 if TYPE_CHECKING:
@@ -36,19 +37,20 @@ Scores = dict[str, dict[str, float]]  # forecaster -> metric -> value
 TableRow = dict[str, str]  # heading -> cell, rounded for a reader
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Rows:
     """What is known at the cutoff of a snapshot."""
 
     read_prices: Callable[[], pd.DataFrame]  # as `PriceTable.read` gives them
     announcements: pd.DataFrame  # as `EventTable.known` gives them
+    calendar: str = NEW_YORK  # the market's
 
     @cached_property
     def panel(self) -> Panel:
         """Both on the grid of sessions, made once. Raises ModelError."""
         from models.panel import make_panel
 
-        return make_panel(self.read_prices(), self.announcements)
+        return make_panel(self.read_prices(), self.announcements, calendar=self.calendar)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +133,7 @@ class Method(ABC, Generic[SomeRecipe, Prepared, Predictor]):
         """The files and facts of the version of the features; among the facts are rows and train_rows."""
 
     @abstractmethod
-    def restore(self, read: ReadFile, prices: Callable[[], pd.DataFrame]) -> Prepared:
+    def restore(self, read: ReadFile, rows: Rows) -> Prepared:
         """What `describe` was given, from the stored files and, where that is not enough, from the prices again."""
 
     @abstractmethod

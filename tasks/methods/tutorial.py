@@ -58,7 +58,7 @@ class TutorialMethod(Method[TutorialRecipe, pd.DataFrame, Nowcast]):
         facts: dict[str, JsonValue] = {"rows": len(prepared), "train_rows": len(rows(prepared, "train"))}
         return {FEATURES_FILE: to_parquet(prepared)}, facts
 
-    def restore(self, read: ReadFile, prices: Callable[[], pd.DataFrame]) -> pd.DataFrame:  # noqa: ARG002
+    def restore(self, read: ReadFile, rows: Rows) -> pd.DataFrame:  # noqa: ARG002
         return from_parquet(read(FEATURES_FILE))
 
     def scaler(self, prepared: pd.DataFrame) -> Scaler:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 
 import pandas as pd
 from pydantic import JsonValue
@@ -66,9 +67,9 @@ class VolumeMethod(Method[VolumeRecipe, VolumeData, VolumePredictor]):
         }
         return files, facts
 
-    def restore(self, read: ReadFile, prices: Callable[[], pd.DataFrame]) -> VolumeData:
+    def restore(self, read: ReadFile, rows: Rows) -> VolumeData:
         """Built again, for the arrays are large. Raises Corrupt where that does not give the same."""
-        data = self.prepare(Rows(read_prices=prices, announcements=from_parquet(read(ANNOUNCEMENTS_FILE))))
+        data = self.prepare(replace(rows, announcements=from_parquet(read(ANNOUNCEMENTS_FILE))))
         expected, found = json.loads(read(PROFILE_FILE))["sha256"], sha256_of(data.inputs)
         if found != expected:
             raise Corrupt(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from typing import Any
 
+from models.calendar_names import market
 from models.recipes import DEFAULT_RECIPE
 from models.scores import ROLLING, live_calibration, rolling_errors
 from models.sessions import session_before
@@ -37,7 +38,7 @@ from tasks.reports.views import (
     ticker_forecasts,
     version_rows,
 )
-from tasks.settings import DataSettings, last_session, root_of
+from tasks.settings import DataSettings, calendar_of
 from tasks.stored_models import champion_version
 
 SHORT_TICKERS = 500  # in the short table; with 6,700 nobody would find anything
@@ -47,13 +48,14 @@ AHEAD = {"1": "1 ahead", "1-5": "1-5 ahead", "1-10": "1-10 ahead"}  # bands of m
 
 def page(data: DataSettings) -> str:
     """The page as HTML. Raises NotStored before any prices are stored, Corrupt."""
-    root = root_of(data.store, data.source)
+    root = data.root
     store = open_store(root)
-    counts = status_of(root, data.tickers, last_session(None, data.now))
+    counts = status_of(root, data.tickers, data.session)
     health = present_health(data)
     history = history_of(ArtifactStore(store), DEFAULT_RECIPE)
     facts = {
         "name": DEFAULT_RECIPE,
+        "market": market(data.calendar),
         "simulated": data.source.startswith("simulated"),
         "made_at": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         "counts": counts,
@@ -70,11 +72,10 @@ def page(data: DataSettings) -> str:
 
 def _forecast_facts(store: Store, health: Health, newest: date, tickers: Sequence[str]) -> dict[str, Any]:
     """What there is to tell once something was forecast, from `newest` last."""
-    ledger = Ledger(store)
-    rows = ledger.forecasts(health.name, first=newest)
+    rows = Ledger(store).forecasts(health.name, first=newest)
     forecast = read_forecast(store, health.name, int(rows["version"].iloc[-1]))  # every version is published
     there = [ticker for ticker in in_order(forecast.frame) if not tickers or ticker in tickers]
-    live, observed = _calibration(ledger, health)
+    live, observed = _calibration(store, health)
     leading, others = there[:DRAWN_TICKERS], there[DRAWN_TICKERS:]
     return {
         "forecast": forecast,
@@ -83,7 +84,7 @@ def _forecast_facts(store: Store, health: Health, newest: date, tickers: Sequenc
         "others": short_rows(store, forecast, others[:SHORT_TICKERS]) if others else [],
         "left_out": len(others[SHORT_TICKERS:]),
         "skill": skill_rows(health.skill),
-        "errors": _errors(ledger, health),
+        "errors": _errors(store, health),
         "drift": drift_rows(health),
         "live": live,
         "observed": observed,
@@ -91,9 +92,10 @@ def _forecast_facts(store: Store, health: Health, newest: date, tickers: Sequenc
     }
 
 
-def _errors(ledger: Ledger, health: Health) -> Plot | None:
+def _errors(store: Store, health: Health) -> Plot | None:
     """Live errors over time; None before enough is scored."""
-    errors = ledger.errors(health.name, first=session_before(health.cutoff, ERROR_SESSIONS))
+    first = session_before(health.cutoff, ERROR_SESSIONS, calendar_of(store.url))
+    errors = Ledger(store).errors(health.name, first=first)
     rolling = rolling_errors(errors) if len(errors) else errors
     if rolling.dropna(how="all").empty:
         return None
@@ -101,9 +103,10 @@ def _errors(ledger: Ledger, health: Health) -> Plot | None:
     return Plot(file="errors.png", title="Live errors over time, of what was published, har and naive", png=png)
 
 
-def _calibration(ledger: Ledger, health: Health) -> tuple[Plot | None, Rows]:
+def _calibration(store: Store, health: Health) -> tuple[Plot | None, Rows]:
     """How often volumes were at or below the published quantiles, drawn and as rows; nothing before any score."""
-    below = ledger.shares_below(health.name, first=session_before(health.cutoff, LIVE_SESSIONS))
+    first = session_before(health.cutoff, LIVE_SESSIONS, calendar_of(store.url))
+    below = Ledger(store).shares_below(health.name, first=first)
     if below.empty:
         return None, []
     observed = live_calibration(below)

@@ -19,6 +19,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.tree import Tree
 
+from models.calendar_names import NEW_YORK, market
 from models.text import listed
 from storage.artifacts import ArtifactStore
 from storage.records import (
@@ -53,6 +54,7 @@ from tasks.reports.views import (
     skill_rows,
     step_facts,
 )
+from tasks.settings import calendar_of
 
 SIMULATED = "Simulated data"
 SIMULATED_NOTE = (
@@ -73,6 +75,8 @@ def show_prices(console: Console, snapshot: Snapshot) -> None:
     rows = f"{snapshot.rows:,} rows of {listed(snapshot.tickers)}"
     _show(console, "Prices", f"v{snapshot.prices.version} of {snapshot.source}: {rows}")
     sessions = f"{snapshot.first_session} to {snapshot.cutoff}"
+    if (calendar := calendar_of(snapshot.store)) != NEW_YORK:
+        sessions = f"of {calendar}, {sessions}"
     _show(console, "", f"sessions {sessions}, kept in {nice_path(snapshot.store)}")
     _show_caveat(console, snapshot)
     for row in snapshot.counts.worst if snapshot.counts else ():
@@ -111,7 +115,7 @@ def show_status(console: Console, store_url: str, counts: PriceCounts) -> None:
     held = f"{total.stored:,} rows of {counts.tickers:,} tickers, sessions {total.first} to {total.last}"
     _show(console, "Prices", f"v{counts.version} in {nice_path(store_url)}: {held}")
     behind = f"{total.behind:,} sessions behind" if total.behind else "up to date with"
-    _show(console, "", f"{behind} the market's last closed session, {counts.last_closed}")
+    _show(console, "", f"{behind} {market(calendar_of(store_url))}'s last closed session, {counts.last_closed}")
     show_counts(console, counts, ingested=False)
 
 

@@ -39,6 +39,7 @@ from storage.records import (
 from storage.store import Store, open_store
 from tasks.methods.method import Method, Plot, method_from
 from tasks.reports.plots import SHOWN_SESSIONS
+from tasks.settings import calendar_of
 from tasks.stored_models import (
     CHAMPION,
     FORECAST_FILE,
@@ -230,7 +231,7 @@ def history_of(artifacts: ArtifactStore, name: str) -> History:
             version=version,
             trained=manifest.created_at.date(),
             cutoff=cutoff,
-            test_sessions=sessions_after(trained_through(artifacts, features), cutoff),
+            test_sessions=sessions_after(trained_through(artifacts, features), cutoff, calendar_of(artifacts.url)),
             tickers=tuple(features.fact("tickers")),
             size=_size(recipe),
             score=score,
@@ -410,7 +411,7 @@ def ticker_forecasts(store: Store, forecast: StoredForecast, tickers: Sequence[s
     """Of each of the tickers, which have a forecast, in this order."""
     method = method_from({"name": DEFAULT_RECIPE})  # a fallback's has the same form
     prices = forecast.prices(store, tickers, SHOWN_SESSIONS)
-    first = session_before(forecast.cutoff, SKILL_SPAN)
+    first = session_before(forecast.cutoff, SKILL_SPAN, calendar_of(store.url))
     skill = live_skill(Ledger(store).scores(forecast.ref.name, first=first, tickers=tickers))
     scored: list[dict[str, Any]] = skill.to_dict("records")
     found = []
@@ -436,7 +437,7 @@ def short_rows(store: Store, forecast: StoredForecast, tickers: Sequence[str]) -
 
 def prices_before(store: Store, tickers: Iterable[str], *, cutoff: date, version: int, sessions: int) -> pd.DataFrame:
     """The last sessions up to a cutoff, as `PriceTable.read` gives them: what is drawn of a history."""
-    first = session_before(cutoff, sessions - 1)
+    first = session_before(cutoff, sessions - 1, calendar_of(store.url))
     return PriceTable(store).read(tickers, first=first, last=cutoff, version=version)
 
 

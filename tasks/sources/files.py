@@ -24,6 +24,7 @@ import httpx
 import pandas as pd
 import pyarrow as pa
 
+from models.calendar_names import NEW_YORK
 from models.text import listed
 from storage.errors import first_line
 from tasks.sources.cells import ARCHIVES, archive_members
@@ -186,7 +187,7 @@ class FileEvents:
         except Unreachable as error:  # a server that is down is no mistake of the request
             self._rows_of, self._down = {}, str(error)
 
-    def announced(self, ticker: str, *, as_of: date) -> Announced:
+    def announced(self, ticker: str, *, as_of: date, calendar: str = NEW_YORK) -> Announced:  # noqa: ARG002
         """The rows of `ticker`, those that the file itself says were first seen after `as_of` left out."""
         if self._down:
             return Announced(ticker=ticker, outcome=Outcome.DOWN, known=self._down)

@@ -28,6 +28,7 @@ from typing import Literal, get_args
 import numpy as np
 import pandas as pd
 
+from models.calendar_names import NEW_YORK
 from models.text import brief
 from tasks.sources.exchange import Exchange
 from tasks.sources.exchange_calendar import FIRST_SESSION
@@ -123,7 +124,7 @@ class SimulatedSource:
         exchange = Exchange(seed=self.seed, last=as_of)
         return pd.concat([exchange.announcements(ticker) for ticker in known], ignore_index=True)
 
-    def announced(self, ticker: str, *, as_of: date) -> Announced:
+    def announced(self, ticker: str, *, as_of: date, calendar: str = NEW_YORK) -> Announced:  # noqa: ARG002
         """`announcements` of one ticker; DOWN where the fault `outage` has its clock."""
         if why := self._outage(as_of):
             return Announced(ticker=ticker, outcome=Outcome.DOWN, known=why)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import pandas as pd
 
+from models.calendar_names import NEW_YORK
 from models.text import brief
 
 if TYPE_CHECKING:
@@ -50,6 +51,8 @@ class Outcome(StrEnum):
     BAD_SCHEMA = "bad_schema"
     DOWN = "down"
     SHRUNK = "shrunk"
+    NO_VOLUME = "no_volume"
+    WRONG_CALENDAR = "wrong_calendar"
 
 
 TRANSIENT = frozenset({Outcome.RATE_LIMITED, Outcome.DOWN})
@@ -142,8 +145,11 @@ class EventSource(Protocol):
         """How fast it may be asked; a source of prices and announcements has one pace for both."""
         ...
 
-    def announced(self, ticker: str, *, as_of: date) -> Announced:
-        """The dates that were known by the close of `as_of`; those without first_seen, as far as the source has any."""
+    def announced(self, ticker: str, *, as_of: date, calendar: str = NEW_YORK) -> Announced:
+        """The dates, by the clock of the calendar's market, that were known by the close of `as_of`.
+
+        Those without first_seen, as far as the source has any.
+        """
         ...
 
 

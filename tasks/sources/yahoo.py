@@ -19,7 +19,8 @@ from yfinance.exceptions import (
     YFTickerMissingError,
 )
 
-from models.sessions import FIRST_DATE
+from models.calendar_names import NEW_YORK
+from models.sessions import FIRST_DATE, market_hours
 from storage.errors import first_line
 from tasks.sources.source import BAR_COLUMNS, EVENT_COLUMNS, Announced, Fetch, Outcome, Pace
 
@@ -73,7 +74,7 @@ class YahooSource:
             return _failed(ticker, error)
         return _typed(ticker, history, last)
 
-    def announced(self, ticker: str, *, as_of: date) -> Announced:  # noqa: ARG002  # Yahoo knows only of now
+    def announced(self, ticker: str, *, as_of: date, calendar: str = NEW_YORK) -> Announced:  # noqa: ARG002  # of now
         """One call: the newest hundred dates of Yahoo's earnings page, as they stand now; no first_seen."""
         _fresh()
         try:
@@ -83,12 +84,13 @@ class YahooSource:
             return Announced(ticker=ticker, outcome=failure.outcome, known=failure.known)
         if dates is None or dates.empty:  # yfinance does not look at the status, so that it may be an error's page, too
             return Announced(ticker=ticker, outcome=Outcome.NOT_FOUND, known="no table on Yahoo's page of its earnings")
-        times = pd.DatetimeIndex(dates.index).tz_convert("America/New_York")
-        hours = times.hour + times.minute / 60
+        said, hours = pd.DatetimeIndex(dates.index).tz_convert("America/New_York"), market_hours(calendar)
+        times = said.tz_convert(hours.zone).tz_localize(None)
+        clock, is_known = times - times.normalize(), said != said.normalize()  # midnight: unknown
         columns = {
             "ticker": ticker,
-            "announced_for": times.tz_localize(None).normalize().as_unit("s"),
-            "when": np.select([hours >= 16, (hours > 0) & (hours < 9.5)], ["amc", "bmo"], ""),  # midnight: unknown
+            "announced_for": times.normalize().as_unit("s"),
+            "when": np.select([is_known & (clock >= hours.close), is_known & (clock < hours.open)], ["amc", "bmo"], ""),
             "first_seen": pd.Series(pd.NaT, index=range(len(times)), dtype="datetime64[s]"),
         }
         return Announced(ticker=ticker, outcome=Outcome.OK, events=pd.DataFrame(columns, columns=EVENT_COLUMNS))

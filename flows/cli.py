@@ -271,7 +271,7 @@ def run(data: DataSettings, training: TrainingSettings, why: RetrainSettings, *,
         raise failed  # after the summary of the others
 
 
-@command(data=f"{PRICES} {READING} allow_shrink max_failed_share")
+@command(data=f"{PRICES} {READING} allow_shrink max_failed_share max_broken_share")
 def ingest(data: DataSettings) -> None:
     """Bring the stored prices up to the last closed session."""
     from tasks.preflight import check

@@ -37,12 +37,14 @@ def adjusted_close(bars: pd.DataFrame) -> pd.Series:
 def without_splits(bars: pd.DataFrame, shares: pd.Series) -> pd.DataFrame:
     """The bars as they were before later splits that made `shares` of one share (row by row, on the bars' index).
 
-    A price is rounded to the six decimals that sources give; a volume to whole shares.
+    A price is rounded to the six decimals that sources give; a volume to whole shares, and to no less than one share
+    where any was traded: 50 shares before a reverse split of 1:190 did not become none.
     """
     is_split = (shares - 1.0).abs() > 1e-9  # the product comes out of logarithms
     prices = {name: (bars[name] * shares).round(6).where(is_split, bars[name]) for name in PER_SHARE}
-    volume = (bars["volume"] / shares).round().astype("int64").where(is_split, bars["volume"])
-    return bars.assign(**prices, volume=volume)
+    volume = (bars["volume"] / shares).round()
+    volume = volume.mask(volume.eq(0) & bars["volume"].gt(0), 1.0).where(is_split, bars["volume"])
+    return bars.assign(**prices, volume=volume.astype(bars["volume"].dtype))
 
 
 def dividends_from_adj_close(close: np.ndarray, adj_close: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -58,7 +60,7 @@ def dividends_from_adj_close(close: np.ndarray, adj_close: np.ndarray) -> tuple[
     dividend, later_adjustment = np.zeros(len(close)), np.ones(len(close))
     if not len(close):
         return dividend, later_adjustment
-    noise = 2 * FLOAT32_NOISE + DECIMAL_NOISE * (1 / close + 1 / adj_close)
+    noise = factor_noise(close, adj_close)
     factor = adj_close / close
     is_step = np.abs(1 - factor[:-1] / factor[1:]) > NOISE_BOUNDS * (noise[:-1] + noise[1:])
     # Between two dividends the factor is constant: its median over that stretch is free of most rounding.
@@ -67,6 +69,17 @@ def dividends_from_adj_close(close: np.ndarray, adj_close: np.ndarray) -> tuple[
     dividend[1:] = close[:-1] * (1 - smooth[:-1] / smooth[1:])  # exactly zero inside a stretch
     later_adjustment[-1] = smooth[-1]
     return dividend, later_adjustment
+
+
+def factor_noise(close: np.ndarray, adj_close: np.ndarray) -> np.ndarray:
+    """How far adj_close / close may be from the true factor by the rounding of both, relative; same shape.
+
+    An adjusted close is taken to be rounded to as many decimals as its values have, six at the most.
+    """
+    known = adj_close[np.isfinite(adj_close)]
+    decimals = next((n for n in range(2, 6) if np.array_equal(known, known.round(n))), 6)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return 2 * FLOAT32_NOISE + DECIMAL_NOISE / close + 0.5 * 10.0**-decimals / adj_close
 
 
 def _check_positive(close: np.ndarray, adj_close: np.ndarray) -> None:

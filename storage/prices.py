@@ -4,7 +4,8 @@ Partitioned by bucket = crc32(ticker) % 16 and year, sorted by ticker and sessio
 bucket after the other, so that no more than a bucket is ever in memory:
 1. conform the bars, collapse equal rows, refuse two different rows of one key;
 2. compare with the rows that the newest version has for these keys, within the rounding of a download
-   (`storage.price_rows.TOLERANCE`: there the stored value stays);
+   (`storage.price_rows.TOLERANCE`: there the stored value stays); rows that the bars do not replace, and whose prices
+   are in the shares of before a split that the bars bring, are changed to the new shares (storage/rescaling.py);
 3. only new rows: write them as small files; a changed row, or a partition of too many small files: write the touched
    partitions anew (Delta's MERGE writes them unsorted: reading one ticker then scans them all).
 Then all files in one commit, or none where nothing is new or changed. If another writer was faster, start again.
@@ -60,6 +61,7 @@ from storage.price_rows import (
     with_partition,
     without_duplicates,
 )
+from storage.rescaling import SAME, in_new_shares
 from storage.schemas import BARS, PRICES, conform
 from storage.store import Store, entries
 
@@ -386,6 +388,12 @@ class _Upsert:
         if self.table is not None:
             stored = _select(self.table, PRICES.names, around(source)).cast(PRICES)
             is_new, is_changed, before = compare(source, stored)
+            fresh, changed = (source.filter(pa.array(mask)) for mask in (is_new | is_changed, is_changed))
+            others = _in_new_shares(self.table, source, fresh, changed, before)
+            if others.num_rows:
+                source = pa.concat_tables([source, others])
+                stored = _select(self.table, PRICES.names, around(source)).cast(PRICES)
+                is_new, is_changed, before = compare(source, stored)
             self.changes.append(changed_values(before, source.filter(pa.array(is_changed))))
         self.inserted += int(is_new.sum())
         self.updated += int(is_changed.sum())
@@ -436,6 +444,26 @@ def _in_order(rows: pa.Table) -> pd.DataFrame:
     """Rows that were selected, by ticker and session."""
     frame = rows.to_pandas(date_as_object=False).sort_values(["ticker", "session"], ignore_index=True)
     return frame.assign(session=frame["session"].astype("datetime64[s]"))
+
+
+def _in_new_shares(
+    table: DeltaTable, source: pa.Table, fresh: pa.Table, changed: pa.Table, before: pa.Table
+) -> pa.Table:
+    """The stored rows that `source` does not replace and that are in the shares of before a split that it brings.
+
+    `fresh`: its rows that are new or changed; `changed`: those that are stored with other values, and those `before`.
+    """
+    is_other = np.abs(np.log(np.asarray(changed["close"]) / np.asarray(before["close"]))) > SAME
+    tickers = changed["ticker"].filter(pa.array(is_other)).to_pylist()
+    tickers += fresh["ticker"].filter(pa.array(np.asarray(fresh["split"]) > 0)).to_pylist()
+    if not tickers:
+        return source.slice(0, 0)
+    new = source.filter(pc.field("ticker").isin(tickers)).select(BARS.names).to_pandas(date_as_object=False)
+    stored = _select(table, BARS.names, where(sorted(set(tickers)), None, None)).to_pandas(date_as_object=False)
+    new_of = dict(iter(new.sort_values("session").groupby("ticker")))
+    found = [in_new_shares(rows, new_of[name]) for name, rows in stored.sort_values("session").groupby("ticker")]
+    rows = pd.concat(found) if found else stored
+    return with_partition(conform(rows, BARS)) if len(rows) else source.slice(0, 0)
 
 
 def _with_the_others(table: DeltaTable, rows: pa.Table) -> pa.Table:

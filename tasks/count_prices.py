@@ -21,6 +21,7 @@ from tasks.settings import calendar_of
 from tasks.store_prices import Ingested
 
 WORST_SHOWN = 20  # tickers
+REMARKS_SHOWN = 10
 NAMED_GAPS = 4  # missing sessions of a ticker
 FINE = "ok"
 
@@ -34,7 +35,10 @@ def count_prices(plan: IngestPlan, ingested: Ingested) -> PriceCounts | None:
     table = _table(store, plan.last_session).reindex(list(plan.tickers))
     table["quarantined"] = pd.Series(ingested.quarantined_of, dtype=float).reindex(table.index)
     table["restated"] = pd.Series(ingested.restated_of, dtype=float).reindex(table.index)
-    return _counts(store, table, plan.last_session, ingested.failed)
+    counts = _counts(store, table, plan.last_session, ingested.failed)
+    remarks = [line for lines in ingested.remarks.values() for line in lines]
+    more = [f"and {len(remarks) - REMARKS_SHOWN:,} more; the log has all"] if len(remarks) > REMARKS_SHOWN else []
+    return counts.model_copy(update={"remarks": (*remarks[:REMARKS_SHOWN], *more)})
 
 
 def status_of(root: str, tickers: tuple[str, ...], last_closed: date) -> PriceCounts:

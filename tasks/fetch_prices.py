@@ -6,8 +6,11 @@
 4. a whole history without a volume, or whose dates are not the sessions of the calendar: NO_VOLUME, WRONG_CALENDAR
 5. a whole history that lacks many of the sessions that are stored: SHRUNK, unless that is allowed
 6. each row that came is held against the rules of tasks/validate_prices.py
+7. a ticker of which too many rows break a rule has failed: none of its rows is stored, those that broke one are kept in
+   quarantine, where they can be looked at
 """
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -33,9 +36,10 @@ from storage.staging import StagedFrame, stage
 from storage.store import Store, open_store
 from tasks.plan_ingest import Batch, IngestPlan
 from tasks.sources.source import TRANSIENT, Announced, Fetch, Outcome, Pace, PriceSource, SourceError, open_source
-from tasks.validate_prices import LOGGED, QUARANTINED, row_lines, split_by_rules
+from tasks.validate_prices import LOGGED, QUARANTINED, Judged, row_lines, split_by_rules
 
 Answer = TypeVar("Answer", Fetch, Announced)
+FEW_BROKEN = 3  # rows, which are accidents whatever their share, unless they are more than half
 NAMED_TICKERS = 3  # tickers without an answer
 LACKING_SHARE, LACKING_SESSIONS = 0.05, 10  # more than both: a few late or lost rows are gaps, named as such
 
@@ -63,6 +67,7 @@ class Fetched(BaseModel):
     quarantined: StagedFrame | None
     newest_session: date | None  # of the good rows
     failed: dict[str, str]  # ticker -> why
+    remarks: dict[str, list[str]]  # ticker -> lines on what was changed of its rows, or looks wrong in them
     unknown: tuple[str, ...]  # those of them that the source does not have
 
 
@@ -90,13 +95,25 @@ def fetch_prices(plan: IngestPlan, batch: Batch) -> Fetched:
     )
     failed = {ticker: why_not(answer) for ticker, answer in answers.items() if answer.outcome != Outcome.OK}
     unknown = tuple(ticker for ticker in failed if answers[ticker].outcome == Outcome.NOT_FOUND)
-    notes = shortened([note for answer in answers.values() for note in answer.notes])
+    told = {ticker: list(answer.notes) for ticker, answer in answers.items() if answer.notes}
     bars = [answer.bars for answer in answers.values() if len(answer.bars)]
     log.info("%s: %d rows of %d tickers", source.spec, sum(map(len, bars)), len(bars))
     joined = pd.concat(bars, ignore_index=True) if bars else None
     del answers, bars  # a batch may have millions of rows; one copy of them is enough
-    good, bad = (pd.DataFrame(), pd.DataFrame()) if joined is None else split_by_rules(joined, plan.calendar)
+    good, bad, doubts = (
+        Judged(pd.DataFrame(), pd.DataFrame(), {})
+        if joined is None
+        else split_by_rules(joined, plan.calendar, stored.sessions)
+    )
     log.info("%s: %d rows pass, %d quarantined", batch.label, len(good), len(bad))
+    if len(bad):
+        broken = _too_broken(good, bad, stored if source.incremental else None, plan.max_broken_share)
+        failed |= broken
+        good = good.loc[~good["ticker"].isin(list(broken))]
+    for ticker, lines in doubts.items():
+        told.setdefault(ticker, []).extend(lines)
+    told = {ticker: lines for ticker, lines in told.items() if ticker not in failed}
+    notes = shortened([line for lines in told.values() for line in lines])
     for line in [*failed.values(), *notes, *row_lines(bad, "rule", QUARANTINED)]:
         log.warning(line)
     return Fetched(
@@ -104,6 +121,7 @@ def fetch_prices(plan: IngestPlan, batch: Batch) -> Fetched:
         quarantined=stage(store, bad.assign(source=plan.source)) if len(bad) else None,
         newest_session=good["session"].max().date() if len(good) else None,
         failed=failed,
+        remarks=told,
         unknown=unknown,
     )
 
@@ -228,6 +246,29 @@ def _rewrites_history(bars: pd.DataFrame, stored: pd.DataFrame, last_stored: pd.
         return True
     both = bars.drop_duplicates().merge(stored, on=["ticker", "session"], suffixes=("", "_stored"))
     return any(differs(name, both[f"{name}_stored"], both[name]).any() for name in RESTATED)
+
+
+def _too_broken(good: pd.DataFrame, bad: pd.DataFrame, stored: _Stored | None, limit: float) -> dict[str, str]:
+    """Why a ticker's rows are not to be used, for each one of which more than `limit` are bad: a wrong unit, no bars.
+
+    `stored`, of a source that is asked for what is missing only: a window is a part of the stored history, and a bad
+    row of a session that is stored takes nothing away. A file is judged by itself.
+    """
+    passed, failed = (good["ticker"].value_counts() if len(good) else pd.Series(dtype=int)).to_dict(), {}
+    for ticker, rows_of in bad.groupby("ticker"):
+        name, sessions = str(ticker), pd.DatetimeIndex(rows_of["session"])
+        known = pd.DatetimeIndex([]) if stored is None else stored.sessions.get(name, pd.DatetimeIndex([]))
+        broken, rows = int((~sessions.isin(known)).sum()), max(passed.get(name, 0) + len(rows_of), len(known))
+        if broken <= limit * rows or (broken <= FEW_BROKEN and broken * 2 <= rows):
+            continue
+        reasons = ", ".join(f"{count:,}: {reason}" for reason, count in rows_of["rule"].value_counts().head(2).items())
+        enough = min(math.ceil(100 * broken / rows) / 100, 1)
+        failed[name] = (
+            f"{name}: broken: {broken:,} of {rows:,} rows break a rule ({reasons}), the first of session "
+            f"{sessions.min():%Y-%m-%d}; {limit:.0%} may. Nothing of it is stored, what was before stays. See: volcast "
+            f"quarantine {name}. If the others are right: ingest with --max-broken-share {enough}"
+        )
+    return failed
 
 
 def _refuse_shrunk(whole: Fetch, known: pd.DatetimeIndex, *, from_start: bool) -> Fetch:

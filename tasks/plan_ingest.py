@@ -53,6 +53,7 @@ class IngestPlan(BaseModel):
     deadline: AwareDatetime
     allow_shrink: bool
     max_failed_share: float
+    max_broken_share: float
     recheck_sessions: int
 
     @property
@@ -87,6 +88,7 @@ def plan_ingest(data: DataSettings) -> IngestPlan:
         deadline=datetime.now(UTC) + timedelta(hours=data.deadline_hours),
         allow_shrink=data.allow_shrink,
         max_failed_share=data.max_failed_share,
+        max_broken_share=data.max_broken_share,
         recheck_sessions=data.recheck_sessions,
     )
     for asked in (source, events):

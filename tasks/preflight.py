@@ -15,6 +15,7 @@ from models.calendar_names import NEW_YORK
 from models.errors import ImpossibleTest, UnknownRecipe
 from models.recipes import TutorialRecipe
 from models.text import listed
+from storage.append_tables import QuarantineTable
 from storage.artifacts import ArtifactStore
 from storage.errors import NotStored
 from storage.integrity import TABLES
@@ -154,10 +155,15 @@ def stored_market(
 
 
 def stored_calendars(store: Store) -> list[str]:
-    """The calendars whose prices the store holds, New York's first."""
-    top = [NEW_YORK] if PriceTable(store).version() is not None else []
+    """The calendars whose prices, or whose broken rows, the store holds, New York's first."""
+    top = [NEW_YORK] if _has_rows(store) else []
     parts = [_part(store, folder) for folder in _folders_of(store, CALENDAR_FOLDER)]
-    return top + [calendar_of(part.url) for part in parts if PriceTable(part).version() is not None]
+    return top + [calendar_of(part.url) for part in parts if _has_rows(part)]
+
+
+def _has_rows(store: Store) -> bool:
+    """Whether it holds prices, or at least rows of them that broke a rule."""
+    return PriceTable(store).version() is not None or QuarantineTable(store).open() is not None
 
 
 def usual_market(
@@ -179,6 +185,8 @@ def usual_market(
     if last := last_ingest(root_of(store_url, held, calendar)):
         return last.source, calendar
     if held == STORED:
+        if PriceTable(open_store(root_of(store_url, held, calendar))).version() is None:  # all that came was broken
+            return "simulated", NEW_YORK
         raise NotStored(
             f"{store_url} does not know where its prices came from: release 0.1.0 did not keep it. Say it "
             "once: --source yahoo, or --source files:…"

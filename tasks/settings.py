@@ -90,6 +90,12 @@ class DataSettings(_Settings):
     max_failed_share: float = Field(
         default=0.05, ge=0, le=1, description="Of the tickers; when more of them fail, the ingest fails"
     )
+    max_broken_share: float = Field(
+        default=0.05,
+        ge=0,
+        le=1,
+        description="Of a ticker's rows; when more of them break a rule, it has failed and none of them is stored",
+    )
     recheck_sessions: int = Field(
         default=10, ge=0, description="Stored sessions that a source is asked for again, in case they changed"
     )

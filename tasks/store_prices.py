@@ -39,6 +39,7 @@ class Ingested(BaseModel):
     restated_of: dict[str, int]
     newest_session: date | None  # of the good rows that came; None when none came
     failed: dict[str, str]  # ticker -> why it could not be fetched
+    remarks: dict[str, list[str]]  # ticker -> lines on what was changed of its rows, or looks wrong in them
     unknown: tuple[str, ...]  # those of them that the source does not have
 
     @property
@@ -49,6 +50,7 @@ class Ingested(BaseModel):
     def summary(self) -> str:
         """One line for logs and people."""
         quarantined = f", {self.quarantined:,} quarantined" if self.quarantined else ""
+        quarantined += f", failed: {listed(list(self.failed), 3)}" if self.failed else ""
         if not self.inserted + self.updated:
             return f"nothing new, still prices v{self.prices_version} ({self.unchanged:,} rows as before{quarantined})"
         later = self.updated - self.restated
@@ -87,6 +89,7 @@ def store_prices(plan: IngestPlan, fetched: list[Fetched]) -> Ingested:
         restated_of=_rows_of_tickers(restated),
         newest_session=max((batch.newest_session for batch in fetched if batch.newest_session), default=None),
         failed={ticker: why for batch in fetched for ticker, why in batch.failed.items()},
+        remarks={ticker: lines for batch in fetched for ticker, lines in batch.remarks.items()},
         unknown=tuple(ticker for batch in fetched for ticker in batch.unknown),
     )
     log.info(ingested.summary)

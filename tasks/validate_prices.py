@@ -2,12 +2,14 @@
 
 1. a row that is there twice, alike, counts once
 2. each rule looks at each row; the first one that a row breaks is its reason
-3. rows without a broken rule go on; the later_adjustment of a ticker's last row goes to the last one that goes on
+3. rows without a broken rule are held against their neighbours (plausibility.py)
+4. rows without a broken rule go on; the later_adjustment of a ticker's last row goes to the last one that goes on, a
+   bad row's dividend and split go to the next one
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pandas as pd
@@ -15,6 +17,7 @@ import pandera.pandas as pa
 
 from models.calendar_names import NEW_YORK, market
 from models.sessions import market_calendar
+from tasks.price_plausibility import DIVIDEND_NOT_SHOWN, DIVIDEND_TOO_LARGE, implausible
 from tasks.sources.source import BAR_COLUMNS
 
 PRICES = ["open", "high", "low", "close"]
@@ -22,24 +25,47 @@ NOT_BY_DEFAULT = {"dividend": 0.0, "split": 0.0, "later_adjustment": 1.0}  # sho
 ROUNDING = 2e-6  # relative: Yahoo keeps 32-bit floats, so that a high may stand a hair below the close
 LARGEST_EXACT = 2.0**53  # a float has no odd number above it
 QUARANTINED = "{ticker}: {rows:,} rows quarantined ({kind}), the first of session {first:%Y-%m-%d}"
+NEGATIVE_DIVIDEND, NEGATIVE_SPLIT = "a dividend is negative", "a split is negative"
+NOTHING: Mapping[str, pd.DatetimeIndex] = {}
+OF_EVENTS = [NEGATIVE_DIVIDEND, NEGATIVE_SPLIT, DIVIDEND_TOO_LARGE, DIVIDEND_NOT_SHOWN]
 LOGGED = 10  # tickers and rules, or columns, at a time; the tables have all rows
 
 
-def split_by_rules(bars: pd.DataFrame, calendar: str = NEW_YORK) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """(good, bad), both in order of ticker and session.
+class Judged(NamedTuple):
+    """Bars by what the rules say of them; good and bad together are all rows, but for copies of a row."""
 
-    `bars`: BAR_COLUMNS in any order of rows. good: BAR_COLUMNS. bad: ticker, session, rule, value, seen_at; one row for
-    each bad bar. Good and bad rows together are all rows, but for copies of a row.
+    good: pd.DataFrame  # BAR_COLUMNS
+    bad: pd.DataFrame  # ticker, session, rule, value, seen_at; one row for each bad bar
+    doubts: dict[str, list[str]]  # ticker -> a line for each good row that looks wrong
+
+
+def split_by_rules(
+    bars: pd.DataFrame, calendar: str = NEW_YORK, stored: Mapping[str, pd.DatetimeIndex] = NOTHING
+) -> Judged:
+    """The rows in order of ticker and session. `bars`: BAR_COLUMNS in any order of rows.
+
+    `stored`: of each ticker the sessions that are stored: a bad row of one of them leaves the stored one, and with it
+    its dividend and split.
     """
     bars = bars.loc[:, BAR_COLUMNS].drop_duplicates()
     bars = bars.sort_values(["ticker", "session"], kind="stable").reset_index(drop=True)
     rule = _broken_rules(bars, calendar)
     is_bad = rule.notna()
+    good = _good_rows(bars, is_bad)
+    unlikely, doubts = implausible(good)
+    if len(unlikely):
+        rule.iloc[np.flatnonzero(~is_bad)[unlikely.index]] = unlikely.to_numpy()
+        is_bad = rule.notna()
+        good = _good_rows(bars, is_bad)
     bad_rows = bars.loc[is_bad]
     bad = bad_rows[["ticker", "session"]].assign(
         rule=rule[is_bad], value=_shown(bad_rows), seen_at=pd.Timestamp(datetime.now(UTC))
     )
-    return _good_rows(bars, is_bad), bad.reset_index(drop=True)
+    is_stored = [session in stored.get(name, ()) for name, session in zip(bad["ticker"], bad["session"], strict=True)]
+    is_lost = ~bad["rule"].isin(OF_EVENTS) & ~np.array(is_stored, dtype=bool)
+    lost = bad_rows.loc[is_lost].assign(place=np.searchsorted(np.flatnonzero(~is_bad), bad_rows.index[is_lost]))
+    good = _with_events_of(lost, good)
+    return Judged(good, bad.reset_index(drop=True), doubts)
 
 
 def row_lines(rows: pd.DataFrame, kind: str, text: str) -> list[str]:
@@ -76,8 +102,8 @@ def price_rules(calendar: str = NEW_YORK) -> pa.DataFrameSchema:
             bars["high"] >= bars[["open", "low", "close"]].max(axis=1) * (1 - ROUNDING)
         ),
         "low is above open or close": lambda bars: bars[["open", "close"]].min(axis=1) >= bars["low"] * (1 - ROUNDING),
-        "a dividend is negative": lambda bars: (bars["dividend"] >= 0) & (bars["dividend"] < np.inf),
-        "a split is negative": lambda bars: (bars["split"] >= 0) & (bars["split"] < np.inf),
+        NEGATIVE_DIVIDEND: lambda bars: (bars["dividend"] >= 0) & (bars["dividend"] < np.inf),
+        NEGATIVE_SPLIT: lambda bars: (bars["split"] >= 0) & (bars["split"] < np.inf),
         "two different rows of one session": lambda bars: ~bars.duplicated(["ticker", "session"], keep=False),
     }
     # ignore_na=False: a missing value is for the rules to see. n_failure_cases: pandera would spell out every cell of
@@ -108,6 +134,23 @@ def _good_rows(bars: pd.DataFrame, is_bad: pd.Series) -> pd.DataFrame:
     good = bars.loc[~is_bad]
     is_last = ~good.duplicated("ticker", keep="last")
     return good.assign(later_adjustment=factor[good.index].where(is_last, 1.0)).reset_index(drop=True)
+
+
+def _with_events_of(bad: pd.DataFrame, good: pd.DataFrame) -> pd.DataFrame:
+    """The good rows with the dividends and splits of the bad ones: a bad volume does not undo them.
+
+    Each goes to the ticker's next good row (`place`), where it has the same effect on all rows before; without one it
+    is lost.
+    """
+    is_event = bad["dividend"].between(0, np.inf, "neither") | bad["split"].between(0, np.inf, "neither")
+    events = bad.loc[is_event & (bad["place"] < len(good))]
+    events = events.loc[good["ticker"].iloc[events["place"]].to_numpy() == events["ticker"].to_numpy()]
+    events = events.groupby(["place", "session"])[["dividend", "split"]].max().fillna(0.0)
+    for place, dividend, split in zip(events.index.get_level_values("place"), *events.to_numpy().T, strict=True):
+        own = good.at[place, "split"]
+        good.loc[place, "dividend"] += dividend
+        good.loc[place, "split"] = own * split if own and split else own or split
+    return good
 
 
 def _shown(rows: pd.DataFrame) -> pd.Series:

@@ -205,7 +205,7 @@ def test_what_is_not_certain_is_refused_in_one_line_that_says_what_to_do(case):
 def test_a_volume_that_is_too_large_costs_its_own_row_only():
     panel = CASES / "one_bad_volume_stops_all" / "panel.csv"
     bars = FilesSource(str(panel)).fetch("HUGE", first=None, last=LAST).bars
-    good, bad = split_by_rules(bars)
+    good, bad, _ = split_by_rules(bars)
     assert (len(good), list(bad["rule"])) == (373, ["volume is too large to be exact"])
     assert len(good_rows(panel, "AAPL")) == 374
 
@@ -215,7 +215,7 @@ def test_a_volume_that_is_too_large_costs_its_own_row_only():
 )
 def test_no_integer_is_rounded_silently(case, ticker):
     bars = FilesSource(str(CASES / case)).fetch(ticker, first=None, last=LAST).bars
-    good, bad = split_by_rules(bars)
+    good, bad, _ = split_by_rules(bars)
     assert good.empty
     assert set(bad["rule"]) <= {"volume is too large to be exact", "a value is missing"}
 

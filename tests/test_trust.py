@@ -138,6 +138,84 @@ def test_a_history_that_shrinks_is_refused_for_its_ticker_alone(tmp_path: Path) 
     assert (allowed.tickers, len(stored(allowed))) == (("AAA", "BBB"), 253 + 254)
 
 
+def broken_frame(broken: int, rows: int = 100) -> pd.DataFrame:
+    """Rows of which the last but one are broken, as in a file whose volumes are in millions."""
+    frame = yahoo_frame(rows)
+    frame["Volume"] = frame["Volume"].astype(float)
+    frame.loc[frame.index[-broken - 1 : -1], "Volume"] = 7.17
+    return frame
+
+
+@pytest.mark.parametrize(("broken", "rows"), [(6, 100), (4, 20), (5, 9), (1, 1), (2, 3), (99, 100)])
+def test_a_ticker_with_too_many_broken_rows_has_failed_and_the_others_go_on(
+    broken: int, rows: int, tmp_path: Path
+) -> None:
+    folder = tmp_path / "csv"
+    folder.mkdir()
+    write(folder / "GOOD.csv", yahoo_frame(100))
+    bad = broken_frame(broken, rows) if rows > broken else broken_frame(1, 2).head(1)
+    write(folder / "BAD.csv", bad)
+    snapshot = ingest(settings(f"files:{folder}", tmp_path, max_failed_share=0.5))
+    assert snapshot.tickers == ("GOOD",)
+    assert PriceTable(open_store(snapshot.store)).tickers() == ["GOOD"]
+    assert snapshot.counts is not None
+    (outcome,) = (row.outcome for row in snapshot.counts.worst if row.ticker == "BAD")
+    assert outcome.startswith(f"broken: {broken} of {rows} rows break a rule ({broken}: volume is not whole)")
+    assert len(QuarantineTable(open_store(snapshot.store)).read("ticker = 'BAD'")) == broken  # to be looked at
+    with pytest.raises(FetchFailed, match=r"BAD: broken: .* volcast quarantine BAD\. .* is stored\.$"):
+        ingest(settings(f"files:{folder}", tmp_path))
+
+
+@pytest.mark.parametrize(("broken", "rows"), [(5, 100), (3, 20), (1, 10), (1, 2)])
+def test_a_few_broken_rows_are_no_failure(broken: int, rows: int, tmp_path: Path) -> None:
+    snapshot = ingest(settings(write(tmp_path / "SBUX.csv", broken_frame(broken, rows)), tmp_path))
+    assert (snapshot.rows, count_of(snapshot).quarantined) == (rows - broken, broken)
+
+
+def test_what_was_stored_of_a_ticker_that_comes_broken_stays_and_the_share_is_a_setting(tmp_path: Path) -> None:
+    source = write(tmp_path / "SBUX.csv", yahoo_frame(100))
+    before = stored(ingest(settings(source, tmp_path)))
+    write(tmp_path / "SBUX.csv", broken_frame(98))
+    with pytest.raises(
+        FetchFailed, match=r"98 of 100 rows break a rule .* --max-broken-share 0\.98\. Nothing"
+    ) as caught:
+        ingest(settings(source, tmp_path))
+    assert caught.value.counts is not None
+    assert caught.value.counts.total.stored == 100
+    taken = ingest(settings(source, tmp_path, max_broken_share=0.98))
+    pd.testing.assert_frame_equal(stored(taken), before)  # the two good rows are as they were
+
+
+def test_what_was_made_of_the_rows_and_what_looks_wrong_is_told(tmp_path: Path) -> None:
+    frame = yahoo_frame(100)
+    frame.loc[frame.index[60:], ["Open", "High", "Low", "Close", "Adj Close"]] *= 7.0
+    snapshot = ingest(settings(write(tmp_path / "SBUX.csv", frame), tmp_path))
+    assert snapshot.counts is not None
+    (remark,) = snapshot.counts.remarks
+    assert remark.startswith(f"SBUX {frame['Date'].iloc[60]}: the close is ")
+    assert remark.endswith("times the one before it, without a split; it is stored")
+
+
+def test_after_a_split_the_rows_that_come_broken_are_taken_to_the_new_shares(tmp_path: Path) -> None:
+    frame = yahoo_frame(100)
+    source = write(tmp_path / "SBUX.csv", frame.iloc[:80])
+    ingest(settings(source, tmp_path))
+    frame["Stock Splits"] = 0.0
+    frame.loc[frame.index[85], "Stock Splits"] = 10.0
+    frame[["Open", "High", "Low", "Close", "Adj Close"]] /= 10
+    frame["Volume"] *= 10
+    broken, lost = frame.index[[20, 30, 40]], frame.index[[50]]
+    spoilt = frame.copy()
+    spoilt.loc[broken, "Volume"] = 0
+    write(tmp_path / "SBUX.csv", spoilt.drop(index=lost))
+    snapshot = ingest(settings(source, tmp_path))
+    held = stored(snapshot).set_index("session")
+    whole = frame.set_index(pd.DatetimeIndex(frame["Date"]))
+    np.testing.assert_allclose(held["close"], whole["Close"], rtol=1e-6)
+    np.testing.assert_array_equal(held["volume"], whole["Volume"])
+    assert (count_of(snapshot).restated, count_of(snapshot).quarantined) == (80, 3)
+
+
 def test_a_file_of_a_part_of_the_stored_years_is_no_shrunk_one(tmp_path: Path) -> None:
     ingest(settings(write(tmp_path / "SBUX.csv", yahoo_frame(300)), tmp_path))
     part = yahoo_frame(300).iloc[150:250]

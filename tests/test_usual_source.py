@@ -74,3 +74,15 @@ def test_a_store_of_release_0_1_0_is_asked_about_once(files: list[str], volcast:
         assert "./data does not know where its prices came from" in said.errors[0]
     assert volcast("ingest", *files).code == 0
     assert volcast("ingest").code == 0
+
+
+def test_a_first_ingest_of_broken_rows_leaves_them_to_be_looked_at_and_the_store_empty(volcast: Volcast) -> None:
+    yahoo_frame().assign(Volume=7.17).to_csv("SBUX.csv", index=False)
+    said = volcast("ingest", "--source", "files:SBUX.csv")
+    assert said.code == 1
+    assert "SBUX: broken: 253 of 253 rows break a rule (253: volume is not whole)" in said.errors[-1]
+    assert "1 of 253 rows" in volcast("quarantine", "SBUX", "--limit", "1").out
+    assert volcast("status").code == 1
+    said = volcast("ingest", *AS_OF)
+    assert said.code == 0
+    assert "imulated" in said.out

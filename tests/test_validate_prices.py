@@ -47,7 +47,7 @@ def spoilt(row: int = 1, count: int = 3, **values) -> pd.DataFrame:
 
 
 def test_good_bars_all_go_on_and_fit_the_table():
-    good, bad = split_by_rules(bars())
+    good, bad, _ = split_by_rules(bars())
     pd.testing.assert_frame_equal(good, bars())
     assert bad.empty
     assert conform(good, BARS).num_rows == 3
@@ -78,23 +78,23 @@ def test_good_bars_all_go_on_and_fit_the_table():
     ],
 )
 def test_a_row_that_breaks_a_rule_is_quarantined_and_the_others_go_on(values, rule):
-    good, bad = split_by_rules(spoilt(**values))
+    good, bad, _ = split_by_rules(spoilt(**values))
     assert list(bad["rule"]) == [rule]
     assert list(good["session"]) == [SESSIONS[0], SESSIONS[2]]
 
 
 def test_a_session_beyond_the_calendar_is_told_apart():
-    _, bad = split_by_rules(spoilt(session=pd.Timestamp("2400-01-03")))
+    _, bad, _ = split_by_rules(spoilt(session=pd.Timestamp("2400-01-03")))
     assert bad["rule"].str.startswith("the market calendar ends on 20").tolist() == [True]
 
 
 def test_a_row_that_breaks_several_rules_is_there_once_with_the_first():
-    _, bad = split_by_rules(spoilt(open=0.0, volume=0.0, low=11.5, dividend=-1.0))
+    _, bad, _ = split_by_rules(spoilt(open=0.0, volume=0.0, low=11.5, dividend=-1.0))
     assert list(bad["rule"]) == ["a price is not positive"]
 
 
 def test_the_quarantined_value_shows_what_came():
-    _, bad = split_by_rules(spoilt(volume=0.0, low=9.123457, dividend=0.25))
+    _, bad, _ = split_by_rules(spoilt(volume=0.0, low=9.123457, dividend=0.25))
     assert list(bad["value"]) == ["open=10 high=12 low=9.123457 close=11 volume=0 dividend=0.25"]
     assert list(bad["ticker"]) == ["SBUX"]
     assert list(bad["session"]) == [SESSIONS[1]]
@@ -102,39 +102,39 @@ def test_the_quarantined_value_shows_what_came():
 
 
 def test_quarantined_rows_fit_their_table():
-    _, bad = split_by_rules(spoilt(close=np.nan))
+    _, bad, _ = split_by_rules(spoilt(close=np.nan))
     assert conform(bad.assign(source="files:x"), QUARANTINE).num_rows == 1
 
 
 @pytest.mark.parametrize("count", [1, 9])
 def test_when_every_row_is_bad_none_goes_on(count):
-    good, bad = split_by_rules(bars(count, volume=0.0))
+    good, bad, _ = split_by_rules(bars(count, volume=0.0))
     assert good.empty
     assert list(good.columns) == BAR_COLUMNS
     assert len(bad) == count
 
 
 def test_one_good_row_alone_goes_on():
-    good, bad = split_by_rules(bars(1))
+    good, bad, _ = split_by_rules(bars(1))
     assert (len(good), len(bad)) == (1, 0)
 
 
 def test_a_row_that_is_there_twice_alike_counts_once():
-    good, bad = split_by_rules(pd.concat([bars(), bars()]))
+    good, bad, _ = split_by_rules(pd.concat([bars(), bars()]))
     assert (len(good), len(bad)) == (3, 0)
-    good, bad = split_by_rules(pd.concat([spoilt(volume=np.nan), spoilt(volume=np.nan)]))
+    good, bad, _ = split_by_rules(pd.concat([spoilt(volume=np.nan), spoilt(volume=np.nan)]))
     assert (len(good), len(bad)) == (2, 1)
 
 
 def test_two_different_rows_of_one_session_are_both_quarantined():
-    good, bad = split_by_rules(pd.concat([bars(), bars(1, volume=7.0)]))
+    good, bad, _ = split_by_rules(pd.concat([bars(), bars(1, volume=7.0)]))
     assert list(bad["rule"]) == ["two different rows of one session"] * 2
     assert list(bad["session"]) == [SESSIONS[0]] * 2
     assert list(good["session"]) == list(SESSIONS[1:3])
 
 
 def test_the_same_session_of_two_tickers_is_no_conflict_and_rows_come_out_sorted():
-    good, bad = split_by_rules(pd.concat([bars(), bars(ticker="AAPL")]).sample(frac=1, random_state=0))
+    good, bad, _ = split_by_rules(pd.concat([bars(), bars(ticker="AAPL")]).sample(frac=1, random_state=0))
     assert bad.empty
     assert list(good["ticker"]) == ["AAPL"] * 3 + ["SBUX"] * 3
     assert list(good["session"]) == list(SESSIONS[:3]) * 2
@@ -143,13 +143,13 @@ def test_the_same_session_of_two_tickers_is_no_conflict_and_rows_come_out_sorted
 def test_a_high_a_float32_below_the_close_is_rounding_and_a_cent_is_not():
     close = 11.0
     rounded = float(np.nextafter(np.float32(close), np.float32(0)))
-    assert split_by_rules(spoilt(high=rounded))[1].empty
-    assert len(split_by_rules(spoilt(high=close - 0.01))[1]) == 1
+    assert split_by_rules(spoilt(high=rounded)).bad.empty
+    assert len(split_by_rules(spoilt(high=close - 0.01)).bad) == 1
 
 
 def test_the_adjustment_of_a_bad_last_row_stays_with_the_ticker():
     frame = pd.concat([spoilt(2, volume=0.0, later_adjustment=0.9), bars(ticker="AAPL")])
-    good, bad = split_by_rules(frame)
+    good, bad, _ = split_by_rules(frame)
     assert list(bad["ticker"]) == ["SBUX"]
     assert list(good["later_adjustment"]) == [1.0, 1.0, 1.0, 1.0, 0.9]
     assert adjusted_close(good).tolist() == pytest.approx([11.0, 11.0, 11.0, 9.9, 9.9])
@@ -157,7 +157,7 @@ def test_the_adjustment_of_a_bad_last_row_stays_with_the_ticker():
 
 def test_bars_are_judged_alike_after_they_were_staged(tmp_path):
     store = open_store(str(tmp_path))
-    good, bad = split_by_rules(unstage(store, stage(store, spoilt(volume=0.0))))
+    good, bad, _ = split_by_rules(unstage(store, stage(store, spoilt(volume=0.0))))
     assert (len(good), len(bad)) == (2, 1)
 
 
@@ -167,7 +167,7 @@ def test_bars_of_another_shape_are_our_mistake_and_no_bad_rows():
 
 
 def test_the_log_has_a_line_a_ticker_and_rule_and_not_too_many():
-    _, bad = split_by_rules(pd.concat([bars(2, ticker=f"T{number:02}", volume=0.0) for number in range(30)]))
+    _, bad, _ = split_by_rules(pd.concat([bars(2, ticker=f"T{number:02}", volume=0.0) for number in range(30)]))
     lines = row_lines(bad, "rule", QUARANTINED)
     assert len(lines) == LOGGED + 1
     assert lines[0] == "T00: 2 rows quarantined (volume is not positive), the first of session 2024-01-02"
@@ -177,7 +177,7 @@ def test_the_log_has_a_line_a_ticker_and_rule_and_not_too_many():
 
 def test_simulated_bars_are_good():
     fetch = SimulatedSource(3).fetch("SBUX", first=None, last=LATEST)
-    good, bad = split_by_rules(fetch.bars)
+    good, bad, _ = split_by_rules(fetch.bars)
     assert len(good) > 5000
     assert bad.empty
 
@@ -187,7 +187,7 @@ def test_simulated_bars_are_good():
 def test_no_row_of_a_clean_real_file_is_thrown_away(name):
     source = FilesSource(str(DATA / name))
     fetch = source.fetch(source.tickers()[0], first=None, last=LATEST)
-    good, bad = split_by_rules(fetch.bars)
+    good, bad, _ = split_by_rules(fetch.bars)
     assert bad.empty
     assert len(good) == len(pd.read_csv(DATA / name))
 
@@ -204,6 +204,6 @@ def test_no_row_of_a_clean_real_file_is_thrown_away(name):
 )
 def test_a_dirty_real_file_gives_each_bad_row_once(ticker, good_rows, rules):
     fetch = FilesSource(str(DATA / "yahoo_csv")).fetch(ticker, first=None, last=LATEST)
-    good, bad = split_by_rules(fetch.bars)
+    good, bad, _ = split_by_rules(fetch.bars)
     assert len(good) == good_rows
     assert bad["rule"].value_counts().to_dict() == rules

@@ -107,6 +107,8 @@ def show_counts(console: Console, counts: PriceCounts | None, *, ingested: bool)
     for row in counts.worst:
         if row.gaps:
             _show(console, "", f"{row.ticker} lacks {row.gaps}")
+    for remark in counts.remarks:
+        _show(console, "", f"[yellow]{escape(remark)}[/]")
 
 
 def show_status(console: Console, store_url: str, counts: PriceCounts) -> None:

@@ -27,6 +27,7 @@ import pyarrow as pa
 from models.calendar_names import NEW_YORK
 from models.text import listed
 from storage.errors import first_line
+from tasks.sources.as_traded import Contradiction
 from tasks.sources.cells import ARCHIVES, archive_members
 from tasks.sources.columns import EVENT_NAMES, bars_of, tidy_events
 from tasks.sources.places import FilesThere, Place, find_files, find_members, stem_of, ticker_of
@@ -84,18 +85,18 @@ class FilesSource:
                 known = f"{self.location} holds {listed(self.tickers())}"
                 return Fetch(ticker=ticker, outcome=Outcome.NOT_FOUND, known=known)
             rows, notes = self._rows(ticker)
-            bars = bars_of(ticker, rows)
+            bars, changes = bars_of(ticker, rows)
         except Unreachable as error:
             return Fetch(ticker=ticker, outcome=Outcome.DOWN, known=str(error))
         except SourceError as error:
-            if self._only_table is not None and len(self.tickers()) == 1:
+            if self._only_table is not None and len(self.tickers()) == 1 and not isinstance(error, Contradiction):
                 raise
             return Fetch(ticker=ticker, outcome=Outcome.BAD_SCHEMA, known=str(error))
         start = bars["session"].min() if first is None else pd.Timestamp(first)
         wanted = bars.loc[bars["session"].between(start, pd.Timestamp(last))].reset_index(drop=True)
         if wanted.empty:
             return Fetch(ticker=ticker, outcome=Outcome.EMPTY, known=f"{self.location}: {_why_empty(bars, last)}")
-        return Fetch(ticker=ticker, outcome=Outcome.OK, bars=wanted, notes=notes)
+        return Fetch(ticker=ticker, outcome=Outcome.OK, bars=wanted, notes=(*notes, *changes))
 
     def _rows(self, ticker: str) -> tuple[pd.DataFrame, tuple[str, ...]]:
         """The tidy rows of a ticker that is there, and what is to be said of them."""

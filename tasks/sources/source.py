@@ -4,6 +4,7 @@ SourceError             the source as a whole cannot serve; the message says wha
 ├── UnknownSource       no source has that name, or its spec cannot be read
 ├── SourceMissing       the file or folder named by the spec is not there
 └── SourceUnusable      what is there is not prices: a column lacks, a number is text, no rows at all
+    └── Contradiction   one ticker's prices and splits fit no reading; the others go on (as_traded.py)
 """
 
 from collections.abc import Sequence

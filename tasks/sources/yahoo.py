@@ -22,6 +22,7 @@ from yfinance.exceptions import (
 from models.calendar_names import NEW_YORK
 from models.sessions import FIRST_DATE, market_hours
 from storage.errors import first_line
+from tasks.sources.as_traded import Contradiction, in_todays_shares
 from tasks.sources.source import BAR_COLUMNS, EVENT_COLUMNS, Announced, Fetch, Outcome, Pace
 
 NO_DATA_IN_WINDOW = "Data doesn't exist for startDate"
@@ -145,4 +146,8 @@ def _typed(ticker: str, history: pd.DataFrame, last: date) -> Fetch:
     bars = pd.DataFrame(columns).assign(ticker=ticker, session=sessions[sessions <= pd.Timestamp(last)].as_unit("s"))
     bars["volume"] = bars["volume"].where(bars["volume"] > 0)  # a null volume arrives as 0
     bars = bars.assign(later_adjustment=1.0).fillna({"dividend": 0.0, "split": 0.0})
-    return Fetch(ticker=ticker, outcome=Outcome.OK, bars=bars.loc[:, BAR_COLUMNS])
+    try:
+        bars, notes = in_todays_shares(ticker, bars)  # Yahoo fails to apply a split now and then
+    except Contradiction as error:
+        return Fetch(ticker=ticker, outcome=Outcome.BAD_SCHEMA, known=str(error))
+    return Fetch(ticker=ticker, outcome=Outcome.OK, bars=bars.loc[:, BAR_COLUMNS], notes=notes)

@@ -9,34 +9,100 @@ Prices and restatements are two tables, and so two commits. So that a run that d
    intent goes; one whose version another writer took goes without; one whose version is not there yet stays.
 """
 
-import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, date, datetime
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 from uuid import uuid4
 
 import pandas as pd
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, QueryBuilder, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+from obstore.exceptions import BaseError
 
-from storage.errors import StoreNotWritable, VersionConflict, first_line, reading
+from storage.bounds import MAX_RECORD_BYTES, max_bytes, read_json, require_shallow, require_size
+from storage.errors import (
+    SEE,
+    Corrupt,
+    Foreign,
+    StoreNotWritable,
+    VersionConflict,
+    first_line,
+    reading,
+    require_reachable,
+)
+from storage.records import REMAKE
 from storage.schemas import QUARANTINE, RESTATEMENTS, conform
 from storage.staging import from_arrow, to_arrow
-from storage.store import Store, delete, entries, get, put
+from storage.store import Store, delete, entries, find_foreign, get, put, require_own
 
 CONFIGURATION = {
     "delta.enableExpiredLogCleanup": "false",  # or old versions vanish after 30 days
     "delta.checkpointInterval": "10",  # commits: opening a table reads those since, 2 ms; by default 100, up to 40 ms
 }
-NO_REBASE = CommitProperties(max_commit_retries=0)  # rows were compared with one version: commit on top of it or not
+ATTEMPT = "attempt"  # in the metadata of a commit: which attempt of which writer made it
 MAX_LOST_RACES = 50
 MAX_FILES = 24  # about a month of one commit a session before they are joined
 
 Result = TypeVar("Result")
 
 # --- what every Delta table has in common ---------------------------------------------------------------------------
+
+LARGE_COMMIT = 16_384  # bytes; Delta's parser of a commit dies of brackets that are nested some 20,000 deep
+READER_VERSION = 1  # of Delta's protocol; with a later one, a log may name files outside of the table
+
+_sound: dict[str, set[str]] = {}  # URL of a table -> what this process has looked at before
+
+
+def open_table(store: Store, name: str, version: int | None = None) -> DeltaTable | None:
+    """A version of a table, by default the newest, or None where there is no table.
+
+    Raises StoreError: Foreign where its log or a file that it names is none that volcast would have written.
+    """
+    url = store.table_url(name)
+    with reading(f"{url}: the newest version" if version is None else f"{url}: version {version}"):
+        require_sound_log(store, name)
+        try:
+            table = DeltaTable(url, version=version, storage_options=store.table_options)
+        except TableNotFoundError:
+            return None
+        _require_own_files(store, name, table)
+    return table
+
+
+def require_sound_log(store: Store, name: str) -> None:
+    """Raises Foreign for a log that must not be given to Delta Lake: with links or pipes in it, or nested too deep."""
+    folder, seen = f"{name}/_delta_log", _sound.setdefault(store.table_url(name), set())
+    require_own(store, folder)
+    for fault in find_foreign(store, folder):
+        raise Foreign(fault)
+    for entry in entries(store, folder):
+        place, is_json = f"{store.url}/{entry.path}", not entry.path.endswith(".parquet")
+        require_size(entry.size, place, MAX_RECORD_BYTES if is_json else max_bytes())
+        if entry.size < LARGE_COMMIT or not is_json or entry.path in seen:
+            continue
+        try:
+            require_shallow(get(store, entry.path))
+        except ValueError as error:
+            raise Foreign(f"{place}: expected a commit of volcast's, found {error}. It is not read.") from error
+        seen.add(entry.path)
+
+
+def _require_own_files(store: Store, name: str, table: DeltaTable) -> None:
+    """Raises Foreign where the log names a file that is not below the table's folder, or is no plain file there."""
+    url, version = store.table_url(name), f"v{table.version()} of {table.metadata().id}"
+    seen = _sound.setdefault(url, set())
+    if version in seen:
+        return
+    if (protocol := table.protocol().min_reader_version) > READER_VERSION:
+        raise Foreign(f"{url}: expected a table of Delta's reader version {READER_VERSION}, found {protocol}. {REMAKE}")
+    for path in pa.table(table.get_add_actions())["path"].to_pylist():
+        if re.match(r"[a-z0-9+.-]+:|/", path, re.IGNORECASE):
+            raise Foreign(f"{url}: its log names the file {path}, which is no part of the table, and is not touched.")
+        require_own(store, f"{name}/{path}")
+    seen.add(version)
 
 
 def retried(url: str, attempt: Callable[[], Result]) -> Result:
@@ -48,27 +114,59 @@ def retried(url: str, attempt: Callable[[], Result]) -> Result:
 
 
 @contextmanager
-def committing(store: Store, url: str, *, is_new: bool) -> Iterator[None]:
-    """Raises CommitFailedError where another writer was faster, also in making a new table, or StoreNotWritable."""
+def committing(
+    store: Store, name: str, version: int, metadata: dict[str, str] | None = None
+) -> Iterator[CommitProperties]:
+    """What to commit a version with: on top of the one before it, for rows were compared with that, or not at all.
+
+    A commit whose answer was lost is sent again and refused: where the version is this attempt's own, it has succeeded.
+    Raises CommitFailedError where another writer was faster, StoreUnreachable, StoreNotWritable.
+    """
+    attempt, url = uuid4().hex, store.table_url(name)
     try:
-        yield
-    except CommitFailedError:
-        raise
-    except (DeltaError, OSError) as error:
-        if is_new and DeltaTable.is_deltatable(url, storage_options=store.table_options):
-            raise CommitFailedError("another writer made the table first") from error
-        raise StoreNotWritable(
-            f"{url}: the commit could not be written: {first_line(error)}. Run the same command again."
-        ) from error
+        yield CommitProperties(max_commit_retries=0, custom_metadata={**(metadata or {}), ATTEMPT: attempt})
+    except (DeltaError, OSError, BaseError) as error:
+        require_reachable(url, error)
+        found = _metadata_of(store, name, version)
+        if found is not None and found.get(ATTEMPT) != attempt and not isinstance(error, CommitFailedError):
+            raise CommitFailedError("another writer was faster") from error
+        if found is None:
+            raise StoreNotWritable(
+                f"{url}: the commit could not be written: {first_line(error)}. Run the same command again."
+            ) from error
+        if found.get(ATTEMPT) != attempt:
+            raise
+
+
+def _metadata_of(store: Store, name: str, version: int) -> dict[str, Any] | None:
+    """What stands in the commit that made a version of a table; None where there is none yet. Raises StoreError."""
+    key = f"{name}/_delta_log/{version:020d}.json"
+    with reading(f"{store.url}/{key}"):
+        try:
+            log = get(store, key, MAX_RECORD_BYTES)
+        except FileNotFoundError:
+            return None
+    try:
+        actions = [read_json(line) for line in log.splitlines() if line.strip()]
+        return next((action["commitInfo"] for action in actions if "commitInfo" in action), {})
+    except (ValueError, TypeError) as error:
+        raise Corrupt(f"{store.url}/{key}: expected a commit, found {len(log)} bytes that are none.{SEE}") from error
 
 
 def query(sql: str, **tables: DeltaTable) -> pa.Table:
-    """What the SQL gives of the tables, in no order. Raises StoreError (a data file cannot be read)."""
+    """What the SQL gives of the tables, in no order. Raises StoreError (a data file that cannot be read; too much)."""
     builder = QueryBuilder()
     for name, table in tables.items():
         builder.register(name, table)
-    with reading(" and ".join(f"{table.table_uri}: version {table.version()}" for table in tables.values())):
-        return pa.table(builder.execute(sql))
+    place = " and ".join(f"{table.table_uri}: version {table.version()}" for table in tables.values())
+    with reading(place):
+        found = pa.RecordBatchReader.from_stream(builder.execute(sql))
+        batches, size = list[pa.RecordBatch](), 0
+        for batch in found:
+            size += batch.nbytes
+            require_size(size, f"{place}, what is asked for")
+            batches.append(batch)
+        return pa.Table.from_batches(batches, found.schema)
 
 
 def among(column: str, values: Iterable[object]) -> str:
@@ -100,11 +198,8 @@ class AppendTable:
         self._store, self.url = store, store.table_url(self.name)
 
     def open(self) -> DeltaTable | None:
-        """The newest version, or None where there is no table."""
-        try:
-            return DeltaTable(self.url, storage_options=self._store.table_options)
-        except TableNotFoundError:
-            return None
+        """The newest version, or None where there is no table. Raises StoreError."""
+        return open_table(self._store, self.name)
 
     def add(self, rows: pd.DataFrame) -> int:
         """Add the rows whose key is not stored yet, in one commit or none; returns how many.
@@ -152,14 +247,15 @@ class AppendTable:
 
     def _commit(self, table: DeltaTable | None, rows: pa.Table) -> None:
         """Add the rows on top of the version that was read; then, of many small files, one or a few are made."""
-        with committing(self._store, self.url, is_new=table is None):
+        version = 0 if table is None else table.version() + 1
+        with committing(self._store, self.name, version) as properties:
             write_deltalake(
                 table or self.url,
                 rows,
                 mode="error" if table is None else "append",
                 storage_options=self._store.table_options,
                 configuration=CONFIGURATION if table is None else None,
-                commit_properties=NO_REBASE,
+                commit_properties=properties,
             )
             if table is not None and len(table.file_uris()) >= MAX_FILES:
                 with suppress(CommitFailedError):  # another writer joined them
@@ -206,8 +302,11 @@ class RestatementTable(AppendTable):
     def complete(self) -> None:
         """Add the rows of every intent whose prices were committed, and forget those whose prices never will be."""
         for key in intents(self._store):
-            with suppress(FileNotFoundError):  # not committed yet, or another run has completed it meanwhile
-                if _committed(self._store, int(key.split("/")[1])) == key:
+            metadata = _metadata_of(self._store, "prices", int(key.split("/")[1]))
+            if metadata is None:
+                continue  # not committed yet
+            with suppress(FileNotFoundError):  # another run has completed it meanwhile
+                if metadata.get(COMMITTED) == key:
                     self.add(from_arrow(get(self._store, key)))
                 delete(self._store, key)
 
@@ -218,11 +317,4 @@ class RestatementTable(AppendTable):
 
 def intents(store: Store) -> list[str]:
     """The keys of the intents that no run has completed yet."""
-    return [entry["path"] for entry in entries(store, INTENTS)]
-
-
-def _committed(store: Store, version: int) -> str | None:
-    """The key in the metadata of the commit that made a version of the prices. Raises FileNotFoundError before it."""
-    log = get(store, f"prices/_delta_log/{version:020d}.json")
-    actions = [json.loads(line) for line in log.splitlines() if line.strip()]
-    return next((action["commitInfo"].get(COMMITTED) for action in actions if "commitInfo" in action), None)
+    return [entry.path for entry in entries(store, INTENTS)]

@@ -25,9 +25,10 @@ from typing import TypeVar
 import pandas as pd
 from pydantic import JsonValue, ValidationError
 
+from storage.bounds import MAX_RECORD_BYTES, in_full, max_bytes, open_parquet, read_json
 from storage.errors import Corrupt, NotStored, VersionConflict, reading
 from storage.records import NAME_PATTERN, AliasEntry, ArtifactRef, FileRef, Manifest, Provenance, Record
-from storage.store import Store, get, put
+from storage.store import Store, children, exists, get, put
 
 MAX_LOST_RACES = 100  # each loss means that another writer got on, so that this many point at a fault
 REMEDY = "Restore it from a backup, or delete it and run the step that made it again."
@@ -210,9 +211,7 @@ class ArtifactStore:
 
     def _restore_blob(self, data: bytes) -> None:
         """Create the blob again if it is gone; one that is there was checked before."""
-        try:
-            self._store.objects.head(blob_key(_file_ref(data)))
-        except FileNotFoundError:
+        if not exists(self._store, blob_key(_file_ref(data))):
             put_blob(self._store, data)
 
     def _parent(self, ref: ArtifactRef) -> Manifest:
@@ -223,15 +222,12 @@ class ArtifactStore:
 
     def _numbers(self, folder: str) -> list[int]:
         """The numbers of the folder's records, ascending."""
-        with reading(f"{self._store.url}/{folder}"):
-            entries = self._store.objects.list_with_delimiter(folder)["objects"]
-        return sorted(int(match[1]) for entry in entries if (match := re.search(r"/(\d{8})\.json$", entry["path"])))
+        names, _ = children(self._store, folder)
+        return sorted(int(match[1]) for name in names if (match := re.fullmatch(r"(\d{8})\.json", name)))
 
     def _folders(self, folder: str) -> list[str]:
-        """The names of the folders inside, sorted."""
-        with reading(f"{self._store.url}/{folder}"):
-            paths = self._store.objects.list_with_delimiter(folder)["common_prefixes"]
-        return sorted(path.rsplit("/", 1)[-1] for path in paths)
+        """The names of the folders inside, sorted; one that is no name of volcast's is none of its folders."""
+        return [name for name in children(self._store, folder)[1] if _is_name(name)]
 
 
 # --- blobs and sealed records ---------------------------------------------------------------------------------------
@@ -241,13 +237,13 @@ def put_blob(store: Store, data: bytes) -> FileRef:
     """Create the blob unless it is there; one that is there is checked. Raises Corrupt."""
     blob = _file_ref(data)
     if not put(store, blob_key(blob), data):
-        read_blob(store, blob)
+        read_blob(store, blob)  # which says what is wrong with it
     return blob
 
 
 def read_blob(store: Store, blob: FileRef) -> bytes:
     """The content, checked. Raises NotStored, Corrupt."""
-    data = _read(store, blob_key(blob))
+    data = _read(store, blob_key(blob), max(blob.size_bytes, MAX_RECORD_BYTES))
     _check(store, blob_key(blob), expected=blob.sha256, found=sha256(data))
     return data
 
@@ -267,13 +263,13 @@ def create_record(store: Store, folder: str, number: int, record: Record) -> boo
 def read_record(store: Store, folder: str, number: int, kind: type[SomeRecord]) -> SomeRecord:
     """The record, checked. Raises NotStored, Corrupt."""
     key = _key(folder, number)
-    raw = _read(store, key)
+    raw = _read(store, key, MAX_RECORD_BYTES)
     try:
-        sealed = json.loads(raw)
+        sealed = read_json(raw)
         _check(store, key, expected=sealed["sha256"], found=sha256(canonical_json(sealed["record"])))
         return kind.model_validate(sealed["record"])
     except (ValueError, KeyError, TypeError) as error:
-        fact = f"{len(raw)} bytes that are not whole JSON"
+        fact = f"{len(raw)} bytes that are not whole JSON, or too deep"
         if isinstance(error, KeyError):
             fact = f"no {error}"
         if isinstance(error, ValidationError):  # which is a ValueError, and says it in several lines
@@ -295,10 +291,10 @@ def _file_ref(data: bytes) -> FileRef:
     return FileRef(sha256=sha256(data), size_bytes=len(data))
 
 
-def _read(store: Store, key: str) -> bytes:
+def _read(store: Store, key: str, limit: int) -> bytes:
     with reading(f"{store.url}/{key}"):
         try:
-            return get(store, key)
+            return get(store, key, min(limit, max_bytes()))
         except FileNotFoundError as error:
             raise NotStored(f"{store.url}/{key} is not there. {REMEDY}") from error
 
@@ -335,8 +331,12 @@ def _alias_folder(kind: str, name: str, alias: str) -> str:
 
 def _check_names(*names: str) -> None:
     for name in names:
-        if not re.fullmatch(NAME_PATTERN.strip("^$"), name):
+        if not _is_name(name):
             raise ValueError(f"{name!r}: expected a name of letters, digits and . _ = ^ - that is not only dots.")
+
+
+def _is_name(name: str) -> bool:
+    return re.fullmatch(NAME_PATTERN.strip("^$"), name) is not None
 
 
 def _lost(folder: str) -> VersionConflict:
@@ -357,4 +357,4 @@ def to_parquet(frame: pd.DataFrame) -> bytes:
 
 def from_parquet(data: bytes) -> pd.DataFrame:
     """The frame of `to_parquet`."""
-    return pd.read_parquet(io.BytesIO(data))
+    return in_full(open_parquet(io.BytesIO(data), "a stored frame").read(), "a stored frame").to_pandas()

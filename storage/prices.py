@@ -30,23 +30,22 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-from deltalake import CommitProperties, DeltaTable, Schema
-from deltalake.exceptions import DeltaError
+from deltalake import DeltaTable, Schema
 from deltalake.transaction import AddAction, RemoveAction, create_table_with_add_actions
 
 from storage.adjustment import adjusted_close, without_splits
 from storage.append_tables import (
     COMMITTED,
     CONFIGURATION,
-    NO_REBASE,
     RestatementTable,
     among,
     committing,
     literal,
+    open_table,
     query,
     retried,
 )
-from storage.errors import NotStored, StoreError, first_line
+from storage.errors import NotStored
 from storage.price_files import PARTITION, around, files_of, removals, touched, where, write_files
 from storage.price_rows import (
     bucket_of,
@@ -123,7 +122,7 @@ class PriceTable:
     digest = staticmethod(digest)
 
     def __init__(self, store: Store) -> None:
-        self._store, self._url, self._options = store, store.table_url(TABLE), store.table_options
+        self._store, self._url = store, store.table_url(TABLE)
 
     def upsert(self, bars: pd.DataFrame, *, source: str = "") -> Commit:
         """Insert new rows and replace changed ones, in one commit, or in none where nothing is new or changed.
@@ -147,7 +146,7 @@ class PriceTable:
         restatements = RestatementTable(self._store)
 
         def attempt() -> Commit:
-            upsert = _Upsert(self._store, self._open() if self._exists() else None)
+            upsert = _Upsert(self._store, open_table(self._store, TABLE))
             for bars in parts:
                 upsert.add(bars)
             return upsert.commit(self._url, lambda changes, version: restatements.intend(changes, version, source))
@@ -158,7 +157,8 @@ class PriceTable:
 
     def version(self) -> int | None:
         """The newest version, or None where there is no table."""
-        return self._open().version() if self._exists() else None
+        table = open_table(self._store, TABLE)
+        return table.version() if table else None
 
     def read(
         self,
@@ -332,31 +332,24 @@ class PriceTable:
 
     def _kept(self, versions: Iterable[int]) -> list[int]:
         """Those of which all data files are there; `volcast gc` takes old ones away."""
-        there = {entry["path"].removeprefix(f"{TABLE}/") for entry in entries(self._store, TABLE)}
+        there = {entry.path.removeprefix(f"{TABLE}/") for entry in entries(self._store, TABLE)}
         return [version for version in versions if set(self._files(version)["path"]) <= there]
 
     def _files(self, version: int) -> pd.DataFrame:
         """The data files of a version, with what Delta's log says of each."""
         return pa.table(self._open(version).get_add_actions(flatten=True)).to_pandas()
 
-    def _exists(self) -> bool:
-        return DeltaTable.is_deltatable(self._url, storage_options=self._options)
-
     def _open(self, version: int | None = None) -> DeltaTable:
-        if not self._exists():
+        newest = open_table(self._store, TABLE)
+        if newest is None:
             raise NotStored(f"{self._url}: no prices are stored yet. Ingest some first.")
-        try:
-            newest = DeltaTable(self._url, storage_options=self._options)
-        except (DeltaError, OSError) as error:
-            raise StoreError(f"{self._url} cannot be opened: {first_line(error)}. See: volcast verify") from error
         if version is None or version == newest.version():
             return newest
         if not 0 <= version < newest.version():
             raise NotStored(f"{self._url}: there is no version {version}; the newest is {newest.version()}.")
-        try:
-            return DeltaTable(self._url, version=version, storage_options=self._options)
-        except DeltaError as error:
-            raise NotStored(f"{self._url}: version {version} cannot be read any more: {first_line(error)}") from error
+        table = open_table(self._store, TABLE, version)
+        assert table is not None
+        return table
 
 
 @dataclass
@@ -412,7 +405,7 @@ class _Upsert:
         """Commit the files, if there are any. Raises CommitFailedError, StoreNotWritable."""
         counts = (self.inserted, self.updated, self.unchanged)
         if self.table is None:
-            with committing(self.store, url, is_new=True):
+            with committing(self.store, TABLE, 0) as properties:
                 create_table_with_add_actions(  # table and first rows in one commit: of two creators one loses
                     url,
                     Schema.from_arrow(PRICES),
@@ -420,7 +413,7 @@ class _Upsert:
                     partition_by=PARTITION,
                     configuration=CONFIGURATION,
                     storage_options=self.store.table_options,
-                    commit_properties=NO_REBASE,
+                    commit_properties=properties,
                 )
             return Commit(0, *counts)
         if not self.adds:
@@ -428,9 +421,8 @@ class _Upsert:
         changes = pd.concat(self.changes, ignore_index=True)
         version = self.table.version() + 1
         intent = {} if changes.empty else {COMMITTED: intend(changes, version)}
-        properties = CommitProperties(max_commit_retries=0, custom_metadata=intent)  # as NO_REBASE
         actions, schema = [*self.adds, *self.removes], self.table.schema()
-        with committing(self.store, url, is_new=False):
+        with committing(self.store, TABLE, version, intent) as properties:
             self.table.create_write_transaction(actions, "append", schema, PARTITION, commit_properties=properties)
         return Commit(version, *counts, changes)
 

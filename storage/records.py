@@ -10,15 +10,17 @@ how things stand at the close of a session: what an operator is told, and what i
 from datetime import date
 from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, JsonValue, StringConstraints
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, JsonValue, StringConstraints
 
 from storage.errors import Corrupt
+from storage.locations import shown
 
 # Letters, digits and . _ = ^ -, so that BRK-B, ^GSPC, BF.B and EURUSD=X fit; never only dots ("..", a folder above).
 NAME_PATTERN = r"^[A-Za-z0-9._=^-]*[A-Za-z0-9_=^-][A-Za-z0-9._=^-]*$"
 PRICES_KNOWN = "prices_known"  # fact: the version whose values count, where it is not the one that was read
 REMAKE = "Another program wrote it; run the step that makes it again."
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
+Shown = Annotated[str, AfterValidator(shown)]  # release 0.1.0 kept the credentials in a URL
 
 
 class Record(BaseModel):
@@ -42,7 +44,7 @@ class ArtifactRef(Record):
 class FileRef(Record):
     """A blob: its content's sha256 (hex) and its size."""
 
-    sha256: str
+    sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
     size_bytes: int
 
 
@@ -53,7 +55,7 @@ class Provenance(Record):
     packages: dict[str, str]  # name -> version
     flow_run_id: str | None
     seed: int | None
-    source: str = ""  # of the prices, as the run was given it
+    source: Shown = ""  # of the prices, as the run was given it
 
 
 class Manifest(Record):
@@ -153,7 +155,7 @@ class Snapshot(Record):
 
     store: str  # URL of the root
     prices: ArtifactRef  # kind and name "prices"; the version is the table's, the digest that of these rows
-    source: str
+    source: Shown
     simulated: bool
     tickers: tuple[str, ...]
     first_session: date

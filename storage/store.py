@@ -5,28 +5,45 @@
 
 A root holds keys with their bytes, and tables, which deltalake reads and writes at `Store.table_url`. Files that
 somebody else keeps elsewhere are found with `files_at`, and never written.
+
+* A root may itself be a link, but nothing below it leads out of it: links, pipes and devices there are neither
+  followed, read, written nor removed (`Foreign`).
+* What is written to a folder is its owner's alone; see `_keep_private`.
+* A put whose answer is lost is sent again, and meets its own key: a key that holds the same bytes has been put.
 """
 
 import os
 import re
-from collections.abc import Callable
+import stat
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import TYPE_CHECKING, Literal
+from typing import Literal, NamedTuple
 from urllib.parse import unquote, urlsplit
 from uuid import uuid4
 
+import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError
 from obstore.store import LocalStore, MemoryStore, ObjectStore, from_url
 from pyarrow.fs import FileSelector, FileSystem, FileType, LocalFileSystem
 
-from storage.errors import NotStored, StoreError, StoreNotWritable, StoreUnsafe, first_line
-
-if TYPE_CHECKING:
-    from obstore import ObjectMeta
+from storage.bounds import require_size
+from storage.errors import (
+    SEE,
+    Foreign,
+    NotStored,
+    StoreError,
+    StoreNotWritable,
+    StoreUnsafe,
+    first_line,
+    reading,
+    require_reachable,
+    unreachable,
+)
+from storage.locations import require_no_credentials
 
 ENVIRONMENT_OF = {"s3": "AWS_", "gs": "GOOGLE_", "az": "AZURE_"}
 # The library's default keeps trying for three minutes: too long to learn that an endpoint is misspelt.
@@ -34,6 +51,9 @@ MAX_RETRIES, RETRY_TIMEOUT = 5, timedelta(seconds=30)
 
 CONTROL = r"[\x00-\x1f\x7f]"
 ODD_IN_A_FOLDER = CONTROL + r"|[\\|^\[\]]|%[0-9A-Fa-f]{2}"  # Delta Lake takes the path for another one, or for none
+ODD_IN_A_BUCKET = CONTROL + r"|[\\|^\[\]]|//|/\.{1,2}(?=/|$)"  # it panics, or obstore does
+NO_FOLDER = r"(s3a?|gs|gcs|az|abfss?|adl|azure|file|memory|https?):"  # a URL that lacks a slash, or all behind them
+STAGED = re.compile(r"#\d+$")  # a put that is under way
 
 _checked: dict[str, bool] = {}  # URL of a root that this process has opened -> whether it was found writable
 
@@ -64,6 +84,7 @@ def open_store(url_or_path: str, *, writable: bool = False) -> Store:
     It takes a path, file:///…, s3://…, gs://…, az://… or memory:// (empty, and gone with the object; for tests).
     Raises ValueError (no such kind of URL), NotStored (nothing to read there), StoreNotWritable, StoreUnsafe.
     """
+    require_no_credentials(url_or_path)
     _require_plain(url_or_path, CONTROL)  # a tab would vanish from a URL
     scheme = urlsplit(url_or_path).scheme if "://" in url_or_path else "path"
     if scheme in ("path", "file"):
@@ -83,33 +104,151 @@ def open_store(url_or_path: str, *, writable: bool = False) -> Store:
 
 
 def put(store: Store, key: str, content: bytes, *, replace: bool = False) -> bool:
-    """Create the key, whole or not at all; False for one that is taken, unless its content is to be replaced.
+    """Create the key, whole or not at all; False for one that holds other bytes, unless these are to be replaced.
 
-    Raises StoreNotWritable (a full disk, no right to write).
+    Raises StoreNotWritable (a full disk, no right to write), StoreUnreachable, Foreign.
     """
+    require_own(store, key)
     try:
-        return _put(store, key, content, mode="overwrite" if replace else "create")
+        if _put(store, key, content, mode="overwrite" if replace else "create"):
+            return True
+        with suppress(FileNotFoundError):  # a gc took it away meanwhile
+            return get(store, key) == content
+        return _put(store, key, content)
     except (OSError, BaseError) as error:
+        require_reachable(f"{store.url}/{key}", error)
         raise StoreNotWritable(
             f"{store.url}/{key}: {len(content):,} bytes could not be written: {first_line(error)}. "
             "Nothing was committed. Make room, or give another root; then run the same command again."
         ) from error
 
 
-def get(store: Store, key: str) -> bytes:
-    """The content of a key. Raises FileNotFoundError."""
-    return bytes(store.objects.get(key).bytes())
+class Entry(NamedTuple):
+    """A key below a folder."""
+
+    path: str
+    size: int
+    last_modified: datetime
 
 
-def delete(store: Store, key: str) -> None:
-    """Take a key away; one that is gone already is no error, as when a step runs a second time."""
-    with suppress(FileNotFoundError):
-        store.objects.delete(key)
+def get(store: Store, key: str, limit: int | None = None) -> bytes:
+    """The content of a key, of no more bytes than the limit. Raises FileNotFoundError, Foreign."""
+    require_own(store, key)
+    found = store.objects.get(key)
+    require_size(found.meta["size"], f"{store.url}/{key}", limit)
+    return bytes(found.bytes())
 
 
-def entries(store: Store, folder: str) -> "list[ObjectMeta]":
-    """The path, size and time of each key below a folder; none where there is no such folder."""
-    return [entry for chunk in store.objects.list(folder) for entry in chunk]
+def delete(store: Store, *keys: str) -> None:
+    """Take keys away; one that is gone already is no error, as when a step runs a second time. Raises Foreign."""
+    for key in keys:
+        require_own(store, key)
+    if store.folder is None and keys:
+        obstore.delete(store.objects, keys)
+        return
+    for key in keys:
+        with suppress(FileNotFoundError):
+            store.objects.delete(key)
+
+
+def move(store: Store, key: str, to: str) -> None:
+    """Give a key another name. Raises FileNotFoundError, Foreign."""
+    require_own(store, key)
+    require_own(store, to)
+    obstore.rename(store.objects, key, to)
+
+
+def exists(store: Store, key: str) -> bool:
+    """Whether the key is taken. Raises Foreign."""
+    require_own(store, key)
+    try:
+        store.objects.head(key)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def entries(store: Store, folder: str) -> list[Entry]:
+    """Each key below a folder, but for what is foreign; none where there is no such folder. Raises StoreError."""
+    require_own(store, folder)
+    if store.folder is None:
+        chunks = store.objects.list(folder)
+        return [Entry(each["path"], each["size"], each["last_modified"]) for chunk in chunks for each in chunk]
+    return [found for found in _walk(store.folder, folder) if isinstance(found, Entry)]
+
+
+def children(store: Store, folder: str = "") -> tuple[list[str], list[str]]:
+    """The names of the keys right in a folder, and of the folders in it, sorted; links and pipes are neither."""
+    require_own(store, folder)
+    if store.folder is None:
+        with reading(f"{store.url}/{folder}"):
+            found = store.objects.list_with_delimiter(folder)
+        paths = [each["path"] for each in found["objects"]], list(found["common_prefixes"])
+    else:
+        try:
+            inside = list(os.scandir(store.folder / folder))
+        except FileNotFoundError:
+            return [], []
+        except OSError as error:
+            raise StoreError(f"{store.url}/{folder} cannot be read: {first_line(error)}.{SEE}") from error
+        paths = (
+            [each.name for each in inside if each.is_file(follow_symlinks=False) and not STAGED.search(each.name)],
+            [each.name for each in inside if each.is_dir(follow_symlinks=False)],
+        )
+    keys, folders = (sorted(path.rsplit("/", 1)[-1] for path in some) for some in paths)
+    return keys, folders
+
+
+def find_foreign(store: Store, folder: str = "") -> Iterator[str]:
+    """What lies below a folder, by default the root, and is neither a file nor a folder, in a sentence each."""
+    if store.folder is not None:
+        yield from (found for found in _walk(store.folder, folder) if isinstance(found, str))
+
+
+def require_own(store: Store, key: str) -> None:
+    """Raises Foreign for a key that leads out of the root, by its name or by a link, and for what is no plain file."""
+    parts = key.split("/") if key else []
+    if "" in parts or "." in parts or ".." in parts:
+        raise Foreign(f"{store.url}: {key!r} is no path below the root, and is not touched.")
+    if store.folder is None:
+        return
+    path = store.folder
+    for part in parts:
+        path = path / part
+        try:
+            if fault := _what_is_wrong(path, path.lstat().st_mode):
+                raise Foreign(fault)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+
+
+def _what_is_wrong(path: Path, mode: int) -> str:
+    """Empty for a file or a folder."""
+    if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
+        return ""
+    what = f"a link to {path.readlink()}" if stat.S_ISLNK(mode) else "a pipe, a socket or a device"
+    return f"{path}: {what} is no part of a store, and is left alone. Remove it, or move here what it leads to."
+
+
+def _walk(root: Path, folder: str = "") -> "Iterator[Entry | str]":
+    """Each file below a folder of the root, and a sentence for each thing that is foreign; no link is followed."""
+    waiting = [root / folder]
+    while waiting:
+        try:
+            inside = sorted(os.scandir(waiting.pop()), key=lambda each: each.name)
+        except FileNotFoundError:
+            continue
+        for each in inside:
+            path = Path(each.path)
+            with suppress(FileNotFoundError):  # removed meanwhile
+                info = path.lstat()
+                if fault := _what_is_wrong(path, info.st_mode):
+                    yield fault
+                elif stat.S_ISDIR(info.st_mode):
+                    waiting.append(path)
+                elif not STAGED.search(each.name):
+                    changed = datetime.fromtimestamp(info.st_mtime, UTC)
+                    yield Entry(path.relative_to(root).as_posix(), info.st_size, changed)
 
 
 def files_at(location: str, is_wanted: Callable[[str], bool]) -> tuple[FileSystem, list[str], bool]:
@@ -126,7 +265,7 @@ def files_at(location: str, is_wanted: Callable[[str], bool]) -> tuple[FileSyste
         system, root = LocalFileSystem(), str(Path(location).expanduser())
     kind = system.get_file_info(root).type
     if kind != FileType.Directory:
-        return system, [root] if kind != FileType.NotFound else [], False
+        return system, [root] if kind == FileType.File else [], False  # a pipe or a device may never end
     return system, sorted(_files_below(system, root, is_wanted)), True
 
 
@@ -146,6 +285,10 @@ def _folder_of(url_or_path: str) -> Path:
     if not url_or_path.strip():
         raise ValueError("The store's root is empty; expected a path or a URL, such as ./data or s3://bucket/prefix.")
     if "://" not in url_or_path:
+        if found := re.match(NO_FOLDER, url_or_path, re.IGNORECASE):
+            raise ValueError(
+                f"{url_or_path}: expected {found[0]}//… as a URL; a folder of that name is ./{url_or_path}"
+            )
         try:
             return Path(url_or_path).expanduser().resolve()
         except RuntimeError as error:
@@ -170,18 +313,31 @@ def _open_folder(folder: Path, writable: bool) -> Store:
         raise _no_store(folder.as_uri())
     try:
         if writable:
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _keep_private(folder)
         objects = LocalStore(folder)
     except (OSError, BaseError) as error:
         raise _not_writable(folder.as_uri(), error) from error
     return Store(url=folder.as_uri(), objects=objects, folder=folder, table_options={})
 
 
+def _keep_private(folder: Path) -> None:
+    """What this process writes from now on is its user's alone, whatever umask it was started with.
+
+    A root that is open to its group and closed to all others was made so on purpose (chmod 750, or 2770): then what is
+    written there is open to the group in the same way. It has to be the process's umask, for Delta Lake writes, too.
+    """
+    mode = stat.S_IMODE(folder.stat().st_mode)
+    os.umask(0o007 | ~mode & 0o070 if mode & 0o070 and not mode & 0o007 else 0o077)
+
+
 def _open_bucket(url: str, prefix: str) -> Store:
     parts = urlsplit(url)
-    if "@" in parts.netloc or parts.query or parts.fragment or not parts.netloc:
+    if parts.query or parts.fragment or not parts.netloc:
         raise ValueError(f"{parts.scheme}:// needs a bucket and perhaps a prefix, nothing else; put keys in {prefix}*.")
+    _require_plain(url.partition("://")[2], ODD_IN_A_BUCKET)
     options = {key: value for key, value in os.environ.items() if key.startswith(prefix)}
+    options |= {"max_retries": str(MAX_RETRIES), "retry_timeout": f"{RETRY_TIMEOUT.seconds}s"}
     try:
         objects = from_url(url, retry_config={"max_retries": MAX_RETRIES, "retry_timeout": RETRY_TIMEOUT})
     except BaseError as error:
@@ -194,9 +350,7 @@ def _require_keys(store: Store) -> None:
     try:
         is_empty = not any(len(chunk) for chunk in store.objects.list())
     except (OSError, BaseError) as error:
-        raise StoreError(
-            f"{store.url} cannot be read: {first_line(error)}. Check credentials, region and endpoint."
-        ) from error
+        raise unreachable(store.url, error) from error
     if is_empty:
         raise _no_store(store.url)
 

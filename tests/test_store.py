@@ -8,9 +8,11 @@ from rows import bars
 
 from storage.artifacts import ArtifactStore, Draft
 from storage.errors import NotStored, StoreNotWritable, StoreUnsafe
+from storage.integrity import verify
 from storage.prices import PriceTable
 from storage.records import Provenance
 from storage.store import open_store
+from tasks.settings import root_of
 
 
 def test_a_folder_is_made_with_its_parents_and_left_empty(tmp_path):
@@ -66,6 +68,40 @@ def test_a_folder_whose_name_the_tables_cannot_bear_is_refused_before_anything_i
     with pytest.raises(ValueError, match="Nothing was written"):
         open_store(form.format(tmp_path, name), writable=True)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("url", ["s3:", "s3:/bucket", "S3:bucket", "memory:", "gs:/b", "file:/x", "https:/h/x"])
+def test_a_url_that_lacks_a_slash_is_no_folder(tmp_path, monkeypatch, url):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"as a URL; a folder of that name is \./"):
+        open_store(root_of(url, "simulated"), writable=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("url", ["s3://", "memory://"])
+def test_a_url_without_a_bucket_makes_no_folder_for_a_simulated_exchange(tmp_path, monkeypatch, url):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"needs a bucket|objects, not tables"):
+        PriceTable(open_store(root_of(url, "simulated"), writable=True))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("prefix", ["a\\b", "a|b", "a^b", "a[b", "a]b", "a//b", "a/../b", "a/./b", ".."])
+def test_a_prefix_that_the_tables_cannot_bear_is_refused_before_anything_is_written(serve, prefix):
+    listing = serve("conditional")
+    with pytest.raises(ValueError, match="Nothing was written"):
+        open_store(f"s3://bucket/{prefix}", writable=True)
+    assert "<Key>" not in listing()
+
+
+@pytest.mark.parametrize("prefix", ["a b", "100%", "a%20b", "a%2e%2e", "ä", "a&b=c;d'e"])
+def test_a_prefix_of_another_name_holds_tables_and_artifacts(serve, prefix):
+    serve("conditional")
+    store = open_store(f"s3://bucket/{prefix}", writable=True)
+    PriceTable(store).upsert(bars())
+    assert PriceTable(store).upsert(bars(close=1.0)).updated == 3
+    assert len(PriceTable(open_store(store.url)).read()) == 3
+    assert list(verify(store)) == []
 
 
 @pytest.mark.parametrize("name", ["a b", "100%", "ä", "a#b", "a?b", "a&b=c;d", "a'b", 'a"b', "a:b*<c>{d}~`"])

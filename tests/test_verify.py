@@ -79,7 +79,7 @@ def test_a_torn_last_commit_is_named_and_never_read_and_the_next_ingest_brings_i
     if damage is empty:
         assert len(table.read()) == 200
     else:
-        with pytest.raises(StoreError, match=r"cannot be opened.*volcast verify"):
+        with pytest.raises(StoreError, match=r"cannot be read.*volcast verify"):
             table.read()
     last.unlink()  # as the words say
     assert table.upsert(bars(sessions=201)).inserted == 1

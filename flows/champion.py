@@ -8,11 +8,11 @@ from prefect import flow
 from storage.records import AliasEntry
 from tasks.gate import Reason, VersionNumber, move_words, promote_version, roll_back_version
 from tasks.run_tools import complete
-from tasks.settings import DEFAULT_STORE
+from tasks.settings import DEFAULT_STORE, Location
 
 
 @flow(flow_run_name="promote {model} v{version}")
-def promote(model: str, version: VersionNumber, reason: Reason, store: str = DEFAULT_STORE) -> AliasEntry:
+def promote(model: str, version: VersionNumber, reason: Reason, store: Location = DEFAULT_STORE) -> AliasEntry:
     """Let a chosen version of a model forecast, from the next forecast on, whatever its scorecard says.
 
     Args:
@@ -26,7 +26,7 @@ def promote(model: str, version: VersionNumber, reason: Reason, store: str = DEF
 
 
 @flow(flow_run_name="rollback {model}")
-def rollback(model: str, reason: Reason, store: str = DEFAULT_STORE) -> AliasEntry:
+def rollback(model: str, reason: Reason, store: Location = DEFAULT_STORE) -> AliasEntry:
     """Let the version forecast again that did so before the present one came; its forecasts are as they were.
 
     Args:

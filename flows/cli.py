@@ -26,6 +26,7 @@ from flows.process_exit import without_finalization
 from models.calendar_names import NEW_YORK, calendar_named
 from models.errors import ImpossibleTest, ModelError, UnknownCalendar, UnknownRecipe
 from models.text import brief, listed
+from storage.locations import shown
 from tasks.settings import (
     DEFAULT_STORE,
     BacktestSettings,
@@ -621,6 +622,7 @@ def roll_back(data: DataSettings, name: ModelNamed, *, reason: Reason) -> None:
 
 def main() -> None:
     """Run the command; an error is one line on stderr and exit 1, or 2 for a request that cannot be right."""
+    os.umask(0o077)  # logs, reports and exports are their owner's alone; a store may say otherwise (storage/store.py)
     for ending in (signal.SIGTERM, signal.SIGINT):  # a shell's background job would ignore the second
         signal.signal(ending, signal.default_int_handler)  # so that a server of ours is ended then, too
     for variable in [name for name, value in os.environ.items() if name.startswith("VOLCAST_") and not value]:
@@ -634,6 +636,7 @@ def main() -> None:
         if os.environ.get("VOLCAST_DEBUG"):
             raise
         words, status = _described(error)
+        words = shown(words)  # whatever came, and is named in the error
         _complain(words if len(words) <= LONGEST else f"{words[:LONGEST]}… ({len(words) - LONGEST:,} characters more)")
         sys.exit(status)
     sys.exit(1 if result is False else 0)

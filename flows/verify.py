@@ -7,11 +7,11 @@ from prefect import flow
 
 from tasks.maintenance import require_undamaged, undamaged_words
 from tasks.run_tools import complete
-from tasks.settings import DEFAULT_STORE
+from tasks.settings import DEFAULT_STORE, Location
 
 
 @flow(flow_run_name="verify {store}")
-def verify(store: str = DEFAULT_STORE) -> int:
+def verify(store: Location = DEFAULT_STORE) -> int:
     """Read everything that is stored, each night, and fail where something is not as it was written.
 
     Manifests, blobs, aliases and tables against their digests; gives how many frames are only left over.

@@ -38,6 +38,9 @@ def load_exactly(module: Module, data: bytes) -> Module:
             f"There and not expected: {_listed(came_kinds - expected_kinds)}. "
             "Load them with the recipe that they were trained with."
         )
+    broken = [name for name, tensor in came.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
+    if broken:
+        raise WrongWeights(f"Expected numbers in every tensor; {_listed(set(broken))}: not a number, or infinite.")
     module.load_state_dict(came, assign=True)
     return module.eval()
 

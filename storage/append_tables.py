@@ -80,7 +80,7 @@ def require_sound_log(store: Store, name: str) -> None:
         raise Foreign(fault)
     for entry in entries(store, folder):
         place, is_json = f"{store.url}/{entry.path}", not entry.path.endswith(".parquet")
-        require_size(entry.size, place, MAX_RECORD_BYTES if is_json else max_bytes())
+        require_size(entry.size, f"{place} has", MAX_RECORD_BYTES if is_json else max_bytes())
         if entry.size < LARGE_COMMIT or not is_json or entry.path in seen:
             continue
         try:
@@ -164,7 +164,7 @@ def query(sql: str, **tables: DeltaTable) -> pa.Table:
         batches, size = list[pa.RecordBatch](), 0
         for batch in found:
             size += batch.nbytes
-            require_size(size, f"{place}, what is asked for")
+            require_size(size, f"{place}: what is asked for has")
             batches.append(batch)
         return pa.Table.from_batches(batches, found.schema)
 

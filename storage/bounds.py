@@ -7,6 +7,7 @@ be nested so deep that a parser dies of it. Both are refused, by one line.
 import json
 import os
 import re
+from collections.abc import Iterable
 from typing import IO, Any
 
 import pyarrow as pa
@@ -35,14 +36,21 @@ def max_bytes() -> int:
 
 
 def require_size(size: int, what: str, limit: int | None = None) -> None:
-    """Raises Foreign where `what` has more bytes than the limit; by default that of a file, which can be raised."""
+    """Raises Foreign for more bytes than the limit, by default that of a file; `what` begins its sentence: "x has"."""
     allowed = max_bytes() if limit is None else limit
     if size > allowed:
         remedy = f" If it is right, raise {VARIABLE}." if limit is None else ""
-        raise Foreign(
-            f"{what}: {size / 1e6:,.1f} MB, which are more than the limit of {allowed / 1e6:,.1f} MB, and are not "
-            f"read.{remedy}"
-        )
+        fact = f"{size / 1e6:,.1f} MB, more than the limit of {allowed / 1e6:,.1f} MB, and is not read"
+        raise Foreign(f"{what} {fact}.{remedy}")
+
+
+def joined(chunks: Iterable[bytes], what: str) -> bytes:
+    """The chunks of a stream that may not end, as far as they stay below the limit. Raises Foreign."""
+    content = bytearray()
+    for chunk in chunks:
+        content += chunk
+        require_size(len(content), what)
+    return bytes(content)
 
 
 def open_parquet(file: "pa.NativeFile | IO[bytes]", what: str, **options: Any) -> pq.ParquetFile:
@@ -52,7 +60,7 @@ def open_parquet(file: "pa.NativeFile | IO[bytes]", what: str, **options: Any) -
     """
     metadata = pq.read_metadata(file)
     file.seek(0)
-    require_size(unpacked_bytes(metadata), f"{what}, unpacked")
+    require_size(unpacked_bytes(metadata), f"{what} unpacks to")
     texts = [each.path for each in map(metadata.schema.column, range(metadata.num_columns)) if _is_text(each)]
     return pq.ParquetFile(file, read_dictionary=texts, **options)
 
@@ -70,7 +78,7 @@ def in_full(table: pa.Table, what: str) -> pa.Table:
     """The rows with each text written out, as far as that stays below the limit. Raises Foreign."""
     places = [place for place, each in enumerate(table.schema) if pa.types.is_dictionary(each.type)]
     size = sum(_text_bytes(table.column(place)) for place in places)
-    require_size(size, f"{what}, its texts written out")
+    require_size(size, f"{what} unpacks to texts of")
     for place in places:
         field = table.schema.field(place)
         written = field.with_type(field.type.value_type)

@@ -10,6 +10,7 @@ from urllib.parse import unquote
 
 MASK = "…"
 WORDS = ("sig", "token", "key", "secret", "pass", "pwd", "auth", "cred", "hmac", "jwt")  # in a parameter's name
+OF_FILES = ("date-format", "decimal", "columns", "ticker")  # what a source may say behind its file (docs/files.md)
 LONG = 24  # characters without a separator: a key or a signature under whatever name; dates and tickers are shorter
 
 _USER = re.compile(r"(?<=://)(?:[^\s/?#@]*|[^\s/?#@:]*:\S*)@")  # a password may itself hold / ? # or @
@@ -51,4 +52,6 @@ def _masked(found: re.Match[str]) -> str:
 
 def _is_secret(name: str, value: str) -> bool:
     plain = unquote(name).lower()
+    if plain in OF_FILES:
+        return False
     return any(word in plain for word in WORDS) or _VALUE.fullmatch(value) is not None

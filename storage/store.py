@@ -135,7 +135,7 @@ def get(store: Store, key: str, limit: int | None = None) -> bytes:
     """The content of a key, of no more bytes than the limit. Raises FileNotFoundError, Foreign."""
     require_own(store, key)
     found = store.objects.get(key)
-    require_size(found.meta["size"], f"{store.url}/{key}", limit)
+    require_size(found.meta["size"], f"{store.url}/{key} has", limit)
     return bytes(found.bytes())
 
 

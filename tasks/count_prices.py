@@ -12,6 +12,7 @@ from models.sessions import market_calendar, sessions_between
 from models.text import listed
 from storage.append_tables import QuarantineTable, RestatementTable
 from storage.errors import NotStored
+from storage.locations import shown
 from storage.prices import PriceTable
 from storage.records import PriceCounts, TickerCount
 from storage.schemas import QUARANTINE
@@ -64,6 +65,7 @@ def quarantined_rows(root: str, tickers: tuple[str, ...], limit: int) -> tuple[l
         session=newest["session"].dt.strftime("%Y-%m-%d").fillna("no date"),
         seen_at=newest["seen_at"].dt.strftime("%Y-%m-%d %H:%M"),
         value=newest["value"].fillna(""),
+        source=newest["source"].map(shown),  # release 0.1.0 kept the credentials in a URL
     )
     return [tuple(row) for row in texts[QUARANTINE.names].itertuples(index=False)], len(rows)
 
@@ -84,9 +86,10 @@ def _counts(store: Store, table: pd.DataFrame, last_closed: date, failed: Mappin
     table = table.assign(**table[counts].fillna(0).astype("int64"), failed=table.index.isin(list(failed)))
     table["wrong"] = table[["missing", "quarantined", "restated"]].sum(axis=1)
     by_harm = table.sort_values(["failed", "wrong", "behind"], ascending=False, kind="stable")
-    shown: dict[str, Any] = by_harm.iloc[:WORST_SHOWN].to_dict("index")
-    gaps = _gaps(store, [ticker for ticker, row in shown.items() if row["missing"]])
-    worst = [_count(t, row, gaps.get(t, ""), failed.get(t, FINE).removeprefix(f"{t}: ")) for t, row in shown.items()]
+    worst_rows: dict[str, Any] = by_harm.iloc[:WORST_SHOWN].to_dict("index")
+    gaps = _gaps(store, [ticker for ticker, row in worst_rows.items() if row["missing"]])
+    outcomes = {ticker: failed.get(ticker, FINE).removeprefix(f"{ticker}: ") for ticker in worst_rows}
+    worst = [_count(ticker, row, gaps.get(ticker, ""), outcomes[ticker]) for ticker, row in worst_rows.items()]
     ends = {"first": table["first"].min(), "last": table["last"].max(), "behind": table["behind"].min()}
     whole: dict[str, Any] = {name: table[name].sum() for name in counts} | ends
     outcome = f"{len(failed):,} failed" if failed else FINE

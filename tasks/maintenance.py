@@ -1,21 +1,54 @@
 """Look after what is kept: is all of it as it was written, and what may go?"""
 
+import re
 from collections.abc import Iterator
 
 from prefect import get_run_logger, task
 
+from models.errors import ModelError
 from models.text import listed
-from storage.errors import Corrupt
+from storage.artifacts import ArtifactStore
+from storage.errors import Corrupt, StoreError, StoreUnreachable
 from storage.integrity import Finding, find_garbage, remove, verify
+from storage.store import Store
 from tasks.preflight import kept_roots
+from tasks.stored_models import read_model
 
 SHOWN = 5  # findings in the message of a failed run; the log has them all
 
 
 def find_faults(store_url: str) -> Iterator[Finding]:
-    """What is wrong in the store and in the simulated exchanges inside it. Raises NotStored where nothing is kept."""
+    """What is wrong in the store and in the simulated exchanges inside it; a model must also load by its recipe.
+
+    Raises NotStored where nothing is kept, StoreUnreachable.
+    """
     for root in kept_roots(store_url):
-        yield from verify(root)
+        named = list[str]()
+        for finding in verify(root):
+            named.append(finding.words)
+            yield finding
+        for model, fault in _unusable_models(root):
+            if not any(re.match(rf"{re.escape(model)}\b", words) for words in named):  # it, or a file of it
+                yield Finding(f"{model}: {fault} Train another one, and let that forecast.")
+
+
+def _unusable_models(store: Store) -> Iterator[tuple[str, str]]:
+    """Each version of a model that cannot be loaded, and why. Raises StoreUnreachable."""
+    artifacts = ArtifactStore(store)
+    try:
+        names = artifacts.names("model")
+        versions = [(name, version) for name in names for version in artifacts.versions("model", name)]
+    except StoreUnreachable:
+        raise
+    except StoreError:  # which `verify` has named
+        return
+    for name, version in versions:
+        try:
+            read_model(artifacts, name, version)
+        except StoreUnreachable:
+            raise
+        except (StoreError, ModelError) as error:
+            yield f"model {name} v{version}", str(error)
 
 
 @task(task_run_name="verify what is stored")

@@ -20,7 +20,7 @@ from storage.artifacts import ArtifactStore
 from storage.errors import NotStored
 from storage.integrity import TABLES
 from storage.prices import PriceTable
-from storage.store import Store, open_store
+from storage.store import Store, children, open_store
 from tasks.settings import (
     CALENDAR_FOLDER,
     SIMULATED_FOLDER,
@@ -31,7 +31,7 @@ from tasks.settings import (
     root_of,
 )
 from tasks.sources.reading import split_location
-from tasks.sources.source import EventSource, UnknownSource, open_event_source, open_source
+from tasks.sources.source import IN_ENVIRONMENT, EventSource, UnknownSource, open_event_source, open_source
 
 LAST_INGEST = "ingest"  # kind of the artifact that says where prices came from
 STORED = "stored"  # the source of a run that only uses what the store holds
@@ -258,8 +258,10 @@ def market_schedule(calendar: str) -> tuple[str, str]:
 
 
 def whole_path(path_or_url: str) -> str:
-    """A path that means the same in whatever folder a run is; a URL as it is."""
-    return path_or_url if "://" in path_or_url else str(Path(path_or_url).expanduser().resolve())
+    """A path that means the same in whatever folder a run is; a URL, or the variable that holds it, as it is."""
+    if "://" in path_or_url or path_or_url.startswith(IN_ENVIRONMENT):
+        return path_or_url
+    return str(Path(path_or_url).expanduser().resolve())
 
 
 def whole_spec(spec: str) -> str:
@@ -298,7 +300,7 @@ def _is_used(store: Store, root: str = "") -> bool:
 
 
 def _folders(store: Store, root: str = "") -> set[str]:
-    return {prefix.rsplit("/", 1)[-1] for prefix in store.objects.list_with_delimiter(root)["common_prefixes"]}
+    return set(children(store, root)[1])
 
 
 def _without_reading(spec: str) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import (
+    AfterValidator,
     AwareDatetime,
     BaseModel,
     ConfigDict,
@@ -26,6 +27,7 @@ from models.calendar_names import NEW_YORK, calendar_named
 from models.errors import NotASession, UnknownRecipe
 from models.recipes import DEFAULT_RECIPE, MARGIN, Recipe, Refit, VolumeRecipe, make_recipe, setting_names
 from models.text import listed
+from storage.locations import PATTERN, shown
 from storage.records import Name
 from tasks.methods.method import Method, method_of
 
@@ -43,6 +45,10 @@ Device = Annotated[Literal["auto", "cpu", "cuda"], Field(description="auto takes
 Sessions = Annotated[int, Field(le=2520)]  # a count of them, ten years at the most
 
 
+# A URL's credentials are masked before anything keeps them, be it an error's message; what opens it refuses it then.
+Location = Annotated[str, AfterValidator(shown), Field(json_schema_extra={"pattern": PATTERN})]
+
+
 class _Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -50,8 +56,8 @@ class _Settings(BaseModel):
 class DataSettings(_Settings):
     """Which prices to use, and where they are kept."""
 
-    source: str = Field(default="simulated", description="simulated[:SEED], yahoo, or files:PATH-or-URL")
-    events: str | None = Field(
+    source: Location = Field(default="simulated", description="simulated[:SEED], yahoo, or files:PATH-or-URL")
+    events: Location | None = Field(
         default=None,
         description="Announced earnings: simulated[:SEED], yahoo, files:PATH-or-URL, or none to use none; by default "
         "the prices' own source is asked (for files none is), and what is stored is used",
@@ -71,7 +77,7 @@ class DataSettings(_Settings):
         default=None,
         description="Of files: what columns are where their headings do not say it: Vol.=volume*1000,Kurs=close",
     )
-    store: str = Field(
+    store: Location = Field(
         default_factory=lambda: os.environ.get("VOLCAST_STORE", DEFAULT_STORE),
         description="The root of everything that is kept: a folder, or s3://, gs://, az://",
     )

@@ -29,6 +29,7 @@ FOR_FLOWS = {  # of models and storage: records, errors, names and words, and wh
     "models.text",
     "storage.artifacts",
     "storage.errors",
+    "storage.locations",
     "storage.records",
     "storage.store",
 }

@@ -16,7 +16,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from models.calendar_names import NEW_YORK
+from models.errors import UnknownRecipe
 from models.recipes import Recipe, TutorialRecipe, make_recipe
+from models.text import brief
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -199,4 +201,6 @@ def method_of(recipe: Recipe, name: str | None = None) -> Method:
 
 def method_from(settings: dict[str, Any]) -> Method:
     """The method of a recipe that was stored by its settings. Raises UnknownRecipe."""
+    if not isinstance(settings, dict) or not isinstance(settings.get("name"), str):
+        raise UnknownRecipe(f"Expected the settings of a recipe with its name; {brief(settings)} came.")
     return method_of(make_recipe(**settings))

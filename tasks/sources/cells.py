@@ -16,7 +16,7 @@ import lzma
 import re
 import tarfile
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import PurePosixPath
@@ -26,6 +26,7 @@ import pandas as pd
 import pyarrow as pa
 
 from models.text import listed
+from storage.bounds import joined, require_size
 from tasks.sources.headings import Names, is_unit, letters
 from tasks.sources.numerals import is_missing
 from tasks.sources.reading import FileReader
@@ -46,6 +47,9 @@ ENCODED_BY = {
     b"\xfe\xff": "utf-16",
 }  # fmt: skip
 OTHER_ENCODINGS = ("cp1252", "cp932", "gb18030")  # of Excel in Western Europe, Japan and China
+CHUNK = 1 << 24  # bytes that are unpacked at a time
+MAX_LEVEL = 2  # archives within each other
+OBJECT_FACTOR = 16  # a cell of a workbook takes some 16 times the bytes of its XML
 HEAD_BYTES, HEAD_LINES = 1 << 16, 40
 KNOWN_ENOUGH = 5  # columns of which one delimiter makes headings
 DELIMITERS = (",", ";", "\t", "|")
@@ -63,8 +67,13 @@ class Heading:
     known: int  # of the columns
 
 
-def unpacked(file: pa.NativeFile, reader: FileReader) -> pa.NativeFile:
-    """The file without compression, at its beginning; of an archive its only table. Raises SourceUnusable, OSError."""
+def unpacked(file: pa.NativeFile, reader: FileReader, *, level: int = 0) -> pa.NativeFile:
+    """The file without compression, at its beginning; of an archive its only table.
+
+    Raises SourceUnusable, OSError, Foreign (it unpacks to more than the limit of a file).
+    """
+    if level > MAX_LEVEL:  # an archive may hold itself
+        reader.refuse("it is an archive in an archive in an archive. Expected one table; give it by itself.")
     file = _decompressed(file)
     if not _is_archive(file) or _is_workbook(file):
         return file
@@ -72,7 +81,7 @@ def unpacked(file: pa.NativeFile, reader: FileReader) -> pa.NativeFile:
     if len(members) != 1:
         found = ", ".join(sorted(members)[:5]) or "no table"
         reader.refuse(f"the archive holds {found}. Expected one table in it; give it by itself, not in a folder.")
-    return unpacked(pa.BufferReader(next(iter(members.values()))), reader)
+    return unpacked(pa.BufferReader(next(iter(members.values()))), reader, level=level + 1)
 
 
 def archive_members(file: pa.NativeFile) -> dict[str, bytes]:
@@ -80,7 +89,13 @@ def archive_members(file: pa.NativeFile) -> dict[str, bytes]:
     file = _decompressed(file)
     if not _is_archive(file) or _is_workbook(file):
         return {}
-    return {name: read() for name, read in _archive(file) if is_table(PurePosixPath(name).name)}
+    members, size = dict[str, bytes](), 0
+    for name, declared, read in _archive(file):
+        if is_table(PurePosixPath(name).name):
+            size += declared
+            require_size(size, "it unpacks to")
+            members[name] = read()
+    return members
 
 
 def is_table(name: str) -> bool:
@@ -289,9 +304,14 @@ def _decompressed(file: pa.NativeFile) -> pa.NativeFile:
     by = next((by for magic, by in PACKED_BY.items() if start.startswith(magic)), None)
     if by is None:
         return file
-    if by == "zstd":
-        return pa.BufferReader(pa.CompressedInputStream(file, by).read())
-    return pa.BufferReader({"gzip": gzip, "bz2": bz2, "xz": lzma}[by].decompress(file.read()))
+    opened: dict[str, Callable[[Any], Any]] = {
+        "gzip": lambda stream: gzip.GzipFile(fileobj=stream),
+        "bz2": bz2.BZ2File,
+        "xz": lzma.LZMAFile,
+        "zstd": lambda stream: pa.CompressedInputStream(stream, "zstd"),
+    }
+    stream = opened[by](file)
+    return pa.BufferReader(joined(iter(lambda: stream.read(CHUNK), b""), "it unpacks to"))
 
 
 def _is_archive(file: pa.NativeFile) -> bool:
@@ -306,22 +326,26 @@ def _is_workbook(file: pa.NativeFile) -> bool:
     if start != b"PK\x03\x04":
         return False
     file.seek(0)
-    names = zipfile.ZipFile(file).namelist()  # pyright: ignore[reportArgumentType]
+    members = zipfile.ZipFile(file).infolist()  # pyright: ignore[reportArgumentType]
     file.seek(0)
-    return "xl/workbook.xml" in names
+    is_workbook = any(member.filename == "xl/workbook.xml" for member in members)
+    if is_workbook:
+        size = sum(member.file_size for member in members)
+        require_size(size * OBJECT_FACTOR, "it is a workbook that unpacks to about")
+    return is_workbook
 
 
-def _archive(file: pa.NativeFile) -> Iterator[tuple[str, Any]]:
-    """Name, and what reads the content, of each member."""
+def _archive(file: pa.NativeFile) -> Iterator[tuple[str, int, Any]]:
+    """Name, size, and what reads the content, of each member."""
     content = io.BytesIO(file.read())
     file.seek(0)
     if content.getbuffer()[:2] == b"PK":
         with zipfile.ZipFile(content) as archive:
             for member in archive.infolist():
                 if not member.is_dir():
-                    yield member.filename, lambda member=member: archive.read(member)
+                    yield member.filename, member.file_size, lambda member=member: archive.read(member)
     else:
         with tarfile.open(fileobj=content) as archive:
             for member in archive:
                 if (read := archive.extractfile(member)) is not None:
-                    yield member.name, read.read
+                    yield member.name, member.size, read.read

@@ -16,6 +16,7 @@ Earnings dates are one file with Ticker, Earnings_Date[, When, First_Seen], whos
 written with a dot or a dash: BRK.B here is BRK-B of Yahoo's prices.
 """
 
+import logging
 from datetime import date
 from functools import cached_property
 from pathlib import PurePosixPath
@@ -26,11 +27,13 @@ import pyarrow as pa
 
 from models.calendar_names import NEW_YORK
 from models.text import listed
+from storage.bounds import joined, require_size
 from storage.errors import first_line
+from storage.locations import shown
 from tasks.sources.as_traded import Contradiction
 from tasks.sources.cells import ARCHIVES, archive_members
 from tasks.sources.columns import EVENT_NAMES, bars_of, tidy_events
-from tasks.sources.places import FilesThere, Place, find_files, find_members, stem_of, ticker_of
+from tasks.sources.places import FilesThere, Place, find_files, find_members, place_of, stem_of, ticker_of
 from tasks.sources.reading import FileReader, split_location
 from tasks.sources.source import Announced, Fetch, Outcome, Pace, SourceError, SourceMissing, SourceUnusable
 from tasks.sources.tables import UNREADABLE, CellsTable, ParquetTable, Part, all_cells, opened_table, refuse_file
@@ -53,7 +56,7 @@ class FilesSource:
     pace: Pace | None = None
 
     def __init__(self, location: str) -> None:
-        self.location, self._reading = split_location(location)
+        self.location, self._reading = split_location(location)  # as it is shown
         self.spec = f"files:{location}"
 
     def tickers(self) -> list[str]:
@@ -64,8 +67,11 @@ class FilesSource:
     def remarks(self) -> list[str]:
         """What a person should know before anything is stored: names taken for tickers, lines left out."""
         of_names = {} if self._only_table and self._only_table.tickers else self._paths_of
-        names = {ticker: PurePosixPath(paths[0]).name for ticker, paths in of_names.items()}
-        guessed = [f"{ticker} from {name}" for ticker, name in names.items() if stem_of(name).upper() != ticker]
+        guessed = [
+            f"{ticker} from {PurePosixPath(self._name_of(paths[0])).name}"
+            for ticker, paths in of_names.items()
+            if stem_of(paths[0]).upper() != ticker
+        ]
         told = [f"{self.location}: tickers were taken from names: {listed(guessed)}"] if guessed else []
         spelt: dict[str, list[str]] = {}
         for ticker in self._paths_of:
@@ -105,7 +111,7 @@ class FilesSource:
             rows = self._only_table.rows(ticker)
             return rows, tuple(note for note in self._reader.notes if note not in before)
         names = [self._name_of(path) for path in self._paths_of[ticker]]
-        if not self._reading.ticker and not ticker_of(names[0]):
+        if not self._reading.ticker and not ticker_of(self._paths_of[ticker][0]):
             raise SourceUnusable(NO_TICKER.format(names[0], self.spec))
         if len(names) > 1:
             raise SourceUnusable(
@@ -130,7 +136,7 @@ class FilesSource:
                 found.setdefault(ticker_of(path) or stem_of(path).upper(), []).append(path)
             return found
         held = self._only_table.tickers if self._only_table else None
-        tickers = held or [told or ticker_of(self.location)]
+        tickers = held or [told or ticker_of(place_of(self.location))]
         if not tickers[0]:
             raise SourceUnusable(NO_TICKER.format(self.location, self.spec))
         return dict.fromkeys(tickers, paths)
@@ -158,13 +164,17 @@ class FilesSource:
     @cached_property
     def _place(self) -> Place:
         place = find_files(self.location)
-        if place.is_folder or not self.location.lower().endswith((*ARCHIVES, ".tar.gz", ".tar.bz2")):
+        if place.is_folder or not place_of(self.location).lower().endswith((*ARCHIVES, ".tar.gz", ".tar.bz2")):
             return place
-        return find_members(self.location, archive_members(_open_file(place.system, place.paths[0])))
+        try:
+            members = archive_members(_open_file(self.location, place.system, place.paths[0]))
+        except UNREADABLE as error:
+            refuse_file(self._reader, error)
+        return find_members(self.location, members)
 
     def _opened(self, path: str) -> pa.NativeFile:
         try:
-            return _open_file(self._place.system, path)
+            return _open_file(self._name_of(path), self._place.system, path)
         except UNREADABLE as error:
             refuse_file(FileReader(self._name_of(path)), error)
 
@@ -207,11 +217,18 @@ def _read_events(location: str) -> pd.DataFrame:
     place, reader = find_files(path), FileReader(path, reading)
     if place.is_folder:
         reader.refuse("a folder. Expected one CSV or Parquet file with Ticker and Earnings_Date.")
-    return tidy_events(all_cells(_open_file(place.system, path), reader, EVENT_NAMES), reader)
+    try:
+        file = _open_file(path, place.system, place.paths[0])
+    except UNREADABLE as error:
+        refuse_file(reader, error)
+    return tidy_events(all_cells(file, reader, EVENT_NAMES), reader)
 
 
-def _open_file(system: FilesThere | None, path: str) -> pa.NativeFile:
-    return pa.BufferReader(_download(path)) if system is None else system.open_input_file(path)
+def _open_file(name: str, system: FilesThere | None, path: str) -> pa.NativeFile:
+    """The file, `name` in messages. Raises SourceMissing, Foreign (more than the limit of a file), OSError."""
+    file = pa.BufferReader(_download(name, path)) if system is None else system.open_input_file(path)
+    require_size(file.size(), "it has")
+    return file
 
 
 def _alike(ticker: str) -> str:
@@ -225,16 +242,30 @@ def _why_empty(bars: pd.DataFrame, last: date) -> str:
     return f"no row in the window up to {last}; it holds {held}"
 
 
-def _download(url: str) -> bytes:
+def _download(name: str, url: str) -> bytes:
     try:
-        response = httpx.get(url, timeout=TIMEOUT_SECONDS, follow_redirects=True)
+        with httpx.stream("GET", url, timeout=TIMEOUT_SECONDS, follow_redirects=True) as response:
+            _require_file(name, response)
+            return joined(response.iter_bytes(), "it has")  # unpacked, however small it is on its way
     except httpx.InvalidURL as error:
-        raise SourceMissing(f"{url}: not a URL ({error}).") from error
+        detail = f" ({error})" if name == url else ""  # which may hold a part of a password
+        raise SourceMissing(f"{name}: not a URL{detail}.") from error
     except httpx.HTTPError as error:
-        raise Unreachable(f"{url}: no answer ({first_line(error)}). Check the address, or try again later.") from error
+        raise Unreachable(f"{name}: no answer ({first_line(error)}). Check the address, or try again later.") from error
+
+
+def _require_file(name: str, response: httpx.Response) -> None:
     answer = f"HTTP {response.status_code} {response.reason_phrase}".strip()
     if response.status_code == httpx.codes.TOO_MANY_REQUESTS or response.status_code >= 500:
-        raise Unreachable(f"{url}: the server answered {answer}. Try again later.")
+        raise Unreachable(f"{name}: the server answered {answer}. Try again later.")
     if response.status_code != httpx.codes.OK:
-        raise SourceMissing(f"{url}: the server answered {answer}. Expected a CSV or Parquet file.")
-    return response.content
+        raise SourceMissing(f"{name}: the server answered {answer}. Expected a CSV or Parquet file.")
+
+
+def _without_credentials(record: logging.LogRecord) -> bool:
+    """httpx logs the URL of each request."""
+    record.msg, record.args = shown(record.getMessage()), ()
+    return True
+
+
+logging.getLogger("httpx").addFilter(_without_credentials)

@@ -4,6 +4,7 @@ A folder is one file a ticker, unless its files are parts of a data set: below f
 Spark, DuckDB and exchanges name parts (part-0000…, 2024-06-28.csv.gz).
 """
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ import pyarrow as pa
 from storage.errors import first_line
 from storage.store import files_at
 from tasks.sources.cells import is_table
-from tasks.sources.source import SourceMissing
+from tasks.sources.source import IN_ENVIRONMENT, SourceMissing
 
 SUFFIX = r"(?i)(?:\.(?:csv|txt|tsv|parquet|pq|xlsx|xlsm|zip|tar|tgz|gz|bz2|xz|zst|snappy))+$"
 COPY_OR_DATE = r"(?i)[ _]*\(\d+\)$|[ _-]+copy$|[ _-](?:19|20)\d{2}(?:-?\d{2}-?\d{2})?$"
@@ -65,10 +66,11 @@ class Place:
 
 def find_files(location: str) -> Place:
     """The files at a path or URL. Raises SourceMissing."""
-    if is_web(location):
-        return Place(None, [location])
+    place = place_of(location)
+    if is_web(place):
+        return Place(None, [place])
     try:
-        system, paths, is_folder = files_at(location, is_table)
+        system, paths, is_folder = files_at(place, is_table)
     except (OSError, pa.ArrowException) as error:
         raise SourceMissing(f"{location}: cannot be looked at ({first_line(error)}).") from error
     if paths:
@@ -79,6 +81,16 @@ def find_files(location: str) -> Place:
         else "there is no such file or folder. Expected a CSV or Parquet file, or a folder of <TICKER>.csv."
     )
     raise SourceMissing(f"{location}: {fact}")
+
+
+def place_of(location: str) -> str:
+    """The path or URL itself, which is not to be shown. Raises SourceMissing for a variable that is not set."""
+    if not location.startswith(IN_ENVIRONMENT):
+        return location
+    name = location.removeprefix(IN_ENVIRONMENT)
+    if not os.environ.get(name):
+        raise SourceMissing(f"{location}: expected the path or URL of the file in the environment variable {name}.")
+    return os.environ[name]
 
 
 def find_members(location: str, members: Mapping[str, bytes]) -> Place:

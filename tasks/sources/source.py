@@ -18,12 +18,14 @@ import pandas as pd
 
 from models.calendar_names import NEW_YORK
 from models.text import brief
+from storage.locations import require_no_credentials, shown
 
 if TYPE_CHECKING:
     from tasks.sources.simulated import SimulatedSource
     from tasks.sources.yahoo import YahooSource
 
 SPECS = "simulated[:SEED], yahoo, files:PATH-or-URL"
+IN_ENVIRONMENT = "env:"  # of a file: the name of a variable that holds its path or URL, which nothing shows or keeps
 
 
 class SourceError(ValueError):
@@ -155,14 +157,14 @@ class EventSource(Protocol):
 
 
 def open_source(spec: str) -> PriceSource:
-    """The source that `spec` names. Raises UnknownSource with the specs that there are."""
+    """The source that `spec` names. Raises UnknownSource with the specs that there are, or for credentials in a URL."""
     if location := _file_of(spec):
         from tasks.sources.files import FilesSource
 
         return FilesSource(location)
     if market := _market(spec):
         return market
-    raise UnknownSource(f"{brief(spec)} is not a source. Expected one of: {SPECS}.")
+    raise UnknownSource(f"{brief(shown(spec))} is not a source. Expected one of: {SPECS}.")
 
 
 def open_event_source(spec: str) -> EventSource | None:
@@ -175,10 +177,15 @@ def open_event_source(spec: str) -> EventSource | None:
         return FileEvents(location)
     if market := _market(spec):
         return market
-    raise UnknownSource(f"{brief(spec)} is not a source of announcements. Expected one of: {SPECS}, none.")
+    raise UnknownSource(f"{brief(shown(spec))} is not a source of announcements. Expected one of: {SPECS}, none.")
 
 
 def _file_of(spec: str) -> str:
+    """The file of a spec, or an empty text. Raises UnknownSource for credentials in its URL."""
+    try:
+        require_no_credentials(spec)
+    except ValueError as error:
+        raise UnknownSource(str(error)) from error
     return spec.removeprefix("files:") if spec.startswith("files:") else ""
 
 

@@ -17,9 +17,9 @@ from typing import Any, NoReturn
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from storage.errors import first_line
+from storage.bounds import in_full, open_parquet
+from storage.errors import Foreign, first_line
 from tasks.sources.cells import cells_of, is_parquet, unpacked
 from tasks.sources.columns import FEWEST_ROWS, PRICE_NAMES, plausible, tidy
 from tasks.sources.headings import Names, by_ticker, chosen_columns, plain_heading
@@ -29,7 +29,7 @@ from tasks.sources.source import SourceError, SourceUnusable
 
 UNREADABLE = (
     OSError, EOFError, ValueError, pd.errors.ParserError, pa.ArrowException, lzma.LZMAError, zipfile.BadZipFile,
-    tarfile.TarError, zlib.error,
+    tarfile.TarError, zlib.error, Foreign,
 )  # fmt: skip
 ALONE = r"[A-Z0-9^][A-Z0-9.^=:-]{0,9}"  # what a column of one value must look like to be a ticker's
 MANY_TWICE = 0.2  # of the sessions
@@ -59,7 +59,11 @@ def all_cells(file: pa.NativeFile, reader: FileReader, names: Names) -> pd.DataF
     """All cells of a small file, as text or typed, under the file's own headings; the index says where a row stands."""
     try:
         file = unpacked(file, reader)
-        return _frame(pq.read_table(file), "row") if is_parquet(file) else cells_of(file, reader, names)
+        return (
+            _frame(in_full(open_parquet(file, "it").read(), "it"), "row")
+            if is_parquet(file)
+            else cells_of(file, reader, names)
+        )
     except UNREADABLE as error:
         refuse_file(reader, error)
 
@@ -68,6 +72,8 @@ def refuse_file(reader: FileReader, error: Exception) -> NoReturn:
     """Raise SourceUnusable for a file that cannot be read."""
     if isinstance(error, SourceError):
         raise error
+    if isinstance(error, Foreign):
+        reader.refuse(str(error))
     reason = first_line(error).removeprefix("Error tokenizing data. C error: ")
     raise SourceUnusable(f"{reader.file}: not readable as CSV or Parquet ({reason}).") from error
 
@@ -113,7 +119,7 @@ class ParquetTable:
     def __init__(self, parts: Sequence[Part], reader: FileReader) -> None:
         self._reader = reader
         self._parts = parts
-        self._files = [pq.ParquetFile(part.file) for part in parts]
+        self._files = [open_parquet(part.file, "it") for part in parts]
         names = [*self._files[0].schema_arrow.names, *parts[0].of_folder]
         self._wide = _wide(names, reader)
         self._last_read: tuple[list[tuple[int, int]], pa.Table] | None = None
@@ -152,7 +158,8 @@ class ParquetTable:
         if len(tidied.faults):
             self._reader.refuse(tidied.faults.iloc[0])
         if self._ticker_column is None and _is_often_twice(tidied.frame):
-            everything = pa.concat_tables([file.read() for file in self._files], promote_options="permissive")
+            tables = [in_full(file.read(), "it") for file in self._files]
+            everything = pa.concat_tables(tables, promote_options="permissive")
             _require_one_ticker(tidied.frame, _frame(everything, "row"), self._reader)
         return plausible(tidied.frame, ticker, self._reader)
 
@@ -184,8 +191,10 @@ class ParquetTable:
         assert self._ticker_column is not None
         if told := self._parts[part].of_folder.get(self._ticker_column):
             return [told]
-        column = self._files[part].read_row_group(group, columns=[self._ticker_column]).column(0)
-        return _as_text(column.unique()).to_pylist()
+        spellings = self._files[part].read_row_group(group, columns=[self._ticker_column]).column(0).unique()
+        if isinstance(spellings, pa.DictionaryArray):
+            spellings = spellings.dictionary_decode()
+        return _as_text(spellings).to_pylist()
 
     def _read(self, groups: list[tuple[int, int]]) -> pa.Table:
         """The row groups; those read last are kept, since neighbours in the alphabet mostly lie in the same ones."""
@@ -202,7 +211,7 @@ class ParquetTable:
     def _read_part(self, part: int, groups: list[int]) -> pa.Table:
         named = self._parts[part].of_folder
         columns = None if self._columns is None else [name for name in self._columns if name not in named]
-        table = self._files[part].read_row_groups(groups, columns=columns)
+        table = in_full(self._files[part].read_row_groups(groups, columns=columns), "it")
         for name, value in named.items():
             if self._columns is None or name in self._columns:
                 table = table.append_column(name, pa.repeat(value, len(table)))

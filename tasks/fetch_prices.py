@@ -36,7 +36,7 @@ from storage.staging import StagedFrame, stage
 from storage.store import Store, open_store
 from tasks.plan_ingest import Batch, IngestPlan
 from tasks.sources.source import TRANSIENT, Announced, Fetch, Outcome, Pace, PriceSource, SourceError, open_source
-from tasks.validate_prices import LOGGED, QUARANTINED, Judged, row_lines, split_by_rules
+from tasks.validate_prices import LOGGED, NOT_TRADED, QUARANTINED, Judged, row_lines, split_by_rules
 
 Answer = TypeVar("Answer", Fetch, Announced)
 FEW_BROKEN = 3  # rows, which are accidents whatever their share, unless they are more than half
@@ -252,13 +252,16 @@ def _too_broken(good: pd.DataFrame, bad: pd.DataFrame, stored: _Stored | None, l
     """Why a ticker's rows are not to be used, for each one of which more than `limit` are bad: a wrong unit, no bars.
 
     `stored`, of a source that is asked for what is missing only: a window is a part of the stored history, and a bad
-    row of a session that is stored takes nothing away. A file is judged by itself.
+    row of a session that is stored takes nothing away. A file is judged by itself. A session on which nothing was
+    traded, as in a halt, is no fault of the source, unless most are such.
     """
     passed, failed = (good["ticker"].value_counts() if len(good) else pd.Series(dtype=int)).to_dict(), {}
-    for ticker, rows_of in bad.groupby("ticker"):
+    for ticker, all_bad in bad.groupby("ticker"):
+        is_halt = all_bad["rule"] == NOT_TRADED
+        rows_of = all_bad if 2 * is_halt.sum() > passed.get(str(ticker), 0) + len(all_bad) else all_bad.loc[~is_halt]
         name, sessions = str(ticker), pd.DatetimeIndex(rows_of["session"])
         known = pd.DatetimeIndex([]) if stored is None else stored.sessions.get(name, pd.DatetimeIndex([]))
-        broken, rows = int((~sessions.isin(known)).sum()), max(passed.get(name, 0) + len(rows_of), len(known))
+        broken, rows = int((~sessions.isin(known)).sum()), max(passed.get(name, 0) + len(all_bad), len(known))
         if broken <= limit * rows or (broken <= FEW_BROKEN and broken * 2 <= rows):
             continue
         reasons = ", ".join(f"{count:,}: {reason}" for reason, count in rows_of["rule"].value_counts().head(2).items())

@@ -323,7 +323,7 @@ def root_of(store: str, source: str, calendar: str = NEW_YORK) -> str:
         return store
     folder = CALENDAR_FOLDER + calendar.replace("/", "-")
     if found:
-        folder = f"{SIMULATED_FOLDER}{int(found[1] or 0)}" + (f"-shift-{found[2]}" if found[2] else "")
+        folder = f"{SIMULATED_FOLDER}{(found[1] or '').lstrip('0') or 0}" + (f"-shift-{found[2]}" if found[2] else "")
     return f"{store if store.endswith('://') else store.rstrip('/')}/{folder}"
 
 

@@ -25,6 +25,7 @@ NOT_BY_DEFAULT = {"dividend": 0.0, "split": 0.0, "later_adjustment": 1.0}  # sho
 ROUNDING = 2e-6  # relative: Yahoo keeps 32-bit floats, so that a high may stand a hair below the close
 LARGEST_EXACT = 2.0**53  # a float has no odd number above it
 QUARANTINED = "{ticker}: {rows:,} rows quarantined ({kind}), the first of session {first:%Y-%m-%d}"
+NOT_TRADED = "nothing was traded"
 NEGATIVE_DIVIDEND, NEGATIVE_SPLIT = "a dividend is negative", "a split is negative"
 NOTHING: Mapping[str, pd.DatetimeIndex] = {}
 OF_EVENTS = [NEGATIVE_DIVIDEND, NEGATIVE_SPLIT, DIVIDEND_TOO_LARGE, DIVIDEND_NOT_SHOWN]
@@ -95,6 +96,7 @@ def price_rules(calendar: str = NEW_YORK) -> pa.DataFrameSchema:
         "a value is missing": lambda bars: bars.notna().all(axis=1),
         "a price is not positive": lambda bars: ((bars[PRICES] > 0) & (bars[PRICES] < np.inf)).all(axis=1),
         "adj_close is not positive": lambda bars: bars["later_adjustment"] > 0,
+        NOT_TRADED: lambda bars: bars["volume"] != 0,
         "volume is not positive": lambda bars: (bars["volume"] > 0) & (bars["volume"] < np.inf),
         "volume is too large to be exact": lambda bars: ~(bars["volume"] >= LARGEST_EXACT),
         "volume is not whole": lambda bars: bars["volume"] % 1 == 0,

@@ -15,9 +15,9 @@ CASES = Path(__file__).parents[2] / "shared" / "cases"
 pytestmark = pytest.mark.skipif(not CASES.is_dir(), reason=f"the files as people have them are not at {CASES}")
 LAST = date(2024, 6, 28)
 PRICES = ["session", "open", "high", "low", "close"]
-SEEN_ELSEWHERE = {  # what they show is not how a file is read: splits of prices as traded, calendars, implausible rows
+SEEN_ELSEWHERE = {  # splits of prices as traded: test_as_traded.py; markets and halts: test_other_markets.py
     *("alphavantage_pandas_split", "alphavantage_split", "alphavantage_split_date", "tiingo_split"),
-    *("tiingo_reverse_split", "raw_split_ones", "yahoo_split_not_applied", "btc", "vix", "halted", "truncated"),
+    *("tiingo_reverse_split", "raw_split_ones", "yahoo_split_not_applied", "btc", "vix", "halted"),
 }
 
 
@@ -220,6 +220,13 @@ def test_no_integer_is_rounded_silently(case, ticker):
     assert set(bad["rule"]) <= {"volume is too large to be exact", "a value is missing"}
 
 
+def test_a_last_row_that_was_cut_is_in_quarantine():
+    bars = FilesSource(str(CASES / "truncated" / "AAPL.csv")).fetch("AAPL", first=None, last=LAST).bars
+    good, bad, _ = split_by_rules(bars)
+    assert (len(good), list(bad["rule"])) == (373, ["the volume of a first or last row was cut"])
+    assert bad["session"].iloc[0] > good["session"].max()
+
+
 def test_two_files_that_stand_for_one_ticker_stop_only_that():
     files = FilesSource(str(CASES / "names"))
     outcomes = {ticker: files.fetch(ticker, first=None, last=LAST).outcome for ticker in files.tickers()}
@@ -235,5 +242,5 @@ def test_every_folder_has_its_outcome():
     shown = {Path(case).parts[0] for case in [*BASE, *PANELS, *REFUSED]}
     shown |= {"investing", "investing_renamed", "panel_disjoint", "panel_ipo", "ticker_change", "yf_stack", "ipo30"}
     shown |= {"gspc", "special_dividend", "reverse_split", "fractional_3for2", "last_half", "utc_berlin", "utc_tokyo"}
-    shown |= {"one_bad_volume_stops_all", "vol_2p53", *SEEN_ELSEWHERE}
+    shown |= {"one_bad_volume_stops_all", "vol_2p53", "truncated", *SEEN_ELSEWHERE}
     assert shown == {folder.name for folder in CASES.iterdir() if folder.is_dir()}

@@ -315,10 +315,10 @@ def test_status_and_quarantine_say_what_is_stored_and_what_is_wrong_without_a_se
     assert "NO_FORECAST Nothing has been forecast ahead yet. Run: volcast daily" in status.out
     assert "Prices    v0 in data: 250 rows of 1 tickers, sessions 2019-12-11 to 2020-12-10" in status.out
     assert re.search(r"[0-9,]{5,} sessions behind the market's last closed session", status.out)
-    assert f"SBUX lacks {frame['Date'][70]} (volume is not positive), {frame['Date'][60]}" in status.out
+    assert f"SBUX lacks {frame['Date'][70]} (nothing was traded), {frame['Date'][60]}" in status.out
     quarantine = volcast("quarantine", "SBUX", "--limit", 1)
     assert re.search(
-        rf"SBUX +{frame['Date'][70]} +volume is not positive +open=.* volume=0 +files:SBUX.csv", quarantine.out
+        rf"SBUX +{frame['Date'][70]} +nothing was traded +open=.* volume=0 +files:SBUX.csv", quarantine.out
     )
     assert "1 of 2 rows" in quarantine.out
     assert "No row is in quarantine" in volcast("quarantine", "ZZZZ").out

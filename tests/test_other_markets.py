@@ -240,6 +240,14 @@ def test_a_file_of_another_market_or_without_volumes_is_refused_in_one_line(
 
 
 @needs_cases
+def test_a_halt_of_forty_sessions_is_no_fault_of_the_source(tmp_path: Path) -> None:
+    snapshot = ingest(DataSettings(source=f"files:{CASES / 'halted'}", store=str(tmp_path)))
+    assert snapshot.counts is not None
+    assert (snapshot.counts.total.stored, snapshot.counts.total.quarantined) == (334, 40)
+    assert set(QuarantineTable(open_store(snapshot.store)).read()["rule"]) == {"nothing was traded"}
+
+
+@needs_cases
 def test_bitcoin_has_no_gap_on_its_own_calendar(tmp_path: Path) -> None:
     snapshot = ingest(DataSettings(source=f"files:{CASES / 'btc'}", store=str(tmp_path), calendar="24/7"))
     assert snapshot.counts is not None

@@ -238,7 +238,7 @@ def test_a_missing_session_is_named_with_its_reason_until_it_comes(tmp_path: Pat
     source = write(tmp_path / "SBUX.csv", damaged)
     count = count_of(ingest(settings(source, tmp_path)))
     assert (count.stored, count.missing, count.quarantined) == (251, 2, 1)
-    assert count.gaps == f"{frame['Date'][60]} (volume is not positive), {frame['Date'][50]}"
+    assert count.gaps == f"{frame['Date'][60]} (nothing was traded), {frame['Date'][50]}"
     write(tmp_path / "SBUX.csv", frame)
     count = count_of(ingest(settings(source, tmp_path)))
     assert (count.stored, count.missing, count.gaps) == (253, 0, "")

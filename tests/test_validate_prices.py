@@ -59,7 +59,7 @@ def test_good_bars_all_go_on_and_fit_the_table():
         ({"volume": np.nan}, "a value is missing"),
         ({"close": np.nan}, "a value is missing"),
         (dict.fromkeys(["open", "high", "low", "close", "volume"], np.nan), "a value is missing"),
-        ({"volume": 0.0}, "volume is not positive"),
+        ({"volume": 0.0}, "nothing was traded"),
         ({"volume": -5.0}, "volume is not positive"),
         ({"volume": np.inf}, "volume is not positive"),
         ({"volume": 1.5}, "volume is not whole"),
@@ -170,7 +170,7 @@ def test_the_log_has_a_line_a_ticker_and_rule_and_not_too_many():
     _, bad, _ = split_by_rules(pd.concat([bars(2, ticker=f"T{number:02}", volume=0.0) for number in range(30)]))
     lines = row_lines(bad, "rule", QUARANTINED)
     assert len(lines) == LOGGED + 1
-    assert lines[0] == "T00: 2 rows quarantined (volume is not positive), the first of session 2024-01-02"
+    assert lines[0] == "T00: 2 rows quarantined (nothing was traded), the first of session 2024-01-02"
     assert lines[-1] == "and 40 rows more, of 20 other tickers and rules"
     assert row_lines(bad.iloc[:0], "rule", QUARANTINED) == []
 
@@ -196,8 +196,8 @@ def test_no_row_of_a_clean_real_file_is_thrown_away(name):
 @pytest.mark.parametrize(
     ("ticker", "good_rows", "rules"),
     [
-        ("ABVC", 911, {"volume is not positive": 3656}),
-        ("CPG", 4123, {"a price is not positive": 603, "volume is not positive": 108}),
+        ("ABVC", 911, {"nothing was traded": 3656}),
+        ("CPG", 4123, {"a price is not positive": 603, "nothing was traded": 108}),
         ("VATE", 664, {"adj_close is not positive": 2729}),
         ("WHLRL", 82, {"a value is missing": 252}),
     ],

@@ -127,7 +127,7 @@ class PriceCounts(Record):
     tickers: int
     total: TickerCount
     worst: tuple[TickerCount, ...]
-    remarks: tuple[str, ...] = ()  # lines on what an ingest changed of the rows that came, or what looks wrong in them
+    notes: tuple[str, ...] = ()  # lines on what an ingest changed of the rows that came, or what looks wrong in them
 
 
 class Announcements(Record):

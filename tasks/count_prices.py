@@ -22,7 +22,7 @@ from tasks.settings import calendar_of
 from tasks.store_prices import Ingested
 
 WORST_SHOWN = 20  # tickers
-REMARKS_SHOWN = 10
+NOTES_SHOWN = 10
 NAMED_GAPS = 4  # missing sessions of a ticker
 FINE = "ok"
 
@@ -37,9 +37,9 @@ def count_prices(plan: IngestPlan, ingested: Ingested) -> PriceCounts | None:
     table["quarantined"] = pd.Series(ingested.quarantined_of, dtype=float).reindex(table.index)
     table["restated"] = pd.Series(ingested.restated_of, dtype=float).reindex(table.index)
     counts = _counts(store, table, plan.last_session, ingested.failed)
-    remarks = [line for lines in ingested.remarks.values() for line in lines]
-    more = [f"and {len(remarks) - REMARKS_SHOWN:,} more; the log has all"] if len(remarks) > REMARKS_SHOWN else []
-    return counts.model_copy(update={"remarks": (*remarks[:REMARKS_SHOWN], *more)})
+    notes = [line for lines in ingested.notes.values() for line in lines]
+    more = [f"and {len(notes) - NOTES_SHOWN:,} more; the log has all"] if len(notes) > NOTES_SHOWN else []
+    return counts.model_copy(update={"notes": (*notes[:NOTES_SHOWN], *more)})
 
 
 def status_of(root: str, tickers: tuple[str, ...], last_closed: date) -> PriceCounts:

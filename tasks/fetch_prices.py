@@ -67,7 +67,7 @@ class Fetched(BaseModel):
     quarantined: StagedFrame | None
     newest_session: date | None  # of the good rows
     failed: dict[str, str]  # ticker -> why
-    remarks: dict[str, list[str]]  # ticker -> lines on what was changed of its rows, or looks wrong in them
+    notes: dict[str, list[str]]  # ticker -> lines on what was changed of its rows, or looks wrong in them
     unknown: tuple[str, ...]  # those of them that the source does not have
 
 
@@ -95,7 +95,7 @@ def fetch_prices(plan: IngestPlan, batch: Batch) -> Fetched:
     )
     failed = {ticker: why_not(answer) for ticker, answer in answers.items() if answer.outcome != Outcome.OK}
     unknown = tuple(ticker for ticker in failed if answers[ticker].outcome == Outcome.NOT_FOUND)
-    told = {ticker: list(answer.notes) for ticker, answer in answers.items() if answer.notes}
+    notes = {ticker: list(answer.notes) for ticker, answer in answers.items() if answer.notes}
     bars = [answer.bars for answer in answers.values() if len(answer.bars)]
     log.info("%s: %d rows of %d tickers", source.spec, sum(map(len, bars)), len(bars))
     joined = pd.concat(bars, ignore_index=True) if bars else None
@@ -111,17 +111,17 @@ def fetch_prices(plan: IngestPlan, batch: Batch) -> Fetched:
         failed |= broken
         good = good.loc[~good["ticker"].isin(list(broken))]
     for ticker, lines in doubts.items():
-        told.setdefault(ticker, []).extend(lines)
-    told = {ticker: lines for ticker, lines in told.items() if ticker not in failed}
-    notes = shortened([line for lines in told.values() for line in lines])
-    for line in [*failed.values(), *notes, *row_lines(bad, "rule", QUARANTINED)]:
+        notes.setdefault(ticker, []).extend(lines)
+    notes = {ticker: lines for ticker, lines in notes.items() if ticker not in failed}
+    said = shortened([line for lines in notes.values() for line in lines])
+    for line in [*failed.values(), *said, *row_lines(bad, "rule", QUARANTINED)]:
         log.warning(line)
     return Fetched(
         good=stage(store, good) if len(good) else None,
         quarantined=stage(store, bad.assign(source=plan.source)) if len(bad) else None,
         newest_session=good["session"].max().date() if len(good) else None,
         failed=failed,
-        remarks=told,
+        notes=notes,
         unknown=unknown,
     )
 

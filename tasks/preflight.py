@@ -5,7 +5,7 @@ said at once.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -147,23 +147,29 @@ def stored_market(
         return STORED, _only_calendar(store, held, calendar, tickers)
     exchanges = [] if asked or calendar not in (None, NEW_YORK) else _folders_of(store, SIMULATED_FOLDER)
     if not exchanges:
-        raise _no_prices(store, store_url, asked or "…", calendar or NEW_YORK)
+        return STORED, _calendar_of_broken_rows(store, store_url, asked or "…", calendar)
     specs = [f"simulated:{name.removeprefix(SIMULATED_FOLDER).replace('-shift-', '?shift=')}" for name in exchanges]
     if len(specs) > 1:
         raise NotStored(f"{store.url} holds several simulated exchanges; say which by --source: {listed(specs)}.")
     return specs[0], NEW_YORK
 
 
+def _calendar_of_broken_rows(store: Store, store_url: str, source: str, calendar: str | None) -> str:
+    """Of a store without prices: good rows may never have come. Raises EmptyStore."""
+    held = _calendars(store, lambda part: QuarantineTable(part).open() is not None)
+    if not held or calendar not in (None, *held):
+        raise _no_prices(store, store_url, source, calendar or NEW_YORK)
+    return calendar or held[0]
+
+
 def stored_calendars(store: Store) -> list[str]:
-    """The calendars whose prices, or whose broken rows, the store holds, New York's first."""
-    top = [NEW_YORK] if _has_rows(store) else []
+    """The calendars whose prices the store holds, New York's first."""
+    return _calendars(store, lambda part: PriceTable(part).version() is not None)
+
+
+def _calendars(store: Store, is_held: Callable[[Store], bool]) -> list[str]:
     parts = [_part(store, folder) for folder in _folders_of(store, CALENDAR_FOLDER)]
-    return top + [calendar_of(part.url) for part in parts if _has_rows(part)]
-
-
-def _has_rows(store: Store) -> bool:
-    """Whether it holds prices, or at least rows of them that broke a rule."""
-    return PriceTable(store).version() is not None or QuarantineTable(store).open() is not None
+    return [NEW_YORK] * is_held(store) + [calendar_of(part.url) for part in parts if is_held(part)]
 
 
 def usual_market(
@@ -185,7 +191,7 @@ def usual_market(
     if last := last_ingest(root_of(store_url, held, calendar)):
         return last.source, calendar
     if held == STORED:
-        if PriceTable(open_store(root_of(store_url, held, calendar))).version() is None:  # all that came was broken
+        if not stored_calendars(open_store(store_url)):
             return "simulated", NEW_YORK
         raise NotStored(
             f"{store_url} does not know where its prices came from: release 0.1.0 did not keep it. Say it "

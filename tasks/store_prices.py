@@ -39,7 +39,7 @@ class Ingested(BaseModel):
     restated_of: dict[str, int]
     newest_session: date | None  # of the good rows that came; None when none came
     failed: dict[str, str]  # ticker -> why it could not be fetched
-    remarks: dict[str, list[str]]  # ticker -> lines on what was changed of its rows, or looks wrong in them
+    notes: dict[str, list[str]]  # ticker -> lines on what was changed of its rows, or looks wrong in them
     unknown: tuple[str, ...]  # those of them that the source does not have
 
     @property
@@ -89,7 +89,7 @@ def store_prices(plan: IngestPlan, fetched: list[Fetched]) -> Ingested:
         restated_of=_rows_of_tickers(restated),
         newest_session=max((batch.newest_session for batch in fetched if batch.newest_session), default=None),
         failed={ticker: why for batch in fetched for ticker, why in batch.failed.items()},
-        remarks={ticker: lines for batch in fetched for ticker, lines in batch.remarks.items()},
+        notes={ticker: lines for batch in fetched for ticker, lines in batch.notes.items()},
         unknown=tuple(ticker for batch in fetched for ticker in batch.unknown),
     )
     log.info(ingested.summary)

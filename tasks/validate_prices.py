@@ -2,7 +2,7 @@
 
 1. a row that is there twice, alike, counts once
 2. each rule looks at each row; the first one that a row breaks is its reason
-3. rows without a broken rule are held against their neighbours (plausibility.py)
+3. rows without a broken rule are held against their neighbours (suspicious_rows.py)
 4. rows without a broken rule go on; the later_adjustment of a ticker's last row goes to the last one that goes on, a
    bad row's dividend and split go to the next one
 """
@@ -17,8 +17,8 @@ import pandera.pandas as pa
 
 from models.calendar_names import NEW_YORK, market
 from models.sessions import market_calendar
-from tasks.price_plausibility import DIVIDEND_NOT_SHOWN, DIVIDEND_TOO_LARGE, implausible
 from tasks.sources.source import BAR_COLUMNS
+from tasks.suspicious_rows import DIVIDEND_NOT_SHOWN, DIVIDEND_TOO_LARGE, implausible
 
 PRICES = ["open", "high", "low", "close"]
 NOT_BY_DEFAULT = {"dividend": 0.0, "split": 0.0, "later_adjustment": 1.0}  # shown where they differ
@@ -131,11 +131,14 @@ def _broken_rules(bars: pd.DataFrame, calendar: str) -> pd.Series:
 
 def _good_rows(bars: pd.DataFrame, is_bad: pd.Series) -> pd.DataFrame:
     """Of the later_adjustment only that of a ticker's last row counts, so it must not go to quarantine with that."""
-    positive = bars["later_adjustment"].where(bars["later_adjustment"] > 0, 1.0)
-    factor = positive.groupby(bars["ticker"]).transform("prod")
-    good = bars.loc[~is_bad]
-    is_last = ~good.duplicated("ticker", keep="last")
-    return good.assign(later_adjustment=factor[good.index].where(is_last, 1.0)).reset_index(drop=True)
+    adjustment = bars["later_adjustment"]
+    others = bars.loc[(adjustment > 0) & (adjustment != 1.0)]
+    factors = others.groupby("ticker")["later_adjustment"].prod()
+    good = bars.loc[~is_bad].reset_index(drop=True)
+    last = good["ticker"].loc[good["ticker"] != good["ticker"].shift(-1)]
+    return good.assign(
+        later_adjustment=last.map(factors).astype("float64").fillna(1.0).reindex(good.index, fill_value=1.0)
+    )
 
 
 def _with_events_of(bad: pd.DataFrame, good: pd.DataFrame) -> pd.DataFrame:

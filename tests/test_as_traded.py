@@ -85,11 +85,11 @@ def splits_of(rows: pd.DataFrame) -> dict[int, float]:
     ids=str,
 )
 def test_prices_as_traded_come_out_in_todays_shares(splits: dict[int, float], none: float) -> None:
-    rows, remarks = in_todays_shares("ACME", traded(splits, none))
+    rows, notes = in_todays_shares("ACME", traded(splits, none))
     assert_todays(rows)
     assert splits_of(rows) == splits
-    assert len(remarks) == 1
-    assert remarks[0].count(" on 2023-") == len(splits)
+    assert len(notes) == 1
+    assert notes[0].count(" on 2023-") == len(splits)
 
 
 def test_dividends_are_divided_by_the_later_splits() -> None:
@@ -115,9 +115,9 @@ def test_adjusted_prices_that_list_their_splits_stay_as_they_are(splits: dict[in
         raw = todays(split=none)
         for at, ratio in splits.items():
             raw.loc[at, "split"] = ratio
-        rows, remarks = in_todays_shares("ACME", raw)
+        rows, notes = in_todays_shares("ACME", raw)
         assert all(rows[name].equals(todays()[name]) for name in [*PRICES, "volume"])
-        assert (splits_of(rows), remarks) == (splits, ())
+        assert (splits_of(rows), notes) == (splits, ())
 
 
 def test_a_split_too_small_to_be_seen_is_as_the_others_or_as_the_file_writes_no_split() -> None:
@@ -158,10 +158,10 @@ def test_a_special_dividend_stays_a_dividend(share: float, row: int) -> None:
     close[row:] *= 1 - share
     factor = np.where(np.arange(ROWS) < row, 1 - share, 1.0)
     raw = todays(open=close, high=close + 1, low=close - 1, close=close, adj_close=(close * factor).round(6))
-    bars, remarks = bars_of("ACME", raw)
+    bars, notes = bars_of("ACME", raw)
     paid = bars.loc[bars["dividend"] != 0, "dividend"].to_dict()
     assert paid == pytest.approx({row: share * close[row - 1]}, rel=1e-4)
-    assert remarks == ()
+    assert notes == ()
     np.testing.assert_allclose(bars["close"], close)
 
 

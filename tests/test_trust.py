@@ -191,9 +191,9 @@ def test_what_was_made_of_the_rows_and_what_looks_wrong_is_told(tmp_path: Path) 
     frame.loc[frame.index[60:], ["Open", "High", "Low", "Close", "Adj Close"]] *= 7.0
     snapshot = ingest(settings(write(tmp_path / "SBUX.csv", frame), tmp_path))
     assert snapshot.counts is not None
-    (remark,) = snapshot.counts.remarks
-    assert remark.startswith(f"SBUX {frame['Date'].iloc[60]}: the close is ")
-    assert remark.endswith("times the one before it, without a split; it is stored")
+    (note,) = snapshot.counts.notes
+    assert note.startswith(f"SBUX {frame['Date'].iloc[60]}: the close is ")
+    assert note.endswith("times the one before it, without a split; it is stored")
 
 
 def test_after_a_split_the_rows_that_come_broken_are_taken_to_the_new_shares(tmp_path: Path) -> None:

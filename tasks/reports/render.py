@@ -107,8 +107,8 @@ def show_counts(console: Console, counts: PriceCounts | None, *, ingested: bool)
     for row in counts.worst:
         if row.gaps:
             _show(console, "", f"{row.ticker} lacks {row.gaps}")
-    for remark in counts.remarks:
-        _show(console, "", f"[yellow]{escape(remark)}[/]")
+    for note in counts.notes:
+        _show(console, "", f"[yellow]{escape(note)}[/]")
 
 
 def show_status(console: Console, store_url: str, counts: PriceCounts) -> None:

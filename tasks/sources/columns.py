@@ -17,7 +17,7 @@ from tasks.sources.as_traded import in_todays_shares
 from tasks.sources.cells import require_no_meaning
 from tasks.sources.dates import EXPECTED, sessions_of
 from tasks.sources.headings import Meaning, Names, chosen_columns, letters, plain_heading
-from tasks.sources.numerals import FEW_SHARES, NO_NUMBER, is_missing, is_typed, numbers_of
+from tasks.sources.numerals import FEW_SHARES, NO_NUMBER, is_missing, is_typed, numbers_of, with_ratios
 from tasks.sources.reading import FileReader
 from tasks.sources.source import BAR_COLUMNS, EVENT_COLUMNS
 
@@ -45,9 +45,9 @@ HEADINGS = {  # a column's heading, whatever its case, accents, digits and punct
         ["uniqueid", "instrument", "code", "tscode", "stockcode", "secid", "permno", "isin", "cusip"], "ticker"
     ),
     **dict.fromkeys(["name", "asset", "stock", "security", "company", "underlying", "コード", "股票代码"], "ticker"),
-    **dict.fromkeys(["adjvolume", "adjustedvolume", "volumeadj", "volumeadjusted"], "adj_volume"),
     **dict.fromkeys(["dividend", "dividends", "divcash", "dividendamount", "exdividend"], "dividend"),
     **dict.fromkeys(["split", "splits", "stocksplits", "splitfactor", "splitcoefficient", "splitratio"], "split"),
+    **dict.fromkeys(["adjvolume", "adjustedvolume", "volumeadj", "volumeadjusted"], "adj_volume"),
     **dict.fromkeys(["per", "period", "interval", "timeframe", "frequency"], "period"),
 }
 WEAK = (  # those of them that also have other meanings: they count where no other column means the same
@@ -67,7 +67,6 @@ EVENT_HEADINGS = {
     "firstseen": "first_seen",
 }
 EVENT_NAMES = Names(tuple(EVENT_HEADINGS.items()))
-RATIO = r"(?P<new>\d+(?:\.\d+)?) ?(?:[:/]|-?for-?|-?to-?|for|to) ?(?P<old>\d+(?:\.\d+)?)"  # 4:1, 1/20, 3-for-2
 # Of the 14,132 dividends recovered from 230 tickers the smallest real one is 1.8e-5 of the close, and the largest that
 # is only rounding (a step up and down again) 7.3e-8.
 SMALLEST_DIVIDEND = 1e-6
@@ -79,8 +78,8 @@ FEWEST_ROWS = 6  # of which one can say how far they are apart
 class Tidied:
     """A file's rows under the names and in the types of here; `faults` says of rows (by the index) why they cannot be.
 
-    Columns: session (datetime64[s]), open, high, low, close, volume and, where the file has them, adj_close, dividend,
-    split (float64), ticker (str).
+    Columns: session (datetime64[s]), open, high, low, close, volume and, where the file has them, adj_close,
+    adj_volume, dividend, split (float64), ticker (str).
     """
 
     frame: pd.DataFrame
@@ -98,7 +97,7 @@ def tidy(raw: pd.DataFrame, reader: FileReader) -> Tidied:
         _require_daily(columns.pop("period"), reader)
     numeric = {name: column for name, column in columns.items() if name not in ("session", "ticker")}
     if "split" in numeric:
-        numeric["split"] = _ratios(numeric["split"])
+        numeric["split"] = with_ratios(numeric["split"])
     sessions = sessions_of(columns["session"], reader)
     if sessions.isna().any() and (no_row := _no_rows(sessions, columns)).any():
         _note_no_rows(raw.loc[no_row], raw.columns, reader)
@@ -155,7 +154,7 @@ def bars_of(ticker: str, rows: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, .
     """
     # A row that is there twice must go first: the second copy would get neither dividend nor later_adjustment.
     bars = rows.drop_duplicates().sort_values("session", kind="stable").reset_index(drop=True)
-    bars, remarks = in_todays_shares(ticker, bars)
+    bars, notes = in_todays_shares(ticker, bars)
     bars = bars.assign(ticker=ticker, later_adjustment=1.0)
     if "adj_close" in bars:
         close, adj_close = bars["close"].to_numpy(), bars["adj_close"].to_numpy()
@@ -170,7 +169,7 @@ def bars_of(ticker: str, rows: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, .
             bars.loc[usable, "dividend"] = dividend
     for name in ("dividend", "split"):
         bars[name] = bars[name].fillna(0.0) if name in bars else 0.0
-    return bars.loc[:, BAR_COLUMNS], remarks
+    return bars.loc[:, BAR_COLUMNS], notes
 
 
 def _columns(
@@ -281,14 +280,6 @@ def ticker_texts(column: pd.Series) -> pd.Series:
     if texts.str.fullmatch(r"\d+\.0").all():
         texts = texts.str.removesuffix(".0")
     return texts
-
-
-def _ratios(column: pd.Series) -> pd.Series:
-    """New shares for one old one: ratios as texts, such as 4:1, become numbers; what else there is stays."""
-    if is_typed(column):
-        return column
-    terms = column.astype(str).str.strip().str.lower().str.extract(f"^{RATIO}$").astype("float64")
-    return column.astype(object).mask(terms["old"] > 0, (terms["new"] / terms["old"]).astype(str))
 
 
 def _refuse_first(is_wrong: pd.Series, column: pd.Series, reader: FileReader, fact: str) -> None:

@@ -30,7 +30,6 @@ from models.text import listed
 from storage.bounds import joined, require_size
 from storage.errors import first_line
 from storage.locations import shown
-from tasks.sources.as_traded import Contradiction
 from tasks.sources.cells import ARCHIVES, archive_members
 from tasks.sources.columns import EVENT_NAMES, bars_of, tidy_events
 from tasks.sources.places import FilesThere, Place, find_files, find_members, place_of, stem_of, ticker_of
@@ -95,7 +94,7 @@ class FilesSource:
         except Unreachable as error:
             return Fetch(ticker=ticker, outcome=Outcome.DOWN, known=str(error))
         except SourceError as error:
-            if self._only_table is not None and len(self.tickers()) == 1 and not isinstance(error, Contradiction):
+            if self._only_table is not None and len(self.tickers()) == 1:
                 raise
             return Fetch(ticker=ticker, outcome=Outcome.BAD_SCHEMA, known=str(error))
         start = bars["session"].min() if first is None else pd.Timestamp(first)

@@ -26,6 +26,7 @@ FACTORS = {
     "亿": 1e8, "b": 1e9, "bn": 1e9, "mrd": 1e9, "billion": 1e9, "t": 1e12,
 }  # fmt: skip
 SUFFIXED = rf"^(?P<number>.*\d)(?P<factor>{'|'.join(sorted(FACTORS, key=len, reverse=True))})\.?$"
+RATIO = r"(?P<new>\d+(?:\.\d+)?) ?(?:[:/]|-?for-?|-?to-?|for|to) ?(?P<old>\d+(?:\.\d+)?)"  # 4:1, 1/20, 3-for-2
 FEW_SHARES = 1000  # a day; fewer may be thousands of them
 NO_NUMBER = "is not a number. Expected one, or nothing where the value is missing."
 
@@ -53,6 +54,14 @@ def numbers_of(
             _refuse_thousands(columns[name], reader)
         done[name] = _converted(texts, sign or elsewhere or ".")
     return {name: numbers for name, numbers in done.items() if numbers is not None}
+
+
+def with_ratios(column: pd.Series) -> pd.Series:
+    """The column of splits with new shares for one old one in the place of a text such as 4:1."""
+    if is_typed(column):
+        return column
+    terms = column.astype(str).str.strip().str.lower().str.extract(f"^{RATIO}$").astype("float64")
+    return column.astype(object).mask(terms["old"] > 0, (terms["new"] / terms["old"]).astype(str))
 
 
 def is_typed(column: pd.Series) -> bool:

@@ -41,8 +41,7 @@ def implausible(bars: pd.DataFrame) -> tuple[pd.Series, dict[str, list[str]]]:
     """
     found: dict[int, str] = {}
     doubts: dict[str, list[str]] = {}
-    tickers = pd.factorize(bars["ticker"])[0]
-    starts = np.r_[np.flatnonzero(np.diff(tickers, prepend=-1)), len(bars)]
+    starts = np.r_[np.flatnonzero(bars["ticker"] != bars["ticker"].shift()), len(bars)]
     for look in (_dividends, _other_shares, _cut_rows) if len(bars) else ():
         for row, text in look(bars, starts, found):
             name = str(bars["ticker"].iat[row])

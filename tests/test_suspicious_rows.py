@@ -6,9 +6,9 @@ import pandas as pd
 import pytest
 
 from models.sessions import sessions_between
-from tasks.price_plausibility import CUT, DIVIDEND_NOT_SHOWN, DIVIDEND_TOO_LARGE, OTHER_SHARES
 from tasks.sources.files import FilesSource
 from tasks.sources.source import BAR_COLUMNS
+from tasks.suspicious_rows import CUT, DIVIDEND_NOT_SHOWN, DIVIDEND_TOO_LARGE, OTHER_SHARES
 from tasks.validate_prices import split_by_rules
 
 DATA = Path(__file__).parents[2] / "shared" / "data"

@@ -52,7 +52,8 @@ class Ingested(BaseModel):
         quarantined = f", {self.quarantined:,} quarantined" if self.quarantined else ""
         quarantined += f", failed: {listed(list(self.failed), 3)}" if self.failed else ""
         if not self.inserted + self.updated:
-            return f"nothing new, still prices v{self.prices_version} ({self.unchanged:,} rows as before{quarantined})"
+            version = f"still prices v{self.prices_version}" if self.prices_version >= 0 else "no prices are stored yet"
+            return f"nothing new, {version} ({self.unchanged:,} rows as before{quarantined})"
         later = self.updated - self.restated
         changed = f"{self.restated:,} restated" + (f", {later:,} with later dividends known" if later else "")
         return (

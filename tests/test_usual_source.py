@@ -77,10 +77,10 @@ def test_a_store_of_release_0_1_0_is_asked_about_once(files: list[str], volcast:
 
 
 def test_a_first_ingest_of_broken_rows_leaves_them_to_be_looked_at_and_the_store_empty(volcast: Volcast) -> None:
-    yahoo_frame().assign(Volume=7.17).to_csv("SBUX.csv", index=False)
+    yahoo_frame().assign(High=1.0).to_csv("SBUX.csv", index=False)
     said = volcast("ingest", "--source", "files:SBUX.csv")
     assert said.code == 1
-    assert "SBUX: broken: 253 of 253 rows break a rule (253: volume is not whole)" in said.errors[-1]
+    assert "SBUX: broken: 253 of 253 rows break a rule (253: high is below open, low or close)" in said.errors[-1]
     assert "1 of 253 rows" in volcast("quarantine", "SBUX", "--limit", "1").out
     assert volcast("status").code == 1
     said = volcast("ingest", *AS_OF)

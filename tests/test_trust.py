@@ -130,7 +130,7 @@ def test_a_history_that_shrinks_is_refused_for_its_ticker_alone(tmp_path: Path) 
     assert snapshot.tickers == ("BBB",)
     assert snapshot.rows == 254
     assert snapshot.counts is not None
-    assert "gives 64 of the 253 sessions" in snapshot.counts.worst[0].outcome
+    assert "gives 64 of the 250 sessions" in snapshot.counts.worst[0].outcome
     with pytest.raises(FetchFailed, match=r"AAA: shrunk: .* 2019-12-12, .*--allow-shrink") as caught:
         ingest(settings(f"files:{folder}", tmp_path))
     assert caught.value.counts is not None

@@ -2,7 +2,7 @@ import logging
 import re
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -204,6 +204,7 @@ class Faulty:
     """A source that does not answer the first calls for some tickers, and notes who was asked for when."""
 
     spec = "simulated:7"
+    remarks: Sequence[str] = ()
     pace = Pace(limit="volcast-test-announcements", calls_per_second=2.0, pause_seconds=0.0)
 
     def __init__(self, failures: Mapping[str, int] | None = None, *, always: bool = False) -> None:

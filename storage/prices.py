@@ -180,10 +180,8 @@ class PriceTable:
         if last is not None:
             later = f"session > {literal(last)} AND {where(wanted, last, None)} GROUP BY ticker"
             after = _select(table, ["ticker", LATER_SPLITS], later).to_pandas().set_index("ticker")["shares"]
-            goes_on = frame["ticker"].isin(after.index)
-            frame["later_adjustment"] = frame["later_adjustment"].mask(goes_on, 1.0)
             shares = frame["ticker"].map(after).astype("float64").fillna(1.0)  # of no rows, the tickers' dtype stays
-            frame = without_splits(frame, pd.Series(shares))
+            frame = _of_then(frame, after.index, pd.Series(shares))
         return frame.assign(adj_close=adjusted_close(frame)).loc[:, READ_COLUMNS]
 
     def read_known(self, tickers: Iterable[str], *, last: date, version: int, known: int | None) -> pd.DataFrame:
@@ -292,9 +290,7 @@ class PriceTable:
             frame["ticker"].map(each.groupby("ticker")["split"].prod()).astype("float64").fillna(1.0)
             for each in (splits, of_then)
         )
-        goes_on = frame["ticker"].isin(later["ticker"].unique())
-        frame["later_adjustment"] = frame["later_adjustment"].mask(goes_on, 1.0)
-        frame = without_splits(frame, pd.Series(np.where(is_back, shares_then, shares)))
+        frame = _of_then(frame, later["ticker"].unique(), pd.Series(np.where(is_back, shares_then, shares)))
         frame = frame.loc[frame["session"] <= pd.Timestamp(last)].reset_index(drop=True)
         return frame.assign(adj_close=adjusted_close(frame)).loc[:, READ_COLUMNS]
 
@@ -436,6 +432,12 @@ def _in_order(rows: pa.Table) -> pd.DataFrame:
     """Rows that were selected, by ticker and session."""
     frame = rows.to_pandas(date_as_object=False).sort_values(["ticker", "session"], ignore_index=True)
     return frame.assign(session=frame["session"].astype("datetime64[s]"))
+
+
+def _of_then(frame: pd.DataFrame, goes_on: Iterable[str], shares: pd.Series) -> pd.DataFrame:
+    """The rows before later splits; the dividends after the last one of a ticker that goes on are not known yet."""
+    is_cut = frame["ticker"].isin(list(goes_on))
+    return without_splits(frame.assign(later_adjustment=frame["later_adjustment"].mask(is_cut, 1.0)), shares)
 
 
 def _in_new_shares(

@@ -36,7 +36,7 @@ from storage.staging import StagedFrame, stage
 from storage.store import Store, open_store
 from tasks.plan_ingest import Batch, IngestPlan
 from tasks.sources.source import TRANSIENT, Announced, Fetch, Outcome, Pace, PriceSource, SourceError, open_source
-from tasks.validate_prices import LOGGED, NOT_TRADED, QUARANTINED, Judged, row_lines, split_by_rules
+from tasks.validate_prices import NOT_TRADED, QUARANTINED, Judged, row_lines, split_by_rules
 
 Answer = TypeVar("Answer", Fetch, Announced)
 FEW_BROKEN = 3  # rows, which are accidents whatever their share, unless they are more than half
@@ -113,7 +113,7 @@ def fetch_prices(plan: IngestPlan, batch: Batch) -> Fetched:
     for ticker, lines in doubts.items():
         notes.setdefault(ticker, []).extend(lines)
     notes = {ticker: lines for ticker, lines in notes.items() if ticker not in failed}
-    said = shortened([line for lines in notes.values() for line in lines])
+    said = dict.fromkeys(line for lines in notes.values() for line in lines)
     for line in [*failed.values(), *said, *row_lines(bad, "rule", QUARANTINED)]:
         log.warning(line)
     return Fetched(
@@ -124,12 +124,6 @@ def fetch_prices(plan: IngestPlan, batch: Batch) -> Fetched:
         notes=notes,
         unknown=unknown,
     )
-
-
-def shortened(lines: Sequence[str]) -> list[str]:
-    """Each line once, LOGGED of them, and how many there are more."""
-    each = list(dict.fromkeys(lines))
-    return each[:LOGGED] + ([f"and {len(each) - LOGGED:,} lines more of this kind"] if len(each) > LOGGED else [])
 
 
 def ask_each(
@@ -256,12 +250,12 @@ def _too_broken(good: pd.DataFrame, bad: pd.DataFrame, stored: _Stored | None, l
     traded, as in a halt, is no fault of the source, unless most are such.
     """
     passed, failed = (good["ticker"].value_counts() if len(good) else pd.Series(dtype=int)).to_dict(), {}
-    for ticker, all_bad in bad.groupby("ticker"):
-        is_halt = all_bad["rule"] == NOT_TRADED
-        rows_of = all_bad if 2 * is_halt.sum() > passed.get(str(ticker), 0) + len(all_bad) else all_bad.loc[~is_halt]
-        name, sessions = str(ticker), pd.DatetimeIndex(rows_of["session"])
+    for name, rows_of in ((str(ticker), each) for ticker, each in bad.groupby("ticker")):
+        came, is_halt = passed.get(name, 0) + len(rows_of), rows_of["rule"] == NOT_TRADED
+        rows_of = rows_of if 2 * is_halt.sum() > came else rows_of.loc[~is_halt]
+        sessions = pd.DatetimeIndex(rows_of["session"])
         known = pd.DatetimeIndex([]) if stored is None else stored.sessions.get(name, pd.DatetimeIndex([]))
-        broken, rows = int((~sessions.isin(known)).sum()), max(passed.get(name, 0) + len(all_bad), len(known))
+        broken, rows = int((~sessions.isin(known)).sum()), max(came, len(known))
         if broken <= limit * rows or (broken <= FEW_BROKEN and broken * 2 <= rows):
             continue
         reasons = ", ".join(f"{count:,}: {reason}" for reason, count in rows_of["rule"].value_counts().head(2).items())

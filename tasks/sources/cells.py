@@ -33,8 +33,8 @@ from tasks.sources.reading import FileReader
 
 TABLES = (".csv", ".parquet", ".pq", ".txt", ".tsv", ".xlsx", ".xlsm")
 PACKED = (".gz", ".bz2", ".xz", ".zst")
-ARCHIVES = (".zip", ".tar", ".tgz")
-SUFFIXES = (*TABLES, *(table + packed for table in TABLES for packed in PACKED), *ARCHIVES, ".tar.gz", ".tar.bz2")
+ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2")
+SUFFIXES = (*TABLES, *(table + packed for table in TABLES for packed in PACKED), *ARCHIVES)
 NO_PRICES = ("readme", "license", "licence", "changelog", "notes", "requirements")  # of text files beside them
 PACKED_BY = {  # first bytes -> by what
     b"\x1f\x8b": "gzip",

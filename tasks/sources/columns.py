@@ -41,9 +41,7 @@ HEADINGS = {  # a column's heading, whatever its case, accents, digits and punct
     **dict.fromkeys(["volumetraded", "tradedvolume", "totaltradedquantity", "tottrdqty", "quantity", "qty"], "volume"),
     **dict.fromkeys(["volumen", "volumes", "volumi", "stück", "stücke", "stuecke", "出来高", "거래량"], "volume"),
     **dict.fromkeys(["ticker", "symbol", "sym", "tic", "tickersymbol", "stocksymbol", "tscode", "actsymbol"], "ticker"),
-    **dict.fromkeys(
-        ["uniqueid", "instrument", "code", "tscode", "stockcode", "secid", "permno", "isin", "cusip"], "ticker"
-    ),
+    **dict.fromkeys(["uniqueid", "instrument", "code", "stockcode", "secid", "permno", "isin", "cusip"], "ticker"),
     **dict.fromkeys(["name", "asset", "stock", "security", "company", "underlying", "コード", "股票代码"], "ticker"),
     **dict.fromkeys(["dividend", "dividends", "divcash", "dividendamount", "exdividend"], "dividend"),
     **dict.fromkeys(["split", "splits", "stocksplits", "splitfactor", "splitcoefficient", "splitratio"], "split"),

@@ -163,7 +163,7 @@ class FilesSource:
     @cached_property
     def _place(self) -> Place:
         place = find_files(self.location)
-        if place.is_folder or not place_of(self.location).lower().endswith((*ARCHIVES, ".tar.gz", ".tar.bz2")):
+        if place.is_folder or not place_of(self.location).lower().endswith(ARCHIVES):
             return place
         try:
             members = archive_members(_open_file(self.location, place.system, place.paths[0]))

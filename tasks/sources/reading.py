@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from typing import NoReturn
 
 from models.text import brief
+from storage.locations import OF_FILES
 from tasks.sources.source import SourceUnusable, UnknownSource
 
-KEYS = ("date-format", "decimal", "columns", "ticker")
-KEY = rf"(?=(?:{'|'.join(KEYS)})=)"
+KEY = rf"(?=(?:{'|'.join(OF_FILES)})=)"
 NAMES = ("date", "open", "high", "low", "close", "adj_close", "volume", "dividend", "split", "ticker")
 EPOCHS = {"s": "s", "ms": "ms", "us": "us", "ns": "ns", "days": "D", "excel": "D"}  # --date-format -> unit of a number
 
@@ -69,7 +69,7 @@ def split_location(location: str) -> tuple[str, Reading]:
 
 
 def with_reading(spec: str, said: Mapping[str, str | None]) -> str:
-    """The spec with what is said anew, by the names of KEYS; what is None stays, and "" is said no more.
+    """The spec with what is said anew, by the names of OF_FILES; what is None stays, and "" is said no more.
 
     Raises UnknownSource.
     """

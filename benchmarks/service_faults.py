@@ -45,8 +45,12 @@ class Service:
                 found |= {kind: process for kind, is_so in kinds.items() if is_so}
         return found
 
-    def kill(self, target: str) -> str:
-        """kill -9 of one of TARGETS, if it is there; says what was done.
+    def wait_for(self, target: str) -> None:
+        """Until a process of that kind is there."""
+        self._wait(lambda: self.processes.get(target), target)
+
+    def kill(self, target: str) -> bool:
+        """kill -9 of one of TARGETS; False where it is not there any more.
 
         After the death of the server or of `up`, `up` is started again, once everything of it has ended.
         """
@@ -56,12 +60,12 @@ class Service:
         elif found is not None:
             os.kill(found.pid, signal.SIGKILL)
         else:
-            return f"no {target} there"
+            return False
         if target in ("server", "up"):
             self._up.end()
             assert not wait_for_end(processes_in(self._home), seconds=SILENCE_SECONDS), "processes are left"
             self._up = self._start()
-        return "killed"
+        return True
 
     def begin(self, deployment: str, data: Mapping[str, str]) -> UUID:
         """Start a run of a deployment, with these settings laid over its own data."""
@@ -102,9 +106,16 @@ class Service:
         """What is found at last; it may take as long as something is written to a log or to the store."""
         heard, last = time.monotonic(), 0.0
         while not (found := find()):
-            newest = max(path.stat().st_mtime for path in [self._place, *self._place.rglob("*")] if path.exists())
-            if newest > last:
+            if (newest := self._newest()) > last:
                 heard, last = time.monotonic(), newest
             assert time.monotonic() - heard < SILENCE_SECONDS, f"{what}: nothing has moved for {SILENCE_SECONDS} s"
             time.sleep(0.3)
         return found
+
+    def _newest(self) -> float:
+        """When anything was written last; not to Prefect's database, in which a worker says that it is there."""
+        times = [0.0]
+        for path in self._place.rglob("*"):
+            with suppress(FileNotFoundError):
+                times.append(0.0 if ".db" in path.name else path.stat().st_mtime)
+        return max(times)

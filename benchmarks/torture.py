@@ -5,6 +5,7 @@ python -m benchmarks.torture [--trials 200] [--seed 0] [--faults NAME…] [--sta
 A trial takes a store as it stood before a stage (an ingest, a training, a forecast, …), runs the stage's command on it
 with one fault (benchmarks/faults.py), and then asks:
 
+    struck     did the fault have an effect on the command?
     torn       does `verify` find damage?
     lost       is something gone or changed that stood before, or is something else there than without the fault?
     unclear    did the command end with a traceback, or without a word?
@@ -34,7 +35,7 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.faults import COMMAND_FAULTS, Attempt, Fault, in_a_mount_namespace, run
+from benchmarks.faults import COMMAND_FAULTS, Attempt, Fault, Running, in_a_mount_namespace
 from benchmarks.service_faults import TARGETS, Service
 from flows.server import Server, own_server
 from storage.announced_dates import EventTable
@@ -61,6 +62,7 @@ STAGES: dict[str, tuple[str, list[str]]] = {  # name -> the stage whose store it
     "gc": ("daily", ["gc", "--keep-versions", "1"]),
 }
 TABLES: list[type[AppendTable]] = [QuarantineTable, RestatementTable, EventTable, ForecastTable, ScoreTable]
+COUNTED = ("struck", "torn", "lost", "unclear", "healed")  # of a trial
 LONG_AGO = 40 * 86_400  # seconds: what gc may remove
 
 
@@ -71,6 +73,7 @@ class Trial:
     fault: str
     stage: str
     ended: str  # how the command with the fault ended
+    struck: bool  # whether the fault had an effect on it at all
     torn: list[str]
     lost: list[str]
     unclear: list[str]
@@ -100,7 +103,7 @@ class Campaign:
         for stage in [stage for stage in STAGES if stage in needed]:
             yield stage
             place = self._copy(STAGES[stage][0], self._place(stage))
-            made = run(STAGES[stage][1], place, self._environment)
+            made = Running(STAGES[stage][1], place, self._environment).end()
             if made.code:
                 raise RuntimeError(f"{stage} without a fault ended with {made.code}: {made.said}")
             self._facts[stage], self._seconds[stage] = facts(place), made.seconds
@@ -118,7 +121,7 @@ class Campaign:
         torn, found = damage(place), facts(place)
         allowed = (self._facts[before], self._facts[stage])
         lost = [name for name in allowed[0] | found if found.get(name) not in [each.get(name) for each in allowed]]
-        healer = run(command, place, self._environment)
+        healer = Running(command, place, self._environment).end()
         after = facts(place)
         wrong = [f"{name} after healing" for name in allowed[1] | after if after.get(name) != allowed[1].get(name)]
         is_well = healer.code == 0 or "is the champion already" in healer.said  # of a promotion that was done before
@@ -127,7 +130,8 @@ class Campaign:
         ended = ", ".join(run.ended for run in hurt)
         unclear = [run.unclear for run in hurt if run.unclear]
         unclear += [f"the healing run: {healer.ended}: {healer.said[-300:]}"] if not is_well else []
-        return Trial(fault.name, stage, ended, torn, [*lost, *wrong], unclear, healed, healer.seconds)
+        struck = fault.always_strikes or any(run.code for run in hurt)
+        return Trial(fault.name, stage, ended, struck, torn, [*lost, *wrong], unclear, healed, healer.seconds)
 
     def _service_trial(self, target: str, chance: random.Random) -> Trial:
         """kill -9 of a part of the service while its deployment `daily` runs, and the `daily` that heals."""
@@ -136,7 +140,8 @@ class Campaign:
         service = Service(place, self._environment)
         data = {"as_of": command[-1]}
         run = service.begin("daily", data)
-        time.sleep(chance.uniform(0, 2 * self._seconds["daily"]))  # the worker looks for runs every five seconds
+        service.wait_for("flow run")
+        time.sleep(chance.uniform(0, self._seconds["daily"]))
         killed = service.kill(target)
         began = time.monotonic()
         first = service.end_of(run)
@@ -148,8 +153,9 @@ class Campaign:
         lost = [f"{name} after healing" for name in expected | after if after.get(name) != expected.get(name)]
         healed = second.is_completed() and not damage(place) and not lost
         shutil.rmtree(place)
-        how = f"{killed}, run {first.name}, up {ended.ended}"
-        return Trial(_name(target), "daily", how, torn, lost, [], healed, seconds)
+        how = f"{'killed' if killed else 'it was gone'}, run {first.name}, up {ended.ended}"
+        unclear = [ended.unclear] if ended.unclear else []
+        return Trial(_name(target), "daily", how, killed, torn, lost, unclear, healed, seconds)
 
     def _place(self, stage: str) -> Path:
         return self._folder / (stage.replace(" ", "-") or "empty")
@@ -219,10 +225,10 @@ def environment_of(server: Server) -> dict[str, str]:
 
 def table_of(trials: Sequence[Trial]) -> Table:
     """A row a fault: how often, what it did, and how long healing took."""
-    table = Table("fault", "times", "torn", "lost", "unclear", "healed", "median s to heal", "most", **NARROW)
+    table = Table("fault", "times", "struck", "torn", "lost", "unclear", "healed", "median s to heal", "most", **NARROW)
     for name in dict.fromkeys(trial.fault for trial in trials):
         own = [trial for trial in trials if trial.fault == name]
-        counts = [sum(bool(getattr(trial, what)) for trial in own) for what in ("torn", "lost", "unclear", "healed")]
+        counts = [sum(bool(getattr(trial, what)) for trial in own) for what in COUNTED]
         seconds = [trial.seconds for trial in own]
         table.add_row(name, *map(str, [len(own), *counts]), f"{median(seconds):.1f}", f"{max(seconds):.1f}")
     return table

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from programs import CODE
 
-from benchmarks.faults import COMMAND_FAULTS, Attempt, Fault, Run, run
+from benchmarks.faults import COMMAND_FAULTS, Attempt, Fault, Run, Running
 from benchmarks.torture import Campaign, environment_of, store_of
 from flows.server import Server
 from storage.prices import PriceTable
@@ -48,7 +48,7 @@ def fault(harm: Callable[[Path], None]) -> Fault:
     """A command that ends well, and harm to what it stored."""
 
     def hurt(attempt: Attempt) -> list[Run]:
-        ended = run(attempt.command, attempt.place, attempt.environment)
+        ended = Running(attempt.command, attempt.place, attempt.environment).end()
         harm(attempt.place)
         return [ended]
 
@@ -71,11 +71,13 @@ def test_a_price_that_is_another_is_lost(campaign: Campaign) -> None:
     assert "prices" in campaign.trial(fault(change_a_price), random.Random(0)).lost
 
 
-def test_a_traceback_or_silence_is_unclear() -> None:
+def test_a_traceback_silence_or_a_hang_is_unclear() -> None:
     assert Run(1, "Error: the disk is full", 1.0).unclear == ""
     assert Run(0, "", 1.0).unclear == ""
     assert Run(1, "Traceback (most recent call last):\nKeyError: 'x'", 1.0).unclear == "a traceback: KeyError: 'x'"
     assert "no word" in Run(1, "", 1.0).unclear
+    assert Run(-9, "", 1.0).unclear == ""
+    assert Run(-9, "Waiting", 600.0, hangs=True).unclear == "it hangs: 'Waiting'"
 
 
 def test_a_short_campaign_loses_nothing(tmp_path: Path) -> None:

@@ -16,11 +16,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
+from typing import IO
 
 import time_machine
 
@@ -92,7 +93,13 @@ class Running:
     ) -> None:
         self._log = place / f"command-{time.monotonic_ns()}.log"
         self._began = time.monotonic()
-        with self._log.open("wb") as output:
+        self._writer: subprocess.Popen[bytes] | None = None  # of the log, where the command itself may not write much
+        with ExitStack() as files:
+            output: IO[bytes] = files.enter_context(self._log.open("wb"))
+            if limit:
+                self._writer = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=output)
+                assert self._writer.stdin is not None
+                output = files.enter_context(self._writer.stdin)
             self.process = subprocess.Popen(
                 [sys.executable, "-m", *(["benchmarks.faults", *clock] if clock else ["flows.cli"]), *command],
                 cwd=place,
@@ -120,6 +127,8 @@ class Running:
         if hangs:
             self.process.kill()
             self.process.wait()
+        if self._writer is not None:
+            self._writer.wait()
         return Run(self.process.returncode, self.said, time.monotonic() - self._began, hangs)
 
 

@@ -56,7 +56,7 @@ class Run:
             return ""
         if "Traceback" in self.said:
             return f"a traceback: {self.said.splitlines()[-1][:200]}"
-        named = "Error:" in self.said or self.code == INTERRUPTED or "memory allocation of" in self.said  # Rust's words
+        named = "Error:" in self.said or self.code == INTERRUPTED
         return "" if named else f"no word of an error, {self.ended}: {self.said[-200:]!r}"
 
 
@@ -246,6 +246,7 @@ class Fault:
     name: str
     hurt: Callable[[Attempt], list[Run]]
     always_strikes: bool = False  # else a command that finished was not hurt: the moment or the room was too large
+    may_abort: bool = False  # libraries in C++ and Rust end the process where there is no memory: no word of ours
     needs: Callable[[], str] = field(default=lambda: "")
 
     @property
@@ -258,7 +259,7 @@ COMMAND_FAULTS = [
     Fault("kill -9", _signal(signal.SIGKILL)),
     Fault("Ctrl-C", _signal(signal.SIGINT)),
     Fault("file size", _limit(resource.RLIMIT_FSIZE, 8, 15)),
-    Fault("memory", _limit(resource.RLIMIT_DATA, 26, 31)),
+    Fault("memory", _limit(resource.RLIMIT_DATA, 26, 31), may_abort=True),
     Fault("full disk", _full_disk, needs=_needs_mounts),
     Fault("read-only", _read_only, needs=_needs_mounts),
     Fault("clock jumps", _clock_jumps, always_strikes=True),

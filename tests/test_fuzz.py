@@ -32,6 +32,10 @@ from tasks.settings import BacktestSettings, DataSettings, RetrainSettings, Trai
 from tasks.sources.files import FilesSource
 from tasks.validate_prices import price_rules
 
+# hypothesis looks whether a strategy changes the state of `random`, and takes what another thread of this process does
+# meanwhile (Prefect's) for that. Drop when it looks at its own thread alone.
+pytestmark = pytest.mark.filterwarnings("ignore:Do not use the `random` module inside strategies")
+
 GOLDEN = Path(__file__).parent / "data" / "golden" / "0.1.0" / "store"
 MANY = int(os.environ.get("VOLCAST_FUZZ", "1"))
 REFUSED = (ParameterTypeError, SignatureMismatchError)  # of Prefect, which name the parameter

@@ -25,6 +25,7 @@ from typing import IO
 
 import time_machine
 
+CODE = Path(__file__).parents[1]
 LIMIT_SECONDS = 600  # after which a command counts as one that hangs
 INTERRUPTED = 130
 IN_NAMESPACE = "VOLCAST_TORTURE_NAMESPACE"
@@ -52,12 +53,18 @@ class Run:
         """Why a person would not know what happened; empty where one would."""
         if self.hangs:
             return f"it hangs: {self.said[-200:]!r}"
-        if self.code in (0, -signal.SIGKILL):
+        if self.code in (0, -signal.SIGKILL) or self._was_starting:
             return ""
         if "Traceback" in self.said:
             return f"a traceback: {self.said.splitlines()[-1][:200]}"
         named = "Error:" in self.said or self.code == INTERRUPTED
         return "" if named else f"no word of an error, {self.ended}: {self.said[-200:]!r}"
+
+    @property
+    def _was_starting(self) -> bool:
+        """Whether it was interrupted before volcast had a word: in Python's own start, or while it imported."""
+        in_python = self.said.endswith("KeyboardInterrupt\n") and f"{CODE}/" not in self.said
+        return in_python or (self.code == -signal.SIGINT and not self.said)
 
 
 @dataclass(frozen=True)
@@ -101,7 +108,7 @@ class Running:
                 assert self._writer.stdin is not None
                 output = files.enter_context(self._writer.stdin)
             self.process = subprocess.Popen(
-                [sys.executable, "-m", *(["benchmarks.faults", *clock] if clock else ["flows.cli"]), *command],
+                [sys.executable, "-m", *(["benchmarks.faults", *clock] if clock else ["flows"]), *command],
                 cwd=place,
                 env=os.environ | dict(environment),
                 stdin=subprocess.DEVNULL,
@@ -203,7 +210,7 @@ def _clock_change(attempt: Attempt) -> list[Run]:
 
 def _under_another_clock(begin: str, seconds: str, shift: str, *command: str) -> None:
     """The product's command line in this process, under a clock of its own."""
-    from flows.cli import process
+    from flows.__main__ import process
 
     traveller = time_machine.travel(datetime.fromisoformat(begin), tick=True).start()
     jump = threading.Timer(float(seconds), lambda: traveller.shift(timedelta(days=float(shift))))

@@ -35,7 +35,7 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.faults import COMMAND_FAULTS, Attempt, Fault, Running, in_a_mount_namespace
+from benchmarks.faults import CODE, COMMAND_FAULTS, Attempt, Fault, Running, in_a_mount_namespace
 from benchmarks.service_faults import TARGETS, Service
 from flows.server import Server, own_server
 from storage.announced_dates import EventTable
@@ -218,7 +218,7 @@ def environment_of(server: Server) -> dict[str, str]:
     own = {
         "PREFECT_API_URL": server.api_url,
         "VOLCAST_SOURCE": "simulated",
-        "PYTHONPATH": str(Path(__file__).parents[1]),
+        "PYTHONPATH": str(CODE),
     }
     return own | ({"PREFECT_API_AUTH_STRING": server.auth} if server.auth else {})
 

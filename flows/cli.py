@@ -22,7 +22,6 @@ from pydantic import BaseModel, ValidationError
 from rich.console import Console
 from rich.markup import escape
 
-from flows.process_exit import without_finalization
 from models.calendar_names import NEW_YORK, calendar_named
 from models.errors import ImpossibleTest, ModelError, UnknownCalendar, UnknownRecipe
 from models.text import brief, listed
@@ -623,13 +622,14 @@ def roll_back(data: DataSettings, name: ModelNamed, *, reason: Reason) -> None:
 def main() -> None:
     """Run the command; an error is one line on stderr and exit 1, or 2 for a request that cannot be right."""
     os.umask(0o077)  # logs, reports and exports are their owner's alone; a store may say otherwise (storage/store.py)
-    for ending in (signal.SIGTERM, signal.SIGINT):  # a shell's background job would ignore the second
-        signal.signal(ending, signal.default_int_handler)  # so that a server of ours is ended then, too
     for variable in [name for name, value in os.environ.items() if name.startswith("VOLCAST_") and not value]:
         del os.environ[variable]  # an empty one says nothing
     try:
+        for ending in (signal.SIGTERM, signal.SIGINT):  # a shell's background job would ignore the second
+            signal.signal(ending, signal.default_int_handler)  # so that a server of ours is ended then, too
         result = app.meta(sys.argv[1:], exit_on_error=False, print_error=False)
     except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a second one ends it at once
         _complain("Interrupted. What was committed before is kept; run the same command again to go on.")
         sys.exit(INTERRUPTED)
     except Exception as error:  # the last resort of a command line: one line, the traceback on request
@@ -640,12 +640,6 @@ def main() -> None:
         _complain(words if len(words) <= LONGEST else f"{words[:LONGEST]}… ({len(words) - LONGEST:,} characters more)")
         sys.exit(status)
     sys.exit(1 if result is False else 0)
-
-
-def process() -> None:
-    """`main`, as all that a process does."""
-    with without_finalization():
-        main()
 
 
 def _print_source(data: DataSettings) -> None:
@@ -721,7 +715,7 @@ def _move_into_environment(option: str, variable: str, value: str | None) -> Non
         if option not in (before, word) and not word.startswith(f"{option}=")
     ]
     if value is not None and without != words:
-        os.execve(sys.executable, [sys.executable, "-m", "flows.cli", *without], os.environ | {variable: value})
+        os.execve(sys.executable, [sys.executable, "-m", "flows", *without], os.environ | {variable: value})
 
 
 def _described(error: Exception) -> tuple[str, int]:
@@ -753,7 +747,3 @@ def _complain(words: str) -> None:
     Console(stderr=True, highlight=False, soft_wrap=True).print(
         f"[bold red]Error:[/] {words.replace('[', chr(92) + '[')}"
     )
-
-
-if __name__ == "__main__":
-    process()

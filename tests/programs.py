@@ -22,7 +22,7 @@ from prefect.client.base import PrefectHttpxSyncClient
 from flows.cli import console, main
 from flows.server_access import Access
 
-VOLCAST = [sys.executable, "-m", "flows.cli"]
+VOLCAST = [sys.executable, "-m", "flows"]
 CODE = Path(__file__).parents[1]
 QUICK = {"steps": 20, "members": 1, "hidden_size": 8}  # a training of seconds
 ENDLESS = {"steps": 1_000_000, "validate_every_steps": 1_000_000, "members": 1, "hidden_size": 8}

@@ -1,4 +1,5 @@
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from programs import Volcast, environment
+from programs import VOLCAST, Volcast, environment
 from rows import yahoo_frame
 
 from tasks.settings import BacktestSettings, TrainingSettings
@@ -380,7 +381,7 @@ def test_a_mistake_is_said_before_anything_heavy_is_imported(tmp_path: Path) -> 
 
 PROCESS = """
 import atexit, sys, threading, time
-import flows.cli
+from flows.__main__ import process
 
 class Kept:
     def __del__(self):
@@ -389,7 +390,7 @@ class Kept:
 sys.kept = Kept()
 atexit.register(print, "exit function")
 threading.Thread(target=lambda: (time.sleep(1), print("thread"))).start()
-flows.cli.process()
+process()
 """
 
 
@@ -404,3 +405,27 @@ def test_a_process_says_all_and_ends_with_its_code_without_the_finalization(
     done = subprocess.run(command, cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True, check=False)
     assert (done.returncode, out in done.stdout) == (code, True), done.stderr
     assert done.stdout.endswith("thread\nexit function\n")
+
+
+INTERRUPT = """
+import os, signal, sys
+
+class Interrupt:
+    @staticmethod
+    def find_spec(name, *_):
+        if name == os.environ["INTERRUPTED_IMPORT"]:
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupt)
+"""
+
+
+@pytest.mark.parametrize(
+    ("imported", "code", "words"), [("models.text", -2, ""), ("tasks.preflight", 130, "Interrupted.")]
+)
+def test_an_interrupt_of_an_import_shows_no_traceback(imported: str, code: int, words: str, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(INTERRUPT)
+    interrupted = environment(tmp_path) | {"INTERRUPTED_IMPORT": imported}
+    interrupted["PYTHONPATH"] = os.pathsep.join([str(tmp_path), interrupted.get("PYTHONPATH", "")])
+    done = subprocess.run([*VOLCAST, "status"], cwd=tmp_path, env=interrupted, capture_output=True, text=True)
+    assert (done.returncode, words in done.stderr, "Traceback" in done.stderr) == (code, True, False), done.stderr

@@ -160,7 +160,7 @@ def test_an_ingest_killed_at_any_moment_is_completed_by_the_next(prefect_api: Se
         yahoo_frame(seed=seed).to_csv(tmp_path / "csv" / f"{ticker}.csv", index=False)
     store = tmp_path / "data"
     data = DataSettings(source=f"files:{tmp_path / 'csv'}", store=str(store), as_of=date(2020, 12, 10))
-    command = [sys.executable, "-m", "flows.cli", "ingest", "--source", data.source, "--store", data.store]
+    command = [sys.executable, "-m", "flows", "ingest", "--source", data.source, "--store", data.store]
     known = {"PREFECT_API_URL": prefect_api.api_url, "PREFECT_API_AUTH_STRING": str(prefect_api.auth)}
     with subprocess.Popen(
         command, env=os.environ | known, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL

@@ -395,7 +395,7 @@ def test_each_server_has_a_password_of_its_own_which_is_in_no_log_and_no_command
 def test_volcast_ui_prints_a_link_that_logs_in_and_says_when_nothing_is_up(server: Server, tmp_path: Path) -> None:
     def said(home: str) -> subprocess.CompletedProcess[str]:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-        command = [sys.executable, "-m", "flows.cli", "ui"]
+        command = [sys.executable, "-m", "flows", "ui"]
         return subprocess.run(
             command, cwd=CODE, env=environment | {"VOLCAST_HOME": home}, capture_output=True, text=True, check=False
         )

@@ -77,6 +77,8 @@ def test_a_traceback_silence_or_a_hang_is_unclear() -> None:
     assert Run(1, "Traceback (most recent call last):\nKeyError: 'x'", 1.0).unclear == "a traceback: KeyError: 'x'"
     assert "no word" in Run(1, "", 1.0).unclear
     assert Run(-9, "", 1.0).unclear == ""
+    assert Run(-2, "", 1.0).unclear == ""  # interrupted while it imported
+    assert Run(1, f'  File "{CODE}/flows/cli.py", line 1\nKeyboardInterrupt\n', 1.0).unclear != ""
     assert Run(-9, "Waiting", 600.0, hangs=True).unclear == "it hangs: 'Waiting'"
 
 

@@ -21,9 +21,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
-from typing import IO
+from typing import IO, Literal
 
 import time_machine
+
+from benchmarks import fake_s3
 
 CODE = Path(__file__).parents[1]
 LIMIT_SECONDS = 600  # after which a command counts as one that hangs
@@ -230,6 +232,30 @@ def _two_at_once(attempt: Attempt) -> list[Run]:
     return [first.end(), second.end()]
 
 
+def _bucket(kind: Literal["refused", "reset", "lost", "slow"]) -> Callable[[Attempt], list[Run]]:
+    """The store in a bucket that fails every fourth to twentieth request, by chance."""
+
+    def hurt(attempt: Attempt) -> list[Run]:
+        share, seed = attempt.chance.uniform(0.05, 0.25), attempt.chance.randrange(1000)
+        return [_in_a_bucket(attempt, fake_s3.Fault(kind=kind, share=share, seed=seed, seconds=0.5, times=None))]
+
+    return hurt
+
+
+def _outage(attempt: Attempt) -> list[Run]:
+    """The store in a bucket that from some request on answers none."""
+    before = int(10 ** attempt.chance.uniform(0, 2.5))
+    return [_in_a_bucket(attempt, fake_s3.Fault(kind="refused", after=before, times=None))]
+
+
+def _in_a_bucket(attempt: Attempt, fault: fake_s3.Fault) -> Run:
+    data = attempt.place / "data"
+    data.mkdir(exist_ok=True)
+    with fake_s3.bucket_of(data, [fault]) as access:
+        environment = dict(attempt.environment) | access | {"VOLCAST_STORE": "s3://bucket/data"}
+        return Running(attempt.command, attempt.place, environment).end()
+
+
 def _mount(*arguments: str) -> None:
     subprocess.run(["mount", *arguments], check=True, capture_output=True)
 
@@ -272,6 +298,11 @@ COMMAND_FAULTS = [
     Fault("clock jumps", _clock_jumps, always_strikes=True),
     Fault("clock change", _clock_change, always_strikes=True),
     Fault("two at once", _two_at_once, always_strikes=True),
+    Fault("S3: 503", _bucket("refused"), always_strikes=True),
+    Fault("S3: resets", _bucket("reset"), always_strikes=True),
+    Fault("S3: lost answers", _bucket("lost"), always_strikes=True),
+    Fault("S3: slow", _bucket("slow"), always_strikes=True),
+    Fault("S3: outage", _outage),
 ]
 
 

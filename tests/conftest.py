@@ -1,5 +1,6 @@
 """What tests share: one real Prefect server for each worker, the command line on it, a service, prices in a file."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -9,9 +10,10 @@ from urllib.request import urlopen
 
 import pytest
 from prefect.settings import PREFECT_API_URL
-from programs import Volcast
+from programs import CODE, Volcast
 from rows import yahoo_frame
 
+from benchmarks.fake_s3 import access
 from flows.server import Server, prefect_server
 
 if TYPE_CHECKING:
@@ -83,16 +85,13 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Callable[
     servers: list[subprocess.Popen[str]] = []
 
     def start(behaviour: str) -> Callable[[], str]:
-        command = [sys.executable, str(Path(__file__).with_name("fake_s3.py")), behaviour]
-        server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        command = [sys.executable, "-m", "benchmarks.fake_s3", behaviour]
+        server = subprocess.Popen(command, cwd=CODE, stdout=subprocess.PIPE, text=True)
         servers.append(server)
         assert server.stdout is not None
-        endpoint = f"http://127.0.0.1:{server.stdout.readline().strip()}"
-        monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
-        monkeypatch.setenv("AWS_ALLOW_HTTP", "true")
-        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
-        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-        return lambda: urlopen(f"{endpoint}/bucket?list-type=2").read().decode()
+        for name, value in access(int(server.stdout.readline())).items():
+            monkeypatch.setenv(name, value)
+        return lambda: urlopen(f"{os.environ['AWS_ENDPOINT_URL']}/bucket?list-type=2").read().decode()
 
     yield start
     for server in servers:

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from datetime import date
 
 import pytest
-from fake_s3 import Fault, requests_so_far, set_faults
 from rows import MADE_BY, announced, bars, quarantined
 
+from benchmarks.fake_s3 import Fault, requests_so_far, set_faults
 from storage.announced_dates import Changes, EventTable
 from storage.append_tables import QuarantineTable, RestatementTable
 from storage.artifacts import ArtifactStore, Draft, blob_key, put_blob

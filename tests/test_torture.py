@@ -83,7 +83,8 @@ def test_a_traceback_silence_or_a_hang_is_unclear() -> None:
 
 
 def test_a_short_campaign_loses_nothing(tmp_path: Path) -> None:
-    names = [each.name for each in COMMAND_FAULTS]
+    other_buckets = {"S3: 503", "S3: resets", "S3: slow"}  # test_lost_answers.py has them by themselves
+    names = [each.name for each in COMMAND_FAULTS if each.name not in other_buckets]
     asked = ["--trials", str(len(names)), "--stages", "ingest", "train", "--faults", *names]
     command = [sys.executable, "-m", "benchmarks.torture", *asked]
     done = subprocess.run(command, cwd=CODE, env=os.environ | {"TMPDIR": str(tmp_path)}, capture_output=True, text=True)

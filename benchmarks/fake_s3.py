@@ -1,6 +1,8 @@
-"""A server that speaks enough of S3 for obstore and deltalake; a process of its own, for deltalake holds the GIL.
+"""A server that speaks enough of S3 for obstore and deltalake, and fails when told to.
 
-python fake_s3.py conditional|overwriting      prints its port; puts honour If-None-Match, or do not
+Where the client runs in the same process, the server needs one of its own, for deltalake holds the GIL:
+
+python -m benchmarks.fake_s3 conditional|overwriting      prints its port; puts honour If-None-Match, or do not
 
 It fails as networks and servers do, by settings that may be changed while it runs (`set_faults`): a request is matched
 by "METHOD /path?query", does its work or not, and then meets its fault.
@@ -14,8 +16,11 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Literal
 from urllib.parse import parse_qs, unquote, urlsplit
 from urllib.request import Request, urlopen
@@ -205,6 +210,39 @@ class BucketHandler(BaseHTTPRequestHandler):
             parts.append(f"<IsTruncated>true</IsTruncated><NextContinuationToken>{escape(files[PAGE - 1])}")
             parts.append("</NextContinuationToken>")
         return f"<ListBucketResult>{''.join(parts)}</ListBucketResult>".encode()
+
+
+def access(port: int) -> dict[str, str]:
+    """The environment of a client."""
+    endpoint = f"http://127.0.0.1:{port}"
+    keys = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}
+    return keys | {"AWS_ENDPOINT_URL": endpoint, "AWS_ALLOW_HTTP": "true"}
+
+
+@contextmanager
+def bucket_of(folder: Path, faults: Sequence[Fault]) -> Iterator[dict[str, str]]:
+    """The files of a folder as s3://bucket/NAME, NAME being the folder's, and written back when the block ends.
+
+    Gives the environment of a client, which has to be another process.
+    """
+    bucket = Bucket(conditional=True)
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    bucket.content = {path.relative_to(folder.parent).as_posix(): path.read_bytes() for path in files}
+    bucket.troubles = [Trouble(fault) for fault in faults]
+    thread = threading.Thread(target=bucket.serve_forever, args=(0.05,))
+    thread.start()
+    try:
+        yield access(bucket.server_port)
+    finally:
+        bucket.shutdown()
+        thread.join()
+        bucket.server_close()
+    for path in files:
+        path.unlink()
+    for key, content in bucket.content.items():
+        path = folder.parent / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
 
 
 if __name__ == "__main__":

@@ -59,8 +59,13 @@ class Run:
             return ""
         if "Traceback" in self.said:
             return f"a traceback: {self.said.splitlines()[-1][:200]}"
-        named = "Error:" in self.said or self.code == INTERRUPTED
-        return "" if named else f"no word of an error, {self.ended}: {self.said[-200:]!r}"
+        return f"no word of an error, {self.ended}: {self.said[-200:]!r}" if self.is_silent else ""
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether it ended by something else than volcast or Python: without an error of theirs."""
+        has_words = "Error:" in self.said or "Traceback" in self.said
+        return not (self.hangs or has_words or self.code in (0, INTERRUPTED))
 
     @property
     def _was_starting(self) -> bool:
@@ -279,7 +284,7 @@ class Fault:
     name: str
     hurt: Callable[[Attempt], list[Run]]
     always_strikes: bool = False  # else a command that finished was not hurt: the moment or the room was too large
-    may_abort: bool = False  # libraries in C++ and Rust end the process where there is no memory: no word of ours
+    may_abort: bool = False  # libraries in C, C++ and Rust end the process where there is no memory: no word of ours
     needs: Callable[[], str] = field(default=lambda: "")
 
     @property

@@ -63,9 +63,9 @@ class Run:
 
     @property
     def is_silent(self) -> bool:
-        """Whether it ended by something else than volcast or Python: without an error of theirs."""
+        """Whether it ended by something else than volcast or Python, or never: without an error of theirs."""
         has_words = "Error:" in self.said or "Traceback" in self.said
-        return not (self.hangs or has_words or self.code in (0, INTERRUPTED))
+        return not (has_words or self.code in (0, INTERRUPTED))
 
     @property
     def _was_starting(self) -> bool:
@@ -135,9 +135,9 @@ class Running:
             self.process.wait(timeout=seconds)
         return self.process.returncode is not None
 
-    def end(self) -> Run:
-        """Wait for its end; one that hangs is killed, and counts as hanging."""
-        hangs = not self.wait(LIMIT_SECONDS)
+    def end(self, patience: float = LIMIT_SECONDS) -> Run:
+        """Wait for its end; one that takes longer is killed, and counts as hanging."""
+        hangs = not self.wait(patience)
         if hangs:
             self.process.kill()
             self.process.wait()
@@ -161,7 +161,8 @@ def _limit(kind: int, least: int, most: int) -> Callable[[Attempt], list[Run]]:
 
     def hurt(attempt: Attempt) -> list[Run]:
         size = int(2 ** attempt.chance.uniform(least, most))
-        return [Running(attempt.command, attempt.place, attempt.environment, limit=(kind, size)).end()]
+        running = Running(attempt.command, attempt.place, attempt.environment, limit=(kind, size))
+        return [running.end(max(60.0, 20 * attempt.seconds))]
 
     return hurt
 
@@ -284,7 +285,9 @@ class Fault:
     name: str
     hurt: Callable[[Attempt], list[Run]]
     always_strikes: bool = False  # else a command that finished was not hurt: the moment or the room was too large
-    may_abort: bool = False  # libraries in C, C++ and Rust end the process where there is no memory: no word of ours
+    # Where there is no memory, libraries in C, C++ and Rust end the process, or try for ever (OpenBLAS, when it is
+    # loaded): without a word of ours.
+    is_left_to_libraries: bool = False
     needs: Callable[[], str] = field(default=lambda: "")
 
     @property
@@ -297,7 +300,7 @@ COMMAND_FAULTS = [
     Fault("kill -9", _signal(signal.SIGKILL)),
     Fault("Ctrl-C", _signal(signal.SIGINT)),
     Fault("file size", _limit(resource.RLIMIT_FSIZE, 8, 15)),
-    Fault("memory", _limit(resource.RLIMIT_DATA, 26, 31), may_abort=True),
+    Fault("memory", _limit(resource.RLIMIT_DATA, 26, 31), is_left_to_libraries=True),
     Fault("full disk", _full_disk, needs=_needs_mounts),
     Fault("read-only", _read_only, needs=_needs_mounts),
     Fault("clock jumps", _clock_jumps, always_strikes=True),

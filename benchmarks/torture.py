@@ -128,7 +128,8 @@ class Campaign:
         healed = is_well and not damage(place) and not wrong
         shutil.rmtree(place)
         ended = ", ".join(run.ended for run in hurt)
-        unclear = [run.unclear for run in hurt if run.unclear and not (fault.may_abort and run.is_silent)]
+        silent = fault.is_left_to_libraries
+        unclear = [run.unclear for run in hurt if run.unclear and not (silent and run.is_silent)]
         unclear += [f"the healing run: {healer.ended}: {healer.said[-300:]}"] if not is_well else []
         struck = fault.always_strikes or any(run.code for run in hurt)
         return Trial(fault.name, stage, ended, struck, torn, [*lost, *wrong], unclear, healed, healer.seconds)

@@ -407,25 +407,34 @@ def test_a_process_says_all_and_ends_with_its_code_without_the_finalization(
     assert done.stdout.endswith("thread\nexit function\n")
 
 
-INTERRUPT = """
+HURT = """
 import os, signal, sys
 
-class Interrupt:
+class Hurt:
     @staticmethod
     def find_spec(name, *_):
-        if name == os.environ["INTERRUPTED_IMPORT"]:
-            os.kill(os.getpid(), signal.SIGINT)
+        if name == {imported!r}:
+            {harm}
 
-sys.meta_path.insert(0, Interrupt)
+sys.meta_path.insert(0, Hurt)
 """
+CTRL_C, NO_MEMORY = "os.kill(os.getpid(), signal.SIGINT)", "raise MemoryError"
 
 
 @pytest.mark.parametrize(
-    ("imported", "code", "words"), [("models.text", -2, ""), ("tasks.preflight", 130, "Interrupted.")]
+    ("imported", "harm", "code", "words"),
+    [
+        ("models.text", CTRL_C, -2, ""),
+        ("tasks.preflight", CTRL_C, 130, "Interrupted."),
+        ("models.text", NO_MEMORY, 1, "not enough memory"),
+        ("tasks.preflight", NO_MEMORY, 1, "not enough memory"),
+    ],
 )
-def test_an_interrupt_of_an_import_shows_no_traceback(imported: str, code: int, words: str, tmp_path: Path) -> None:
-    (tmp_path / "sitecustomize.py").write_text(INTERRUPT)
-    interrupted = environment(tmp_path) | {"INTERRUPTED_IMPORT": imported}
+def test_what_goes_wrong_in_an_import_shows_no_traceback(
+    imported: str, harm: str, code: int, words: str, tmp_path: Path
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(HURT.format(imported=imported, harm=harm))
+    interrupted = environment(tmp_path)
     interrupted["PYTHONPATH"] = os.pathsep.join([str(tmp_path), interrupted.get("PYTHONPATH", "")])
     done = subprocess.run([*VOLCAST, "status"], cwd=tmp_path, env=interrupted, capture_output=True, text=True)
     assert (done.returncode, words in done.stderr, "Traceback" in done.stderr) == (code, True, False), done.stderr

@@ -230,6 +230,36 @@ def test_a_reverse_split_with_a_dividend_of_its_session_needs_their_columns() ->
         in_todays_shares("ACME", raw)
 
 
+@pytest.mark.parametrize("factor", [100.0, 10.0, 2.0, 0.1, 0.01, 1e302])
+@pytest.mark.parametrize(
+    ("rows", "wrong"),
+    [([0], ["close"]), ([1], ["close"]), ([90], ["close"]), ([90], PRICES), ([90, 91, 92], PRICES), ([199], ["close"])],
+)
+def test_wrong_prices_of_single_rows_are_no_split(rows: list[int], wrong: list[str], factor: float) -> None:
+    raw = todays(adj_close=todays()["close"])
+    raw.loc[rows, wrong] *= factor
+    adjusted, changes = in_todays_shares("ACME", raw)
+    assert changes == ()
+    pd.testing.assert_frame_equal(adjusted, raw)
+
+
+def test_a_wrong_price_beside_a_split_leaves_the_split() -> None:
+    raw = traded({120: 4.0}).drop(columns="split").assign(adj_close=adj_close({}))
+    raw.loc[117, PRICES] *= 100
+    adjusted, _ = in_todays_shares("ACME", raw)
+    assert splits_of(adjusted) == {120: 4.0}
+    assert_todays(
+        adjusted.assign(**{name: adjusted[name].where(adjusted.index != 117, todays()[name]) for name in PRICES})
+    )
+
+
+def test_a_reverse_split_of_the_newest_row_alone_needs_its_column() -> None:
+    raw = todays(adj_close=todays()["close"])
+    raw.loc[ROWS - 1, PRICES] *= 100
+    with pytest.raises(Contradiction, match=r"a split of 1:100, but the newest row alone says so"):
+        in_todays_shares("ACME", raw)
+
+
 def test_a_split_or_a_dividend_that_the_volume_does_not_tell_apart_is_refused() -> None:
     raw = traded({120: 4.0}).drop(columns="split").assign(adj_close=adj_close({}))
     raw.loc[raw.index < 120, "volume"] *= 2

@@ -41,7 +41,10 @@ class Contradiction(SourceUnusable):
 
 @dataclass(frozen=True)
 class _Series:
-    """One ticker's rows with a usable close (n,), logarithms where so named; NaN where the file has none."""
+    """One ticker's rows with a usable close (n,), logarithms where so named; NaN where the file has none.
+
+    A single wrong price or volume says nothing of a split: its row is left out, and the rules look at it later.
+    """
 
     place: np.ndarray  # of each in the ticker's rows
     log_close: np.ndarray
@@ -53,9 +56,12 @@ class _Series:
     @classmethod
     def of(cls, rows: pd.DataFrame) -> "_Series":
         close = rows["close"].to_numpy()
-        place = np.flatnonzero(np.isfinite(close) & (close > 0))
         lacking = np.full(len(rows), np.nan)
         adjusted = {name: rows[name].to_numpy() if name in rows else lacking for name in ("adj_close", "adj_volume")}
+        is_usable = np.isfinite(close) & (close > 0) & ~_is_beside_its_range(rows)
+        for value, base in ((adjusted["adj_close"], close), (adjusted["adj_volume"], rows["volume"].to_numpy())):
+            is_usable &= ~_is_slip(_log(value) - _log(base))
+        place = np.flatnonzero(is_usable)
         logs = {
             name: _log(values[place]) for name, values in (adjusted | {"volume": rows["volume"].to_numpy()}).items()
         }
@@ -85,6 +91,7 @@ class _Series:
         return float(np.median(known[1]) - np.median(known[0])) if min(map(len, known)) >= 5 else float("nan")
 
 
+@np.errstate(over="ignore")  # of a price of 1e302; it becomes infinite, and its row is refused as not finite
 def in_todays_shares(ticker: str, rows: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...]]:
     """The rows with all prices, volumes and dividends in the shares of the last one, and what was changed, as lines.
 
@@ -230,6 +237,11 @@ def _plain(ratio: float, noise: float) -> float | None:
 
 def _volume_moved(ticker: str, rows: pd.DataFrame, series: _Series, at: int, ratio: float) -> bool:
     """Whether the step is a split: a reverse one always is, of others the volume tells. Raises Contradiction."""
+    if ratio < 1 and at == len(series.place) - 1:
+        raise Contradiction(
+            f"{ticker} {_date(rows, series, at)}: by the adjusted close there is a split of {shown_ratio(ratio)}, but "
+            "the newest row alone says so, and a wrong price looks alike. Correct it, or add a column Stock Splits."
+        )
     share = series.volume_step(at) / np.log(ratio)
     if ratio < 1 or share > 0.75:  # no dividend raises the factor
         return True
@@ -298,6 +310,27 @@ def _check_volume(ticker: str, rows: pd.DataFrame, adjusted: pd.DataFrame) -> No
             f"{ticker} {rows['session'].iloc[row]:%Y-%m-%d}: the volume {before[row]:,.0f} is {after[row]:,.0f} in "
             f"today's shares by the file's splits, and {theirs[row]:,.0f} by its adjusted volume. Correct one of them."
         )
+
+
+def _is_beside_its_range(rows: pd.DataFrame) -> np.ndarray:
+    """(rows,): whether the close is not between low and high, by more than their rounding."""
+    close, low, high = (rows[name] for name in ("close", "low", "high"))
+    return ((close < 0.995 * low) | (close > 1.005 * high)).to_numpy()
+
+
+def _is_slip(log_factor: np.ndarray) -> np.ndarray:
+    """(rows,): the up to NEARBY rows at a time in which a factor leaves its level and comes back to it."""
+    is_slip = np.zeros(len(log_factor), bool)
+    known = np.flatnonzero(np.isfinite(log_factor))
+    factor, least = log_factor[known], np.log(LEAST_RATIO)
+    for at in np.flatnonzero(np.abs(np.diff(factor)) > least) + 1:
+        level = factor[at - 1]
+        if is_slip[known[at - 1]]:
+            continue  # the way back
+        back = np.flatnonzero(np.abs(factor[at + 1 : at + 1 + NEARBY] - level) < APART * abs(factor[at] - level))
+        if len(back):
+            is_slip[known[at : at + 1 + back[0]]] = True
+    return is_slip
 
 
 def _log(values: np.ndarray) -> np.ndarray:

@@ -63,6 +63,7 @@ LEGEND = (
     "Median, 80 % and 95 % interval in million shares; of mean: the median as a share of the mean volume of the last "
     f"{MEAN_SESSIONS} sessions."
 )
+SHOWN_VERSIONS = 30  # of a model, where they are compared; the command `volcast models list` has them all
 SHORT_SESSIONS = 5  # of a forecast, in the short form
 SKILL_COLUMNS = {
     "mase": ("MASE", ".3f"),
@@ -273,22 +274,24 @@ def model_rows(histories: Iterable[History]) -> Rows:
 
 
 def version_rows(history: History) -> Rows:
-    """A row a version of one model with its verdict, newest first."""
+    """A row a version of one model with its verdict, newest first, the newest SHOWN_VERSIONS and the champion."""
     return [
         {
             "version": f"v{line.version}",
             "trained": str(line.trained),
-            "cutoff": str(line.cutoff),
+            "tickers": f"{len(line.tickers)}",
+            "test sessions": f"{line.test_sessions} to {line.cutoff}",
             "score": line.score,
             "now": CHAMPION if line.is_champion else "",
             "verdict": line.verdict,
         }
-        for line in reversed(history.versions)
+        for place, line in enumerate(reversed(history.versions))
+        if place < SHOWN_VERSIONS or line.is_champion
     ]
 
 
 def move_rows(history: History) -> Rows:
-    """A row a decision, newest first; a verdict that stands in `version_rows` is not repeated."""
+    """A row a decision, the newest SHOWN_VERSIONS, newest first; a verdict of `version_rows` is not repeated."""
     verdicts = {line.version: line.verdict or NOT_SCORED for line in history.versions}
     return [
         {
@@ -297,7 +300,7 @@ def move_rows(history: History) -> Rows:
             "since": f"{move.set_at:%Y-%m-%d %H:%M} UTC",
             "reason": move.reason.replace(verdicts[move.version], "Its verdict, above."),
         }
-        for move in reversed(history.moves)
+        for move in history.moves[: -SHOWN_VERSIONS - 1 : -1]
     ]
 
 

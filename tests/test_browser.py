@@ -139,6 +139,13 @@ def answer(page: Page, button: Locator, endpoint: str) -> Response:
     return response.value
 
 
+PLACES = """chart => {
+    const [box, around, picture] = [chart, chart.parentElement, chart.querySelector('img')].map(
+        each => each.getBoundingClientRect())
+    return [Math.round(box.left - around.left), Math.round(picture.right - box.right)]
+}"""  # of a chart on the page of the day: its left end from what is around it, its picture's right end from its own
+
+
 def overflowing(area: Locator) -> list[str]:
     """Elements whose content is wider than they are, by their first words."""
     return area.evaluate(
@@ -405,6 +412,29 @@ def test_what_is_published_each_day_has_a_history(
     expect(page.get_by_role("complementary").get_by_role("link", name="2004-06-29")).to_be_visible()  # the run
     assert overflowing(shown) == []
     photograph(page, tmp_path, picture)
+
+
+def test_the_page_of_the_day_is_named_in_the_ui_and_its_charts_stand_where_they_are_read(
+    site: Site, page: Page, browser: Browser, tmp_path: Path
+) -> None:
+    site.ended("day after")
+    shown = open_newest(page, site, "volcast-latest")
+    expect(shown).to_contain_text("2004-06-29: of 3 tickers")
+    expect(shown).to_contain_text("Runs that failed")
+    assert overflowing(shown) == []
+    photograph(page, tmp_path, "ui-latest")
+    file = site.up.folder / "data" / "simulated-0" / "reports" / "volume" / "latest.html"
+    expect(shown).to_contain_text(str(file))
+    for width in (1280, 400):
+        with browser.new_context(viewport={"width": width, "height": 900}) as context:
+            own = context.new_page()
+            own.goto(file.as_uri())
+            assert own.evaluate("document.documentElement.scrollWidth") == width
+            charts = own.locator(".chart").all()
+            assert charts
+            for chart in charts:  # to the left, as what stands above it, and the newest end in sight where it is narrow
+                assert chart.evaluate(PLACES) == [0, 0]
+            own.screenshot(path=tmp_path / f"page-{width}.png", full_page=True)
 
 
 def test_a_person_sees_the_scorecard_of_a_held_version_and_lets_it_forecast(

@@ -89,6 +89,22 @@ def errors_plot(errors: pd.DataFrame, *, title: str) -> bytes:
     return _png(figure, axes)
 
 
+def drift_plot(shares: pd.Series, limit: float, *, title: str) -> bytes:
+    """The share of the features that had drifted (0 to 1): index session (datetime64), ascending; and its limit."""
+    from matplotlib.ticker import PercentFormatter
+
+    figure, axes = _canvas(title)
+    places = np.arange(len(shares))
+    axes.plot(places, shares, "o-", color=ACTUAL, markersize=3.5, linewidth=1.4, label="drifted features")
+    axes.axhline(limit, color=SPLIT, linestyle="--", linewidth=1, label=f"limit, {limit:.0%}")
+    axes.yaxis.set_major_formatter(PercentFormatter(1))
+    axes.set_ylabel("share of the features")
+    axes.set_ylim(0, max(2 * limit, 1.1 * float(shares.max())))
+    _label_sessions(axes, pd.DatetimeIndex(shares.index))
+    figure.legend(loc="lower center", ncols=2, frameon=False, fontsize=9)
+    return _saved(figure)
+
+
 def calibration_plot(observed: pd.DataFrame, *, title: str) -> bytes:
     """How often the volume was at or below each quantile: on the diagonal it was as often as it should be.
 

@@ -62,6 +62,8 @@ SIMULATED = "Simulated data"
 SIMULATED_NOTE = (
     f"**{SIMULATED}**: these prices and volumes come from volcast's own simulated exchange, not from a market."
 )
+FAILED_TEXT = ("ended", "state", "why")
+WIDE_LOSSES = ("RMSSE", "sMAPE")  # for which the UI has no room beside the others; the terminal shows them
 MOVE_TEXT = ("is", "since", "reason")  # headings of columns of text
 COMPARABLE = "Scores can be compared where the tickers and the test are the same."
 NARROW: dict[str, Any] = {"box": SIMPLE, "pad_edge": False, "padding": (0, 1, 0, 0)}  # fits 80 columns
@@ -361,6 +363,7 @@ def backtest_markdown(result: BacktestResult, plot: Plot) -> str:
     """What a backtest came to: what was tested, the verdict, the errors over time, the scores and the duels."""
     snapshot = result.snapshot
     prices = f"prices v{snapshot.prices.version} of {snapshot.source}, cutoff {snapshot.cutoff}"
+    losses = [{name: own[name] for name in own if name not in WIDE_LOSSES} for own in loss_rows(result.scores)]
     return _paragraphs(
         f"# Backtest, sessions {result.test_start} to {result.test_end}",
         SIMULATED_NOTE if snapshot.simulated else "",
@@ -368,7 +371,7 @@ def backtest_markdown(result: BacktestResult, plot: Plot) -> str:
         f"* {result.span}\n* {listed(snapshot.tickers, 12)}: {prices}\n* {result.counted}",
         _image(plot),
         f"## Mean over {result.tickers:,} tickers" if result.tickers > 1 else "",
-        markdown_table(loss_rows(result.scores), text=("forecaster",)),
+        markdown_table(losses, text=("forecaster",)),
         f"## {result.scores[0].forecaster} against the others",
         markdown_table(duel_rows(result), text=("against",)),
     )
@@ -382,6 +385,26 @@ def models_markdown(histories: Sequence[History], *, simulated: bool) -> str:
         texts += [f"## {history.name}", markdown_table(version_rows(history), text=("verdict",))]
         texts += ["Decided so far, the newest first:", markdown_table(moves, text=MOVE_TEXT)] if moves else []
     return _paragraphs(*texts)
+
+
+def latest_markdown(health: Health, facts: Mapping[str, Any], where: str) -> str:
+    """The day's page in short, and where it is, with the forecast itself beside it; `where`: without the ending."""
+    failed = facts["failed"]
+    return _paragraphs(
+        f"# {health.name}, close of {health.session}",
+        SIMULATED_NOTE if health.simulated else "",
+        f"The page of the day is `{where}html`; the forecast is `{where}csv` and `{where}parquet`.",
+        "See also [volcast-status](/v2/artifacts/key/volcast-status), "
+        "[volcast-models](/v2/artifacts/key/volcast-models).",
+        "## The forecast against what came",
+        facts["actual"] or "No forecast of this session was published.",
+        markdown_table(facts["actual_rows"], text=("inside of",)) if facts["actual_rows"] else "",
+        f"## Since {facts['since_session']}" if facts["since_session"] else "",
+        "\n".join(f"* {line}" for line in facts["changes"]) or "Nothing has changed.",
+        "## Runs that failed" if failed is not None else "",
+        markdown_table(failed, text=FAILED_TEXT) if failed else "",
+        "None." if failed == [] else "",
+    )
 
 
 def forecast_markdown(coming: TickerForecast, forecast: StoredForecast) -> str:

@@ -7,6 +7,7 @@ from prefect import flow
 
 from storage.records import AliasEntry
 from tasks.gate import Reason, VersionNumber, move_words, promote_version, roll_back_version
+from tasks.reports.publish import publish_models
 from tasks.run_tools import complete
 from tasks.settings import DEFAULT_STORE, Location
 
@@ -15,13 +16,16 @@ from tasks.settings import DEFAULT_STORE, Location
 def promote(model: str, version: VersionNumber, reason: Reason, store: Location = DEFAULT_STORE) -> AliasEntry:
     """Let a chosen version of a model forecast, from the next forecast on, whatever its scorecard says.
 
+    The artifact [volcast-models](/v2/artifacts/key/volcast-models) compares the versions there are.
+
     Args:
-        model: The model's name, such as volume or tutorial.SBUX; `volcast models list` shows them
-        version: The version that is to forecast
+        model: The model's name, such as volume or tutorial.SBUX; the artifact volcast-models shows them
+        version: The version that is to forecast; the artifact volcast-models has the scores of each
         reason: Why; it stays on record beside the move
         store: Where the model is kept: the store, or its folder of a simulated exchange or of another calendar
     """
     entry = promote_version(store, model, version, reason)
+    publish_models(store)
     return complete(entry, move_words(entry))
 
 
@@ -29,10 +33,13 @@ def promote(model: str, version: VersionNumber, reason: Reason, store: Location 
 def rollback(model: str, reason: Reason, store: Location = DEFAULT_STORE) -> AliasEntry:
     """Let the version forecast again that did so before the present one came; its forecasts are as they were.
 
+    The artifact [volcast-models](/v2/artifacts/key/volcast-models) says which one that is, and compares the versions.
+
     Args:
-        model: The model's name, such as volume or tutorial.SBUX; `volcast models list` shows them
+        model: The model's name, such as volume or tutorial.SBUX; the artifact volcast-models shows them
         reason: Why; it stays on record beside the move
         store: Where the model is kept: the store, or its folder of a simulated exchange or of another calendar
     """
     entry = roll_back_version(store, model, reason)
+    publish_models(store)
     return complete(entry, move_words(entry))

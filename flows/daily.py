@@ -1,6 +1,6 @@
 """The day's work, after the close.
 
-ingest -> forecast -> monitor
+ingest -> forecast -> monitor -> page
 """
 
 from prefect import flow
@@ -9,6 +9,7 @@ from flows.forecast import forecast
 from flows.ingest import ingest
 from flows.monitor import WATCH, monitor
 from storage.records import Daily
+from tasks.reports.page import publish_page
 from tasks.run_tools import attempt
 from tasks.runs import complete_day, find_nothing_new, skip_day, stored_only, with_stored_tickers
 from tasks.settings import DataSettings, TrainingSettings, WatchSettings
@@ -29,4 +30,5 @@ def daily(data: DataSettings, training: TrainingSettings, watch: WatchSettings =
 
     batch = forecast(stored, training, watch)
     health = monitor(stored, training, watch)
+    publish_page(stored, batch, health, training)
     return complete_day(stored, batch, health)

@@ -25,7 +25,7 @@ from prefect.blocks.notifications import CustomWebhookNotificationBlock
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import DeploymentScheduleCreate
 from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterName, DeploymentFilterTags
-from prefect.client.schemas.objects import ConcurrencyOptions
+from prefect.client.schemas.objects import ConcurrencyOptions, DeploymentSchedule
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.events.actions import DoNothing, SendNotification
@@ -96,6 +96,7 @@ class Served:
             )
             | ({} if self.data.calendar == NEW_YORK else {"calendar": self.data.calendar}),
             "VOLCAST_TRAINING": own | {"recipe": self.training.recipe},
+            "VOLCAST_MODEL": self.training.name or self.training.recipe,
             "VOLCAST_BACKTEST": tested | ({"settings": settings} if settings else {}),
         }
 
@@ -191,9 +192,15 @@ def _starts(entry: Entry, deployment_id: UUID, root: str) -> list[AutomationCore
 
 def _wanted(entry: Entry, loaded: Flow[Any, Any], root: str) -> dict[str, Any]:
     limit, pool = entry.get("concurrency_limit", {}), entry.get("work_pool", {})
+    schedules = [
+        DeploymentScheduleCreate(
+            schedule=_schedule(each, calendar_of(root)), slug=each["slug"], parameters=each.get("parameters", {})
+        )
+        for each in entry.get("schedules", [])
+    ]
     return {
         "name": deployment_name(entry["name"], root),
-        "description": inspect.cleandoc(loaded.description or "").split("\n\nArgs:")[0],
+        "description": _description(loaded, schedules),
         "entrypoint": entry["entrypoint"],
         "tags": sorted([*entry.get("tags", []), store_tag(root)]),
         "parameters": entry.get("parameters", {}),
@@ -203,11 +210,16 @@ def _wanted(entry: Entry, loaded: Flow[Any, Any], root: str) -> dict[str, Any]:
         "job_variables": pool.get("job_variables", {}),
         "concurrency_limit": limit.get("limit"),
         "concurrency_options": ConcurrencyOptions(collision_strategy=limit["collision_strategy"]) if limit else None,
-        "schedules": [
-            DeploymentScheduleCreate(schedule=_schedule(each, calendar_of(root)), slug=each["slug"])
-            for each in entry.get("schedules", [])
-        ],
+        "schedules": schedules,
     }
+
+
+def _description(loaded: Flow[Any, Any], schedules: Sequence[DeploymentScheduleCreate]) -> str:
+    """The flow's docstring without its arguments, and the schedules with the time zones that the UI hides."""
+    words = inspect.cleandoc(loaded.description or "").split("\n\nArgs:")[0]
+    crons = [(each.slug, each.schedule) for each in schedules if isinstance(each.schedule, CronSchedule)]
+    lines = [f"* {slug}: cron {own.cron} in the time zone {own.timezone}" for slug, own in crons]
+    return "\n".join([words, *(["", "Schedules:", "", *lines] if lines else [])])
 
 
 def _schedule(given: Entry, calendar: str) -> CronSchedule:
@@ -228,13 +240,18 @@ def _is_as(deployment: DeploymentResponse, wanted: Mapping[str, Any]) -> bool:
     special = {
         "tags": sorted(deployment.tags),
         "concurrency_limit": limit.limit if limit else None,
-        "schedules": [(each.schedule, each.slug) for each in deployment.schedules],
+        "schedules": [_shape(each) for each in deployment.schedules],
     }
     for name, value in wanted.items():
-        shaped = [(each.schedule, each.slug) for each in value] if name == "schedules" else value
+        shaped = [_shape(each) for each in value] if name == "schedules" else value
         if (special[name] if name in special else getattr(deployment, name)) != shaped:
             return False
     return True
+
+
+def _shape(schedule: DeploymentSchedule | DeploymentScheduleCreate) -> tuple[Any, ...]:
+    """What prefect.yaml says of a schedule; whether it is paused is a person's."""
+    return schedule.schedule, schedule.slug, schedule.parameters
 
 
 def _filled(value: Any, environment: Mapping[str, Any]) -> Any:
@@ -307,7 +324,7 @@ def alerts(client: SyncPrefectClient, webhook: str | None, root: str) -> list[Au
     return [
         AutomationCore(
             name=f"{PREFIX}alert {alert.code}: {alert.what} ({label})",  # and the first line of the message
-            description=alert.guide,
+            description=f"Sends a message to the webhook, if one was given: {alert.what}. {alert.guide}",
             trigger=alert.trigger,
             actions=[_action(block, alert)],
             tags=[TAG, store_tag(root)],
@@ -433,6 +450,6 @@ def _action(block: Any, alert: Alert) -> SendNotification | DoNothing:
 def _content(automation: AutomationCore | Automation) -> dict[str, Any]:
     """All that matters of an automation; sets and lists in one order."""
     core = AutomationCore.model_validate(automation.model_dump(include=set(AutomationCore.model_fields)))
-    dumped = core.model_dump(mode="json", exclude={"owner_resource", "description"})
+    dumped = core.model_dump(mode="json", exclude={"owner_resource"})
     trigger = dumped["trigger"]
     return dumped | {"trigger": {k: sorted(v) if k in ("after", "expect") else v for k, v in trigger.items()}}

@@ -7,7 +7,7 @@ from prefect import flow
 
 from storage.records import Health
 from tasks.monitor import check_health, measure_drift, score_forecasts
-from tasks.reports.publish import publish_status
+from tasks.reports.publish import publish_models, publish_status
 from tasks.runs import complete_monitoring
 from tasks.settings import DataSettings, TrainingSettings, WatchSettings
 from tasks.snapshot import take_snapshot
@@ -25,4 +25,5 @@ def monitor(data: DataSettings, training: TrainingSettings, watch: WatchSettings
 
     health = check_health(data, training, watch, drift)
     publish_status(health)
+    publish_models(snapshot.store)
     return complete_monitoring(health)

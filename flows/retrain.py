@@ -7,7 +7,7 @@ from prefect import flow
 
 from storage.records import FeatureSet, Scorecard
 from tasks.gate import ask_approval, complete_training, find_trained, promote_model, skip_training
-from tasks.reports.publish import publish_scorecard
+from tasks.reports.publish import publish_models, publish_scorecard
 from tasks.settings import DataSettings, RetrainSettings, TrainingSettings, as_asked
 from tasks.snapshot import take_snapshot
 from tasks.train import build_features, evaluate_model, fit_scaler, train_model
@@ -20,7 +20,8 @@ def retrain(data: DataSettings, training: TrainingSettings, why: RetrainSettings
     """Train on the stored prices; a version that beats har, and is not worse than the champion, forecasts then.
 
     Trained on before, or too soon after another training: Skipped, by name. With `require_approval` a version that
-    passed waits for a person's yes; without `promote` it is an experiment.
+    passed waits for a person's yes; without `promote` it is an experiment. The artifact
+    [volcast-models](/v2/artifacts/key/volcast-models) compares the versions there are.
     """
     snapshot, training = take_snapshot(data), as_asked(training, data)
     features = build_features(snapshot, training)
@@ -33,6 +34,7 @@ def retrain(data: DataSettings, training: TrainingSettings, why: RetrainSettings
 
     answer = ask_approval(scorecard, why)
     outcome = promote_model(scorecard, answer, why)
+    publish_models(snapshot.store)
     return complete_training(scorecard, outcome)
 
 

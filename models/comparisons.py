@@ -28,7 +28,18 @@ from scipy.stats import t as student_t
 
 from models.forecast_columns import models_of
 from models.recipes import MARGIN
-from models.scores import BANDS, Bands, Scores, scaled, scales, scored_rows, stretch
+from models.scores import (
+    BANDS,
+    FEWEST,
+    GATE_BAND,
+    ROLLING,
+    Bands,
+    Scores,
+    scaled,
+    scales,
+    scored_rows,
+    stretch,
+)
 from models.text import format_shares
 
 NOT_SURE = 0.05  # a larger p-value may be chance
@@ -105,6 +116,23 @@ def verdict(duels: Sequence[Duel]) -> str:
     return f"{duels[-1].model}, horizons {last}: {'; '.join(clauses)}."
 
 
+def errors_over_time(frame: pd.DataFrame, train: pd.DataFrame, scores: Scores) -> pd.DataFrame:
+    """MASE of 1 to 5 sessions ahead over the last ROLLING target sessions: index ds, a column a forecaster."""
+    rows, models = scored_rows(frame, train), models_of(frame)
+    inside = rows["h"].between(*BANDS[GATE_BAND])
+    errors = _scaled_errors(rows, train).loc[inside]
+    stretch_R = errors["unique_id"].map(stretch(_ticker_errors(scores, GATE_BAND))).to_numpy()
+    counted = pd.DataFrame(errors[models]).div(stretch_R, axis=0)
+    means = pd.DataFrame(counted.groupby(rows.loc[inside, "ds"]).mean())
+    return pd.DataFrame(means.rolling(ROLLING, min_periods=FEWEST).mean())
+
+
+def _ticker_errors(scores: Scores, band: str) -> pd.DataFrame:
+    """MASE: index unique_id, a column a forecaster."""
+    tickers = scores.by_ticker.loc[scores.by_ticker["band"] == band]
+    return tickers.pivot(index="unique_id", columns="model", values="mase")
+
+
 def _scaled_errors(rows: pd.DataFrame, train: pd.DataFrame) -> pd.DataFrame:
     """cutoff, unique_id, h and for each forecaster its |y - f| / scale."""
     scale_R = scales(train).reindex(list(rows["unique_id"])).to_numpy()
@@ -116,10 +144,7 @@ def _duel(errors: pd.DataFrame, scores: Scores, band: str, between: tuple[int, i
     """The tickers and horizons of a cutoff make one difference: what moves the market moves them all at once."""
     model, rival = pair
     losses = scores.panel.loc[scores.panel["band"] == band].set_index("model")[["mase", "pinball"]].to_dict("index")
-    tickers = scores.by_ticker.loc[scores.by_ticker["band"] == band].pivot(
-        index="unique_id", columns="model", values="mase"
-    )
-    inside = errors.loc[errors["h"].between(*between)]
+    tickers, inside = _ticker_errors(scores, band), errors.loc[errors["h"].between(*between)]
     stretch_R = inside["unique_id"].map(stretch(tickers)).to_numpy()  # as in the means of `scores`
     difference = pd.Series((inside[model] - inside[rival]) / stretch_R)
     difference_P = np.asarray(difference.groupby(inside["cutoff"]).mean())
@@ -129,7 +154,7 @@ def _duel(errors: pd.DataFrame, scores: Scores, band: str, between: tuple[int, i
         rival=rival,
         mase_ratio=losses[model]["mase"] / losses[rival]["mase"],
         pinball_ratio=losses[model]["pinball"] / losses[rival]["pinball"],
-        ticker_share=float((tickers[model] < tickers[rival]).mean()),
+        ticker_share=float(np.mean(tickers[model] < tickers[rival])),
         p_value=diebold_mariano(difference_P, h=between[1]),
         spread=half_interval(difference_P, h=between[1]),
     )

@@ -352,6 +352,21 @@ class BacktestResult(Record):
     ticker_scores: dict[str, tuple[ForecasterScore, ...]]  # ticker -> its own, SBUX first
     duels: tuple[DuelScore, ...]  # of the leading forecaster
     verdict: str  # in a sentence: what beats what
+    train_through: date
+    test_start: date
+    test_end: date
+    refit: str
+
+    @property
+    def span(self) -> str:
+        """Which sessions were trained on and tested, in a line."""
+        refit = "" if self.refit == "never" else f", fitted again {self.refit}"
+        return f"sessions {self.test_start} to {self.test_end}, by fits on those to {self.train_through}{refit}"
+
+    @property
+    def counted(self) -> str:
+        """How much was tested, in a line."""
+        return f"{self.rows:,} forecasts from {self.cutoffs:,} cutoffs, {self.tickers:,} tickers with a score"
 
 
 class Finding(Record):

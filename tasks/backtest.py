@@ -6,22 +6,23 @@ from prefect import get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 
 from models.backtest import TestSpan, backtest, train_volumes
-from models.comparisons import Duel, duels, verdict
+from models.comparisons import Duel, duels, errors_over_time, verdict
 from models.forecast_columns import models_of
 from models.recipes import settings
-from models.scores import score
+from models.scores import GATE_BAND, ROLLING, score
 from models.volume_evaluation import forecasters
 from models.weights import choose_device
 from storage.artifacts import to_parquet
 from storage.records import ArtifactRef, BacktestResult, DuelScore, ForecasterScore, Snapshot
 from tasks.forecast import write_frame
-from tasks.reports.render import markdown_table
+from tasks.methods.method import Plot
+from tasks.reports.plots import errors_plot
+from tasks.reports.render import backtest_markdown
+from tasks.reports.views import simulated_note
 from tasks.run_tools import complete, progress
 from tasks.settings import BacktestSettings, calendar_of
 from tasks.snapshot import read_panel
 from tasks.stored_models import FORECAST_FILE, store_version
-
-SHOWN = ("mase", "pinball", "coverage_80", "coverage_95", "bias")  # losses
 
 
 @task(task_run_name="backtest up to {snapshot.cutoff}, refit {request.refit}", tags=["gpu"])
@@ -50,21 +51,25 @@ def run_backtest(snapshot: Snapshot, request: BacktestSettings) -> BacktestResul
         write_frame(frame, request.out)
     path = str(request.out or ref)
     log.info("%s forecasts in %s", f"{len(frame):,}", path)
-    result = _result(snapshot, path, frame, train_volumes(panel, span))
+    result, errors = _scored(snapshot, span, path, frame, train_volumes(panel, span))
     log.info("%s", result.verdict)
+    _publish(result, errors)
     return result
 
 
 def complete_backtest(result: BacktestResult) -> BacktestResult:
-    """The final state, with the verdict, and the scores as an artifact of the run."""
-    rows = [
-        {"h": score.band, "forecaster": score.forecaster, **{name: f"{score.losses[name]:.3f}" for name in SHOWN}}
-        for score in result.scores
-    ]
-    create_markdown_artifact(
-        key="volcast-backtest", markdown=f"{result.verdict}\n\n{markdown_table(rows)}", description=result.verdict
-    )
+    """The final state, with the verdict."""
     return complete(result, result.verdict)
+
+
+def _publish(result: BacktestResult, errors: pd.DataFrame) -> None:
+    """The artifact `volcast-backtest`."""
+    title = f"MASE of horizons {GATE_BAND}, mean over the last {ROLLING} target sessions"
+    png = errors_plot(errors, title=title + simulated_note(result.snapshot.simulated))
+    plot = Plot(file="errors.png", title="Errors over the test", png=png)
+    create_markdown_artifact(
+        key="volcast-backtest", markdown=backtest_markdown(result, plot), description=result.verdict
+    )
 
 
 def _store(snapshot: Snapshot, request: BacktestSettings, span: TestSpan, frame: pd.DataFrame) -> ArtifactRef:
@@ -85,12 +90,14 @@ def _store(snapshot: Snapshot, request: BacktestSettings, span: TestSpan, frame:
     return stored.ref
 
 
-def _result(snapshot: Snapshot, path: str, frame: pd.DataFrame, train: pd.DataFrame) -> BacktestResult:
-    """The scores of a frame; the leading forecaster, the first one, stands against each other."""
+def _scored(
+    snapshot: Snapshot, span: TestSpan, path: str, frame: pd.DataFrame, train: pd.DataFrame
+) -> tuple[BacktestResult, pd.DataFrame]:
+    """The scores of a frame, the leading forecaster, the first one, against each other; and the errors over time."""
     scores = score(frame, train)
     found = duels(frame, train, scores, model=models_of(frame)[0])
     own = {str(ticker): _scores(table) for ticker, table in scores.by_ticker.groupby("unique_id", sort=False)}
-    return BacktestResult(
+    result = BacktestResult(
         snapshot=snapshot,
         path=path,
         rows=len(frame),
@@ -100,7 +107,12 @@ def _result(snapshot: Snapshot, path: str, frame: pd.DataFrame, train: pd.DataFr
         ticker_scores=own,
         duels=tuple(_duel_score(duel) for duel in found),
         verdict=verdict(found),
+        train_through=span.train_through,
+        test_start=span.test_start,
+        test_end=span.test_end,
+        refit=span.refit,
     )
+    return result, errors_over_time(frame, train, scores)
 
 
 def _scores(table: pd.DataFrame) -> tuple[ForecasterScore, ...]:

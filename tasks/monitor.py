@@ -129,13 +129,13 @@ def _tell(store: Store, health: Health, before: Manifest | None, watch: WatchSet
         emit("volcast.sessions.enough", store.url, words=words, session=str(health.session))
 
 
-def present_health(data: DataSettings) -> Health:
-    """How things stand now, from the store alone.
+def present_health(data: DataSettings, name: str | None = None) -> Health:
+    """How things stand now, of the volume model or the one of that name, from the store alone.
 
     The drift is the one that was measured last: measuring takes a while. Raises NotStored before any prices are.
     """
-    store, training = open_store(data.root), TrainingSettings()
-    newest = ArtifactStore(store).newest("health", training.recipe)
+    store, training = open_store(data.root), TrainingSettings(name=name)
+    newest = ArtifactStore(store).newest("health", name or training.recipe)
     facts: Any = newest.fact("drift") if newest else None
     drift = None if facts is None else InputDrift.model_validate(facts)
     return health_of(store, data, training, WatchSettings(), drift)

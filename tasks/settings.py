@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -49,12 +49,27 @@ Sessions = Annotated[int, Field(le=2520)]  # a count of them, ten years at the m
 Location = Annotated[str, AfterValidator(shown), Field(json_schema_extra={"pattern": PATTERN})]
 
 
+def _form(schema: dict[str, Any], settings: type["_Settings"]) -> None:
+    """Leave the fields that are asked for every day in the form of Prefect's UI, which shows `properties` alone.
+
+    The others stay as strictly checked, each as a pattern of its name, and the form's text names them.
+    """
+    fields = schema["properties"]
+    if others := {name: fields.pop(name) for name in list(fields) if name not in settings.in_form}:
+        schema["patternProperties"] = {f"^{name}$": facts for name, facts in others.items()}
+        schema["description"] += f" By the menu's JSON input also: {', '.join(others)}."
+
+
 class _Settings(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra=_form)
+
+    in_form: ClassVar[frozenset[str]]
 
 
 class DataSettings(_Settings):
     """Which prices to use, and where they are kept."""
+
+    in_form = frozenset({"source", "tickers", "as_of"})
 
     source: Location = Field(default="simulated", description="simulated[:SEED], yahoo, or files:PATH-or-URL")
     events: Location | None = Field(
@@ -169,6 +184,8 @@ class DataSettings(_Settings):
 class TrainingSettings(_Settings):
     """Which model to train, and how."""
 
+    in_form = frozenset({"recipe", "seed", "force", "settings"})
+
     recipe: str = Field(
         default=DEFAULT_RECIPE,
         description="volume: the next 10 sessions; tutorial: a nowcast of one ticker",
@@ -214,6 +231,8 @@ class TrainingSettings(_Settings):
 class WatchSettings(_Settings):
     """When a champion is no longer trusted, and har publishes in its place."""
 
+    in_form = frozenset({"max_model_age"})
+
     max_model_age: Sessions = Field(
         default=63,
         ge=1,
@@ -231,6 +250,8 @@ class WatchSettings(_Settings):
 class ForecasterSettings(_Settings):
     """Which version of the model forecasts."""
 
+    in_form = frozenset({"version", "allow_future_model"})
+
     version: int | None = Field(
         default=None, ge=1, description="The version that forecasts; none means the champion, or what stands in for it"
     )
@@ -242,6 +263,8 @@ class ForecasterSettings(_Settings):
 
 class RetrainSettings(_Settings):
     """Why a retraining runs, and who lets its result forecast."""
+
+    in_form = frozenset({"promote", "require_approval"})
 
     cause: Literal["person", "schedule", "sessions", "drift", "quality"] = Field(
         default="person", description="What started it: a person, the schedule, or an event"
@@ -265,6 +288,8 @@ class RetrainSettings(_Settings):
 
 class BacktestSettings(_Settings):
     """Which sessions to test on, with what was known before, and where the forecasts go."""
+
+    in_form = frozenset({"train_through", "test_start", "test_end", "refit", "settings"})
 
     train_through: date | None = Field(
         default=None, description="The last session that the first fit sees; none means the one before the test"
@@ -331,6 +356,11 @@ def calendar_of(root: str) -> str:
     """The calendar of the prices at a root: its folder's name says it."""
     found = re.search(rf"(?:^|/){CALENDAR_FOLDER}([A-Z]{{4}}|24-[57]|us_futures)/*$", root)
     return found[1].replace("-", "/") if found else NEW_YORK
+
+
+def is_simulated(root: str) -> bool:
+    """Whether the prices at a root are of a simulated exchange: its folder's name says it."""
+    return root.rstrip("/").rpartition("/")[2].startswith(SIMULATED_FOLDER)
 
 
 def last_session(as_of: date | None, now: datetime | None = None, calendar: str = NEW_YORK) -> date:

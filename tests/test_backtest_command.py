@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from programs import Volcast
 from rows import yahoo_frame
+from runs import artifacts_of, run_named
 from utilsforecast.evaluation import evaluate
 from utilsforecast.losses import mae
 
@@ -30,6 +31,19 @@ def test_a_backtest_of_the_simulated_exchange_ends_in_a_file_and_in_words(volcas
     tables = said.out[said.out.index("Mean over") : said.out.index("volcast, horizons 1-10")]
     assert "…" not in tables
     assert max(map(len, tables.splitlines())) <= 80
+
+    artifact = artifacts_of(run_named("backtest SBUX, T1 2020-06-30"))["volcast-backtest"]
+    shown = str(artifact.data)
+    for words in (
+        "Simulated data",
+        "# Backtest, sessions 2020-04-01 to 2020-06-30",
+        "SBUX, T1: prices v0 of simulated",
+    ):
+        assert words in shown
+    assert "to 2020-03-31, fitted again quarterly" in shown.replace("by fits on those ", "")
+    assert shown.count("](data:image/png;base64,") == 1
+    assert {line.split(" | ")[1] for line in shown.splitlines() if line.startswith("| 1-10 | ")} >= {"volcast", "har"}
+    assert len(shown) < 300_000
 
     frame = pd.read_parquet("f.parquet")
     assert frame["unique_id"].unique().tolist() == ["SBUX", "T1"]

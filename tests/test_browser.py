@@ -139,6 +139,13 @@ def answer(page: Page, button: Locator, endpoint: str) -> Response:
     return response.value
 
 
+PLACES = """chart => {
+    const [box, around, picture] = [chart, chart.parentElement, chart.querySelector('img')].map(
+        each => each.getBoundingClientRect())
+    return [Math.round(box.left - around.left), Math.round(picture.right - box.right)]
+}"""  # of a chart on the page of the day: its left end from what is around it, its picture's right end from its own
+
+
 def overflowing(area: Locator) -> list[str]:
     """Elements whose content is wider than they are, by their first words."""
     return area.evaluate(
@@ -283,7 +290,9 @@ def test_the_page_of_daily_says_what_it_does_and_when_it_runs_next(site: Site, p
     photograph(page, tmp_path, "ui-daily")
 
     page.get_by_role("tab", name="Description").click()
-    expect(page.get_by_role("tabpanel")).to_contain_text(site.up.deployments["daily"]["description"])
+    text = page.get_by_role("tabpanel")
+    expect(text).to_contain_text(site.up.deployments["daily"]["description"].partition("\n\n")[0])
+    expect(text).to_contain_text("weekdays-after-the-close: cron 30 17 * * 1-5 in the time zone America/New_York")
 
 
 @pytest.mark.parametrize("deployment", ["retrain", "rollback"])
@@ -308,11 +317,33 @@ def help_texts(schema: dict[str, Any]) -> dict[str, str | None]:
     }
 
 
+def test_what_a_form_does_not_show_reaches_the_run_as_the_deployment_has_it(site: Site, page: Page) -> None:
+    page.goto(f"{site.deployment('retrain')}/run")
+    expect(main(page).get_by_text("Max Broken Share")).to_have_count(0)
+    expect(main(page).get_by_text("Cause")).to_have_count(0)
+    page.route("**/create_flow_run", lambda route: route.abort())  # it is not to run
+    with page.expect_request("**/create_flow_run") as request:
+        page.get_by_role("button", name="Submit").click()
+    sent: Any = request.value.post_data_json
+    sent, kept = sent["parameters"], site.up.deployments["retrain"]["parameters"]
+    assert sent["data"] == kept["data"] | {"as_of": None}
+    assert set(sent["why"]) == {"promote", "require_approval"}  # so that a person is its cause
+
+
 def test_a_rollback_needs_a_reason_and_says_in_the_ui_why_it_could_not_go_back(
     site: Site, page: Page, tmp_path: Path
 ) -> None:
+    page.goto(f"{site.deployment('rollback')}?tab=Description")
+    page.get_by_role("tab", name="Description").click()
+    main(page).get_by_role("link", name="volcast-models").click()
+    expect(page).to_have_url(site.artifact("volcast-models"))
+    shown = open_newest(page, site, "volcast-models")
+    expect(shown).to_contain_text(re.compile("v1.*MASE 1-5"))
+    assert overflowing(shown) == []
+    photograph(page, tmp_path, "ui-models")
+
     page.goto(f"{site.deployment('rollback')}/run")
-    page.get_by_label("model").fill("volume")
+    expect(page.get_by_label("model")).to_have_value("volume")
     submit = page.get_by_role("button", name="Submit")
     assert answer(page, submit, "create_flow_run").status == 409
     missing = main(page).get_by_text("'reason' is a required property", exact=True)
@@ -381,6 +412,29 @@ def test_what_is_published_each_day_has_a_history(
     expect(page.get_by_role("complementary").get_by_role("link", name="2004-06-29")).to_be_visible()  # the run
     assert overflowing(shown) == []
     photograph(page, tmp_path, picture)
+
+
+def test_the_page_of_the_day_is_named_in_the_ui_and_its_charts_stand_where_they_are_read(
+    site: Site, page: Page, browser: Browser, tmp_path: Path
+) -> None:
+    site.ended("day after")
+    shown = open_newest(page, site, "volcast-latest")
+    expect(shown).to_contain_text("2004-06-29: of 3 tickers")
+    expect(shown).to_contain_text("Runs that failed")
+    assert overflowing(shown) == []
+    photograph(page, tmp_path, "ui-latest")
+    file = site.up.folder / "data" / "simulated-0" / "reports" / "volume" / "latest.html"
+    expect(shown).to_contain_text(str(file))
+    for width in (1280, 400):
+        with browser.new_context(viewport={"width": width, "height": 900}) as context:
+            own = context.new_page()
+            own.goto(file.as_uri())
+            assert own.evaluate("document.documentElement.scrollWidth") == width
+            charts = own.locator(".chart").all()
+            assert charts
+            for chart in charts:  # to the left, as what stands above it, and the newest end in sight where it is narrow
+                assert chart.evaluate(PLACES) == [0, 0]
+            own.screenshot(path=tmp_path / f"page-{width}.png", full_page=True)
 
 
 def test_a_person_sees_the_scorecard_of_a_held_version_and_lets_it_forecast(

@@ -1,3 +1,4 @@
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -27,13 +28,14 @@ from flows.deploy import PREFIX, PROJECT_FILE, TRIGGER, Served, _filled, alerts,
 from flows.server import Server
 from tasks.preflight import market_schedule
 from tasks.run_tools import Event
-from tasks.settings import DataSettings, TrainingSettings
+from tasks.settings import DataSettings, RetrainSettings, TrainingSettings
 
 APPROVAL = {"VOLCAST_REQUIRE_APPROVAL": "true"}
 MANY_OPTIONS = Served(
     DataSettings(source="yahoo", events="none", tickers=("SBUX",), store="s3://b"),
     TrainingSettings(cell="gru", seed=3, device="cpu", settings={"steps": 20}),
 )
+FIELDS = ("properties", "patternProperties")  # of a group in a form: the shown ones, and the others
 ALLOWED_AT_TOP = {name.replace("_", "-") for name in PrefectYamlModel.model_fields} | {"definitions"}
 
 
@@ -89,8 +91,8 @@ def test_each_entry_point_is_a_module_path_of_a_flow_that_takes_the_parameters(d
     loaded = load_flow_from_entrypoint(deployment["entrypoint"])
     assert isinstance(loaded, Flow)
     schema = parameter_schema(loaded).model_dump_for_openapi()
-    given = [deployment["parameters"], *(each.get("parameters", {}) for each in deployment.get("triggers", []))]
-    for parameters in given:
+    starts = [each for kind in ("triggers", "schedules") for each in deployment.get(kind, [])]
+    for parameters in (deployment["parameters"], *(each.get("parameters", {}) for each in starts)):
         filled = _filled(parameters, {**MANY_OPTIONS.parameters, **APPROVAL})
         validate(filled, schema, raise_on_error=True, ignore_required=True)
         assert set(filled) <= set(schema["properties"])
@@ -101,9 +103,50 @@ def test_each_entry_point_is_a_module_path_of_a_flow_that_takes_the_parameters(d
 def test_each_parameter_has_a_help_text_in_the_form(deployment: dict[str, Any]) -> None:
     schema = parameter_schema(load_flow_from_entrypoint(deployment["entrypoint"])).model_dump_for_openapi()
     models = [model for name, model in schema["definitions"].items() if name.endswith("Settings")]
-    inner = [text for model in models for text in model["properties"].values()]
+    inner = [text for model in models for kind in FIELDS for text in model.get(kind, {}).values()]
     plain = [each for each in schema["properties"].values() if "$ref" not in str(each)]
     assert [each for each in [*inner, *plain] if not each.get("description")] == []
+
+
+def test_a_form_shows_a_few_fields_and_the_others_are_checked_as_strictly() -> None:
+    schema: Any = parameter_schema(load_flow_from_entrypoint("flows.retrain.retrain")).model_dump_for_openapi()
+    groups = [schema["definitions"][name] for name in ("DataSettings", "TrainingSettings", "RetrainSettings")]
+    assert [list(group["properties"]) for group in groups] == [
+        ["source", "tickers", "as_of"],
+        ["recipe", "seed", "force", "settings"],
+        ["promote", "require_approval"],
+    ]
+    for settings, group in zip((DataSettings, TrainingSettings, RetrainSettings), groups, strict=True):
+        hidden = set(settings.model_fields) - set(group["properties"])
+        assert {name.strip("^$") for name in group["patternProperties"]} == hidden
+        assert all(name in group["description"] for name in hidden)
+    validate({"data": {"max_broken_share": 0.5}, "why": {"cause": "drift"}}, schema, True, ignore_required=True)
+    for wrong in ({"data": {"max_broken_share": 2}}, {"why": {"cause": "whim"}}, {"data": {"max_broken_shares": 0.5}}):
+        assert validate(wrong, schema, ignore_required=True) != []
+
+
+def test_a_run_is_told_truly_what_started_it(client: SyncPrefectClient, tmp_path: Path) -> None:
+    deploy(served(tmp_path), POOL | APPROVAL)
+    found = {each.name.partition(".")[0]: each for each in client.read_deployments()}
+    gate = {"require_approval": True}
+    assert found["retrain"].parameters["why"] == gate
+    assert RetrainSettings.model_validate(gate).cause == "person"
+    assert found["retrain"].schedules[0].parameters == {"why": gate | {"cause": "schedule"}}
+    starts = {each.name.partition(" (")[0]: each for each in client.read_automations()}
+    causes = [getattr(each.actions[0], "parameters", None) for name, each in starts.items() if "starts retrain" in name]
+    assert sorted(str((each or {})["why"]["cause"]) for each in causes) == ["drift", "quality", "sessions"]
+    assert {tag for each in found.values() for tag in each.tags} == {"volcast", deploy(served(tmp_path), POOL).tag}
+
+
+def test_what_is_deployed_says_what_it_does_and_by_which_clock(client: SyncPrefectClient, tmp_path: Path) -> None:
+    deploy(served(tmp_path), POOL)
+    found = {each.name.partition(".")[0]: str(each.description) for each in client.read_deployments()}
+    clock = "* weekdays-after-the-close: cron 30 17 * * 1-5 in the time zone America/New_York"
+    assert clock in found["daily"].splitlines()
+    assert "Schedules" not in found["promote"]
+    assert all("(/v2/artifacts/key/volcast-models)" in found[name] for name in ("retrain", "promote", "rollback"))
+    for automation in client.read_automations():
+        assert re.match(r"Starts \w+ |Sends a message to the webhook, if one was given: ", automation.description)
 
 
 def test_each_trigger_listens_to_an_event_that_volcast_sends_of_its_own_store() -> None:
@@ -229,7 +272,8 @@ def test_a_market_s_deployments_run_by_its_own_clock_beside_those_of_new_york(
     assert DataSettings(**daily.parameters["data"]).root == of_bitcoin.root
     (rollback,) = (each for each in client.read_deployments() if each.name.startswith("rollback.calendar-24-7"))
     assert rollback.parameters == {
-        "store": of_bitcoin.root if "://" in of_bitcoin.root else f"file://{of_bitcoin.root}"
+        "model": "volume",
+        "store": of_bitcoin.root if "://" in of_bitcoin.root else f"file://{of_bitcoin.root}",
     }
 
 
@@ -299,7 +343,7 @@ def test_what_deploy_is_given_reaches_every_deployment_and_is_shown(
     takes_training = takes_data - {"backtest", "ingest"}
     assert {name for name, each in found.items() if each.get("training") == training} == takes_training
     assert found["backtest"]["request"] == {"seed": 3, "settings": {"cell": "gru", "steps": 20, "members": 2}}
-    assert found["promote"] == {"store": f"file://{tmp_path}/kept"}
+    assert found["promote"] == {"model": "volume", "store": f"file://{tmp_path}/kept"}
     for words in (*files.values(), "SBUX, AAPL", "recipe volume", "cell=gru, seed=3, steps=20, members=2"):
         assert words in said.out
 

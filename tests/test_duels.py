@@ -1,12 +1,13 @@
 import numpy as np
+import pandas as pd
 import pytest
 from panels import SPAN, drawn_volumes, panel_of
 from scipy.stats import t, ttest_1samp
 
 from models.backtest import backtest, train_volumes
-from models.comparisons import diebold_mariano, duels, verdict
+from models.comparisons import diebold_mariano, duels, errors_over_time, verdict
 from models.forecasters import naive_forecasters
-from models.scores import score
+from models.scores import scales, score
 
 
 def test_one_session_ahead_the_test_is_students() -> None:
@@ -52,6 +53,14 @@ def test_a_duel_says_by_how_much_where_and_how_surely() -> None:
     )
     assert found[1].mase_ratio == pytest.approx(mase["naive"].mean() / mase["adv20"].mean())
     assert found[1].ticker_share == (mase["naive"] < mase["adv20"]).mean()
+    over_time = errors_over_time(frame, train, scores)
+    week = frame.loc[frame["h"] <= 5].assign(scale=lambda rows: rows["unique_id"].map(scales(train)))
+    naive = pd.DataFrame(
+        week.assign(mase=(week["y"] - week["naive"]).abs() / week["scale"]).groupby("ds")[["mase"]].mean()
+    )
+    assert list(over_time.columns) == ["naive", "seasonal_naive", "adv20"]
+    assert over_time["naive"].to_numpy()[-1] == pytest.approx(np.mean(naive["mase"].to_numpy()[-20:]))
+    assert np.isnan(over_time["naive"].to_numpy()).sum() == 4
     words = verdict(found)
     assert words.startswith("naive, horizons 1-10: ")
     assert "seasonal_naive by" in words

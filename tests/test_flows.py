@@ -79,6 +79,7 @@ def test_each_step_is_a_task_run_named_for_what_it_does(finished: Finished) -> N
         "fit scalers on train rows",
         "look for tutorial trained on the same data",
         "publish the report on model tutorial.SBUX v1",
+        "publish the versions of the models",
         "take a snapshot of the prices",
         "train tutorial on 200 rows",
     ]

@@ -5,7 +5,7 @@ import pandas as pd
 
 from models.forecasters import LEVELS
 from models.sessions import sessions_between
-from tasks.reports.plots import calibration_plot, errors_plot, fan_chart
+from tasks.reports.plots import calibration_plot, drift_plot, errors_plot, fan_chart
 
 PNG = b"\x89PNG\r\n\x1a\n"
 SESSIONS = sessions_between(date(2023, 1, 3), date(2023, 6, 30))
@@ -35,3 +35,10 @@ def test_a_calibration_plot_is_a_png() -> None:
 def test_errors_over_time_are_drawn_though_the_first_are_not_known() -> None:
     errors = pd.DataFrame({name: [np.nan, 0.5, 0.6] for name in ("published", "har", "naive")}, index=SESSIONS[:3])
     assert errors_plot(errors, title="SBUX").startswith(PNG)
+    assert errors_plot(errors.assign(adv20=0.7), title="SBUX") != errors_plot(errors, title="SBUX")
+
+
+def test_the_drift_over_time_is_drawn_beside_its_limit() -> None:
+    shares = pd.Series([0.0, 0.05, 0.3], index=SESSIONS[:3])
+    assert drift_plot(shares, 0.1, title="SBUX").startswith(PNG)
+    assert drift_plot(shares, 0.1, title="SBUX") != drift_plot(shares, 0.2, title="SBUX")

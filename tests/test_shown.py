@@ -3,10 +3,12 @@
 import io
 import re
 import shutil
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from html.parser import HTMLParser
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from days import DAYS, TRAINED, TRAINING, Served, data_in, store_in
 from prefect.client.orchestration import get_client
@@ -17,18 +19,22 @@ from prefect.client.schemas.filters import (
 from programs import Volcast
 from rich.console import Console
 from rows import yahoo_frame
-from runs import artifacts_of, message_of, run_named
+from runs import artifacts_of, forecasts_of, message_of, run_named
 
 from flows.daily import daily
 from flows.forecast import forecast
 from flows.ingest import ingest
 from flows.pipeline import pipeline, report
 from flows.retrain import retrain
+from models.text import format_millions
+from storage.announced_dates import EventTable
 from storage.artifacts import ArtifactStore
+from storage.ledger import Ledger
 from tasks.monitor import present_health
+from tasks.reports.changes import _revisions, changes_since, health_history
 from tasks.reports.page import page
 from tasks.reports.render import show_result
-from tasks.reports.views import health_lines, skill_rows
+from tasks.reports.views import LATEST_COLUMNS, _notes, health_lines, history_of, read_forecast, skill_rows
 from tasks.settings import DataSettings, WatchSettings
 from tasks.stored_models import CHAMPION
 
@@ -183,7 +189,75 @@ def test_the_page_has_status_forecasts_skill_calibration_drift_prices_and_versio
     assert version[0] == "v1"
     assert re.match(r"MASE 0\.\d+ < har 0\.\d+, with no champion beside it", version[-1])
     assert [row[:2] for row in found.table("version", "is")] == [["v1", "champion"]]
-    assert found.tags.count("img") == 3 + 1 + 2  # fan charts, errors over time, live and tested calibration
+    assert found.tags.count("img") == 3 + 1 + 2 + 1  # fan charts, errors over time, live and tested calibration, drift
+
+    came = {row[0]: row for row in found.table("ticker", "forecast")}
+    assert set(came) == {"SBUX", "T1", "T2"}
+    scores = Ledger(store_in(served[0])).scores("volume", first=DAYS[-1])
+    own = scores.loc[(scores["ticker"] == "SBUX") & (scores["h"] == 1) & scores["published"]].iloc[0]
+    off = own["absolute_error"] / own["actual"] * (1 if own["over"] else -1)
+    assert (came["SBUX"][3], came["SBUX"][4]) == (format_millions(own["actual"]), f"{off:+.0%}")
+    assert f"{DAYS[-1]}: of 3 tickers " in found.words
+    assert f"What has changed since {DAYS[-2]}" in found.words
+    assert "a deployment's daily run lists them here" in found.words
+
+
+def test_the_newest_forecast_and_the_page_lie_under_names_that_stay(served: Served, tmp_path: Path) -> None:
+    folder = shutil.copytree(served[0], tmp_path / "again")
+    latest = folder / "simulated-0" / "reports" / "volume"
+    table = pd.read_parquet(latest / "latest.parquet")
+    assert list(table.columns) == LATEST_COLUMNS == list(pd.read_csv(latest / "latest.csv").columns)
+    assert table.groupby("ticker")["h"].apply(list).to_dict() == {each: [*range(1, 11)] for each in TICKERS.split(", ")}
+    assert set(table["cutoff"].dt.date) == {DAYS[-1]}
+    assert set(table["model"]) == {"volcast"}
+    batch = served[1][DAYS[-1]].batch
+    assert batch is not None
+    own = forecasts_of(batch).sort_values(["unique_id", "h"])
+    assert table["median"].tolist() == own["volcast"].tolist()
+    whole = Read((latest / "latest.html").read_text(encoding="utf-8"))
+    assert f"by model volume v1; from the close of {DAYS[-1]}" in whole.words
+    assert [row[0] for row in whole.table("ticker", "forecast")] == TICKERS.split(", ")
+    published = artifacts_of(run_named(f"daily volume {DAYS[-1]}"))["volcast-latest"]
+    assert str(published.description).startswith(f"{DAYS[-1]}: of 3 tickers ")
+    assert all(f"volume/latest.{ending}`" in str(published.data) for ending in ("html", "csv", "parquet"))
+
+    before = (latest / "latest.csv").read_bytes()
+    forecast(data_in(folder, date(2004, 6, 24)), TRAINING)  # of the past
+    assert (latest / "latest.csv").read_bytes() == before
+    forecast(data_in(folder, DAYS[-1], tickers=("T1",)), TRAINING, WatchSettings(max_model_age=1))  # one ticker anew
+    table = pd.read_parquet(latest / "latest.parquet")
+    assert table.groupby("ticker")["model"].first().to_dict() == {"SBUX": "volcast", "T1": "har", "T2": "volcast"}
+    assert "har" in Read((latest / "latest.html").read_text(encoding="utf-8")).words
+
+
+def test_announced_earnings_are_marked_and_what_has_changed_is_named(served: Served, tmp_path: Path) -> None:
+    folder = shutil.copytree(served[0], tmp_path / "marked")
+    store = store_in(folder)
+    facts = {"ticker": "SBUX", "announced_for": pd.Timestamp("2004-07-13"), "when": "amc", "first_seen_assumed": False}
+    announced = pd.DataFrame([facts])
+    EventTable(store).record(announced, as_of=DAYS[-1], source="files:own")
+    forecast_6 = read_forecast(store, "volume", 6)
+    notes = {f"{ticker} {day:%Y-%m-%d}": note for (ticker, day), note in _notes(store, forecast_6).items()}
+    assert notes["SBUX 2004-07-13"].endswith("earnings after the close")
+    found = Read(page(seen_on(data_in(folder, DAYS[-1]), DAYS[-1])))
+    own = next(rows for heading, *rows in found.tables if heading[:2] == ["session", "median"])
+    assert [row[-1] for row in own if row[0] == "Tue 2004-07-13"] == [notes["SBUX 2004-07-13"]]
+    after_thanksgiving = replace(forecast_6, frame=forecast_6.frame.assign(ds=pd.Timestamp("2004-11-26")))
+    assert set(_notes(store, after_thanksgiving).values()) == {"half day"}
+
+    artifacts, ledger = ArtifactStore(store), Ledger(store)
+    newest, before = health_history(artifacts, "volume", 2)
+    assert [each.fact("session") for each in (newest, before)] == [str(DAYS[-1]), str(DAYS[-2])]
+    artifacts.set_alias("model", "volume", CHAMPION, 1, "as a trial")
+    health = present_health(seen_on(data_in(folder, DAYS[-1]), DAYS[-1])).model_copy(update={"restated": 7})
+    lines = changes_since(before, health, history_of(artifacts, "volume"), ledger)
+    assert "Restated sessions of the last 20: none then, 7 now" in lines
+    assert any(re.match(r"volume v1 is champion since .* UTC\. as a trial$", line) for line in lines)
+    rows = ledger.forecasts("volume", first=DAYS[-2])
+    rows.loc[rows["cutoff"] == DAYS[-1], "median"] *= 2
+    revised = _revisions(rows)
+    assert len(revised) == 5 + 1
+    assert re.match(r"\w+, \w{3} 2004-07-\d\d: [\d.]+ M shares, [\d.]+ M before \(\+\d+%\)$", revised[0])
 
 
 def test_the_page_needs_nothing_from_elsewhere_and_runs_nothing(served: Served) -> None:

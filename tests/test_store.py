@@ -11,7 +11,7 @@ from storage.errors import NotStored, StoreNotWritable, StoreUnsafe
 from storage.integrity import verify
 from storage.prices import PriceTable
 from storage.records import Provenance
-from storage.store import open_store
+from storage.store import get, open_store, put
 from tasks.settings import root_of
 
 
@@ -159,6 +159,27 @@ def test_thirty_manifests_cost_one_listing_and_a_version_that_is_named_none(serv
     assert listings() == before + 2
     with pytest.raises(NotStored, match=r"model m has no version 31; stored versions: \[1, 2"):
         artifacts.get("model", "m", 31)
+
+
+@pytest.mark.parametrize("where", ["folder", "bucket"])
+def test_who_reads_what_is_replaced_meets_the_old_or_the_new_whole(serve, tmp_path, where):
+    if where == "bucket":
+        serve("conditional")
+    store = open_store(str(tmp_path) if where == "folder" else "s3://bucket/kept", writable=True)
+    contents = [bytes([letter]) * 2_000_000 for letter in b"ab"]
+    put(store, "reports/volume/latest.csv", contents[0], replace=True)
+
+    def replace_often():
+        for turn in range(20):
+            assert put(store, "reports/volume/latest.csv", contents[turn % 2], replace=True)
+
+    with ThreadPoolExecutor(1) as pool:
+        writer, met = pool.submit(replace_often), set()
+        while not writer.done():
+            met.add(get(store, "reports/volume/latest.csv"))
+        writer.result()
+    assert met <= set(contents)
+    assert get(store, "reports/volume/latest.csv") == contents[1]
 
 
 def test_prices_live_in_a_bucket_as_they_do_in_a_folder(serve):

@@ -1,60 +1,156 @@
-"""The page that `volcast report` writes: everything that an operator or a reader of forecasts asks, in one HTML file.
+"""The page: everything that an operator or a reader of forecasts asks, in one HTML file.
 
 It is made from the store alone, without a server, and needs nothing when it is opened: no script, no other file.
+`volcast report` writes it where it is told to. A daily run leaves it in the store each day under the same name, beside
+the newest forecast as CSV and Parquet: `reports/<model>/latest.html`. Of runs that failed only a server knows, so that
+the page names them where a deployment's run writes it.
 """
 
 from collections.abc import Sequence
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
+from textwrap import shorten
 from typing import Any
 
+import pandas as pd
+from prefect import get_run_logger, task
+from prefect.artifacts import create_markdown_artifact
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterEndTime,
+    FlowRunFilterParentTaskRunId,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+    FlowRunFilterTags,
+)
+from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.sorting import FlowRunSort
+from prefect.runtime import deployment, flow_run
+from prefect.types import DateTime
+
 from models.calendar_names import market
-from models.recipes import DEFAULT_RECIPE
 from models.scores import ROLLING, live_calibration, rolling_errors
 from models.sessions import session_before
-from storage.artifacts import ArtifactStore
+from storage.artifacts import ArtifactStore, to_parquet
 from storage.errors import NotStored
 from storage.ledger import Ledger
-from storage.records import Health
-from storage.store import Store, open_store
+from storage.records import ForecastBatch, Health, Manifest
+from storage.store import Store, open_store, put
 from tasks.count_prices import status_of
+from tasks.forecast import why_not_live
 from tasks.gate import scorecard_of_model
 from tasks.methods.method import Plot
 from tasks.methods.volume import DRAWN_TICKERS, in_order
-from tasks.monitor import present_health
-from tasks.reports.plots import calibration_plot, errors_plot
+from tasks.monitor import DRIFTED_SHARE, present_health
+from tasks.reports.changes import changes_since, drift_shares, forecast_against_actual, health_history
+from tasks.reports.plots import calibration_plot, drift_plot, errors_plot
 from tasks.reports.publish import model_plots
-from tasks.reports.render import page_html
+from tasks.reports.render import latest_markdown, page_html
 from tasks.reports.views import (
     LEGEND,
+    History,
     Rows,
     count_rows,
     drift_rows,
     health_lines,
     history_of,
+    latest_frame,
     move_rows,
     read_forecast,
     short_rows,
+    simulated_note,
     skill_rows,
     ticker_forecasts,
     version_rows,
 )
-from tasks.settings import DataSettings, calendar_of
+from tasks.settings import DataSettings, TrainingSettings, calendar_of
 from tasks.stored_models import champion_version
 
 SHORT_TICKERS = 500  # in the short table; with 6,700 nobody would find anything
+DRIFT_SESSIONS = 60  # of the drift over time
+FAILURES, FAILED_ROWS, MESSAGE = timedelta(days=1), 20, 200  # looked back at the first time; runs; letters of a message
 LIVE_SESSIONS, ERROR_SESSIONS = 60, 250  # target sessions of the calibration, and of the errors over time
 AHEAD = {"1": "1 ahead", "1-5": "1-5 ahead", "1-10": "1-10 ahead"}  # bands of models/scores.py
 
 
+@task(task_run_name="publish {batch.artifact} as the latest")
+def publish_latest(batch: ForecastBatch, data: DataSettings, training: TrainingSettings) -> None:
+    """`latest.csv` and `latest.parquet`, from the ledger; and the page, unless a daily run does it after the scores."""
+    if why := why_not_live(batch, training):
+        get_run_logger().info("%s %s: the latest stays", batch.artifact, why)
+        return
+    store, name = open_store(batch.snapshot.store, writable=True), batch.artifact.name
+    latest = latest_frame(Ledger(store), name)
+    put(store, latest_file(name, "parquet"), to_parquet(latest), replace=True)
+    table = latest.to_csv(index=False, date_format="%Y-%m-%d").encode()
+    put(store, latest_file(name, "csv"), table, replace=True)
+    if flow_run.parent_flow_run_id is None:
+        whole = data.model_copy(update={"tickers": ()})
+        _publish_page(whole, present_health(whole, name))
+
+
+@task(task_run_name="publish the page of {health.session}")
+def publish_page(data: DataSettings, batch: ForecastBatch, health: Health, training: TrainingSettings) -> None:
+    """`latest.html`, and the artifact `volcast-latest`; nothing for a run of the past."""
+    if not why_not_live(batch, training):
+        _publish_page(data, health)
+
+
+def _publish_page(data: DataSettings, health: Health) -> None:
+    store = open_store(data.root, writable=True)
+    facts = page_facts(data, health)
+    facts["failed"] = failed_rows(facts["since"])
+    put(store, latest_file(health.name, "html"), page_html(facts).encode(), replace=True)
+    where, line = f"{store.folder or store.url}/{latest_file(health.name, '')}", facts["actual"] or health.words
+    create_markdown_artifact(key="volcast-latest", markdown=latest_markdown(health, facts, where), description=line)
+    get_run_logger().info("the page is %shtml", where)
+
+
+def latest_file(name: str, ending: str) -> str:
+    """The key of what is replaced each day."""
+    return f"reports/{name}/latest.{ending}"
+
+
+def failed_rows(since: datetime | None) -> Rows | None:
+    """The runs of this run's store that failed or crashed since then; None where this is no deployment's run."""
+    if deployment.id is None:
+        return None
+    own = [tag for tag in flow_run.tags if tag.startswith("volcast-")]  # flows/deploy.py: store_tag
+    is_bad = FlowRunFilterStateType(any_=[StateType.FAILED, StateType.CRASHED])
+    wanted = FlowRunFilter(
+        tags=FlowRunFilterTags(all_=own),
+        state=FlowRunFilterState(type=is_bad),
+        end_time=FlowRunFilterEndTime(after_=DateTime.instance(since or datetime.now(UTC) - FAILURES)),
+        parent_task_run_id=FlowRunFilterParentTaskRunId(is_null_=True),
+    )
+    with get_client(sync_client=True) as client:
+        runs = client.read_flow_runs(flow_run_filter=wanted, sort=FlowRunSort.END_TIME_DESC, limit=FAILED_ROWS)
+    return [
+        {
+            "run": run.name,
+            "ended": f"{run.end_time:%Y-%m-%d %H:%M} UTC",
+            "state": run.state.name or "",
+            "why": shorten(run.state.message or "", MESSAGE, placeholder=" …"),
+        }
+        for run in runs
+        if run.state
+    ]
+
+
 def page(data: DataSettings) -> str:
     """The page as HTML. Raises NotStored before any prices are stored, Corrupt."""
+    return page_html(page_facts(data, present_health(data)))
+
+
+def page_facts(data: DataSettings, health: Health) -> dict[str, Any]:
+    """What the page shows. Raises NotStored before any prices are stored, Corrupt."""
     root = data.root
-    store = open_store(root)
+    store, artifacts = open_store(root), ArtifactStore(open_store(root))
     counts = status_of(root, data.tickers, data.session)
-    health = present_health(data)
-    history = history_of(ArtifactStore(store), DEFAULT_RECIPE)
+    history, healths = history_of(artifacts, health.name), health_history(artifacts, health.name, DRIFT_SESSIONS)
+    before = next((each for each in healths if each.fact("session") < str(health.session)), None)
     facts = {
-        "name": DEFAULT_RECIPE,
+        "name": health.name,
         "market": market(data.calendar),
         "simulated": data.source.startswith("simulated"),
         "made_at": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
@@ -64,10 +160,15 @@ def page(data: DataSettings) -> str:
         "moves": move_rows(history),
         "health": health,
         "lines": health_lines(health),
+        "since": before.created_at if before else None,
+        "since_session": before.fact("session") if before else "",
+        "failed": None,
+        **_changed(store, health, history, before),
+        "drift_plot": _drift_plot(drift_shares(healths), simulated_note(health.simulated)),
     }
     if health.forecast_cutoff:
         facts |= _forecast_facts(store, health, health.forecast_cutoff, data.tickers)
-    return page_html(facts)
+    return facts
 
 
 def _forecast_facts(store: Store, health: Health, newest: date, tickers: Sequence[str]) -> dict[str, Any]:
@@ -90,6 +191,22 @@ def _forecast_facts(store: Store, health: Health, newest: date, tickers: Sequenc
         "observed": observed,
         "tested": _tested(store, health.name),
     }
+
+
+def _changed(store: Store, health: Health, models: History, before: Manifest | None) -> dict[str, Any]:
+    """What came of the forecast of the newest session, and what is other than it was before that."""
+    ledger = Ledger(store)
+    actual, rows = forecast_against_actual(ledger, health.name, health.cutoff)
+    changes = changes_since(before, health, models, ledger) if before else []
+    return {"actual": actual, "actual_rows": rows, "changes": changes}
+
+
+def _drift_plot(shares: pd.Series, note: str) -> Plot | None:
+    """Drift over time; None before it was measured twice."""
+    if len(shares) < 2:
+        return None
+    png = drift_plot(shares, DRIFTED_SHARE, title=f"Features that have drifted{note}")
+    return Plot(file="drift.png", title="Drift of the inputs over time", png=png)
 
 
 def _errors(store: Store, health: Health) -> Plot | None:

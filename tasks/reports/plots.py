@@ -3,12 +3,13 @@ state is left alone.
 """
 
 import io
+from itertools import cycle
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
 
-from models.forecasters import LEVELS, MEDIAN
+from models.forecasters import LEVELS, MEDIAN, MODEL
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,7 +23,13 @@ BANDS = {(0.025, 0.975): "#fbe8d2", (0.1, 0.9): "#f4c78e", (0.2, 0.8): "#e9a352"
 BAND_STYLES = ((ACTUAL, "o"), (PREDICTED, "s"), ("#2e7d32", "^"))
 SIZE, MARGINS = (8.5, 3.6), {"left": 0.09, "right": 0.975, "top": 0.92, "bottom": 0.22}  # inches, and shares of them
 BAR_POINTS = 6.0  # lines, not bars: a patch for each of 100 bars takes twice as long to draw
-ERROR_LINES = {"naive": ("#9a9a9a", 1.2), "har": (ACTUAL, 1.4), "published": (PREDICTED, 2.0)}  # colour, line width
+ERROR_LINES = {
+    "naive": ("#9a9a9a", 1.2),
+    "har": (ACTUAL, 1.4),
+    "published": (PREDICTED, 2.0),
+    MODEL: (PREDICTED, 2.0),
+}  # colour, line width
+OTHER_LINES = ("#2e7d32", "#7b5ea7", "#b04a5a", "#5c7c8a")  # colours of other forecasters
 SHOWN_SESSIONS = 60  # about a quarter
 TICK_SESSIONS, TICKS = 10, 8  # between ticks at the least, and how many at the most
 
@@ -70,14 +77,32 @@ def fan_chart(history: pd.DataFrame, sessions: pd.DatetimeIndex, quantiles_HQ: n
 
 
 def errors_plot(errors: pd.DataFrame, *, title: str) -> bytes:
-    """Errors over time: index target session (datetime64), columns published, har and naive."""
+    """Errors over time: index target session (datetime64), a column a forecaster; the thickest line is on top."""
     figure, axes = _canvas(title)
-    for name, (color, width) in ERROR_LINES.items():
-        axes.plot(np.arange(len(errors)), errors[name], color=color, linewidth=width, label=name)
+    others = cycle(OTHER_LINES)
+    for name in errors.columns:
+        color, width = ERROR_LINES[name] if name in ERROR_LINES else (next(others), 1.0)
+        axes.plot(np.arange(len(errors)), errors[name], color=color, linewidth=width, zorder=2 + width, label=name)
     axes.set_ylabel("MASE")
     _label_sessions(axes, pd.DatetimeIndex(errors.index))
-    figure.legend(loc="lower center", ncols=len(ERROR_LINES), frameon=False, fontsize=9)
+    figure.legend(loc="lower center", ncols=len(errors.columns), frameon=False, fontsize=9)
     return _png(figure, axes)
+
+
+def drift_plot(shares: pd.Series, limit: float, *, title: str) -> bytes:
+    """The share of the features that had drifted (0 to 1): index session (datetime64), ascending; and its limit."""
+    from matplotlib.ticker import PercentFormatter
+
+    figure, axes = _canvas(title)
+    places = np.arange(len(shares))
+    axes.plot(places, shares, "o-", color=ACTUAL, markersize=3.5, linewidth=1.4, label="drifted features")
+    axes.axhline(limit, color=SPLIT, linestyle="--", linewidth=1, label=f"limit, {limit:.0%}")
+    axes.yaxis.set_major_formatter(PercentFormatter(1))
+    axes.set_ylabel("share of the features")
+    axes.set_ylim(0, max(2 * limit, 1.1 * float(shares.max())))
+    _label_sessions(axes, pd.DatetimeIndex(shares.index))
+    figure.legend(loc="lower center", ncols=2, frameon=False, fontsize=9)
+    return _saved(figure)
 
 
 def calibration_plot(observed: pd.DataFrame, *, title: str) -> bytes:

@@ -12,8 +12,9 @@ from storage.store import open_store, put
 from tasks.methods.method import Method, Names, Plot
 from tasks.methods.volume import DRAWN_TICKERS, in_order
 from tasks.reports.plots import SHOWN_SESSIONS
-from tasks.reports.render import health_markdown, scorecard_markdown, slug
-from tasks.reports.views import forecast_frame, forecast_method, prices_before, simulated_note
+from tasks.reports.render import health_markdown, models_markdown, scorecard_markdown, slug
+from tasks.reports.views import forecast_frame, forecast_method, history_of, prices_before, simulated_note
+from tasks.settings import is_simulated
 from tasks.snapshot import read_prepared
 from tasks.stored_models import read_model, reader
 
@@ -24,6 +25,21 @@ LEADING = 3  # tickers whose forecast a scorecard shows: an artifact holds 300 k
 def publish_status(health: Health) -> None:
     """The artifact `volcast-status`; its description is the one line that says it all."""
     create_markdown_artifact(key="volcast-status", markdown=health_markdown(health), description=health.words)
+
+
+@task(task_run_name="publish the versions of the models")
+def publish_models(store_url: str) -> None:
+    """The artifact `volcast-models`, from which a person chooses what to promote; none before there is a version."""
+    artifacts = ArtifactStore(open_store(store_url))
+    histories = [history_of(artifacts, name) for name in artifacts.names("model")]
+    if not histories:
+        return
+    forecasting = [f"{own.name} v{each.version}" for own in histories for each in own.versions if each.is_champion]
+    create_markdown_artifact(
+        key="volcast-models",
+        markdown=models_markdown(histories, simulated=is_simulated(artifacts.url)),
+        description=f"Champions: {listed(forecasting, 5) or 'none yet'}",
+    )
 
 
 @task(task_run_name="publish the report on {scorecard.model.artifact}")

@@ -50,9 +50,11 @@ from tasks.reports.views import (
     lineage_of,
     loss_rows,
     model_rows,
+    move_rows,
     score_rows,
     skill_rows,
     step_facts,
+    version_rows,
 )
 from tasks.settings import calendar_of
 
@@ -60,6 +62,10 @@ SIMULATED = "Simulated data"
 SIMULATED_NOTE = (
     f"**{SIMULATED}**: these prices and volumes come from volcast's own simulated exchange, not from a market."
 )
+FAILED_TEXT = ("ended", "state", "why")
+WIDE_LOSSES = ("RMSSE", "sMAPE")  # for which the UI has no room beside the others; the terminal shows them
+MOVE_TEXT = ("is", "since", "reason")  # headings of columns of text
+COMPARABLE = "Scores can be compared where the tickers and the test are the same."
 NARROW: dict[str, Any] = {"box": SIMPLE, "pad_edge": False, "padding": (0, 1, 0, 0)}  # fits 80 columns
 INDENT = " " * 10
 SHOWN_HELD = 10  # rows of a forecast that were held back
@@ -218,8 +224,8 @@ def show_backtest(console: Console, result: BacktestResult) -> None:
     console.print()
     show_prices(console, result.snapshot)
     first, *others = result.ticker_scores
-    counted = f"{result.rows:,} forecasts from {result.cutoffs:,} cutoffs, {result.tickers:,} tickers with a score"
-    _show(console, "Test", f"{counted}\n")
+    _show(console, "Test", result.span)
+    _show(console, "", f"{result.counted}\n")
     tables = {f"Mean over {result.tickers:,} tickers" if others else first: result.scores}
     tables |= {first: result.ticker_scores[first]} if others else {}
     for title, scores in tables.items():
@@ -244,7 +250,7 @@ def show_models(console: Console, store_url: str) -> None:
         console.print(f"No model has been trained in {nice_path(store_url)}. Train one with: volcast run")
         return
     console.print(_table(rows, f"Models in {nice_path(store_url)}", padding=0))
-    console.print("Scores can be compared where the tickers and the test are the same.\n")
+    console.print(f"{COMPARABLE}\n")
     for history in histories:
         _show_history(console, history)
 
@@ -353,6 +359,54 @@ def scorecard_markdown(scorecard: Scorecard, plots: Sequence[Plot] = ()) -> str:
     )
 
 
+def backtest_markdown(result: BacktestResult, plot: Plot) -> str:
+    """What a backtest came to: what was tested, the verdict, the errors over time, the scores and the duels."""
+    snapshot = result.snapshot
+    prices = f"prices v{snapshot.prices.version} of {snapshot.source}, cutoff {snapshot.cutoff}"
+    losses = [{name: own[name] for name in own if name not in WIDE_LOSSES} for own in loss_rows(result.scores)]
+    return _paragraphs(
+        f"# Backtest, sessions {result.test_start} to {result.test_end}",
+        SIMULATED_NOTE if snapshot.simulated else "",
+        f"**{result.verdict}**",
+        f"* {result.span}\n* {listed(snapshot.tickers, 12)}: {prices}\n* {result.counted}",
+        _image(plot),
+        f"## Mean over {result.tickers:,} tickers" if result.tickers > 1 else "",
+        markdown_table(losses, text=("forecaster",)),
+        f"## {result.scores[0].forecaster} against the others",
+        markdown_table(duel_rows(result), text=("against",)),
+    )
+
+
+def models_markdown(histories: Sequence[History], *, simulated: bool) -> str:
+    """The versions of each model side by side, and what was decided of them."""
+    texts = ["# Versions of the models", SIMULATED_NOTE if simulated else "", COMPARABLE]
+    for history in histories:
+        moves = move_rows(history)
+        texts += [f"## {history.name}", markdown_table(version_rows(history), text=("verdict",))]
+        texts += ["Decided so far, the newest first:", markdown_table(moves, text=MOVE_TEXT)] if moves else []
+    return _paragraphs(*texts)
+
+
+def latest_markdown(health: Health, facts: Mapping[str, Any], where: str) -> str:
+    """The day's page in short, and where it is, with the forecast itself beside it; `where`: without the ending."""
+    failed = facts["failed"]
+    return _paragraphs(
+        f"# {health.name}, close of {health.session}",
+        SIMULATED_NOTE if health.simulated else "",
+        f"The page of the day is `{where}html`; the forecast is `{where}csv` and `{where}parquet`.",
+        "See also [volcast-status](/v2/artifacts/key/volcast-status), "
+        "[volcast-models](/v2/artifacts/key/volcast-models).",
+        "## The forecast against what came",
+        facts["actual"] or "No forecast of this session was published.",
+        markdown_table(facts["actual_rows"], text=("inside of",)) if facts["actual_rows"] else "",
+        f"## Since {facts['since_session']}" if facts["since_session"] else "",
+        "\n".join(f"* {line}" for line in facts["changes"]) or "Nothing has changed.",
+        "## Runs that failed" if failed is not None else "",
+        markdown_table(failed, text=FAILED_TEXT) if failed else "",
+        "None." if failed == [] else "",
+    )
+
+
 def forecast_markdown(coming: TickerForecast, forecast: StoredForecast) -> str:
     """The coming sessions of a ticker."""
     skill = skill_rows(coming.skill)
@@ -369,11 +423,11 @@ def forecast_markdown(coming: TickerForecast, forecast: StoredForecast) -> str:
     )
 
 
-def markdown_table(rows: Sequence[Mapping[str, str]]) -> str:
-    """The rows, which have the same keys, under these as headings."""
-    lines = ["---", *["---:"] * (len(rows[0]) - 1)]  # numbers stand to the right
-    whole = [list(rows[0]), lines, *(list(row.values()) for row in rows)]
-    return "\n".join(f"| {' | '.join(row)} |" for row in whole)
+def markdown_table(rows: Sequence[Mapping[str, str]], text: Collection[str] = ()) -> str:
+    """The rows, which have the same keys, under these as headings; numbers stand to the right, `text` to the left."""
+    lines = ["---" if heading in text or not place else "---:" for place, heading in enumerate(rows[0])]
+    cells = [[" ".join(cell.replace("|", r"\|").split()) for cell in row.values()] for row in rows]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (list(rows[0]), lines, *cells))
 
 
 def slug(name: str) -> str:

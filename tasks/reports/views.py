@@ -18,9 +18,11 @@ import pandas as pd
 from models.forecasters import FALLBACK, MODEL
 from models.recipes import DEFAULT_RECIPE, Recipe, TutorialRecipe, make_recipe
 from models.scores import SKILL_SPAN, live_skill
-from models.sessions import session_before, sessions_after
+from models.sessions import market_calendar, session_before, sessions_after
 from models.text import format_millions, format_shares
+from storage.announced_dates import EventTable
 from storage.artifacts import ArtifactStore
+from storage.errors import NotStored
 from storage.ledger import Ledger
 from storage.prices import PriceTable
 from storage.records import (
@@ -59,10 +61,17 @@ NOT_SCORED = "not scored"
 DRIFT_ROWS = 8  # features
 INTERVALS = {f"{share} %": (f"{MODEL}-lo-{share}", f"{MODEL}-hi-{share}") for share in (80, 95)}
 MEAN_SESSIONS = 20
+LEAST_P = 0.001  # that is shown as a number
+HALF_DAY, WHEN = "half day", {"bmo": " before the open", "amc": " after the close"}
 LEGEND = (
     "Median, 80 % and 95 % interval in million shares; of mean: the median as a share of the mean volume of the last "
     f"{MEAN_SESSIONS} sessions."
 )
+SHOWN_VERSIONS = 30  # of a model, where they are compared; the command `volcast models list` has them all
+LATEST_COLUMNS = [
+    *("ticker", "session", "h", "cutoff", "median", "mean", "lo_80", "hi_80", "lo_95", "hi_95"),
+    *("model", "why", "version", "model_version", "prices_version", "published_at"),
+]
 SHORT_SESSIONS = 5  # of a forecast, in the short form
 SKILL_COLUMNS = {
     "mase": ("MASE", ".3f"),
@@ -171,10 +180,16 @@ def duel_rows(result: BacktestResult) -> Rows:
             "MASE ratio": f"{duel.mase_ratio:.3f}",
             "pinball ratio": f"{duel.pinball_ratio:.3f}",
             "tickers won": f"{duel.ticker_share:.0%}",
-            "p": "too few sessions" if duel.p_value is None else f"{duel.p_value:.3f}",
+            "p": _p(duel.p_value),
         }
         for duel in result.duels
     ]
+
+
+def _p(value: float | None) -> str:
+    if value is None:
+        return "too few sessions"
+    return f"{value:.3f}" if value >= LEAST_P else f"< {LEAST_P}"
 
 
 # --- models ----------------------------------------------------------------------------------------------------------
@@ -273,22 +288,24 @@ def model_rows(histories: Iterable[History]) -> Rows:
 
 
 def version_rows(history: History) -> Rows:
-    """A row a version of one model with its verdict, newest first."""
+    """A row a version of one model with its verdict, newest first, the newest SHOWN_VERSIONS and the champion."""
     return [
         {
             "version": f"v{line.version}",
             "trained": str(line.trained),
-            "cutoff": str(line.cutoff),
+            "tickers": f"{len(line.tickers)}",
+            "test sessions": f"{line.test_sessions} to {line.cutoff}",
             "score": line.score,
             "now": CHAMPION if line.is_champion else "",
             "verdict": line.verdict,
         }
-        for line in reversed(history.versions)
+        for place, line in enumerate(reversed(history.versions))
+        if place < SHOWN_VERSIONS or line.is_champion
     ]
 
 
 def move_rows(history: History) -> Rows:
-    """A row a decision, newest first; a verdict that stands in `version_rows` is not repeated."""
+    """A row a decision, the newest SHOWN_VERSIONS, newest first; a verdict of `version_rows` is not repeated."""
     verdicts = {line.version: line.verdict or NOT_SCORED for line in history.versions}
     return [
         {
@@ -297,7 +314,7 @@ def move_rows(history: History) -> Rows:
             "since": f"{move.set_at:%Y-%m-%d %H:%M} UTC",
             "reason": move.reason.replace(verdicts[move.version], "Its verdict, above."),
         }
-        for move in reversed(history.moves)
+        for move in history.moves[: -SHOWN_VERSIONS - 1 : -1]
     ]
 
 
@@ -412,26 +429,46 @@ def ticker_forecasts(store: Store, forecast: StoredForecast, tickers: Sequence[s
     method = method_from({"name": DEFAULT_RECIPE})  # a fallback's has the same form
     prices = forecast.prices(store, tickers, SHOWN_SESSIONS)
     first = session_before(forecast.cutoff, SKILL_SPAN, calendar_of(store.url))
-    skill = live_skill(Ledger(store).scores(forecast.ref.name, first=first, tickers=tickers))
+    skill, notes = (
+        live_skill(Ledger(store).scores(forecast.ref.name, first=first, tickers=tickers)),
+        _notes(store, forecast),
+    )
     scored: list[dict[str, Any]] = skill.to_dict("records")
-    found = []
+    found, notes = [], _notes(store, forecast)
     for ticker in tickers:
         own = forecast.by_ticker[ticker]
         (plot,) = method.forecast_plots(prices, own, simulated_note(forecast.simulated))
         of_ticker = [row for row in scored if row["ticker"] == ticker]
-        found.append(TickerForecast(ticker=ticker, plot=plot, rows=_session_rows(own, prices), skill=of_ticker))
+        found.append(TickerForecast(ticker=ticker, plot=plot, rows=_session_rows(own, prices, notes), skill=of_ticker))
     return found
+
+
+def latest_frame(ledger: Ledger, name: str) -> pd.DataFrame:
+    """What is published from the newest session, of each ticker by its newest version; one row a ticker and session.
+
+    ticker, session, h, cutoff, median, mean, lo_80, hi_80, lo_95, hi_95 (shares), model (who made it), why (empty for
+    the champion), version, model_version, prices_version, published_at. Raises NotStored before the first.
+    """
+    cutoff = ledger.newest_cutoff(name)
+    if cutoff is None:
+        raise NotStored(f"Nothing has been forecast of {name} yet. Run: volcast daily")
+    rows = ledger.forecasts(name, first=cutoff)
+    rows = rows.loc[rows["published"]]
+    newest = rows.loc[rows["version"] == rows.groupby("ticker")["version"].transform("max")]
+    return newest.rename(columns={"ds": "session"})[LATEST_COLUMNS].sort_values(["ticker", "h"], ignore_index=True)
 
 
 def short_rows(store: Store, forecast: StoredForecast, tickers: Sequence[str]) -> Rows:
     """A row a ticker: the next session as in a TickerForecast, and the medians of the ones after it."""
-    prices = forecast.prices(store, tickers, MEAN_SESSIONS)
+    prices, notes = forecast.prices(store, tickers, MEAN_SESSIONS), _notes(store, forecast)
     rows = []
     for ticker in tickers:
-        first, *later = _session_rows(forecast.by_ticker[ticker].head(SHORT_SESSIONS), prices)
+        own = _session_rows(forecast.by_ticker[ticker].head(SHORT_SESSIONS), prices, notes)
+        noted = {f"{row['session'][:3]}: {note}": None for row in own if (note := row.pop("note", ""))}
+        first, *later = own
         session, median = first.pop("session"), first.pop("median")
         medians = {f"{row['session'][:3]} {row['session'][-5:]}": row["median"] for row in later}  # Tue 06-29
-        rows.append({"ticker": ticker, session: median, **first, **medians})
+        rows.append({"ticker": ticker, session: median, **first, **medians, "note": ", ".join(noted)})
     return rows
 
 
@@ -446,10 +483,23 @@ def simulated_note(simulated: bool) -> str:
     return " (simulated)" if simulated else ""
 
 
-def _session_rows(own: pd.DataFrame, prices: pd.DataFrame) -> Rows:
-    """The sessions of one ticker's forecast, in million shares."""
-    volumes = prices.loc[prices["ticker"] == own["unique_id"].iloc[0], "volume"]
-    usual = volumes.tail(MEAN_SESSIONS).mean()
+def _notes(store: Store, forecast: StoredForecast) -> dict[tuple[str, pd.Timestamp], str]:
+    """(ticker, session) -> what is known ahead of it: a half day of the market, announced earnings of the ticker."""
+    sessions = pd.DatetimeIndex(forecast.frame["ds"].unique()).sort_values()
+    halves = set(sessions[sessions.isin(market_calendar(calendar_of(store.url)).early_closes)])
+    found = {(ticker, session): [HALF_DAY] for ticker in forecast.by_ticker for session in halves}
+    known = EventTable(store).known(list(forecast.by_ticker), as_of=forecast.cutoff)
+    for each in known.loc[known["announced_for"].isin(list(sessions))].to_dict("records"):
+        key = (each["ticker"], each["announced_for"])
+        found.setdefault(key, []).append(f"earnings{WHEN.get(each['when'], '')}")
+    return {key: ", ".join(notes) for key, notes in found.items()}
+
+
+def _session_rows(own: pd.DataFrame, prices: pd.DataFrame, notes: Mapping[tuple[str, pd.Timestamp], str]) -> Rows:
+    """The sessions of one ticker's forecast, in million shares, with a column of notes where there is any."""
+    ticker = own["unique_id"].iloc[0]
+    volumes = prices.loc[prices["ticker"] == ticker, "volume"]
+    usual, has_notes = volumes.tail(MEAN_SESSIONS).mean(), any((ticker, session) in notes for session in own["ds"])
     return [
         {
             "session": f"{row['ds']:%a %Y-%m-%d}",
@@ -457,6 +507,7 @@ def _session_rows(own: pd.DataFrame, prices: pd.DataFrame) -> Rows:
             **{name: "-".join(format_millions(row[end]) for end in ends) for name, ends in INTERVALS.items()},
             "of mean": f"{row[MODEL] / usual:.0%}",
             **({"by": row["by"]} if "by" in row else {}),  # there where rows were held back
+            **({"note": notes.get((ticker, row["ds"]), "")} if has_notes else {}),
         }
         for row in own.to_dict("records")
     ]

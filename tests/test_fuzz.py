@@ -15,7 +15,7 @@ from datetime import date
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, Phase, assume, given, settings
+from hypothesis import HealthCheck, Phase, assume, example, given, settings
 from hypothesis import strategies as st
 from pandera.errors import SchemaErrors
 from prefect.exceptions import ParameterTypeError, SignatureMismatchError
@@ -59,7 +59,7 @@ def times(usual: int) -> settings:
         derandomize=MANY == 1,
         database=None,
         deadline=None,
-        phases=[Phase.generate, Phase.shrink] if MANY > 1 else [Phase.generate],
+        phases=[Phase.explicit, Phase.generate, *([Phase.shrink] if MANY > 1 else [])],
         suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
     )
 
@@ -144,6 +144,8 @@ BYTES = yahoo_frame(30).to_csv(index=False).encode()
     separator=st.sampled_from([",", ";", "\t", "|"]),
     encoding=st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "latin-1"]),
 )
+@example(cells={(10, 4): "1.7796828705611862e+302"}, headings={}, separator=",", encoding="utf-8")
+@example(cells={(0, 4): "2.225073858507e-311"}, headings={}, separator=",", encoding="utf-8")
 def test_a_table_with_odd_cells_is_read_or_refused_in_a_line(
     cells: dict[tuple[int, int], str], headings: dict[int, str], separator: str, encoding: str, tmp_path: Path
 ) -> None:

@@ -91,7 +91,6 @@ class _Series:
         return float(np.median(known[1]) - np.median(known[0])) if min(map(len, known)) >= 5 else float("nan")
 
 
-@np.errstate(over="ignore")  # of a price of 1e302; it becomes infinite, and its row is refused as not finite
 def in_todays_shares(ticker: str, rows: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...]]:
     """The rows with all prices, volumes and dividends in the shares of the last one, and what was changed, as lines.
 

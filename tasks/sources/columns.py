@@ -145,6 +145,7 @@ def plausible(rows: pd.DataFrame, ticker: str, reader: FileReader) -> pd.DataFra
     return rows.assign(volume=volume.round())
 
 
+@np.errstate(over="ignore", under="ignore")  # of prices such as 1e302: what is not finite afterwards breaks a rule
 def bars_of(ticker: str, rows: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...]]:
     """BAR_COLUMNS by session, and lines on what was changed; prices that are as traded come out in today's shares.
 

@@ -109,6 +109,7 @@ SHOWN: dict[str, dict[str, Any]] = {
     "events": {"env_var": "VOLCAST_EVENTS"},
     "calendar": {"env_var": "VOLCAST_CALENDAR", "metavar": "NAME"},
     "store": {"env_var": "VOLCAST_STORE"},
+    "forecast_by": {"env_var": "VOLCAST_FORECAST_BY", "metavar": "HH:MM"},
     "tickers": {"metavar": "A,B"},
     "date_format": {"metavar": "FORMAT"},
     "decimal": {"metavar": ".|,"},
@@ -414,10 +415,13 @@ def backtest(data: DataSettings, request: BacktestSettings, training: TrainingSe
     _show_server(server)
 
 
-@command(data=f"source calendar events tickers store {READING}", training=SERVED_MODEL, texts=SERVED)
+@command(
+    data=f"source calendar events tickers store {READING}", training=SERVED_MODEL, watch="forecast_by", texts=SERVED
+)
 def up(
     data: DataSettings,
     training: TrainingSettings,
+    watch: WatchSettings,
     *,
     host: Annotated[
         str,
@@ -466,7 +470,7 @@ def up(
     from flows.deploy import Served
     from flows.up import stay_up
 
-    stay_up(console, Served(data, training), options, BEGAN)
+    stay_up(console, Served(data, training, watch), options, BEGAN)
 
 
 @command()
@@ -477,10 +481,22 @@ def ui() -> None:
     show_ui(console)
 
 
-@command(data=f"source calendar events tickers store {READING}", training=SERVED_MODEL, texts=SERVED)
+@command()
+def alerts() -> None:
+    """Send the alerts of the server in PREFECT_API_URL, until Ctrl-C; volcast up sends those of its own server."""
+    _filter_console()
+    from flows.up import send_alerts
+
+    send_alerts(console)
+
+
+@command(
+    data=f"source calendar events tickers store {READING}", training=SERVED_MODEL, watch="forecast_by", texts=SERVED
+)
 def deploy(
     data: DataSettings,
     training: TrainingSettings,
+    watch: WatchSettings,
     *,
     pool: Annotated[
         str, Parameter(help="The work pool; another than volcast must be there already", show_default=True)
@@ -501,7 +517,7 @@ def deploy(
     from flows.deploy import Served
     from flows.up import deploy_to
 
-    deploy_to(console, Served(data, training), pool=pool, image=image)
+    deploy_to(console, Served(data, training, watch), pool=pool, image=image)
 
 
 @command(stored=True, data="source calendar tickers store")
@@ -604,7 +620,7 @@ def promote(
     artifacts_of(root, name)
     from tasks import gate
 
-    _tell_move(root, gate.promote(root, name, version, reason))
+    _tell_move(root, gate.promote(root, name, version, reason), "Promoted by hand")
 
 
 @command(models, "rollback", stored=True, data="source calendar store")
@@ -616,7 +632,7 @@ def roll_back(data: DataSettings, name: ModelNamed, *, reason: Reason) -> None:
     artifacts_of(root, name)
     from tasks import gate
 
-    _tell_move(root, gate.roll_back(root, name, reason))
+    _tell_move(root, gate.roll_back(root, name, reason), "Rolled back")
 
 
 def main() -> None:
@@ -665,7 +681,7 @@ def _show_server(server: "Server") -> None:
         console.print(f"[bold]UI[/]        {server.ui_url}/runs")
 
 
-def _tell_move(root: str, entry: "AliasEntry") -> None:
+def _tell_move(root: str, entry: "AliasEntry", how: str) -> None:
     """To the person, and to a server that is up, which starts a forecast."""
     from flows.server import present_server
     from tasks import gate
@@ -675,7 +691,7 @@ def _tell_move(root: str, entry: "AliasEntry") -> None:
         if server is None:
             console.print("To publish a forecast by it before the next daily run: volcast forecast")
         else:
-            gate.tell_move(root, entry)
+            gate.tell_move(root, entry, how)
             console.print(f"Prefect at {server.ui_url} was told, and starts `forecast` if it is deployed there.")
 
 

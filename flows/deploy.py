@@ -6,14 +6,14 @@
 
 What belongs to a store carries its label in name and tag; other stores on the server are left alone. Twice in a row
 changes nothing. Automations are changed in place, and removed only once what is wanted is there, so that a deploy that
-is cut off leaves no gap. An alert goes to a Slack-compatible webhook; without one it is seen in Prefect's event feed
-alone. Its code has a section in docs/operate.md.
+is cut off leaves no gap. That an alert's automation has fired is recorded by the server, and flows/alerts.py sends it.
+Its code has a section in docs/operate.md.
 """
 
 import inspect
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from hashlib import sha256
 from pathlib import Path
@@ -21,27 +21,28 @@ from typing import Any
 from uuid import UUID
 
 import yaml
-from prefect.blocks.notifications import CustomWebhookNotificationBlock
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import DeploymentScheduleCreate
 from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterName, DeploymentFilterTags
 from prefect.client.schemas.objects import ConcurrencyOptions, DeploymentSchedule
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.schedules import CronSchedule
-from prefect.events.actions import DoNothing, SendNotification
+from prefect.events.actions import DoNothing
 from prefect.events.filters import AutomationFilter, AutomationFilterTags
 from prefect.events.schemas.automations import Automation, AutomationCore, EventTrigger, Posture
 from prefect.events.schemas.deployment_triggers import DeploymentTriggerTypes
 from prefect.flows import Flow, load_flow_from_entrypoint
 from prefect.utilities.callables import parameter_schema
-from pydantic import SecretStr, TypeAdapter
+from pydantic import TypeAdapter
 
+from flows.alerts import Severity, save_channels
 from flows.server_options import ServerError
 from models.calendar_names import NEW_YORK
 from models.text import listed
 from storage.store import open_store
-from tasks.preflight import market_schedule, named_events, whole_path, whole_spec
-from tasks.settings import DataSettings, TrainingSettings, calendar_of, root_of
+from tasks.preflight import deadline_cron, market_schedule, named_events, whole_path, whole_spec
+from tasks.run_tools import Event
+from tasks.settings import DataSettings, TrainingSettings, WatchSettings, calendar_of, root_of
 
 PROJECT_FILE = Path(__file__).parents[1] / "prefect.yaml"
 Entry = Mapping[str, Any]  # a deployment, as prefect.yaml has it
@@ -49,17 +50,26 @@ TRIGGER: TypeAdapter[Any] = TypeAdapter(DeploymentTriggerTypes)
 TAG = "volcast"
 PREFIX = "volcast "
 NEW_YORK_ZONE, AFTER_CLOSE = "America/New_York", "weekdays-after-the-close"  # of prefect.yaml
-BLOCK = "volcast-alert"
 PENDING_LIMIT = timedelta(minutes=10)
 TIME_LIMITS = {
-    timedelta(hours=1): ("daily", "ingest", "forecast", "rollback", "promote"),
+    timedelta(hours=1): ("daily", "ingest", "forecast", "monitor", "rollback", "promote"),
     timedelta(hours=6): ("retrain", "pipeline", "backtest", "verify"),
 }  # of a run -> the deployments
 ONCE_WITHIN = timedelta(minutes=10)  # the same state of the same run is told once
 SIGN_OF_LIFE = timedelta(hours=80)  # from Friday's daily to Monday's, and eight hours
 ENDED = ("Completed", "Failed", "Crashed", "TimedOut", "Cancelled", "Cancelling", "Suspended")
-ABOUT_RUN = "{{ flow_run.name }} is {{ flow_run.state.name }}. {{ flow_run.state.message }}\n{{ flow_run|ui_url }}"
-ABOUT_EVENT = "{{ event.payload.words }}"
+EVENTS: dict[str, tuple[Severity, str, Event]] = {
+    "prices-stale": ("critical", "no new prices", "volcast.prices.stale"),
+    "prices-broken": ("critical", "many rows break a rule", "volcast.prices.broken"),
+    "forecast-missing": ("critical", "no forecast of the newest session", "volcast.forecast.missing"),
+    "deadline-missed": ("critical", "no forecast by the time that was asked for", "volcast.deadline.missed"),
+    "fallback-used": ("warning", "har forecasts in place of the model", "volcast.fallback.used"),
+    "quality-breached": ("warning", "the model errs too much", "volcast.quality.breached"),
+    "approval-wanted": ("warning", "a model waits for a yes", "volcast.approval.wanted"),
+    "approval-refused": ("info", "a person said no to a model", "volcast.approval.refused"),
+    "champion-moved": ("info", "another version forecasts", "volcast.champion.moved"),
+    "resolved": ("info", "what was found is gone", "volcast.finding.resolved"),
+}  # code of an alert -> how severe it is, what it says, and the event that it waits for
 
 
 @dataclass(frozen=True)
@@ -68,6 +78,7 @@ class Served:
 
     data: DataSettings
     training: TrainingSettings
+    watch: WatchSettings = field(default_factory=WatchSettings)
 
     def __post_init__(self) -> None:
         """Paths and announcements in full: a worker runs in another folder, and knows of no defaults."""
@@ -89,8 +100,11 @@ class Served:
         own = self.training.model_dump(mode="json", exclude_defaults=True)
         settings = {name: own[name] for name in ("cell",) if name in own} | own.get("settings", {})
         tested = {name: own[name] for name in ("seed", "device") if name in own}
+        by = self.watch.forecast_by
         return {
             "VOLCAST_STORE": self.data.store,
+            "VOLCAST_WATCH": self.watch.model_dump(mode="json", exclude_defaults=True),
+            **({"VOLCAST_DEADLINE": deadline_cron(by, self.data.calendar)} if by else {}),
             "VOLCAST_DATA": self.data.model_dump(
                 mode="json", include={"source", "events", "tickers", "store"}, exclude_none=True
             )
@@ -110,6 +124,7 @@ class Served:
             f"Prices of {data.source}, announcements of {data.event_source}, kept in {data.store}; "
             f"tickers: {listed(data.tickers) or 'all that are stored'}; calendar {data.calendar}\n"
             f"Model: recipe {self.training.recipe}, {', '.join(chosen) or 'as it stands'}"
+            + (f"; a forecast is due by {self.watch.forecast_by}, the market's time" if self.watch.forecast_by else "")
         )
 
 
@@ -143,8 +158,8 @@ def deploy(served: Served, environment: Mapping[str, str], *, file: Path = PROJE
         done = {entry["name"]: _apply(client, entry, root, present) for entry in entries}
         kept = {identity for identity, _ in done.values()}
         starts = [each for entry in entries for each in _starts(entry, done[entry["name"]][0], root)]
-        told = alerts(client, environment.get("VOLCAST_ALERT_WEBHOOK"), root)
-        automations = sync_automations(client, [*starts, *told], root, adopt=bool(earlier))
+        automations = sync_automations(client, [*starts, *alerts(root)], root, adopt=bool(earlier))
+        save_channels(client, environment, store_label(root))
         removed = [deployment for deployment in present if deployment.id not in kept]
         for deployment in removed:
             client.delete_deployment(deployment.id)
@@ -197,6 +212,7 @@ def _wanted(entry: Entry, loaded: Flow[Any, Any], root: str) -> dict[str, Any]:
             schedule=_schedule(each, calendar_of(root)), slug=each["slug"], parameters=each.get("parameters", {})
         )
         for each in entry.get("schedules", [])
+        if "cron" in each  # of a deadline there is one only where it was asked for
     ]
     return {
         "name": deployment_name(entry["name"], root),
@@ -271,14 +287,15 @@ class Alert:
     """What a person is told of, and when."""
 
     code: str  # its section in docs/operate.md
+    severity: Severity
     what: str
     trigger: EventTrigger
-    body: str = ABOUT_RUN  # Jinja, as Prefect fills it in
+    words: str = ""  # where neither a run nor an event says it
 
     @property
     def guide(self) -> str:
-        """Where to read on."""
-        return f"What to do: docs/operate.md, {self.code}"
+        """The last lines of the message."""
+        return f"{self.words}\nWhat to do: docs/operate.md, {self.code}".lstrip()
 
 
 def store_label(root: str) -> str:
@@ -317,17 +334,15 @@ def sync_automations(
     return tuple(sorted(touched | {each.name for each in gone}))
 
 
-def alerts(client: SyncPrefectClient, webhook: str | None, root: str) -> list[AutomationCore]:
+def alerts(root: str) -> list[AutomationCore]:
     """The alerts as automations, about the runs of the store's deployments and the events of the store at `root`."""
-    label = store_label(root)
-    block = _block(client, webhook, label) if webhook else None
     return [
         AutomationCore(
-            name=f"{PREFIX}alert {alert.code}: {alert.what} ({label})",  # and the first line of the message
-            description=f"Sends a message to the webhook, if one was given: {alert.what}. {alert.guide}",
+            name=f"{PREFIX}alert {alert.code}: {alert.what} ({store_label(root)})",  # and the message's first line
+            description=f"Is sent to every channel that was given: {alert.what}. {alert.guide}",
             trigger=alert.trigger,
-            actions=[_action(block, alert)],
-            tags=[TAG, store_tag(root)],
+            actions=[DoNothing()],
+            tags=[TAG, store_tag(root), alert.severity],
         )
         for alert in [*_of_runs(root), *_of_events(root)]
     ]
@@ -348,17 +363,29 @@ def _of_runs(root: str) -> list[Alert]:
     own: Any = {"prefect.resource.role": "tag", "prefect.resource.id": f"prefect.tag.{store_tag(root)}"}
     ended_badly = _reacts_to(own, "Failed", "Crashed", "TimedOut")
     return [
-        Alert(code="run-failed", what="a run failed, crashed or timed out", trigger=ended_badly),
-        Alert(code="run-late", what="a scheduled run has not started", trigger=_reacts_to(own, "Late")),
-        Alert(code="approval-wanted", what="a model waits for a yes", trigger=_reacts_to(own, "Suspended")),
+        Alert(code="run-failed", severity="critical", what="a run failed, crashed or timed out", trigger=ended_badly),
+        Alert(
+            code="run-late",
+            severity="critical",
+            what="a scheduled run has not started",
+            trigger=_reacts_to(own, "Late"),
+        ),
+        Alert(
+            code="deadline-missed",
+            severity="critical",
+            what="nobody could look whether there is a forecast",
+            trigger=_reacts_to(own, "Late", names=[deployment_name("monitor", root)]),
+        ),
         Alert(
             code="run-pending",
+            severity="warning",
             what="a run is pending for 10 minutes",
             trigger=_misses(own, "Pending", ("Running", *ENDED), PENDING_LIMIT),
         ),
         *(
             Alert(
                 code=f"run-long-{limit.seconds // 3600}h",
+                severity="warning",
                 what=f"a run of {', '.join(names)} takes longer",
                 trigger=_misses(own, "Running", ENDED, limit, [deployment_name(name, root) for name in names]),
             )
@@ -372,34 +399,28 @@ def _of_events(root: str) -> list[Alert]:
     no_sign = EventTrigger(
         expect={"volcast.day.ended"}, match=own, posture=Posture.Proactive, within=SIGN_OF_LIFE, threshold=1
     )
-    events = {
-        "prices-stale": ("no new prices", "volcast.prices.stale"),
-        "prices-broken": ("many rows break a rule", "volcast.prices.broken"),
-        "forecast-missing": ("no forecast of the newest session", "volcast.forecast.missing"),
-        "fallback-used": ("har forecasts in place of the model", "volcast.fallback.used"),
-        "quality-breached": ("the model errs too much", "volcast.quality.breached"),
-    }
     return [
         *(
-            Alert(code=code, what=what, trigger=EventTrigger(expect={event}, match=own), body=ABOUT_EVENT)
-            for code, (what, event) in events.items()
+            Alert(code=code, severity=severity, what=what, trigger=EventTrigger(expect={event}, match=own))
+            for code, (severity, what, event) in EVENTS.items()
         ),
         Alert(
             code="daily-silent",
+            severity="critical",
             what="no daily run has ended for 80 hours",
             trigger=no_sign,
-            body="Nothing was ingested, forecast or looked at. See whether server and worker are up: volcast status",
+            words="Nothing was ingested, forecast or looked at. See whether server and worker are up: volcast status",
         ),
     ]
 
 
-def _reacts_to(own: Any, *states: str) -> EventTrigger:
-    """Fires once for each of the store's `own` runs: of one Suspended Prefect 3.8 may tell three times."""
+def _reacts_to(own: Any, *states: str, names: Sequence[str] = ()) -> EventTrigger:
+    """Fires once for each of the store's `own` runs: Prefect 3.8 may tell a state three times."""
     return EventTrigger(
         expect=_states(*states),
         for_each={"prefect.resource.id"},
         within=ONCE_WITHIN,
-        match_related=_of_deployments(own),
+        match_related=_of_deployments(own, names),
     )
 
 
@@ -424,27 +445,6 @@ def _of_deployments(own: Any, names: Sequence[str] = ()) -> Any:
 
 def _states(*names: str) -> set[str]:
     return {f"prefect.flow-run.{name}" for name in names}
-
-
-def _block(client: SyncPrefectClient, webhook: str, label: str) -> Any:
-    """The id of the store's block that sends to the webhook."""
-    name = f"{BLOCK}-{label}"
-    block = CustomWebhookNotificationBlock(
-        name="volcast",
-        url="{{url}}",
-        json_data={"text": "{{subject}}\n{{body}}"},
-        secrets={"url": SecretStr(webhook)},  # type: ignore[arg-type]  # a secret, so that the UI masks it
-    )
-    block.save(name, overwrite=True)
-    return client.read_block_document_by_name(name, "custom-webhook").id
-
-
-def _action(block: Any, alert: Alert) -> SendNotification | DoNothing:
-    if block is None:
-        return DoNothing()
-    return SendNotification(
-        block_document_id=block, subject="{{ automation.name }}", body=f"{alert.body}\n{alert.guide}"
-    )
 
 
 def _content(automation: AutomationCore | Automation) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 1. a server: the configured one, or volcast's own
 2. a worker, which runs what is scheduled or started by hand, and at the same time the deployments and automations
 3. until Ctrl-C: a worker that dies is started again, after a wait that grows while it keeps dying; runs that died
-   without a word end as Crashed
+   without a word end as Crashed; the alerts of the server are sent (flows/alerts.py)
 4. then worker, flow runs and server are ended, in that order; so they are when the server dies
 """
 
@@ -28,6 +28,7 @@ from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 from rich.console import Console
 from rich.markup import escape
 
+from flows.alerts import URLS, WEBHOOK, Alerting, channels_of
 from flows.deploy import PROJECT_FILE, Deployed, Served, deploy
 from flows.prefect_processes import (
     WORDS,
@@ -70,22 +71,25 @@ TEMPLATE: dict[str, Any] = {
 }
 QUERY_SECONDS = 5  # between two looks of the worker for runs to start; Prefect's own 10 are long for who waits
 LOOK_SECONDS = 10  # between two looks for lost runs; both must find a run lost, so that a worker may report it first
+COLLECT_SECONDS = 3  # between two looks for alerts
 ONE_TRY: dict[Any, Any] = {PREFECT_CLIENT_MAX_RETRIES: 0}  # the next look is the second
 
 
 def stay_up(console: Console, served: Served, options: ServerOptions, began: float) -> None:
     """Everything up until the process is interrupted. Raises ServerError."""
+    channels_of(os.environ, "")  # before a server is started for what cannot be
     with (
         _server(options) as server,
         named_errors(server),
         temporary_settings(server.client_settings()),
         get_client(sync_client=True) as client,
+        Alerting(home(), console) as alerting,
     ):
         _settle(console, client, find_orphans(client))
         environment = _environment(server, served)
         _make_pool(client)
         with _worker(client, environment) as worker:
-            deployed = deploy(served, environment)
+            deployed = deploy(served, environment | _channels())
             worker.wait_until_online(client)
             console.print(f"Server: {server.api_url} answers, on {_where(server, options)}", markup=False)
             console.print(f"Worker: {WORKER} is online, in the work pool {POOL}")
@@ -95,7 +99,7 @@ def stay_up(console: Console, served: Served, options: ServerOptions, began: flo
             console.print(f"Status, forecasts and scorecards: {server.ui_url}/artifacts")  # not in the UI's own menu
             _show_way_in(console, server, f"Ready after {seconds:.0f} s. Prefect's UI: ")
             with suppress(KeyboardInterrupt):
-                _watch(console, client, server, worker)
+                _watch(console, client, server, worker, alerting)
             console.print("Ending worker, flow runs and server …")
 
 
@@ -118,8 +122,27 @@ def deploy_to(console: Console, served: Served, *, pool: str, image: str | None)
             with get_client(sync_client=True) as client:
                 _make_pool(client)
         chosen = {"VOLCAST_POOL": pool} | ({"VOLCAST_IMAGE": image} if image else {})
-        deployed = deploy(served, _environment(server, served) | chosen)
+        deployed = deploy(served, _environment(server, served) | _channels() | chosen)
         console.print(f"{served.words}\n{deployed.words}", markup=False)
+
+
+def send_alerts(console: Console) -> None:
+    """Send the alerts of the configured server until the process is interrupted. Raises ServerError."""
+    server = configured_server()
+    if server is None:
+        raise ServerError("volcast up sends the alerts of its own server. For another one set PREFECT_API_URL.")
+    require_answer(server)
+    with (
+        alone_in(home()),
+        temporary_settings(server.client_settings()),
+        get_client(sync_client=True) as client,
+        Alerting(home(), console) as alerting,
+        suppress(KeyboardInterrupt),
+    ):
+        console.print(f"Alerts of {server.api_url} are sent until Ctrl-C.", markup=False)
+        while True:
+            alerting.collect(client)
+            time.sleep(COLLECT_SECONDS)
 
 
 class Worker:
@@ -224,8 +247,13 @@ def _environment(server: Server, served: Served) -> dict[str, str]:
     }
     if server.auth:
         settings["PREFECT_API_AUTH_STRING"] = server.auth
-    left_out = ("VOLCAST_DATABASE", "VOLCAST_AUTH", "VOLCAST_IMAGE")
+    left_out = ("VOLCAST_DATABASE", "VOLCAST_AUTH", "VOLCAST_IMAGE", WEBHOOK, URLS)
     return {name: value for name, value in os.environ.items() if name not in left_out} | settings
+
+
+def _channels() -> dict[str, str]:
+    """Where alerts go: the variables that are for the server alone."""
+    return {name: os.environ[name] for name in (WEBHOOK, URLS) if name in os.environ}
 
 
 def _make_pool(client: SyncPrefectClient) -> None:
@@ -265,15 +293,19 @@ def _changed(deployed: Deployed) -> str:
     return f"new or changed: {len(deployed.applied)}, and {len(deployed.automations)} automations"
 
 
-def _watch(console: Console, client: SyncPrefectClient, server: Server, worker: Worker) -> None:
-    """Look after worker and runs until the server dies. Raises ServerError."""
+def _watch(console: Console, client: SyncPrefectClient, server: Server, worker: Worker, alerting: Alerting) -> None:
+    """Look after worker, runs and alerts until the server dies. Raises ServerError."""
     suspects: set[UUID] = set()
-    next_look = 0.0
+    next_look = next_collect = 0.0
     while server.process is None or server.process.poll() is None:
         worker.tend(console)
         if time.monotonic() >= next_look:
             suspects = _settle_orphans(console, client, suspects)
             next_look = time.monotonic() + LOOK_SECONDS
+        if time.monotonic() >= next_collect:
+            with temporary_settings(ONE_TRY):
+                alerting.collect(client)
+            next_collect = time.monotonic() + COLLECT_SECONDS
         time.sleep(1)
     raise ServerError(
         f"Prefect's server ended with {server.process.returncode}, and everything else is ended with it. "

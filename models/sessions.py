@@ -5,9 +5,10 @@ exchange_calendars knows, to about a year from today) raises NotASession.
 """
 
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from functools import lru_cache
 from typing import cast
+from zoneinfo import ZoneInfo
 
 import exchange_calendars
 import numpy as np
@@ -78,6 +79,20 @@ def last_closed_session(now: datetime, calendar: str = NEW_YORK) -> date:
             f"{closed[-1]:%Y-%m-%d}. A newer release of it may know more."
         )
     return cast(pd.Timestamp, closed[-1]).date()
+
+
+def due_session(now: datetime, by: time, calendar: str = NEW_YORK) -> date:
+    """The newest session after whose close it has been `by` o'clock in the market's time zone at `now`.
+
+    Of New York a session is due by 18:15 on its own evening, and by 09:00 on the next morning. Raises NotASession.
+    """
+    session, market = last_closed_session(now, calendar), market_calendar(calendar)
+    zone = ZoneInfo(str(market.tz))
+    close = market.session_close(_in_calendar(session, calendar)).to_pydatetime().astimezone(zone)
+    due = datetime.combine(close.date(), by, zone)
+    if due <= close:
+        due = datetime.combine(close.date() + timedelta(days=1), by, zone)
+    return session if due <= now else session_before(session, 1, calendar)
 
 
 def last_session_on_or_before(day: date, calendar: str = NEW_YORK) -> date:

@@ -150,18 +150,21 @@ def fit_volume(
     run: TrainingRun,
     *,
     on_epoch: Callable[[int, float], None] = silent,
+    on_resume: Callable[[int], None] = silent,
     checkpoint: Checkpoint | None = None,
 ) -> FittedVolume:
     """The recipe's members, trained and calibrated on targets up to `run.through`.
 
-    `on_epoch` is called with the steps done and the loss. The same arguments give the same weights bit for bit on a
-    CPU. Raises NotEnoughSessions, TrainingDiverged.
+    `on_epoch` is called with the steps done and the loss, `on_resume` with those of a checkpoint. The
+    same arguments give the same weights bit for bit on a CPU. Raises NotEnoughSessions, TrainingDiverged.
     """
     started, device = time.perf_counter(), run.device
     data = _prepare(inputs, recipe, run)
     members = [_new_member(data, number) for number in range(recipe.members)]
     saved = checkpoint.load() if checkpoint else None
     losses = _restore(members, saved) if saved else []
+    if losses:
+        on_resume(_steps_done(recipe, len(losses) - 1))
     epochs = math.ceil(recipe.steps / recipe.validate_every_steps)
     threads = _threads(device)  # before one_thread makes it 1
     with one_thread(), ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:

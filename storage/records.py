@@ -445,6 +445,8 @@ class Health(Record):
     session: date  # the last closed one
     cutoff: date  # the newest stored one
     behind: int  # sessions
+    forecast_by: str | None = None  # the market's time by which a forecast must be there, such as 18:15
+    due: date | None = None  # the newest session from which one had to be there by then
     tickers: int
     late: tuple[str, ...]  # those without a row of the cutoff
     quarantined: int  # of the last 20 sessions of each ticker, those whose row broke a rule, and that have no good one

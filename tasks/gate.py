@@ -48,6 +48,13 @@ from tasks.stored_models import (
 
 RECENT = 8  # scorecards that are looked at: runs of several sets of tickers take turns under one name
 BY_EVENT = ("sessions", "drift", "quality")  # causes that a cool-down holds back
+CAUSES = {
+    "person": "a person asked for it",
+    "schedule": "its schedule",
+    "sessions": "enough new sessions",
+    "drift": "its inputs have drifted",
+    "quality": "the champion errs too much",
+}  # why a version was trained, in words
 
 
 class Found(Record):
@@ -164,21 +171,35 @@ def ask_approval(scorecard: Scorecard, why: RetrainSettings) -> Answer:
         or champion_version(artifacts, model.name) == model.version
     ):
         return Answer()
-    _hold(artifacts, scorecard)
+    asked = approval_words(scorecard, why)
+    _hold(artifacts, scorecard, asked)
     if deployment.id is None:
         return Answer(waits=f"{model} waits: volcast models promote {model.name} --version {model.version} --reason …")
     where = "in the UI: this run's menu (⋮), Resume"
-    get_run_logger().info("%s passed the gate and waits for a person's answer, %s; %d days at most", model, where, DAYS)
-    form = Approval.with_initial_data(description=scorecard_markdown(scorecard))
+    get_run_logger().info("%s Answer %s, in %d days at the most", asked, where, DAYS)
+    form = Approval.with_initial_data(description=f"**{asked}**\n\n{scorecard_markdown(scorecard)}")
     given = suspend_flow_run(wait_for_input=form, timeout=DAYS * 86_400, key=f"approve-{model.version}")
     return Answer(approved=given.answer == "yes", reason=given.reason)
 
 
-def _hold(artifacts: ArtifactStore, scorecard: Scorecard) -> None:
-    """Record, once, which version the run waits for."""
+def approval_words(scorecard: Scorecard, why: RetrainSettings) -> str:
+    """What a person is asked: version, champion, score, and why it was trained."""
+    model, champion = scorecard.model.artifact, scorecard.champion
+    asked = f"{model} waits for a yes to forecast {_instead_of(champion)}."
+    return f"{asked} {scorecard.judgement} Trained because: {CAUSES[why.cause]}."
+
+
+def _instead_of(champion: int | None) -> str:
+    return f"in place of v{champion}" if champion else "as the first champion"
+
+
+def _hold(artifacts: ArtifactStore, scorecard: Scorecard, asked: str) -> None:
+    """Record, and tell, once, which version the run waits for."""
     model, run = scorecard.model.artifact, str(flow_run.id)
     known = artifacts.alias("model", model.name, HELD)
     if known is None or known.version != model.version or run not in known.reason:
+        root = scorecard.model.snapshot.store
+        emit("volcast.approval.wanted", root, words=asked, model=model.name, version=model.version)
         artifacts.set_alias("model", model.name, HELD, model.version, f"Held for approval by flow run {run}.")
 
 
@@ -196,9 +217,12 @@ def promote_model(scorecard: Scorecard, answer: Answer, why: RetrainSettings) ->
         outcome = Outcome(name="Kept", words=moved)
     if outcome.name == "Promoted" and (entry is None or entry.version != model.version):
         artifacts.move_alias(model, CHAMPION, outcome.words, after=entry.number if entry else 0)
-        emit("volcast.champion.moved", root, words=f"{model}: {outcome.words}", model=model.name, version=model.version)
+        words = f"Promoted: {model} forecasts {_instead_of(entry.version if entry else None)}. {outcome.words}"
+        emit("volcast.champion.moved", root, words=words, model=model.name, version=model.version)
     if outcome.name == "Refused":
         artifacts.set_alias("model", model.name, REFUSED, model.version, outcome.words)
+        words = f"Refused: {model} does not forecast. {outcome.words}"
+        emit("volcast.approval.refused", root, words=words, model=model.name, version=model.version)
     get_run_logger().info("%s: %s", model, outcome.words)
     return outcome
 
@@ -249,18 +273,18 @@ def roll_back(root: str, model: str, reason: str) -> AliasEntry:
 @task(task_run_name="promote {model} v{version}")
 def promote_version(root: str, model: str, version: int, reason: str) -> AliasEntry:
     """`promote`, with a line in the run's log and an event."""
-    return _announced(root, promote(root, model, version, reason))
+    return _announced(root, promote(root, model, version, reason), "Promoted by hand")
 
 
 @task(task_run_name="roll {model} back")
 def roll_back_version(root: str, model: str, reason: str) -> AliasEntry:
     """`roll_back`, with a line in the run's log and an event."""
-    return _announced(root, roll_back(root, model, reason))
+    return _announced(root, roll_back(root, model, reason), "Rolled back")
 
 
-def tell_move(root: str, entry: AliasEntry) -> None:
-    """Send the event that starts the deployment `forecast`, so that the version forecasts at once."""
-    words, url = move_words(entry), open_store(root).url
+def tell_move(root: str, entry: AliasEntry, how: str) -> None:
+    """Send the event that starts the deployment `forecast`, so that the version forecasts at once, and that alerts."""
+    words, url = f"{how}: {move_words(entry)}", open_store(root).url
     emit("volcast.champion.moved", url, words=words, model=entry.name, version=entry.version)
 
 
@@ -275,7 +299,7 @@ def _required(reason: str) -> str:
     return reason.strip()
 
 
-def _announced(root: str, entry: AliasEntry) -> AliasEntry:
+def _announced(root: str, entry: AliasEntry, how: str) -> AliasEntry:
     get_run_logger().info(move_words(entry))
-    tell_move(root, entry)
+    tell_move(root, entry, how)
     return entry

@@ -80,11 +80,13 @@ EVENTS: dict[str, Event] = {
     "STALE_PRICES": "volcast.prices.stale",
     "BAD_PRICES": "volcast.prices.broken",
     "NO_FORECAST": "volcast.forecast.missing",
+    "DEADLINE_MISSED": "volcast.deadline.missed",
     "FALLBACK_IN_USE": "volcast.fallback.used",
     "HELD_BACK": "volcast.fallback.used",
     "ERROR_BREACH": "volcast.quality.breached",
     "DRIFT": "volcast.drift.detected",
 }  # code of a finding -> what is told to the automations
+UNALERTED = "DRIFT"  # whose event starts a retraining alone
 SHOWN = 20  # tickers
 
 
@@ -117,9 +119,14 @@ def check_health(
 
 
 def _tell(store: Store, health: Health, before: Manifest | None, watch: WatchSettings) -> None:
-    """Events of what was found, each once a session."""
-    facts: Any = before.facts if before is not None else {}
-    known = {each["code"] for each in facts["findings"]} if facts.get("session") == str(health.session) else set()
+    """Events of what was found, each once a session, and of what was found before and is gone."""
+    facts: Any = before.facts if before is not None else {"session": "", "findings": ()}
+    earlier = {each["code"]: each["words"] for each in facts["findings"]}
+    known = earlier if facts["session"] == str(health.session) else {}
+    gone = earlier.keys() & EVENTS.keys() - {UNALERTED} - {finding.code for finding in health.findings}
+    for code in sorted(gone) if facts["session"] <= str(health.session) else ():
+        words = f"{code} is no longer so. It was: {earlier[code]}"
+        emit("volcast.finding.resolved", store.url, words=words, code=code, session=str(health.session))
     for finding in health.findings:
         if finding.code in EVENTS and finding.code not in known:
             words = f"{finding.words} {finding.remedy}"
@@ -136,9 +143,9 @@ def present_health(data: DataSettings, name: str | None = None) -> Health:
     """
     store, training = open_store(data.root), TrainingSettings(name=name)
     newest = ArtifactStore(store).newest("health", name or training.recipe)
-    facts: Any = newest.fact("drift") if newest else None
-    drift = None if facts is None else InputDrift.model_validate(facts)
-    return health_of(store, data, training, WatchSettings(), drift)
+    facts: Any = newest.facts if newest else {}
+    drift = InputDrift.model_validate(facts["drift"]) if facts.get("drift") else None
+    return health_of(store, data, training, WatchSettings(forecast_by=facts.get("forecast_by")), drift)
 
 
 def health_of(
@@ -158,6 +165,8 @@ def health_of(
         session=session,
         cutoff=cutoff,
         behind=trust.behind,
+        forecast_by=watch.forecast_by,
+        due=data.due(watch.forecast_by),
         tickers=len(tickers),
         late=tuple(ticker for ticker, end in ends.items() if end < cutoff),
         quarantined=_broken(store, tickers, first),
@@ -264,6 +273,9 @@ def _of_forecasts(health: Health) -> list[Finding]:
         if health.forecast_cutoff is None:
             words = "Nothing has been forecast ahead yet."
         found.append(_alarm("NO_FORECAST", words, "Run: volcast daily"))
+    if health.due and (health.forecast_cutoff is None or health.forecast_cutoff < health.due):
+        words = f"No forecast from {health.due} was there by {health.forecast_by}, the market's time."
+        found.append(_alarm("DEADLINE_MISSED", words, "See whether daily ran, and why it failed; run: volcast daily"))
     if health.by == FALLBACK:
         words = f"{FALLBACK} forecast from {health.forecast_cutoff}: {health.why}."
         remedy = "The forecast is safe to use, at har's accuracy. Mend the reason; then: volcast daily"

@@ -7,7 +7,7 @@ said at once.
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -258,9 +258,25 @@ def market_schedule(calendar: str) -> tuple[str, str]:
     from models.sessions import market_hours
 
     hours = market_hours(calendar)
-    days, minutes = divmod(int((hours.close + UNTIL_BARS).total_seconds() // 60), 24 * 60)
-    weekdays = sorted((day + 1 + days) % 7 for day in hours.weekdays)  # cron counts from Sunday
-    return f"{minutes % 60} {minutes // 60} * * {','.join(map(str, weekdays))}", hours.zone
+    return _cron(hours.close + UNTIL_BARS, hours.weekdays), hours.zone
+
+
+def deadline_cron(by: str, calendar: str) -> str:
+    """A cron, in the market's time zone, for `by` o'clock after each close: the time at which a forecast is due."""
+    from models.sessions import market_hours
+
+    hours, hour = market_hours(calendar), time.fromisoformat(by)
+    due = timedelta(hours=hour.hour, minutes=hour.minute)
+    while due <= hours.close:
+        due += timedelta(days=1)
+    return _cron(due, hours.weekdays)
+
+
+def _cron(after: timedelta, weekdays: Sequence[int]) -> str:
+    """So long after the midnight of each of the weekdays."""
+    days, minutes = divmod(int(after.total_seconds() // 60), 24 * 60)
+    later = sorted((day + 1 + days) % 7 for day in weekdays)  # cron counts from Sunday
+    return f"{minutes % 60} {minutes // 60} * * {','.join(map(str, later))}"
 
 
 def whole_path(path_or_url: str) -> str:

@@ -84,6 +84,10 @@ Event = Literal[
     "volcast.fallback.used",  # har published
     "volcast.forecast.missing",  # none was published from the newest session
     "volcast.champion.moved",  # another version forecasts from now on
+    "volcast.approval.wanted",  # a version that passed the gate waits for a person's yes
+    "volcast.approval.refused",  # a person said no
+    "volcast.deadline.missed",  # a forecast was not there when it had to be
+    "volcast.finding.resolved",  # what one of the alerts told is so no longer
     "volcast.day.ended",  # a daily run has done its work, or found none
 ]
 

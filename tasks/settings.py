@@ -7,7 +7,7 @@ heavy is imported for them.
 import os
 import re
 from collections.abc import Mapping
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
 
@@ -159,6 +159,17 @@ class DataSettings(_Settings):
         """The last closed session, or the newest one up to as_of. Raises NotASession for an as_of to come."""
         return last_session(self.as_of, self.now, self.calendar)
 
+    def due(self, by: str | None) -> date | None:
+        """The newest session from which a forecast had to be there by now, `by` the market's time.
+
+        None without a deadline, and for a run about the past.
+        """
+        if by is None or self.as_of is not None:
+            return None
+        from models.sessions import due_session
+
+        return due_session(self.now or datetime.now(UTC), time.fromisoformat(by), self.calendar)
+
     @property
     def event_source(self) -> str:
         """The spec of the source of announcements."""
@@ -242,6 +253,11 @@ class WatchSettings(_Settings):
         default=1, ge=0, description="Sessions that the prices may be behind; a bar that is an evening late is common"
     )
     drift_sessions: Sessions = Field(default=63, ge=20, description="The newest sessions whose features are looked at")
+    forecast_by: str | None = Field(
+        default=None,
+        pattern=r"^([01]\d|2[0-3]):[0-5]\d$",
+        description="The market's time by which a forecast must be there after each close, such as 18:15",
+    )
     retrain_sessions: Sessions = Field(
         default=5, ge=1, description="New sessions since the newest training that are enough for another one"
     )

@@ -104,11 +104,18 @@ def train_model(scaler: FittedScaler, training: TrainingSettings) -> ModelVersio
     with progress("training", log) as advance:
 
         def on_epoch(epoch: int, loss: float) -> None:
-            done, line = min(epoch + 1, method.epochs), f"{method.epoch_name}: {epoch}, loss: {loss:.5f}"
-            advance(line, completed=done, total=method.epochs, words=f"loss {loss:.5f}")
+            line = f"{method.progress_words(epoch)}, loss: {loss:.5f}"
+            advance(line, completed=method.done(epoch), total=method.epochs, words=f"loss {loss:.5f}")
+
+        def on_resume(epoch: int) -> None:
+            log.info(
+                "This training was stopped before, and resumes from its checkpoint: %s", method.progress_words(epoch)
+            )
 
         checkpoint = StoredCheckpoint(store=store, name=name, inputs=inputs_digest(features, training))
-        hardware = Hardware(seed=training.seed, device=device, on_epoch=on_epoch, checkpoint=checkpoint)
+        hardware = Hardware(
+            seed=training.seed, device=device, on_epoch=on_epoch, on_resume=on_resume, checkpoint=checkpoint
+        )
         fitted = method.train(prepared, reader(artifacts, scaler.artifact)(SCALER_FILE), hardware)
     log.info("%s", fitted.summary)
     known = len(artifacts.versions("model", name))

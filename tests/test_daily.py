@@ -1,16 +1,24 @@
 """A service over some sessions of the simulated exchange: no forecast is missing, and each is scored in its time."""
 
 import shutil
-from datetime import date
+from datetime import date, datetime
+from io import StringIO
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pandas as pd
 import pytest
 from days import DAYS, HOLIDAY, TICKERS, TRAINED, TRAINING, Served, data_in, store_in
+from prefect.client.orchestration import get_client
+from programs import wait_until
+from rich.console import Console
 from runs import log_lines, message_of, run_named
+from webhooks import Webhook
 
+from flows.alerts import WEBHOOK, Alerting, save_channels
 from flows.daily import daily
+from flows.deploy import alerts, store_label, sync_automations
 from flows.forecast import forecast
 from flows.ingest import ingest
 from flows.monitor import monitor
@@ -19,11 +27,11 @@ from models.errors import UnknownRecipe
 from storage.artifacts import ArtifactStore
 from storage.integrity import verify
 from storage.ledger import Ledger
-from storage.records import Daily, ForecastBatch
+from storage.records import Daily, ForecastBatch, Health
 from storage.store import open_store
 from tasks.monitor import present_health
 from tasks.reports.render import health_markdown
-from tasks.settings import TrainingSettings, WatchSettings
+from tasks.settings import DataSettings, TrainingSettings, WatchSettings
 from tasks.stored_models import FORECAST_FILE, read_frame
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
@@ -202,6 +210,56 @@ def test_missed_days_are_caught_up_then_a_source_that_is_down_lets_har_forecast(
     assert not back.health or not back.health.needs_person
     pending = Ledger(store_in(folder)).scores("volume", first=date(2004, 7, 13))
     assert set(pending.loc[pending["published"], "model"]) == {"volcast"}  # what was published first was scored
+
+
+def test_a_missed_deadline_is_a_finding_and_an_alert_though_no_daily_ran_and_is_resolved_by_one(
+    served: Served, tmp_path: Path
+) -> None:
+    folder, watch = shutil.copytree(served[0], tmp_path / "due"), WatchSettings(forecast_by="18:15")
+    root = store_in(folder).url
+
+    def at(day: int, hour: int, minute: int) -> DataSettings:
+        now = datetime(2004, 7, day, hour, minute, tzinfo=ZoneInfo("America/New_York"))
+        return DataSettings(source="simulated", store=str(folder), now=now)
+
+    def found(health: Health) -> list[str]:
+        return [finding.code for finding in health.findings]
+
+    with (
+        Webhook() as webhook,
+        get_client(sync_client=True) as client,
+        Alerting(tmp_path, Console(file=StringIO())) as on,
+    ):
+        sync_automations(client, alerts(root), root)
+        save_channels(client, {WEBHOOK: webhook.url}, store_label(root))
+        on.collect(client)
+        try:
+            assert "DEADLINE_MISSED" not in found(monitor(at(8, 18, 14), TRAINING, watch))
+            assert "DEADLINE_MISSED" not in found(monitor(at(8, 18, 16), TRAINING))  # nobody asked for one
+            late = monitor(at(8, 18, 16), TRAINING, watch)
+            assert "DEADLINE_MISSED" in found(late)
+            assert late.needs_person
+            assert "DEADLINE_MISSED" in found(present_health(at(8, 18, 17)))  # volcast status
+            done = daily(at(8, 18, 40), TRAINING, watch)
+            assert done.health is not None
+            assert found(done.health) == []
+            holiday = monitor(at(10, 18, 16), TRAINING, watch)  # a Saturday
+            assert "DEADLINE_MISSED" in found(holiday)  # Friday's was missed, and no other
+
+            def told() -> list[str]:
+                on.collect(client)
+                return [text for text in webhook.texts if "DEADLINE_MISSED" in text or "deadline-missed" in text]
+
+            missed, resolved, again = wait_until(lambda: told() if len(told()) == 3 else None, what="all are told")
+        finally:
+            sync_automations(client, [], root)
+            save_channels(client, {}, store_label(root))
+    assert missed.startswith("CRITICAL volcast alert deadline-missed: no forecast by the time that was asked for")
+    assert "No forecast from 2004-07-08 was there by 18:15, the market's time." in missed
+    assert resolved.startswith("INFO volcast alert resolved: what was found is gone")
+    assert "DEADLINE_MISSED is no longer so. It was: No forecast from 2004-07-08" in resolved
+    assert "/runs/flow-run/" in resolved
+    assert "No forecast from 2004-07-09 was there" in again
 
 
 def test_without_a_champion_har_forecasts_and_an_old_one_is_replaced(tmp_path: Path) -> None:

@@ -18,17 +18,19 @@ from prefect.cli.deploy._models import (
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.schedules import CronSchedule
+from prefect.events.schemas.automations import AutomationCore
 from prefect.events.schemas.deployment_triggers import DeploymentEventTrigger
 from prefect.flows import load_flow_from_entrypoint
 from prefect.utilities.callables import parameter_schema
 from prefect.utilities.schema_tools import validate
 from programs import CODE, Volcast, project
 
+from flows.alerts import Severity
 from flows.deploy import PREFIX, PROJECT_FILE, TRIGGER, Served, _filled, alerts, deploy, sync_automations
 from flows.server import Server
 from tasks.preflight import market_schedule
 from tasks.run_tools import Event
-from tasks.settings import DataSettings, RetrainSettings, TrainingSettings
+from tasks.settings import DataSettings, RetrainSettings, TrainingSettings, WatchSettings
 
 APPROVAL = {"VOLCAST_REQUIRE_APPROVAL": "true"}
 MANY_OPTIONS = Served(
@@ -36,6 +38,7 @@ MANY_OPTIONS = Served(
     TrainingSettings(cell="gru", seed=3, device="cpu", settings={"steps": 20}),
 )
 FIELDS = ("properties", "patternProperties")  # of a group in a form: the shown ones, and the others
+DUE = Served(DataSettings(), TrainingSettings(), WatchSettings(forecast_by="18:15"))
 ALLOWED_AT_TOP = {name.replace("_", "-") for name in PrefectYamlModel.model_fields} | {"definitions"}
 
 
@@ -159,9 +162,11 @@ def test_each_trigger_listens_to_an_event_that_volcast_sends_of_its_own_store() 
         assert parsed.match["volcast.root"] == ["{{ $VOLCAST_ROOT }}"]
 
 
-def test_each_alert_has_a_name_of_its_own_and_a_section_in_the_operators_guide(client: SyncPrefectClient) -> None:
-    names = [each.name for each in alerts(client, None, "file:///data")]
+def test_each_alert_has_a_name_of_its_own_a_severity_and_a_section_in_the_operators_guide() -> None:
+    told = alerts("file:///data")
+    names = [each.name for each in told]
     assert len(set(names)) == len(names)
+    assert all(len(set(each.tags) & set(get_args(Severity))) == 1 for each in told)
     guide = (CODE / "docs" / "operate.md").read_text()
     codes = [name.removeprefix(f"{PREFIX}alert ").split(":")[0] for name in names]
     assert [code for code in codes if f"### {code}" not in guide] == []
@@ -170,10 +175,10 @@ def test_each_alert_has_a_name_of_its_own_and_a_section_in_the_operators_guide(c
 def test_each_schedule_is_a_cron_with_a_time_zone_and_a_name_of_its_own() -> None:
     found = {item["name"]: item["schedules"] for item in project()["deployments"] if "schedules" in item}
     for schedules in found.values():
-        for schedule in schedules:
+        for schedule in _filled(schedules, DUE.parameters):
             CronSchedule(cron=schedule["cron"], timezone=schedule["timezone"])
             assert schedule["slug"]
-    assert set(found) == {"daily", "retrain", "verify", "backtest"}
+    assert set(found) == {"daily", "retrain", "monitor", "verify", "backtest"}
     assert found["daily"][0]["cron"] == "30 17 * * 1-5"
 
 
@@ -212,7 +217,7 @@ def test_deploying_twice_changes_nothing_and_what_the_file_drops_goes(
 ) -> None:
     first = deploy(served(tmp_path), POOL)
     assert set(first.applied) == {item["name"] for item in project()["deployments"]}
-    assert len(first.automations) == 5 + 12
+    assert len(first.automations) == 5 + 17
     before = what_is_there(client)
     assert deploy(served(tmp_path), POOL).words == "nothing to change"
     assert what_is_there(client) == before
@@ -240,7 +245,7 @@ def test_stores_that_share_a_server_have_deployments_and_alerts_of_their_own(
     assert len(both) == 2 * len(of_one)
     assert {name: both[name] for name in of_one} == of_one
     watched = [str(each.trigger.model_dump()) for each in client.read_automations() if of_other.tag in each.tags]
-    assert len(watched) == 17
+    assert len(watched) == 5 + 17
     assert not any("prefect.tag.volcast'" in trigger for trigger in watched)
 
 
@@ -280,11 +285,37 @@ def test_a_market_s_deployments_run_by_its_own_clock_beside_those_of_new_york(
 def test_an_automation_is_changed_in_place(client: SyncPrefectClient, tmp_path: Path) -> None:
     deploy(served(tmp_path), POOL)
     before = {each.name: each.id for each in client.read_automations()}
-    changed = deploy(served(tmp_path), POOL | {"VOLCAST_ALERT_WEBHOOK": "http://127.0.0.1:9/hook"})
-    assert len(changed.automations) == 12
+    for each in client.read_automations():  # as an earlier release told it
+        core = each.model_dump(include=set(AutomationCore.model_fields) - {"owner_resource"})
+        earlier = AutomationCore.model_validate(core | {"description": "before"})
+        client.update_automation(each.id, earlier)
+    assert len(deploy(served(tmp_path), POOL).automations) == len(before)
     after = client.read_automations()
     assert {each.name: each.id for each in after} == before
-    assert {each.actions[0].type for each in after} == {"run-deployment", "send-notification"}
+    assert "before" not in {each.description for each in after}
+
+
+def test_a_deadline_is_looked_at_by_the_market_s_clock_and_reaches_the_runs(
+    client: SyncPrefectClient, tmp_path: Path
+) -> None:
+    def monitors(calendar: str, by: str | None) -> Any:
+        data = DataSettings(source=f"files:{tmp_path}/X.csv", store=str(tmp_path), calendar=calendar)
+        deployed = deploy(Served(data, TrainingSettings(), WatchSettings(forecast_by=by)), POOL)
+        (monitor,) = (
+            each for each in client.read_deployments() if each.name.startswith("monitor.") and deployed.tag in each.tags
+        )
+        (daily,) = (
+            each for each in client.read_deployments() if each.name.startswith("daily.") and deployed.tag in each.tags
+        )
+        assert monitor.parameters["watch"] == daily.parameters["watch"] == ({"forecast_by": by} if by else {})
+        clocks = [each.schedule for each in monitor.schedules if isinstance(each.schedule, CronSchedule)]
+        return [(clock.cron, clock.timezone) for clock in clocks]
+
+    assert monitors("XNYS", "18:15") == [("15 18 * * 1,2,3,4,5", "America/New_York")]
+    assert monitors("XNYS", "09:00") == [("0 9 * * 2,3,4,5,6", "America/New_York")]  # of the next morning
+    assert monitors("XNYS", None) == []
+    assert monitors("24/7", "02:00") == [("0 2 * * 0,1,2,3,4,5,6", "UTC")]
+    assert monitors("XSAU", "16:30") == [("30 16 * * 0,1,2,3,4", "Asia/Riyadh")]
 
 
 def test_a_deploy_that_is_cut_off_loses_no_automation(
@@ -293,7 +324,7 @@ def test_a_deploy_that_is_cut_off_loses_no_automation(
     def cut_off(_: object) -> NoReturn:
         raise ConnectionError("cut off")
 
-    told = alerts(client, None, "file:///data")
+    told = alerts("file:///data")
     sync_automations(client, told, "file:///data")
     before = what_is_there(client)
     other = told[0].model_copy(update={"name": f"{told[0].name}, renamed"})
@@ -312,7 +343,7 @@ def test_what_release_0_1_0_deployed_is_replaced_where_it_is_of_this_store(
     flow_id = client.create_flow_from_name("daily")
     client.create_deployment(flow_id, name="daily", tags=["scheduled", "volcast"], parameters={"data": data})
     name = f"{PREFIX}alert run-late: a scheduled run has not started"
-    alert = alerts(client, None, "file:///data")[0].model_copy(update={"name": name, "tags": ["volcast"]})
+    alert = alerts("file:///data")[0].model_copy(update={"name": name, "tags": ["volcast"]})
     client.create_automation(alert)
     assert ("daily" in deploy(served(tmp_path), POOL).removed) == is_own
     assert {"daily", name} & set(what_is_there(client)) == (set() if is_own else {"daily", name})
@@ -322,6 +353,8 @@ def test_what_deploy_is_given_reaches_every_deployment_and_is_shown(
     client: SyncPrefectClient, volcast: Volcast, tmp_path: Path
 ) -> None:
     given = [
+        "--forecast-by",
+        "18:15",
         "--source",
         "files:SBUX.csv",
         "--events",
@@ -338,13 +371,13 @@ def test_what_deploy_is_given_reaches_every_deployment_and_is_shown(
     data = {**files, "tickers": ["SBUX", "AAPL"], "store": f"{tmp_path}/kept"}
     training = {"recipe": "volume", "cell": "gru", "seed": 3, "settings": {"steps": 20, "members": 2}}
     found = {each.name.partition(".")[0]: each.parameters for each in client.read_deployments()}
-    takes_data = {"daily", "retrain", "forecast", "backtest", "ingest", "pipeline"}
+    takes_data = {"daily", "retrain", "forecast", "monitor", "backtest", "ingest", "pipeline"}
     assert {name: each["data"] for name, each in found.items() if "data" in each} == dict.fromkeys(takes_data, data)
     takes_training = takes_data - {"backtest", "ingest"}
     assert {name for name, each in found.items() if each.get("training") == training} == takes_training
     assert found["backtest"]["request"] == {"seed": 3, "settings": {"cell": "gru", "steps": 20, "members": 2}}
     assert found["promote"] == {"model": "volume", "store": f"file://{tmp_path}/kept"}
-    for words in (*files.values(), "SBUX, AAPL", "recipe volume", "cell=gru, seed=3, steps=20, members=2"):
+    for words in (*files.values(), "SBUX, AAPL", "recipe volume", "cell=gru, seed=3, steps=20, members=2", "by 18:15"):
         assert words in said.out
 
 
@@ -354,4 +387,5 @@ def test_a_nowcast_and_a_setting_that_there_is_not_are_refused_before_anything_i
     for command in ("deploy", "up"):
         assert "Recipe tutorial is a nowcast" in volcast(command, "--recipe", "tutorial").errors[0]
         assert "has no setting stepz" in volcast(command, "--set", "stepz=20").errors[0]
+        assert "--forecast-by" in volcast(command, "--forecast-by", "25:00").errors[0]
     assert client.read_deployments() == []

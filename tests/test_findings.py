@@ -67,6 +67,8 @@ CASES = [
     ({"quarantined": 3}, ["BAD_PRICES"], True),  # more than 5 % of 2 tickers x 20 sessions
     ({"forecast_cutoff": date(2024, 3, 7)}, ["NO_FORECAST"], True),
     ({"forecast_cutoff": None, "by": ""}, ["NO_FORECAST"], True),
+    ({"forecast_by": "18:15", "due": CUTOFF}, [], False),
+    ({"forecast_by": "18:15", "due": date(2024, 3, 11)}, ["DEADLINE_MISSED"], True),
     ({"by": "har", "why": "its input is stale"}, ["FALLBACK_IN_USE"], True),
     ({"champion": "", "model_age": None}, ["NO_CHAMPION"], True),
     ({"model_age": 63}, [], False),
@@ -119,6 +121,16 @@ def test_a_run_that_dies_before_its_events_are_sent_leaves_them_to_the_next_one(
     sent.clear()
     look(lambda event, *_, **__: sent.append(event))
     assert sent == ["volcast.sessions.enough"]  # what was found is told once a session
+
+    gone: list[str] = []
+    PriceTable(open_store(str(tmp_path))).upsert(
+        Exchange(seed=3, last=date(2002, 1, 31)).bars("SBUX").astype({"volume": "int64"})
+    )
+    look(lambda event, *_, words, **__: gone.append(f"{event}: {words}"))
+    assert gone[0].startswith("volcast.finding.resolved: STALE_PRICES is no longer so. It was: The prices end on 2001-")
+    assert [each for each in gone if "resolved" in each] == gone[:1]
+    look(lambda event, *_, words, **__: gone.append(f"{event}: {words}"))
+    assert len([each for each in gone if "resolved" in each]) == 1  # told once
 
 
 def champion() -> ModelVersion:

@@ -15,7 +15,6 @@ from programs import Volcast
 from rows import MADE_BY, quarantined, yahoo_frame
 
 from flows.champion import rollback
-from flows.deploy import _block
 from flows.ingest import ingest
 from flows.verify import verify
 from storage.append_tables import QuarantineTable
@@ -197,17 +196,6 @@ def test_what_earlier_releases_kept_is_masked_where_it_is_shown(volcast: Volcast
     assert str(newest.provenance.source).startswith("files:http://…@h/SBUX.csv?sig=…")
     told = [volcast("quarantine", "--source", "yahoo"), volcast("quarantine"), volcast("verify")]
     assert [secrets_in(said.out + "".join(said.errors)) for said in told] == [[], [], []]
-
-
-@pytest.mark.usefixtures("prefect_api")
-def test_the_webhook_is_a_secret_of_its_block() -> None:
-    with get_client(sync_client=True) as client:
-        block = _block(client, f"https://hooks.example/{TOKEN}", "label")
-        document = client._client.get(f"/block_documents/{block}")
-        listed = client._client.post("/block_documents/filter", json={})
-        client.delete_block_document(block)
-    assert "****" in document.text
-    assert secrets_in(document.text + listed.text) == []
 
 
 def test_httpx_logs_no_credentials(caplog: pytest.LogCaptureFixture, host: str) -> None:

@@ -3,18 +3,16 @@
 The tests are one story in their order: each starts from what the one before it left, and none passes alone.
 """
 
-import json
-import threading
 import time
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from uuid import uuid4
 
 import pandas as pd
 import pytest
 from programs import Up, run_volcast
+from webhooks import Webhook
 
 from storage.artifacts import ArtifactStore
 from storage.ledger import Ledger
@@ -26,31 +24,6 @@ pytestmark = pytest.mark.service
 QUICK = {"steps": 60, "members": 1, "hidden_size": 8, "batch_sequences": 8, "stop_sessions": 40}
 TRAINING = {"recipe": "volume", "device": "cpu", "settings": QUICK}
 FIRST, LATER = "2004-06-28", "2004-07-13"  # ten sessions later
-
-
-class Webhook:
-    """A Slack-compatible receiver on a free port; `texts` are what came."""
-
-    def __init__(self) -> None:
-        self.texts: list[str] = []
-        texts = self.texts
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                texts.append(json.loads(self.rfile.read(int(self.headers["Content-Length"])))["text"])
-                self.send_response(200)
-                self.end_headers()
-
-            def log_message(self, format: str, *args: object) -> None:
-                """Silent."""
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}/hook"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-    def codes(self) -> list[str]:
-        """The codes of the alerts, in order."""
-        return [text.removeprefix("volcast alert ").split(":")[0] for text in self.texts]
 
 
 class Service:
@@ -120,14 +93,16 @@ class Service:
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """`volcast up` with a webhook and approvals, and its deployments on a small exchange."""
-    webhook = Webhook()
-    variables = {"VOLCAST_ALERT_WEBHOOK": webhook.url, "VOLCAST_REQUIRE_APPROVAL": "true"}
-    with Up(tmp_path_factory.mktemp("service"), **variables) as up:
-        service = Service(up, webhook)
-        service.use(FIRST)
-        yield service
-    webhook.server.shutdown()
-    webhook.server.server_close()
+    with Webhook() as webhook:
+        variables = {
+            "VOLCAST_ALERT_WEBHOOK": webhook.url,
+            "VOLCAST_ALERT_URLS": webhook.apprise_url,
+            "VOLCAST_REQUIRE_APPROVAL": "true",
+        }
+        with Up(tmp_path_factory.mktemp("service"), **variables) as up:
+            service = Service(up, webhook)
+            service.use(FIRST)
+            yield service
 
 
 def test_the_whole_loop_from_new_prices_to_an_approved_model_and_back(service: Service) -> None:
@@ -147,12 +122,21 @@ def test_the_whole_loop_from_new_prices_to_an_approved_model_and_back(service: S
     service.up.wait(lambda: service.state(held["id"])["type"] in ("PAUSED", "COMPLETED", "FAILED"), "the question")
     assert service.state(held["id"])["name"] == "Suspended", service.state(held["id"])
     service.up.wait(lambda: "approval-wanted" in service.webhook.codes(), "the alert")
-    assert sorted(service.webhook.codes()) == ["approval-wanted", "fallback-used"]
+    service.up.wait(lambda: len(service.webhook.codes()) == 4, "the alerts on both channels")
+    assert sorted(service.webhook.codes()) == ["approval-wanted"] * 2 + ["fallback-used"] * 2
     assert "no version of volume has passed the gate yet" in " ".join(service.webhook.texts)
+    by_webhook, by_apprise = (text for text in service.webhook.texts if "approval-wanted" in text)
+    assert by_webhook == by_apprise
+    title, asked, link, guide = by_webhook.splitlines()
+    assert title.startswith("WARNING volcast alert approval-wanted: a model waits for a yes (simulated-0-")
+    assert asked.startswith("model volume v1 waits for a yes to forecast as the first champion. Passed the gate: MASE ")
+    assert asked.endswith("Trained because: enough new sessions.")
+    assert link.endswith(f"/v2/runs/flow-run/{held['id']}")
+    assert guide == "What to do: docs/operate.md, approval-wanted"
     artifacts = ArtifactStore(open_store(service.root))
     assert artifacts.alias("model", "volume", CHAMPION) is None
     assert artifacts.alias("model", "volume", HELD) is not None
-    assert "Passed the gate: MASE" in service.form(held["id"])
+    assert asked in service.form(held["id"])
 
     # the answer starts the same run again, which promotes the version that it held, and a forecast by it
     service.answer(held["id"], "yes", "the scorecard is good")
@@ -162,6 +146,9 @@ def test_the_whole_loop_from_new_prices_to_an_approved_model_and_back(service: S
     assert promoted["message"].endswith("Approved: the scorecard is good")
     assert service.up.flow_run(held["id"])["name"].endswith(": promoted v1")
     assert artifacts.versions("model", "volume") == [1]
+    service.up.wait(lambda: "champion-moved" in service.webhook.codes(), "the alert")
+    (text, *_) = (text for text in service.webhook.texts if "champion-moved" in text)
+    assert text.splitlines()[1].startswith("Promoted: model volume v1 forecasts as the first champion. MASE ")
     service.ended_runs("forecast", 2)
     assert set(published(service)["model"]) == {"volcast"}
 
@@ -179,6 +166,7 @@ def test_three_missed_days_are_caught_up_by_one_run_and_enough_sessions_retrain(
     if service.state(second["id"])["type"] == "PAUSED":
         service.answer(second["id"], "no", "not before the holiday")
         assert service.ended(second["id"])["message"].startswith("Refused volume v2: not before the holiday")
+        service.up.wait(lambda: "approval-refused" in service.webhook.codes(), "the alert")
     else:
         assert service.state(second["id"])["message"].startswith("Kept volume v2: ")
     entry = ArtifactStore(open_store(service.root)).alias("model", "volume", CHAMPION)
@@ -200,14 +188,15 @@ def test_a_breach_starts_one_retraining_and_no_other_until_it_has_cooled_down(se
 
 
 def test_a_failed_run_is_told_once_and_a_healthy_one_is_silent(service: Service) -> None:
-    told = len(service.webhook.texts)
     assert service.ended(service.start("verify"))["type"] == "COMPLETED"
+    service.webhook.posts.clear()
     bad = {"source": "files:/not/there.csv", "store": str(service.folder / "data")}
     assert service.ended(service.start("ingest", data=bad))["type"] == "FAILED"
-    service.up.wait(lambda: len(service.webhook.texts) > told, "the alert")
+    service.up.wait(lambda: len(service.webhook.texts) >= 2, "the alert on both channels")
     time.sleep(5)
-    (text,) = service.webhook.texts[told:]
-    assert text.startswith("volcast alert run-failed: a run failed, crashed or timed out")
+    text, same = service.webhook.texts
+    assert text == same
+    assert text.startswith("CRITICAL volcast alert run-failed: a run failed, crashed or timed out")
     assert "/not/there.csv" in text
     assert "What to do: docs/operate.md, run-failed" in text
 
@@ -231,6 +220,8 @@ def test_a_rollback_and_forward_again_by_the_ui_and_by_the_command_line_stand_in
     assert "was told" in said.stdout
     service.ended_runs("forecast", forecasts + 2)
     assert set(published(service)["model_version"]) == {1}
+    service.up.wait(lambda: "Rolled back: volume v1" in " ".join(service.webhook.texts), "the alert")
+    assert "Promoted by hand: volume v2" in " ".join(service.webhook.texts)
     assert run_volcast(service.folder, "status").returncode in (0, 1)
 
 

@@ -1,4 +1,4 @@
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, time
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -6,6 +6,7 @@ import pytest
 from models.calendar_names import calendar_named
 from models.errors import NotASession, UnknownCalendar
 from models.sessions import (
+    due_session,
     last_closed_session,
     last_session_on_or_before,
     market_calendar,
@@ -120,6 +121,31 @@ def test_the_next_session_is_that_of_the_market(calendar, session, following):
 )
 def test_a_session_of_another_market_counts_from_its_own_close(calendar, now, closed):
     assert last_closed_session(now, calendar) == closed
+
+
+@pytest.mark.parametrize(
+    ("calendar", "by", "now", "due"),
+    [
+        ("XNYS", time(18, 15), datetime(2024, 3, 8, 23, 14, tzinfo=UTC), date(2024, 3, 7)),
+        ("XNYS", time(18, 15), datetime(2024, 3, 8, 23, 15, tzinfo=UTC), date(2024, 3, 8)),
+        (
+            "XNYS",
+            time(18, 15),
+            datetime(2024, 3, 11, 22, 14, tzinfo=UTC),
+            date(2024, 3, 8),
+        ),  # a weekend, and an hour less
+        ("XNYS", time(18, 15), datetime(2024, 3, 11, 22, 15, tzinfo=UTC), date(2024, 3, 11)),
+        ("XNYS", time(18, 15), datetime(2024, 3, 29, 23, 0, tzinfo=UTC), date(2024, 3, 28)),  # Good Friday
+        ("XNYS", time(9, 0), datetime(2024, 3, 9, 13, 59, tzinfo=UTC), date(2024, 3, 7)),  # Friday's, on Saturday
+        ("XNYS", time(9, 0), datetime(2024, 3, 9, 14, 0, tzinfo=UTC), date(2024, 3, 8)),
+        ("XNYS", time(14, 0), datetime(2024, 7, 3, 18, 0, tzinfo=UTC), date(2024, 7, 3)),  # a half day, until 13:00
+        ("XLON", time(18, 0), datetime(2024, 7, 1, 17, 0, tzinfo=UTC), date(2024, 7, 1)),
+        ("24/7", time(1, 30), datetime(2024, 3, 10, 1, 30, tzinfo=UTC), date(2024, 3, 9)),
+        ("24/7", time(1, 30), datetime(2024, 3, 10, 1, 29, tzinfo=UTC), date(2024, 3, 8)),
+    ],
+)
+def test_a_forecast_is_due_by_the_market_s_own_clock_after_each_close(calendar, by, now, due):
+    assert due_session(now, by, calendar) == due
 
 
 @pytest.mark.parametrize(

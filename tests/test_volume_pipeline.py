@@ -294,12 +294,10 @@ def test_a_training_that_was_killed_goes_on_and_gives_the_same_weights(
     resumed = scored(pipeline(data, TRAINING).reports[0]).model
     assert resumed.artifact.digest == whole.artifact.digest
     assert list(folder.iterdir()) == []
-    steps = [
-        line.split(",")[0]
-        for line in log_lines(run_named("retrain volume SBUX, T2 2004-06-28"))
-        if line.startswith("Step: ")
-    ]
-    assert steps == [f"Step: {step}" for step in (20, 30, 40, 50, 60)]  # the first ten had been done
+    lines = log_lines(run_named("retrain volume SBUX, T2 2004-06-28"))
+    steps = [line.split(",")[0] for line in lines if line.startswith("Step ")]
+    assert steps == [f"Step {step} of 60" for step in (20, 30, 40, 50, 60)]  # the first ten had been done
+    assert "This training was stopped before, and resumes from its checkpoint: Step 10 of 60" in lines
 
 
 def test_a_checkpoint_is_replaced_checked_and_cleared(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from models.calendar_names import NEW_YORK
 from models.errors import UnknownRecipe
 from models.recipes import Recipe, TutorialRecipe, make_recipe
-from models.text import brief
+from models.text import brief, silent
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -63,6 +63,7 @@ class Hardware:
     device: torch.device
     on_epoch: Callable[[int, float], None]
     checkpoint: Checkpoint
+    on_resume: Callable[[int], None] = silent  # with what a training that was stopped had done
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +109,6 @@ class Method(ABC, Generic[SomeRecipe, Prepared, Predictor]):
     """The steps of one recipe, whose models are registered under `name` or, without one, the recipe's."""
 
     horizon = 0  # sessions ahead, the farthest; 0 for a nowcast
-    epoch_name = "Epoch"  # as the log of a training counts them
 
     def __init__(self, recipe: SomeRecipe, name: str | None = None) -> None:
         self.recipe, self._name = recipe, name or recipe.name
@@ -117,6 +117,14 @@ class Method(ABC, Generic[SomeRecipe, Prepared, Predictor]):
     @abstractmethod
     def epochs(self) -> int:
         """The epochs of a training."""
+
+    def done(self, epoch: int) -> int:
+        """How many epochs are done when `epoch` is reported; the article counts them from 0."""
+        return epoch + 1
+
+    def progress_words(self, epoch: int) -> str:
+        """How the log of a training counts."""
+        return f"Epoch: {epoch}"
 
     def split_tickers(self, tickers: Sequence[str]) -> list[tuple[str, ...]]:
         """The tickers of each model."""

@@ -42,11 +42,16 @@ class VolumeMethod(Method[VolumeRecipe, VolumeData, VolumePredictor]):
     """The steps of the volume recipe; one model serves all tickers."""
 
     horizon = HORIZONS
-    epoch_name = "Step"
 
     @property
     def epochs(self) -> int:
         return self.recipe.steps
+
+    def done(self, epoch: int) -> int:
+        return epoch
+
+    def progress_words(self, epoch: int) -> str:
+        return f"Step {epoch} of {self.epochs}"
 
     def prepare(self, rows: Rows) -> VolumeData:
         return volume_data(rows.panel, rows.announcements, self.recipe)
@@ -102,6 +107,7 @@ class VolumeMethod(Method[VolumeRecipe, VolumeData, VolumePredictor]):
                 device=hardware.device,
             ),
             on_epoch=hardware.on_epoch,
+            on_resume=hardware.on_resume,
             checkpoint=hardware.checkpoint,
         )
         weights = sum(parameter.numel() for parameter in fitted.model.parameters())

@@ -1,6 +1,6 @@
 """What the steps of a run leave in the store for a while: frames for the next step, and how far a training is.
 
-staging/<uuid>.arrow            a frame that one step hands to the next, so that only a reference travels
+staging/<uuid>-<sha256>.arrow   a frame that one step hands to the next, so that only a reference travels
 checkpoints/<model>/<inputs>    the sha256 (hex) of a checkpoint and then its bytes; a put replaces the whole key
                                 at once, on disk and in a bucket
 """
@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
-from storage.artifacts import sha256
+from storage.artifacts import get_unchanged, sha256
 from storage.errors import Corrupt
 from storage.store import Store, delete, get, put
 
@@ -30,14 +30,15 @@ class StagedFrame(BaseModel):
 
 def stage(store: Store, frame: pd.DataFrame) -> StagedFrame:
     """Put `frame` under a key of its own, without its index; `discard` it once it has been used."""
-    key = f"staging/{uuid.uuid4().hex}.arrow"
-    put(store, key, to_arrow(frame))
+    content = to_arrow(frame)
+    key = f"staging/{uuid.uuid4().hex}-{sha256(content)}.arrow"
+    put(store, key, content)
     return StagedFrame(key=key, rows=len(frame))
 
 
 def unstage(store: Store, staged: StagedFrame) -> pd.DataFrame:
-    """The frame of `stage`, with the same dtypes. Raises FileNotFoundError once it has been discarded."""
-    return from_arrow(get(store, staged.key))
+    """The frame of `stage`, with the same dtypes. Raises FileNotFoundError once it has been discarded, Corrupt."""
+    return from_arrow(get_unchanged(store, staged.key))
 
 
 def discard(store: Store, staged: StagedFrame) -> None:

@@ -65,10 +65,6 @@ class Checkpoint(Protocol):
         """Keep these bytes in place of the ones before."""
         ...
 
-    def clear(self) -> None:
-        """Forget them: the training is done."""
-        ...
-
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TrainingRun:
@@ -154,7 +150,8 @@ def fit_volume(
 ) -> FittedVolume:
     """The recipe's members, trained and calibrated on targets up to `run.through`.
 
-    `on_epoch` is called with the steps done and the loss. The same arguments give the same weights bit for bit on a
+    `on_epoch` is called with the steps done and the loss. The last checkpoint stays, until whoever gave its place has
+    stored the model. The same arguments give the same weights bit for bit on a
     CPU. Raises NotEnoughSessions, TrainingDiverged.
     """
     started, device = time.perf_counter(), run.device
@@ -174,8 +171,6 @@ def fit_volume(
             on_epoch(_steps_done(recipe, epoch), losses[-1])
         _check_converged(members, data)
         model = _finished(data, members)
-    if checkpoint:
-        checkpoint.clear()
     return FittedVolume(
         model=model,
         losses=tuple((_steps_done(recipe, epoch), loss) for epoch, loss in enumerate(losses)),

@@ -91,9 +91,9 @@ def fit_scaler(features: FeatureSet, training: TrainingSettings) -> FittedScaler
     tags=["gpu"],  # for a concurrency limit of that name on the server, where trainings share a GPU
 )
 def train_model(scaler: FittedScaler, training: TrainingSettings) -> ModelVersion:
-    """The trained network as a version; one that was stopped goes on from where it was.
+    """The trained network as a version; one that was stopped, or could not be stored, goes on from where it was.
 
-    Raises DeviceUnavailable, TrainingDiverged.
+    Raises DeviceUnavailable, TrainingDiverged, StoreNotWritable.
     """
     log, method, device = get_run_logger(), training.method(), choose_device(training.device)
     features, store = scaler.features, open_store(scaler.features.snapshot.store, writable=True)
@@ -107,7 +107,8 @@ def train_model(scaler: FittedScaler, training: TrainingSettings) -> ModelVersio
             done, line = min(epoch + 1, method.epochs), f"{method.epoch_name}: {epoch}, loss: {loss:.5f}"
             advance(line, completed=done, total=method.epochs, words=f"loss {loss:.5f}")
 
-        checkpoint = StoredCheckpoint(store=store, name=name, inputs=inputs_digest(features, training))
+        inputs = inputs_digest(features, training)
+        checkpoint = StoredCheckpoint(store=store, name=name, inputs=inputs, warn=log.warning)
         hardware = Hardware(seed=training.seed, device=device, on_epoch=on_epoch, checkpoint=checkpoint)
         fitted = method.train(prepared, reader(artifacts, scaler.artifact)(SCALER_FILE), hardware)
     log.info("%s", fitted.summary)
@@ -126,6 +127,7 @@ def train_model(scaler: FittedScaler, training: TrainingSettings) -> ModelVersio
         },
         seed=training.seed,
     )
+    checkpoint.clear()
     reused = len(artifacts.versions("model", name)) == known
     log.info(
         "%s: final loss %.5f after %.1f s on %s%s",

@@ -307,8 +307,6 @@ class Forgetful:
 
     def save(self, data: bytes) -> None: ...
 
-    def clear(self) -> None: ...
-
 
 def _told(record: Any) -> Any:
     """A record as JSON types, without what is said in sentences."""

@@ -24,7 +24,7 @@ from rich.markup import escape
 
 from models.calendar_names import NEW_YORK, calendar_named
 from models.errors import ImpossibleTest, ModelError, UnknownCalendar, UnknownRecipe
-from models.text import brief, listed
+from models.text import brief, counted, listed
 from storage.locations import shown
 from tasks.settings import (
     DEFAULT_STORE,
@@ -138,6 +138,7 @@ STORED = {  # … and of those that use what is stored
     "tickers": "Comma-separated; by default all that are stored",
 }
 DAILY = {"tickers": "Comma-separated; by default all that are stored; before any are, as ingest"}
+RETIRED = {"as_of": "From the close of this session on; by default of the last one"}
 SERVED = {"tickers": "Comma-separated, of every deployment; by default all that are stored"}
 TEST = {
     "train_through": "The last session that the first fit sees",
@@ -320,6 +321,21 @@ def quarantine(
 
     root = data.root
     render.show_quarantine(console, root, *quarantined_rows(root, tickers_of(ticker), limit))
+
+
+@command(stored=True, data="source calendar store as_of", texts=RETIRED)
+def retire(
+    data: DataSettings,
+    tickers: Annotated[str, Parameter(help="Comma-separated", allow_leading_hyphen=True)],
+    *,
+    reason: Reason,
+    undo: Annotated[bool, Parameter(help="Bring them back")] = False,
+) -> None:
+    """Take tickers out of ingests, forecasts, retrainings and findings that name none; their history stays."""
+    from tasks.maintenance import retire as retire_tickers
+
+    for each in retire_tickers(data, tickers_of(tickers), reason, undo=undo):
+        console.print(each.words, markup=False)
 
 
 @command(stored=True, data=PRICES, training=MODEL, why="require_approval promote margin")
@@ -549,7 +565,9 @@ def verify(*, store: Store = DEFAULT_STORE) -> bool:
     for finding in findings:
         console.print(finding.words, markup=False)
     damaged = sum(finding.damage for finding in findings)
-    console.print(f"{damaged} faults found." if damaged else "Everything that is stored is as it was written.")
+    console.print(
+        f"{counted(damaged, 'fault')} found." if damaged else "Everything that is stored is as it was written."
+    )
     return not damaged
 
 
@@ -572,7 +590,7 @@ def gc(
     for url in garbage if dry_run else ():
         console.print(url, markup=False)
     done = "Would remove" if dry_run else "Removed"
-    console.print(f"{done} {len(garbage):,} files, {sum(garbage.values()) / 1e6:,.1f} MB.")
+    console.print(f"{done} {counted(len(garbage), 'file')}, {sum(garbage.values()) / 1e6:,.1f} MB.")
 
 
 @command(models, "list", stored=True, data="source calendar store")
@@ -699,7 +717,7 @@ def _export(batches: "Sequence[ForecastBatch]", out: Path | None) -> None:
     if out is not None:
         from tasks.forecast import write_forecasts
 
-        console.print(f"          {write_forecasts(batches, out)} rows in {out}")
+        console.print(f"          {counted(write_forecasts(batches, out), 'row')} in {out}")
 
 
 @contextmanager

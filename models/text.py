@@ -8,6 +8,11 @@ def listed(names: Sequence[str], limit: int = 8, joint: str = ", ") -> str:
     return joint.join(names[:limit]) + (f" and {len(names) - limit:,} more" if len(names) > limit else "")
 
 
+def counted(count: int, one: str, several: str = "") -> str:
+    """A count with what it is of: "1 ticker", "1,250 tickers"; "1 row was held back", "2 rows were held back"."""
+    return f"{count:,} {one if count == 1 else several or f'{one}s'}"
+
+
 def brief(value: object, limit: int = 60) -> str:
     """The value as Python writes it, or the beginning of that: "'steps', …"."""
     text = repr(value)

@@ -65,10 +65,6 @@ class Checkpoint(Protocol):
         """Keep these bytes in place of the ones before."""
         ...
 
-    def clear(self) -> None:
-        """Forget them: the training is done."""
-        ...
-
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TrainingRun:
@@ -155,8 +151,9 @@ def fit_volume(
 ) -> FittedVolume:
     """The recipe's members, trained and calibrated on targets up to `run.through`.
 
-    `on_epoch` is called with the steps done and the loss, `on_resume` with those of a checkpoint. The
-    same arguments give the same weights bit for bit on a CPU. Raises NotEnoughSessions, TrainingDiverged.
+    `on_epoch` is called with the steps done and the loss, `on_resume` with those of a checkpoint. The last checkpoint
+    stays, until whoever gave its place has stored the model. The same arguments give the same weights bit for bit on
+    a CPU. Raises NotEnoughSessions, TrainingDiverged.
     """
     started, device = time.perf_counter(), run.device
     data = _prepare(inputs, recipe, run)
@@ -177,8 +174,6 @@ def fit_volume(
             on_epoch(_steps_done(recipe, epoch), losses[-1])
         _check_converged(members, data)
         model = _finished(data, members)
-    if checkpoint:
-        checkpoint.clear()
     return FittedVolume(
         model=model,
         losses=tuple((_steps_done(recipe, epoch), loss) for epoch, loss in enumerate(losses)),

@@ -2,6 +2,11 @@
 
 A commit is on top of the version that was read, or fails: `retried` then begins again with the version that came.
 
+A data file is written here, not by Delta's own writer, which knows no checksums, so that a flipped bit is found: the
+file's name carries the sha256 of its content. It is compared by `volcast verify`, by every read of rows
+(`require_unchanged`, once a process and file) and again before a file is replaced, so that no new one is made of what
+is damaged. Files of releases that left them to Delta have no sha256, and are read as they are.
+
 Prices and restatements are two tables, and so two commits. So that a run that dies between them loses nothing:
 1. `intend`: the rows are put under `intents/<version>/`, for the version that the prices will get;
 2. the prices are committed, with the key of these rows in the commit's metadata;
@@ -9,8 +14,12 @@ Prices and restatements are two tables, and so two commits. So that a run that d
    intent goes; one whose version another writer took goes without; one whose version is not there yet stays.
 """
 
+import io
+import json
 import re
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import UTC, date, datetime
 from typing import Any, ClassVar, TypeVar
@@ -18,12 +27,17 @@ from uuid import uuid4
 
 import pandas as pd
 import pyarrow as pa
-from deltalake import CommitProperties, DeltaTable, QueryBuilder, write_deltalake
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from deltalake import CommitProperties, DeltaTable, QueryBuilder, Schema
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+from deltalake.transaction import AddAction, RemoveAction, create_table_with_add_actions
 from obstore.exceptions import BaseError
 
-from storage.bounds import MAX_RECORD_BYTES, max_bytes, read_json, require_shallow, require_size
+from storage.artifacts import get_unchanged, recorded_sha256, sha256
+from storage.bounds import MAX_RECORD_BYTES, in_full, max_bytes, open_parquet, read_json, require_shallow, require_size
 from storage.errors import (
+    RESTORE,
     SEE,
     Corrupt,
     Foreign,
@@ -45,6 +59,7 @@ CONFIGURATION = {
 ATTEMPT = "attempt"  # in the metadata of a commit: which attempt of which writer made it
 MAX_LOST_RACES = 50
 MAX_FILES = 24  # about a month of one commit a session before they are joined
+SMALL_BYTES = 8 * 2**20  # of a file that is joined with others; together they are in memory
 
 Result = TypeVar("Result")
 
@@ -53,6 +68,10 @@ Result = TypeVar("Result")
 LARGE_COMMIT = 16_384  # bytes; Delta's parser of a commit dies of brackets that are nested some 20,000 deep
 READER_VERSION = 1  # of Delta's protocol; with a later one, a log may name files outside of the table
 
+READERS = 8  # files at once; a bucket takes its time for each
+SELECTED_BY = ("ticker", "session", "announced_for", "cutoff", "ds", "source", "version_after")
+
+_unchanged: set[str] = set()  # URLs of the data files that this process has compared with their sha256
 _sound: dict[str, set[str]] = {}  # URL of a table -> what this process has looked at before
 
 
@@ -153,6 +172,93 @@ def _metadata_of(store: Store, name: str, version: int) -> dict[str, Any] | None
         raise Corrupt(f"{store.url}/{key}: expected a commit, found {len(log)} bytes that are none.{SEE}") from error
 
 
+def data_files(table: DeltaTable) -> pd.DataFrame:
+    """The data files of a version, with what Delta's log says of each: path, size_bytes, num_records, min.…, max.…"""
+    return pa.table(table.get_add_actions(flatten=True)).to_pandas()
+
+
+def write_file(
+    store: Store, name: str, rows: pa.Table, partition: dict[str, str] | None = None, **options: Any
+) -> AddAction:
+    """Write the rows as one data file of a table, or of a partition of it, for a commit to name."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(rows, sink, compression="zstd", write_page_checksum=True, **options)
+    content = sink.getvalue().to_pybytes()
+    folder = "".join(f"{column}={value}/" for column, value in (partition or {}).items())
+    # The uuid is of this one attempt: no two commits share a file, so that one may go without the other.
+    path = f"{folder}{uuid4().hex[:12]}-{sha256(content)}.parquet"
+    put(store, f"{name}/{path}", content)
+    return AddAction(path, len(content), partition or {}, _now_ms(), True, _statistics(rows))
+
+
+def removals(files: pd.DataFrame, partition: Sequence[str] = ()) -> list[RemoveAction]:
+    """Some of the `data_files`, for a commit to replace; `partition`: the columns that the table is divided by."""
+    return [
+        RemoveAction(file["path"], True, _now_ms(), file["size_bytes"], {each: str(file[each]) for each in partition})
+        for file in files.to_dict("records")
+    ]
+
+
+def _now_ms() -> int:
+    return int(time.time() * 1000)
+
+
+def _statistics(rows: pa.Table) -> str:
+    """What lets a reader pass over the file: the extent of what rows are selected by."""
+    ends = {
+        name: pc.call_function("min_max", [rows[name]]).as_py() for name in rows.schema.names if name in SELECTED_BY
+    }
+    ends = {name: end for name, end in ends.items() if end["min"] is not None}
+    low, high = ({name: _plain(end[which]) for name, end in ends.items()} for which in ("min", "max"))
+    nulls = {name: rows[name].null_count for name in ends}
+    return json.dumps({"numRecords": rows.num_rows, "minValues": low, "maxValues": high, "nullCount": nulls})
+
+
+def _plain(value: object) -> object:
+    return value if isinstance(value, int) else str(value)
+
+
+def require_unchanged(store: Store, table: DeltaTable, condition: str = "true", *, again: bool = False) -> None:
+    """Raises StoreError where a data file of the table that the condition opens is not as it was written.
+
+    What this process has found unchanged before is read `again` only where it is about to be replaced.
+    """
+    with reading(table.table_uri):
+        uris = table.file_uris(file_pruning_predicate=condition)
+    name = table.table_uri.rstrip("/").rsplit("/", 1)[-1]
+    paths = [uri.rsplit(f"/{name}/", 1)[-1] for uri in uris]
+    due = [path for path in paths if again or f"{store.url}/{name}/{path}" not in _unchanged]
+    due = [path for path in due if recorded_sha256(path)]
+
+    def look(path: str) -> None:
+        try:
+            read_data_file(store, f"{name}/{path}")
+        except Corrupt as error:
+            raise Corrupt(f"{_tickers_of(table, path)}{error}") from error
+        _unchanged.add(f"{store.url}/{name}/{path}")
+
+    with ThreadPoolExecutor(READERS) as pool:
+        list(pool.map(look, due))
+
+
+def _tickers_of(table: DeltaTable, path: str) -> str:
+    """The beginning of a sentence on a data file: whose rows it has; empty where the log does not say it."""
+    files = data_files(table).set_index("path")
+    if "min.ticker" not in files or pd.isna(files.at[path, "min.ticker"]):
+        return ""
+    first, last = files.at[path, "min.ticker"], files.at[path, "max.ticker"]
+    return f"{first}: " if first == last else f"tickers from {first} to {last}: "
+
+
+def read_data_file(store: Store, key: str) -> bytes:
+    """The content of a data file, as it was written. Raises StoreError: Corrupt for one that has changed."""
+    with reading(f"{store.url}/{key}"):
+        try:
+            return get_unchanged(store, key)
+        except Corrupt as error:
+            raise Corrupt(f"{error}. None of it was used. {RESTORE}{SEE}") from error
+
+
 def query(sql: str, **tables: DeltaTable) -> pa.Table:
     """What the SQL gives of the tables, in no order. Raises StoreError (a data file that cannot be read; too much)."""
     builder = QueryBuilder()
@@ -197,9 +303,15 @@ class AppendTable:
     def __init__(self, store: Store) -> None:
         self._store, self.url = store, store.table_url(self.name)
 
-    def open(self) -> DeltaTable | None:
-        """The newest version, or None where there is no table. Raises StoreError."""
-        return open_table(self._store, self.name)
+    def open(self, condition: str | None = None) -> DeltaTable | None:
+        """The newest version, to be asked for rows that meet the condition; None where there is no table.
+
+        Raises StoreError: Corrupt for a data file that is not as it was written.
+        """
+        table = open_table(self._store, self.name)
+        if table is not None and condition is not None:
+            require_unchanged(self._store, table, condition)
+        return table
 
     def add(self, rows: pd.DataFrame) -> int:
         """Add the rows whose key is not stored yet, in one commit or none; returns how many.
@@ -235,6 +347,7 @@ class AppendTable:
         table = table or self.open()
         if table is None:
             return self.schema.empty_table()
+        require_unchanged(self._store, table, condition)
         return query(f"SELECT {columns} FROM {self.name} WHERE {condition}", **{self.name: table})
 
     def read(self, condition: str = "true", table: DeltaTable | None = None) -> pd.DataFrame:
@@ -246,20 +359,32 @@ class AppendTable:
         return rows.select(self.schema.names).cast(self.schema).to_pandas(date_as_object=False)
 
     def _commit(self, table: DeltaTable | None, rows: pa.Table) -> None:
-        """Add the rows on top of the version that was read; then, of many small files, one or a few are made."""
-        version = 0 if table is None else table.version() + 1
-        with committing(self._store, self.name, version) as properties:
-            write_deltalake(
-                table or self.url,
-                rows,
-                mode="error" if table is None else "append",
-                storage_options=self._store.table_options,
-                configuration=CONFIGURATION if table is None else None,
-                commit_properties=properties,
-            )
-            if table is not None and len(table.file_uris()) >= MAX_FILES:
-                with suppress(CommitFailedError):  # another writer joined them
-                    table.optimize.compact()
+        """Add the rows on top of the version that was read; of many small files one is made, with them."""
+        if table is None:
+            add = write_file(self._store, self.name, rows)
+            with committing(self._store, self.name, 0) as properties:
+                create_table_with_add_actions(  # of two creators one loses
+                    self.url,
+                    Schema.from_arrow(self.schema),
+                    [add],
+                    configuration=CONFIGURATION,
+                    storage_options=self._store.table_options,
+                    commit_properties=properties,
+                )
+            return
+        files = data_files(table)
+        joined = files.loc[files["size_bytes"] < SMALL_BYTES]
+        joined = joined if len(joined) + 1 >= MAX_FILES else joined.head(0)
+        rows = pa.concat_tables([*map(self._rows_of, joined["path"]), rows])
+        actions = [write_file(self._store, self.name, rows), *removals(joined)]
+        with committing(self._store, self.name, table.version() + 1) as properties:
+            table.create_write_transaction(actions, "append", table.schema(), commit_properties=properties)
+
+    def _rows_of(self, path: str) -> pa.Table:
+        """The rows of one data file, checked as it is about to be replaced. Raises StoreError."""
+        content, place = read_data_file(self._store, f"{self.name}/{path}"), f"{self.url}/{path}"
+        with reading(place):
+            return in_full(open_parquet(io.BytesIO(content), place).read(), place).cast(self.schema)
 
 
 def _without(rows: pa.Table, known: pa.Table, key: list[str]) -> pa.Table:
@@ -295,8 +420,9 @@ class RestatementTable(AppendTable):
         rows = changes.assign(
             seen_at=pd.Timestamp(datetime.now(UTC)), version_before=version - 1, version_after=version, source=source
         )
-        key = f"{INTENTS}/{version:020d}/{uuid4().hex}.arrow"
-        put(self._store, key, to_arrow(rows))
+        content = to_arrow(rows)
+        key = f"{INTENTS}/{version:020d}/{uuid4().hex}-{sha256(content)}.arrow"
+        put(self._store, key, content)
         return key
 
     def complete(self) -> None:
@@ -307,7 +433,7 @@ class RestatementTable(AppendTable):
                 continue  # not committed yet
             with suppress(FileNotFoundError):  # another run has completed it meanwhile
                 if metadata.get(COMMITTED) == key:
-                    self.add(from_arrow(get(self._store, key)))
+                    self.add(from_arrow(get_unchanged(self._store, key)))
                 delete(self._store, key)
 
     def sessions(self) -> pd.Series:

@@ -253,6 +253,20 @@ def blob_key(blob: FileRef) -> str:
     return f"blobs/sha256/{blob.sha256[:2]}/{blob.sha256}"
 
 
+def recorded_sha256(key: str) -> str | None:
+    """The sha256 in the name of a data file or a staged frame, or None where there is none (Delta's own writer)."""
+    found = re.search(r"-([0-9a-f]{64})\.\w+$", key)
+    return found[1] if found else None
+
+
+def get_unchanged(store: Store, key: str) -> bytes:
+    """The content of a key, checked where its name carries the sha256. Raises FileNotFoundError, Corrupt."""
+    content = get(store, key)
+    if recorded_sha256(key) not in (None, sha256(content)):
+        raise Corrupt(f"{store.url}/{key}: its sha256 is not the one in its name; its content was changed")
+    return content
+
+
 def create_record(store: Store, folder: str, number: int, record: Record) -> bool:
     """Create the sealed record, or return False where the number is taken. ValueError for a NaN in it."""
     content = record.model_dump(mode="json")

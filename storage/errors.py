@@ -23,6 +23,7 @@ from storage.locations import shown
 
 UNREADABLE = (OSError, BaseError, DeltaError, ArrowException)  # what the libraries raise
 SEE = " See: volcast verify"
+RESTORE = "Restore it from a backup, or ingest into a new store."
 BUCKET = re.compile(r"(s3|gs|az)://")
 OUTAGE = re.compile(r"Generic (S3|GCS|MicrosoftAzure) error|necessary privileges|valid authentication")
 

@@ -32,9 +32,10 @@ from deltalake.exceptions import DeltaError
 from obstore.exceptions import BaseError
 
 from storage.append_tables import intents, open_table, require_sound_log
-from storage.artifacts import ArtifactStore, blob_key, read_blob, sha256
+from storage.artifacts import ArtifactStore, blob_key, get_unchanged, read_blob
 from storage.bounds import open_parquet, read_json
 from storage.errors import (
+    RESTORE,
     SEE,
     UNREADABLE,
     Corrupt,
@@ -46,14 +47,12 @@ from storage.errors import (
     first_line,
     require_reachable,
 )
-from storage.price_files import recorded_sha256
 from storage.prices import TABLE as PRICE_TABLE
 from storage.prices import PriceTable
 from storage.records import PRICES_KNOWN, ArtifactRef, Manifest
 from storage.store import Store, delete, entries, find_foreign, get, move
 
 TABLES = ("prices", "quarantine", "restatements", "events", "forecasts", "scores")
-RESTORE = "Restore it from a backup, or ingest into a new store."
 KEPT_VERSIONS = 10  # of each artifact, besides those that an alias points at
 SAFE_AGE = timedelta(days=1)
 TRASH = "trash"
@@ -167,24 +166,24 @@ def _is_commit(content: bytes) -> bool:
 def _fault_of_file(store: Store, key: str, size: int) -> str:
     """What is wrong with a data file; empty for nothing. Raises StoreUnreachable."""
     try:
-        content = get(store, key)
+        content = get_unchanged(store, key)
         if len(content) != size:
             return f"expected {size} bytes, found {len(content)}"
-        if recorded_sha256(key) not in (None, sha256(content)):
-            return "its sha256 is not the one in its name; its content was changed"
         open_parquet(pa.BufferReader(content), "it", page_checksum_verification=True).read()
     except (OSError, BaseError, pa.ArrowException, Foreign) as error:
         require_reachable(f"{store.url}/{key}", error)
         return f"cannot be read: {first_line(error)}"
+    except Corrupt as error:
+        return str(error).removeprefix(f"{store.url}/{key}: ")
     return ""
 
 
 def _find_left_over(store: Store) -> Iterator[Finding]:
     if frames := len(entries(store, "staging")):
-        words = f"{store.url}/staging: {frames} frames that a stopped run left. volcast gc removes them after a day."
+        words = f"{store.url}/staging: frames that a stopped run left: {frames}. volcast gc removes them after a day."
         yield Finding(words, damage=False)
     if waiting := len(intents(store)):
-        words = f"{store.url}/intents: restatements of {waiting} ingests that died. The next ingest settles them."
+        words = f"{store.url}/intents: restatements of ingests that died: {waiting}. The next ingest settles them."
         yield Finding(words, damage=False)
 
 

@@ -63,10 +63,11 @@ class Ledger:
 
         The columns of FORECASTS; by name, ticker, cutoff, h and model.
         """
-        tables = self._open()
+        between = f"ds >= {literal(first)} AND ds <= {literal(last)}"
+        tables = self._open(between)
         if "forecasts" not in tables:
             return self._forecasts.frame(FORECASTS.empty_table())
-        sql = FIRST_PUBLISHED.format(between=f"ds >= {literal(first)} AND ds <= {literal(last)}")
+        sql = FIRST_PUBLISHED.format(between=between)
         rows = query(sql + NOT_SCORED if "scores" in tables else sql, **tables)
         return self._forecasts.frame(rows).sort_values(SCORE_KEY, ignore_index=True)
 
@@ -91,10 +92,13 @@ class Ledger:
         """Errors of the forecast `name` in units of the scale, of targets from `first` on: ds (datetime64[s]), model,
         published, rows, mase (the sum over these rows); by target and model. Empty before any is scored.
         """
-        return self._aggregate(f"""
+        return self._aggregate(
+            first,
+            f"""
             SELECT ds, model, published, count(*) AS rows, sum(absolute_error / scale) AS mase FROM scores
             WHERE name = {literal(name)} AND ds >= {literal(first)} AND scale IS NOT NULL
-            GROUP BY ds, model, published ORDER BY ds, model""")
+            GROUP BY ds, model, published ORDER BY ds, model""",
+        )
 
     def shares_below(self, name: str, *, first: date) -> pd.DataFrame:
         """How many volumes, of targets from `first` on, were at or below each quantile that was published: h, rows,
@@ -102,15 +106,18 @@ class Ledger:
         """
         below = ", ".join(f"sum(CASE WHEN s.actual <= f.{each} THEN 1 ELSE 0 END) AS {each}" for each in QUANTILES)
         same = " AND ".join(f"s.{column} = f.{column}" for column in FORECAST_KEY)
-        return self._aggregate(f"""
+        return self._aggregate(
+            first,
+            f"""
             SELECT s.h, count(*) AS rows, {below} FROM scores s JOIN forecasts f ON {same}
-            WHERE s.published AND s.name = {literal(name)} AND s.ds >= {literal(first)} GROUP BY s.h ORDER BY s.h""")
+            WHERE s.published AND s.name = {literal(name)} AND s.ds >= {literal(first)} GROUP BY s.h ORDER BY s.h""",
+        )
 
-    def _aggregate(self, sql: str) -> pd.DataFrame:
-        tables = self._open()
+    def _aggregate(self, first: date, sql: str) -> pd.DataFrame:
+        tables = self._open(f"ds >= {literal(first)}")
         return query(sql, **tables).to_pandas(date_as_object=False) if len(tables) == 2 else pd.DataFrame()
 
-    def _open(self) -> dict[str, DeltaTable]:
-        """Those of the two tables that there are, by name."""
-        opened = {table.name: table.open() for table in (self._forecasts, self._scores)}
+    def _open(self, condition: str) -> dict[str, DeltaTable]:
+        """Those of the two tables that there are, by name; for rows that meet the condition. Raises StoreError."""
+        opened = {table.name: table.open(condition) for table in (self._forecasts, self._scores)}
         return {name: table for name, table in opened.items() if table is not None}

@@ -1,31 +1,23 @@
 """The data files of the prices table: those that a condition opens, and new ones with what Delta's log says of them.
 
 A condition names bucket and year too, so that only their files are opened. A file is the sorted rows of one partition.
-It is written here, not by Delta's own writer, for two reasons. However many rows a commit has, only one bucket of them
-is in memory. And a flipped bit can be found: Delta's writer knows no checksums, so the file's name carries the sha256
-of its content (`volcast verify` compares them).
+However many rows a commit has, only one bucket of them is in memory, for which Delta's own writer has no way.
 """
 
-import json
-import re
-import time
 from collections.abc import Sequence
 from datetime import date
 from itertools import pairwise
-from uuid import uuid4
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 from deltalake import DeltaTable
-from deltalake.transaction import AddAction, RemoveAction
+from deltalake.transaction import AddAction
 
-from storage.append_tables import among, literal
-from storage.artifacts import sha256
+from storage.append_tables import among, data_files, literal, write_file
 from storage.price_rows import bucket_of
 from storage.schemas import BARS
-from storage.store import Store, put
+from storage.store import Store
 
 PARTITION = ["bucket", "year"]
 ROW_GROUP = 16_384
@@ -61,19 +53,9 @@ def touched(rows: pa.Table) -> str:
 
 def files_of(table: DeltaTable, rows: pa.Table) -> pd.DataFrame:
     """The data files of the partitions that `rows` are in: path, size_bytes, bucket, year."""
-    files = pa.table(table.get_add_actions(flatten=True)).to_pandas()
-    files = files.rename(columns={"partition.bucket": "bucket", "partition.year": "year"})
+    files = data_files(table).rename(columns={"partition.bucket": "bucket", "partition.year": "year"})
     wanted = rows.group_by(PARTITION).aggregate([]).to_pandas()
     return files[["path", "size_bytes", *PARTITION]].merge(wanted, on=PARTITION)
-
-
-def removals(files: pd.DataFrame) -> list[RemoveAction]:
-    """The files of `files_of`, for a commit to replace."""
-    now = int(time.time() * 1000)
-    return [
-        RemoveAction(file["path"], True, now, file["size_bytes"], {name: str(file[name]) for name in PARTITION})
-        for file in files.to_dict("records")
-    ]
 
 
 def write_files(store: Store, table: str, rows: pa.Table) -> list[AddAction]:
@@ -83,35 +65,10 @@ def write_files(store: Store, table: str, rows: pa.Table) -> list[AddAction]:
     return [_write(store, table, rows.slice(start, end - start)) for start, end in pairwise(starts)]
 
 
-def recorded_sha256(path: str) -> str | None:
-    """The sha256 in a data file's name, or None for a file of Delta's own writer."""
-    found = re.search(r"-([0-9a-f]{64})\.parquet$", path)
-    return found[1] if found else None
-
-
 def _write(store: Store, table: str, rows: pa.Table) -> AddAction:
-    sink = pa.BufferOutputStream()
-    pq.write_table(
-        rows.select(BARS.names),
-        sink,
-        row_group_size=ROW_GROUP,
-        compression="zstd",
-        use_dictionary=FEW_VALUES,  # pyright: ignore[reportArgumentType]  # documented: a list of columns
-        write_page_checksum=True,
-    )
-    content = sink.getvalue().to_pybytes()
     partition = {name: str(rows[name][0].as_py()) for name in PARTITION}
-    folder = "/".join(f"{name}={value}" for name, value in partition.items())
-    # The uuid is of this one attempt: no two commits share a file, so that one may go without the other.
-    path = f"{folder}/{uuid4().hex[:12]}-{sha256(content)}.parquet"
-    put(store, f"{table}/{path}", content)
-    return AddAction(path, len(content), partition, int(time.time() * 1000), True, _statistics(rows))
-
-
-def _statistics(rows: pa.Table) -> str:
-    """What lets a reader pass over the file: the extent of tickers and sessions."""
-    tickers, sessions = rows["ticker"], rows["session"].to_numpy()
-    low = {"ticker": tickers[0].as_py(), "session": str(sessions.min())}
-    high = {"ticker": tickers[-1].as_py(), "session": str(sessions.max())}
-    nulls = dict.fromkeys(low, 0)
-    return json.dumps({"numRecords": rows.num_rows, "minValues": low, "maxValues": high, "nullCount": nulls})
+    return write_file(
+        *(store, table, rows.select(BARS.names), partition),
+        row_group_size=ROW_GROUP,
+        use_dictionary=FEW_VALUES,
+    )

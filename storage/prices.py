@@ -40,13 +40,16 @@ from storage.append_tables import (
     RestatementTable,
     among,
     committing,
+    data_files,
     literal,
     open_table,
     query,
+    removals,
+    require_unchanged,
     retried,
 )
 from storage.errors import NotStored
-from storage.price_files import PARTITION, around, files_of, removals, touched, where, write_files
+from storage.price_files import PARTITION, around, files_of, touched, where, write_files
 from storage.price_rows import (
     bucket_of,
     changed_values,
@@ -69,6 +72,7 @@ TABLE = "prices"
 MAX_FILES_A_PARTITION = 24  # about a month of one-session appends before they are joined
 READ_AT_ONCE = 64  # tickers; each query costs more than it reads of a few, and beyond it is for memory
 COVERAGE = ["ticker", "min(session) AS first", "max(session) AS last", "count(*) AS rows"]
+BY_TICKER = "GROUP BY ticker ORDER BY ticker"
 LATER_SPLITS = "exp(sum(CASE WHEN split > 0 THEN ln(split) ELSE 0 END)) AS shares"  # for one share now
 
 Found = TypeVar("Found")
@@ -176,10 +180,11 @@ class PriceTable:
         """
         wanted = None if tickers is None else sorted(set(tickers))
         table = self._open(version)
-        frame = _in_order(_select(table, BARS.names, where(wanted, first, last)))
+        frame = _in_order(self._select(table, BARS.names, where(wanted, first, last)))
         if last is not None:
-            later = f"session > {literal(last)} AND {where(wanted, last, None)} GROUP BY ticker"
-            after = _select(table, ["ticker", LATER_SPLITS], later).to_pandas().set_index("ticker")["shares"]
+            later = f"session > {literal(last)} AND {where(wanted, last, None)}"
+            found = self._select(table, ["ticker", LATER_SPLITS], later, BY_TICKER)
+            after = found.to_pandas().set_index("ticker")["shares"]
             shares = frame["ticker"].map(after).astype("float64").fillna(1.0)  # of no rows, the tickers' dtype stays
             frame = _of_then(frame, after.index, pd.Series(shares))
         return frame.assign(adj_close=adjusted_close(frame)).loc[:, READ_COLUMNS]
@@ -259,21 +264,21 @@ class PriceTable:
     def coverage(self, version: int | None = None, *, last: date | None = None) -> pd.DataFrame:
         """A row a ticker, which is the index, sorted: first and last session (datetime64), rows; of those up to `last`.
 
-        Raises NotStored.
+        It is of every ticker, so that data files are not compared with their sha256 for it. Raises NotStored.
         """
-        table, rows = self._open(version), f"{where(None, None, last)} GROUP BY ticker ORDER BY ticker"
-        found = _remembered(table, ("coverage", last), lambda: _select(table, COVERAGE, rows))
+        table, sql = self._open(version), _sql(COVERAGE, where(None, None, last), BY_TICKER)
+        found = _remembered(table, ("coverage", last), lambda: query(sql, prices=table))
         return found.to_pandas(date_as_object=False).set_index("ticker")
 
     def sessions(self, tickers: Iterable[str]) -> dict[str, pd.DatetimeIndex]:
         """The sessions that are stored of each of the tickers, ascending. Raises NotStored."""
-        found = _select(self._open(), ["ticker", "session"], where(sorted(set(tickers)), None, None))
+        found = self._select(self._open(), ["ticker", "session"], where(sorted(set(tickers)), None, None))
         rows = found.to_pandas(date_as_object=False).sort_values(["ticker", "session"])
         return {str(name): pd.DatetimeIndex(group) for name, group in rows.groupby("ticker")["session"]}
 
     def raw(self, tickers: Iterable[str], *, first: date) -> pd.DataFrame:
         """The bars from `first` on as they are stored: the columns of BARS, in no order. Raises NotStored."""
-        found = _select(self._open(), BARS.names, where(sorted(set(tickers)), first, None))
+        found = self._select(self._open(), BARS.names, where(sorted(set(tickers)), first, None))
         return found.to_pandas(date_as_object=False)
 
     def _read_put_back(self, wanted: list[str], last: date, version: int, known: int) -> pd.DataFrame:
@@ -282,7 +287,7 @@ class PriceTable:
         A value that was put back is in the shares of then: only splits that `known` had already are taken out of it.
         """
         table, restated = self._open(version), self._restated(wanted, version, known)
-        frame, is_back = put_back(_in_order(_select(table, BARS.names, where(wanted, None, None))), restated)
+        frame, is_back = put_back(_in_order(self._select(table, BARS.names, where(wanted, None, None))), restated)
         later = frame.loc[frame["session"] > pd.Timestamp(last)]
         splits = later.loc[later["split"] > 0]
         of_then = splits.loc[splits["session"] <= pd.Timestamp(self._last_session(known))]
@@ -333,7 +338,10 @@ class PriceTable:
 
     def _files(self, version: int) -> pd.DataFrame:
         """The data files of a version, with what Delta's log says of each."""
-        return pa.table(self._open(version).get_add_actions(flatten=True)).to_pandas()
+        return data_files(self._open(version))
+
+    def _select(self, table: DeltaTable, columns: Sequence[str], condition: str, group: str = "") -> pa.Table:
+        return _select(self._store, table, columns, condition, group)
 
     def _open(self, version: int | None = None) -> DeltaTable:
         newest = open_table(self._store, TABLE)
@@ -375,13 +383,13 @@ class _Upsert:
     def _add_bucket(self, source: pa.Table) -> None:
         is_new, is_changed = np.ones(source.num_rows, dtype=bool), np.zeros(source.num_rows, dtype=bool)
         if self.table is not None:
-            stored = _select(self.table, PRICES.names, around(source)).cast(PRICES)
+            stored = _select(self.store, self.table, PRICES.names, around(source)).cast(PRICES)
             is_new, is_changed, before = compare(source, stored)
             fresh, changed = (source.filter(pa.array(mask)) for mask in (is_new | is_changed, is_changed))
-            others = _in_new_shares(self.table, source, fresh, changed, before)
+            others = _in_new_shares(self.store, self.table, source, fresh, changed, before)
             if others.num_rows:
                 source = pa.concat_tables([source, others])
-                stored = _select(self.table, PRICES.names, around(source)).cast(PRICES)
+                stored = _select(self.store, self.table, PRICES.names, around(source)).cast(PRICES)
                 is_new, is_changed, before = compare(source, stored)
             self.changes.append(changed_values(before, source.filter(pa.array(is_changed))))
         self.inserted += int(is_new.sum())
@@ -393,8 +401,8 @@ class _Upsert:
         if self.table is not None:
             present = files_of(self.table, rows)
             if is_changed.any() or (present.value_counts(PARTITION) >= MAX_FILES_A_PARTITION).any():
-                rows = _with_the_others(self.table, rows)
-                self.removes += removals(present)
+                rows = _with_the_others(self.store, self.table, rows)
+                self.removes += removals(present, PARTITION)
         self.adds += write_files(self.store, TABLE, sorted_rows(rows))
 
     def commit(self, url: str, intend: Callable[[pd.DataFrame, int], str]) -> Commit:
@@ -423,9 +431,17 @@ class _Upsert:
         return Commit(version, *counts, changes)
 
 
-def _select(table: DeltaTable, columns: Sequence[str], condition: str) -> pa.Table:
-    """The columns (SQL) of the rows that meet the condition, in no order. Raises StoreError."""
-    return query(f"SELECT {', '.join(columns)} FROM prices WHERE {condition}", prices=table)
+def _select(store: Store, table: DeltaTable, columns: Sequence[str], condition: str, group: str = "") -> pa.Table:
+    """The columns (SQL) of the rows that meet the condition, in no order.
+
+    Raises StoreError: Corrupt for a data file that is not as it was written.
+    """
+    require_unchanged(store, table, condition)
+    return query(_sql(columns, condition, group), prices=table)
+
+
+def _sql(columns: Sequence[str], condition: str, group: str = "") -> str:
+    return f"SELECT {', '.join(columns)} FROM prices WHERE {condition} {group}"
 
 
 def _in_order(rows: pa.Table) -> pd.DataFrame:
@@ -441,7 +457,7 @@ def _of_then(frame: pd.DataFrame, goes_on: Iterable[str], shares: pd.Series) -> 
 
 
 def _in_new_shares(
-    table: DeltaTable, source: pa.Table, fresh: pa.Table, changed: pa.Table, before: pa.Table
+    store: Store, table: DeltaTable, source: pa.Table, fresh: pa.Table, changed: pa.Table, before: pa.Table
 ) -> pa.Table:
     """The stored rows that `source` does not replace and that are in the shares of before a split that it brings.
 
@@ -453,16 +469,17 @@ def _in_new_shares(
     if not tickers:
         return source.slice(0, 0)
     new = source.filter(pc.field("ticker").isin(tickers)).select(BARS.names).to_pandas(date_as_object=False)
-    stored = _select(table, BARS.names, where(sorted(set(tickers)), None, None)).to_pandas(date_as_object=False)
+    stored = _select(store, table, BARS.names, where(sorted(set(tickers)), None, None)).to_pandas(date_as_object=False)
     new_of = dict(iter(new.sort_values("session").groupby("ticker")))
     found = [in_new_shares(rows, new_of[name]) for name, rows in stored.sort_values("session").groupby("ticker")]
     rows = pd.concat(found) if found else stored
     return with_partition(conform(rows, BARS)) if len(rows) else source.slice(0, 0)
 
 
-def _with_the_others(table: DeltaTable, rows: pa.Table) -> pa.Table:
-    """All rows of the partitions that `rows` are in, with `rows` in place of the old ones."""
-    whole = _select(table, PRICES.names, touched(rows)).cast(PRICES)
+def _with_the_others(store: Store, table: DeltaTable, rows: pa.Table) -> pa.Table:
+    """All rows of the partitions that `rows` are in, with `rows` in place of the old ones. Raises Corrupt."""
+    require_unchanged(store, table, touched(rows), again=True)
+    whole = _select(store, table, PRICES.names, touched(rows)).cast(PRICES)
     stays = ~np.isin(*keys_of(whole, rows))
     return pa.concat_tables([whole.filter(pa.array(stays)), rows])
 

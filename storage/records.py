@@ -130,6 +130,22 @@ class PriceCounts(Record):
     notes: tuple[str, ...] = ()  # lines on what an ingest changed of the rows that came, or what looks wrong in them
 
 
+class Retirement(Record):
+    """Whether a ticker is in use from the close of a session on; of several, the newest of then counts."""
+
+    ticker: str
+    is_retired: bool
+    since: date
+    by: str  # the user who said so
+    reason: str
+
+    @property
+    def words(self) -> str:
+        """One line for logs and people."""
+        state = "retired" if self.is_retired else "in use again"
+        return f"{self.ticker} is {state} since {self.since}, by {self.by}: {self.reason}"
+
+
 class Announcements(Record):
     """What an ingest learnt of its tickers' earnings dates."""
 
@@ -294,7 +310,7 @@ class ForecastBatch(Record):
     def words(self) -> str:
         """One line for logs and people."""
         marks = [f"not as of then: {self.from_future}"] if self.from_future else []
-        marks += [f"{len(self.held_back):,} rows were held back"] if self.held_back else []
+        marks += [f"held back: {len(self.held_back):,}"] if self.held_back else []
         made = f"{self.artifact} by {self.author}, from {self.snapshot.cutoff}, {self.rows:,} rows"
         return "; ".join([made, *marks])
 
@@ -363,11 +379,6 @@ class BacktestResult(Record):
         refit = "" if self.refit == "never" else f", fitted again {self.refit}"
         return f"sessions {self.test_start} to {self.test_end}, by fits on those to {self.train_through}{refit}"
 
-    @property
-    def counted(self) -> str:
-        """How much was tested, in a line."""
-        return f"{self.rows:,} forecasts from {self.cutoffs:,} cutoffs, {self.tickers:,} tickers with a score"
-
 
 class Finding(Record):
     """Something that is not as it should be. docs/operate.md has a page for each code."""
@@ -394,7 +405,7 @@ class Errors(Record):
         """One line for logs and people."""
         return (
             f"MASE {self.recent:.3f} over {self.sessions} sessions, {self.expected:.3f} in its test, "
-            f"har {self.har:.3f} (p {self.p_value:.3f})"
+            f"har {self.har:.3f} (p {'< 0.001' if self.p_value < 0.001 else f'{self.p_value:.3f}'})"
         )
 
 
@@ -449,6 +460,7 @@ class Health(Record):
     due: date | None = None  # the newest session from which one had to be there by then
     tickers: int
     late: tuple[str, ...]  # those without a row of the cutoff
+    retired: tuple[Retirement, ...] = ()  # tickers that are stored and not in use
     quarantined: int  # of the last 20 sessions of each ticker, those whose row broke a rule, and that have no good one
     restated: int  # of the same, those with a value that has changed
     champion: str  # `model volume v3`; empty without one

@@ -1,19 +1,20 @@
 """What the steps of a run leave in the store for a while: frames for the next step, and how far a training is.
 
-staging/<uuid>.arrow            a frame that one step hands to the next, so that only a reference travels
+staging/<uuid>-<sha256>.arrow   a frame that one step hands to the next, so that only a reference travels
 checkpoints/<model>/<inputs>    the sha256 (hex) of a checkpoint and then its bytes; a put replaces the whole key
                                 at once, on disk and in a bucket
 """
 
 import uuid
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import pandas as pd
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
-from storage.artifacts import sha256
-from storage.errors import Corrupt
+from storage.artifacts import get_unchanged, sha256
+from storage.errors import Corrupt, StoreNotWritable, StoreUnreachable, first_line
 from storage.store import Store, delete, get, put
 
 DIGEST_BYTES = 64
@@ -30,14 +31,15 @@ class StagedFrame(BaseModel):
 
 def stage(store: Store, frame: pd.DataFrame) -> StagedFrame:
     """Put `frame` under a key of its own, without its index; `discard` it once it has been used."""
-    key = f"staging/{uuid.uuid4().hex}.arrow"
-    put(store, key, to_arrow(frame))
+    content = to_arrow(frame)
+    key = f"staging/{uuid.uuid4().hex}-{sha256(content)}.arrow"
+    put(store, key, content)
     return StagedFrame(key=key, rows=len(frame))
 
 
 def unstage(store: Store, staged: StagedFrame) -> pd.DataFrame:
-    """The frame of `stage`, with the same dtypes. Raises FileNotFoundError once it has been discarded."""
-    return from_arrow(get(store, staged.key))
+    """The frame of `stage`, with the same dtypes. Raises FileNotFoundError once it has been discarded, Corrupt."""
+    return from_arrow(get_unchanged(store, staged.key))
 
 
 def discard(store: Store, staged: StagedFrame) -> None:
@@ -59,13 +61,15 @@ def from_arrow(content: bytes) -> pd.DataFrame:
     return pa.ipc.open_file(pa.py_buffer(content)).read_all().to_pandas()
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class StoredCheckpoint:
-    """The checkpoint of one model and one digest of inputs; it is gone when the training has finished."""
+    """The checkpoint of one model and one digest of inputs, until the model is stored."""
 
     store: Store
     name: str
     inputs: str  # digest of all that the weights follow from
+    warn: Callable[[str], object]  # is told when no checkpoint can be saved any more
+    _is_saved: bool = field(default=True, init=False)
 
     @property
     def key(self) -> str:
@@ -87,8 +91,19 @@ class StoredCheckpoint:
         return data
 
     def save(self, data: bytes) -> None:
-        """Replace what was saved before. Raises StoreNotWritable."""
-        put(self.store, self.key, sha256(data).encode() + data, replace=True)
+        """Replace what was saved before; a full disk, or a bucket that is away, is told once and stops no training."""
+        try:
+            put(self.store, self.key, sha256(data).encode() + data, replace=True)
+            self._is_saved = True
+        except (StoreNotWritable, StoreUnreachable) as error:
+            cause = error.__cause__
+            if self._is_saved:
+                known = first_line(cause if isinstance(cause, Exception) else error)
+                self.warn(
+                    f"{self.store.url}/{self.key}: no checkpoint can be saved: {known}. "
+                    "The training goes on without; if it is stopped, it begins again, or where one was saved before."
+                )
+            self._is_saved = False
 
     def clear(self) -> None:
         """Take the checkpoint away; clearing twice is no error."""

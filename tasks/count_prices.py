@@ -18,6 +18,7 @@ from storage.records import PriceCounts, TickerCount
 from storage.schemas import QUARANTINE
 from storage.store import Store, open_store
 from tasks.plan_ingest import IngestPlan
+from tasks.preflight import tickers_in_use
 from tasks.settings import calendar_of
 from tasks.store_prices import Ingested
 
@@ -43,13 +44,13 @@ def count_prices(plan: IngestPlan, ingested: Ingested) -> PriceCounts | None:
 
 
 def status_of(root: str, tickers: tuple[str, ...], last_closed: date) -> PriceCounts:
-    """What the store holds of some tickers (none: all), from the store alone. Raises NotStored."""
+    """What the store holds of some tickers (none: all in use), from the store alone. Raises NotStored."""
     store = open_store(root)
     table = _table(store, last_closed)
     lacking = sorted(set(tickers) - set(table.index))
     if lacking:
         raise NotStored(f"{store.url} holds no prices of {listed(lacking)}. It holds {listed(list(table.index))}.")
-    chosen = table.loc[list(tickers) or table.index].copy()
+    chosen = table.loc[list(tickers) or tickers_in_use(store, last_closed)].copy()
     quarantined = QuarantineTable(store).read()["ticker"].value_counts()
     chosen["quarantined"] = quarantined.reindex(chosen.index)
     chosen["restated"] = RestatementTable(store).sessions().reindex(chosen.index)

@@ -37,7 +37,7 @@ from models.forecasters import FALLBACK, MODEL
 from models.panel import Panel
 from models.scores import GATE_METRIC, bounded_errors
 from models.sessions import session_before, sessions_after
-from models.text import listed
+from models.text import counted, listed
 from storage.artifacts import ArtifactStore, to_parquet
 from storage.errors import NotStored
 from storage.ledger import Ledger
@@ -47,7 +47,7 @@ from storage.schemas import FORECASTS
 from storage.store import Store, open_store
 from tasks.gate import scorecard_of_model
 from tasks.methods.method import Method
-from tasks.preflight import require_ahead
+from tasks.preflight import require_ahead, retirements
 from tasks.reports.render import forecast_markdown, slug
 from tasks.reports.views import read_forecast, ticker_forecasts
 from tasks.settings import DataSettings, ForecasterSettings, TrainingSettings, WatchSettings, calendar_of
@@ -154,9 +154,12 @@ class Trust:
         if self.champion is None:
             return f"no version of {self.name} has passed the gate yet"
         if self.behind > watch.max_behind:
-            return f"its input is stale: the prices end on {self.cutoff}, {self.behind} sessions behind the market"
+            behind = counted(self.behind, "session")
+            return f"its input is stale: the prices end on {self.cutoff}, {behind} behind the market"
         if self.model_age is not None and self.model_age > watch.max_model_age:
-            return f"{self.champion.artifact} is {self.model_age} sessions old, more than {watch.max_model_age}"
+            return (
+                f"{self.champion.artifact} is {counted(self.model_age, 'session')} old, more than {watch.max_model_age}"
+            )
         if self.errors is not None and self.errors.breached:
             return f"{self.champion.artifact} errs too much: {self.errors.words}"
         return ""
@@ -306,10 +309,11 @@ def _widest(snapshot: Snapshot, champion: ModelVersion | None) -> Snapshot:
         words = "%s was not trained on %s, which are forecast from the rows of all %d stored tickers"
         log.info(words, champion.artifact, listed(new), len(rows.tickers))
     last = PriceTable(open_store(rows.store)).last_sessions(rows.prices.version)
-    late = [ticker for ticker in rows.tickers if last[ticker] < rows.cutoff]
+    retired = retirements(open_store(rows.store))
+    late = [ticker for ticker in rows.tickers if last[ticker] < rows.cutoff and ticker not in retired]
     if late:
-        words = "%d of the %d tickers that forecasts are made from have no price of %s: %s"
-        log.warning(words, len(late), len(rows.tickers), rows.cutoff, listed(late))
+        words = "%d of the %s that forecasts are made from: no price of %s: %s"
+        log.warning(words, len(late), counted(len(rows.tickers), "ticker"), rows.cutoff, listed(late))
     return rows
 
 
@@ -320,7 +324,7 @@ def publish_forecast(batch: ForecastBatch, training: TrainingSettings, choice: C
         get_run_logger().info("%s %s: not in the ledger", batch.artifact, why)
     else:
         added = Ledger(open_store(batch.snapshot.store, writable=True)).record_forecasts(ledger_rows(batch, choice))
-        get_run_logger().info("%s: %d rows new in the ledger", batch.artifact, added)
+        get_run_logger().info("%s: %s new in the ledger", batch.artifact, counted(added, "row"))
     return batch
 
 

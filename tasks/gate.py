@@ -27,6 +27,7 @@ from pydantic import Field, StringConstraints
 
 from models.recipes import digest
 from models.sessions import sessions_after
+from models.text import counted
 from storage.artifacts import ArtifactStore
 from storage.errors import NotStored
 from storage.records import AliasEntry, Answer, ArtifactRef, FeatureSet, ForecastBatch, Outcome, Record, Scorecard
@@ -147,7 +148,7 @@ def _cooling(last: Scorecard, features: FeatureSet, why: RetrainSettings) -> str
     if passed >= why.cool_down_sessions:
         return ""
     return (
-        f"{last.model.artifact} was trained on the prices up to {trained}, {passed} sessions ago; an event "
+        f"{last.model.artifact} was trained on the prices up to {trained}, {counted(passed, 'session')} ago; an event "
         f"({why.cause}) starts another training after {why.cool_down_sessions}."
     )
 
@@ -262,12 +263,12 @@ def promote(root: str, model: str, version: int, reason: str) -> AliasEntry:
     artifacts = artifacts_of(root, model, writable=True)
     if champion_version(artifacts, model) == version:
         raise AlreadyChampion(f"{model} v{version} is the {CHAMPION} already; nothing was changed.")
-    return artifacts.set_alias("model", model, CHAMPION, version, _required(reason))
+    return artifacts.set_alias("model", model, CHAMPION, version, require_reason(reason))
 
 
 def roll_back(root: str, model: str, reason: str) -> AliasEntry:
     """Let the version forecast that did so before the present one came. Raises NotStored, ValueError (no reason)."""
-    return artifacts_of(root, model, writable=True).roll_back("model", model, CHAMPION, _required(reason))
+    return artifacts_of(root, model, writable=True).roll_back("model", model, CHAMPION, require_reason(reason))
 
 
 @task(task_run_name="promote {model} v{version}")
@@ -293,9 +294,10 @@ def move_words(entry: AliasEntry) -> str:
     return f"{entry.name} v{entry.version} forecasts since {entry.set_at:%Y-%m-%d %H:%M} UTC. {entry.reason}"
 
 
-def _required(reason: str) -> str:
+def require_reason(reason: str) -> str:
+    """The reason of a move or of a retirement, without space around it. Raises ValueError for none."""
     if not reason.strip():
-        raise ValueError("A move of the champion needs a reason; it stays on record. Give one with: --reason")
+        raise ValueError("This needs a reason; it stays on record. Give one with: --reason")
     return reason.strip()
 
 

@@ -1,17 +1,24 @@
-"""Look after what is kept: is all of it as it was written, and what may go?"""
+"""Look after what is kept: is all of it as it was written, which tickers are in use, and what may go?"""
 
+import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from getpass import getuser
 
 from prefect import get_run_logger, task
 
 from models.errors import ModelError
-from models.text import listed
-from storage.artifacts import ArtifactStore
-from storage.errors import Corrupt, StoreError, StoreUnreachable
+from models.text import counted, listed
+from storage.artifacts import ArtifactStore, Draft
+from storage.errors import Corrupt, NotStored, StoreError, StoreUnreachable
 from storage.integrity import Finding, find_garbage, remove, verify
-from storage.store import Store
-from tasks.preflight import kept_roots
+from storage.prices import PriceTable
+from storage.records import Retirement
+from storage.store import Store, open_store
+from tasks.gate import require_reason
+from tasks.preflight import RETIREMENT, kept_roots, retirements
+from tasks.run_tools import provenance
+from tasks.settings import DataSettings
 from tasks.stored_models import read_model
 
 SHOWN = 5  # findings in the message of a failed run; the log has them all
@@ -61,7 +68,7 @@ def require_undamaged(store_url: str) -> int:
         left_over += not finding.damage
         damaged += [finding.words] if finding.damage else []
     if damaged:
-        raise Corrupt(f"{len(damaged)} faults found in {store_url}. {listed(damaged, SHOWN, ' ')}")
+        raise Corrupt(f"{counted(len(damaged), 'fault')} found in {store_url}. {listed(damaged, SHOWN, ' ')}")
     get_run_logger().info(undamaged_words(store_url, left_over))
     return left_over
 
@@ -69,7 +76,37 @@ def require_undamaged(store_url: str) -> int:
 def undamaged_words(store_url: str, left_over: int) -> str:
     """One line for logs and people."""
     words = f"everything in {store_url} is as it was written"
-    return words + (f"; {left_over:,} files are left over, see: volcast gc" if left_over else "")
+    return words + (f"; {counted(left_over, 'file is', 'files are')} left over, see: volcast gc" if left_over else "")
+
+
+def retire(data: DataSettings, tickers: Sequence[str], reason: str, *, undo: bool = False) -> list[Retirement]:
+    """Put on record that tickers are in use no more, or again, from the close of the session of `data` on.
+
+    Raises NotStored (no prices of one), ValueError (no reason, or one that is so already).
+    """
+    store, since, reason = open_store(data.root, writable=True), data.session, require_reason(reason)
+    stored, retired = PriceTable(store).tickers(), retirements(store)
+    if lacking := sorted(set(tickers) - set(stored)):
+        raise NotStored(f"{store.url} holds no prices of {listed(lacking)}. It holds {listed(stored)}.")
+    if same := sorted(ticker for ticker in tickers if (ticker in retired) is not undo):
+        already = "are not retired" if undo else "are retired already; with --undo they are in use again"
+        raise ValueError(f"These tickers {already}: {listed(same)}. Nothing was changed.")
+    found = []
+    for ticker in tickers:
+        said = Retirement(ticker=ticker, is_retired=not undo, since=since, by=_user(), reason=reason)
+        facts = said.model_dump(mode="json", exclude={"ticker"})
+        draft = Draft(kind=RETIREMENT, name=ticker, files={}, facts=facts, provenance=provenance(source=data.source))
+        ArtifactStore(store).put(draft)
+        found.append(said)
+    return found
+
+
+def _user() -> str:
+    """Who runs this; a container may have a number alone."""
+    try:
+        return getuser()
+    except (KeyError, OSError):
+        return f"user {os.getuid()}"
 
 
 def collect_garbage(store_url: str, *, keep_versions: int, dry_run: bool) -> dict[str, int]:

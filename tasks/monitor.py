@@ -15,7 +15,7 @@ from models.forecasters import FALLBACK, MODEL
 from models.scores import ALL, SKILL_SPAN, WINDOWS, live_skill
 from models.scores import score_forecasts as scores_of
 from models.sessions import session_before, sessions_after
-from models.text import listed
+from models.text import counted, listed
 from storage.append_tables import QuarantineTable, RestatementTable
 from storage.artifacts import ArtifactStore, Draft
 from storage.ledger import Ledger
@@ -24,6 +24,7 @@ from storage.records import FeatureIndex, Finding, Health, InputDrift, Manifest,
 from storage.schemas import SCORES
 from storage.store import Store, open_store
 from tasks.forecast import HELD_BACK, trust_in
+from tasks.preflight import retirements, tickers_in_use
 from tasks.run_tools import Event, emit, provenance
 from tasks.settings import DataSettings, TrainingSettings, WatchSettings, calendar_of
 from tasks.snapshot import of_tickers, prepare
@@ -51,7 +52,12 @@ def score_forecasts(snapshot: Snapshot) -> int:
             prices_version=snapshot.prices.version, scored_at=pd.Timestamp(datetime.now(UTC))
         )
         added = ledger.record_scores(rows.loc[:, SCORES.names])
-    get_run_logger().info("%d scores new, of %d forecasts of sessions up to %s", added, len(pending), snapshot.cutoff)
+    get_run_logger().info(
+        "%s new, of %s of sessions up to %s",
+        counted(added, "score"),
+        counted(len(pending), "forecast"),
+        snapshot.cutoff,
+    )
     return added
 
 
@@ -132,7 +138,11 @@ def _tell(store: Store, health: Health, before: Manifest | None, watch: WatchSet
             words = f"{finding.words} {finding.remedy}"
             emit(EVENTS[finding.code], store.url, words=words, code=finding.code, session=str(health.session))
     if health.untrained is None or health.untrained >= watch.retrain_sessions:
-        words = "No version was trained yet." if health.untrained is None else f"{health.untrained} new sessions."
+        words = (
+            "No version was trained yet."
+            if health.untrained is None
+            else f"{counted(health.untrained, 'new session')}."
+        )
         emit("volcast.sessions.enough", store.url, words=words, session=str(health.session))
 
 
@@ -152,9 +162,10 @@ def health_of(
     store: Store, data: DataSettings, training: TrainingSettings, watch: WatchSettings, drift: InputDrift | None
 ) -> Health:
     """How things stand, from the store alone. Raises NotStored before any prices are."""
-    last = PriceTable(store).coverage()["last"]
-    ends = {str(t): end.date() for t, end in last.items() if not data.tickers or t in data.tickers}
-    session, tickers = data.session, list(ends)
+    session = data.session
+    asked = set(data.tickers or tickers_in_use(store, session))
+    ends = {ticker: end for ticker, end in PriceTable(store).last_sessions().items() if ticker in asked}
+    tickers = list(ends)
     cutoff, name = min(max(ends.values()), session), training.name or training.recipe
     first = session_before(cutoff, RECENT, data.calendar)
     trust, ledger = trust_in(store, name, cutoff, session), Ledger(store)
@@ -169,6 +180,7 @@ def health_of(
         due=data.due(watch.forecast_by),
         tickers=len(tickers),
         late=tuple(ticker for ticker, end in ends.items() if end < cutoff),
+        retired=tuple(retirements(store, session).values()),
         quarantined=_broken(store, tickers, first),
         restated=len(_recent(RestatementTable(store).read(), tickers, first)),
         champion=str(trust.champion.artifact) if trust.champion else "",
@@ -245,11 +257,11 @@ def _of_prices(health: Health, watch: WatchSettings) -> list[Finding]:
     found, last = [], f"The prices end on {health.cutoff}; the market's last closed session is {health.session}"
     if health.behind > watch.max_behind:
         remedy = "See why the last ingest failed, or brought nothing newer; then run: volcast daily"
-        found.append(_alarm("STALE_PRICES", f"{last}, {health.behind} sessions later.", remedy))
+        found.append(_alarm("STALE_PRICES", f"{last}, {counted(health.behind, 'session')} later.", remedy))
     elif health.behind:
         found.append(_notice("LATE_PRICES", f"{last}.", "Nothing: the next ingest brings what is missing."))
     if health.late:
-        words = f"{len(health.late):,} of {health.tickers:,} tickers have no price of {health.cutoff}"
+        words = f"{len(health.late):,} of {counted(health.tickers, 'ticker')} lack a price of {health.cutoff}"
         shown = listed(health.late, 5)
         found.append(
             _notice("GAPS", f"{words}, and get no forecast: {shown}.", "See: volcast status, volcast quarantine.")
@@ -281,7 +293,9 @@ def _of_forecasts(health: Health) -> list[Finding]:
         remedy = "The forecast is safe to use, at har's accuracy. Mend the reason; then: volcast daily"
         found.append(_alarm("FALLBACK_IN_USE", words, remedy))
     if health.held_back:
-        words = f"{health.held_back:,} rows of the forecast from {health.forecast_cutoff} could not be believed."
+        words = (
+            f"{counted(health.held_back, 'row')} of the forecast from {health.forecast_cutoff} could not be believed."
+        )
         remedy = "Others are published in their place. Its log names them; retrain, or go back: volcast models rollback"
         found.append(_alarm("HELD_BACK", words, remedy))
     return found
@@ -297,7 +311,7 @@ def _of_champion(health: Health, watch: WatchSettings) -> list[Finding]:
         remedy = "Train one with: volcast retrain. Its scorecard says why, if it does not pass."
         return [_alarm("NO_CHAMPION", f"No version of {health.name} has passed the gate yet.", remedy)]
     if health.model_age > watch.max_model_age:
-        words = f"{health.champion} is {health.model_age} sessions old, more than {watch.max_model_age}."
+        words = f"{health.champion} is {counted(health.model_age, 'session')} old, more than {watch.max_model_age}."
         found.append(
             _alarm("MODEL_TOO_OLD", words, "Retrain: volcast retrain. See why the scheduled retraining did not.")
         )

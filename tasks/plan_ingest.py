@@ -10,11 +10,20 @@ from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
 from prefect.exceptions import ObjectAlreadyExists
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
+from models.text import counted
 from storage.artifacts import ArtifactStore, Draft
 from storage.price_rows import bucket_of
-from storage.prices import PriceTable
 from storage.store import open_store
-from tasks.preflight import LAST_INGEST, LastIngest, last_ingest, named_events, require_event_source, whole_spec
+from tasks.preflight import (
+    LAST_INGEST,
+    LastIngest,
+    last_ingest,
+    named_events,
+    require_event_source,
+    retirements,
+    tickers_in_use,
+    whole_spec,
+)
 from tasks.run_tools import provenance
 from tasks.settings import DataSettings, calendar_of
 from tasks.sources.source import EventSource, Pace, PriceSource, open_source
@@ -77,7 +86,7 @@ def plan_ingest(data: DataSettings) -> IngestPlan:
     events = require_event_source(data)
     root = open_store(data.root, writable=True).url
     last = last_ingest(root)
-    tickers = tuple(dict.fromkeys(ticker.upper() for ticker in data.tickers)) or _usual_tickers(source, last, root)
+    tickers = tuple(dict.fromkeys(ticker.upper() for ticker in data.tickers)) or _usual_tickers(source, last, data)
     plan = IngestPlan(
         root=root,
         source=source.spec,
@@ -97,9 +106,9 @@ def plan_ingest(data: DataSettings) -> IngestPlan:
     for remark in source.remarks:
         get_run_logger().warning(remark)
     get_run_logger().info(
-        "%s: %d tickers, sessions of %s up to %s, into %s",
+        "%s: %s, sessions of %s up to %s, into %s",
         plan.source,
-        len(tickers),
+        counted(len(tickers), "ticker"),
         plan.calendar,
         plan.last_session,
         root,
@@ -121,12 +130,16 @@ def _known_as(spec: str, events: EventSource | None, last: LastIngest | None) ->
     return events.spec if events else "none"
 
 
-def _usual_tickers(source: PriceSource, last: LastIngest | None, root: str) -> tuple[str, ...]:
-    """Of an ingest that names none: all that the source names, or all that came of one that has no list of its own."""
-    named = tuple(source.tickers())
+def _usual_tickers(source: PriceSource, last: LastIngest | None, data: DataSettings) -> tuple[str, ...]:
+    """Of an ingest that names none: all that the source names, or all that came of one that has no list of its own.
+
+    Those that are retired are not asked for.
+    """
+    named, store = tuple(source.tickers()), open_store(data.root)
     if not source.incremental or len(named) > 1 or last is None or last.source != source.spec:
-        return named
-    return tuple(PriceTable(open_store(root)).tickers())
+        retired = retirements(store, data.session)
+        return tuple(ticker for ticker in named if ticker not in retired)
+    return tuple(tickers_in_use(store, data.session))
 
 
 def _share(pace: Pace) -> None:

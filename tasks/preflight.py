@@ -7,7 +7,7 @@ said at once.
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from storage.artifacts import ArtifactStore
 from storage.errors import NotStored
 from storage.integrity import TABLES
 from storage.prices import PriceTable
+from storage.records import Retirement
 from storage.store import Store, children, open_store
 from tasks.settings import (
     CALENDAR_FOLDER,
@@ -34,6 +35,7 @@ from tasks.sources.reading import split_location
 from tasks.sources.source import IN_ENVIRONMENT, EventSource, UnknownSource, open_event_source, open_source
 
 LAST_INGEST = "ingest"  # kind of the artifact that says where prices came from
+RETIREMENT = "retirement"  # kind of the artifacts that say whether a ticker is in use: one a ticker, a version a change
 STORED = "stored"  # the source of a run that only uses what the store holds
 ROOT_FOLDERS = {*TABLES, "artifacts", "blobs", "aliases", "staging"}
 UNTIL_BARS = timedelta(minutes=90)  # after a close, as prefect.yaml has it of New York: its bars have come then
@@ -109,10 +111,36 @@ def require_event_source(data: DataSettings) -> EventSource | None:
     return source
 
 
+def retirements(store: Store, session: date = date.max) -> dict[str, Retirement]:
+    """The tickers that are retired at the close of a session, by default by what was said last. Raises StoreError."""
+    artifacts, found = ArtifactStore(store), dict[str, Retirement]()
+    for ticker in artifacts.names(RETIREMENT):
+        for version in reversed(artifacts.versions(RETIREMENT, ticker)):
+            said = Retirement.model_validate({"ticker": ticker, **artifacts.get(RETIREMENT, ticker, version).facts})
+            if said.since <= session:
+                found |= {ticker: said} if said.is_retired else {}
+                break
+    return found
+
+
+def tickers_in_use(store: Store, session: date, version: int | None = None) -> list[str]:
+    """What a run that names no tickers works on: those that are stored, without those that are retired.
+
+    Raises NotStored where nothing is stored, or none of it is in use.
+    """
+    stored, retired = PriceTable(store).tickers(version), retirements(store, session)
+    in_use = [ticker for ticker in stored if ticker not in retired]
+    if stored and not in_use:
+        raise NotStored(
+            f"{store.url}: every stored ticker is retired: {listed(stored)}. Name one with --tickers, or bring it "
+            "back with: volcast retire … --undo"
+        )
+    return in_use
+
+
 def stored_parts(data: DataSettings, training: TrainingSettings) -> list[DataSettings]:
-    """`data` for each of its models, of the tickers that are asked for or stored. Raises NotStored."""
-    table = PriceTable(open_store(data.root))
-    parts = training.method().split_tickers(data.tickers or table.tickers())
+    """`data` for each of its models, of the tickers that are asked for or in use. Raises NotStored."""
+    parts = training.method().split_tickers(data.tickers or tickers_in_use(open_store(data.root), data.session))
     return [data.model_copy(update={"tickers": tickers}) for tickers in parts]
 
 

@@ -11,38 +11,39 @@ from typing import Any, cast
 from prefect import get_run_logger, task
 
 from models.errors import ModelError
-from models.text import listed
+from models.text import counted, listed
 from storage.artifacts import ArtifactStore
 from storage.errors import NotStored
 from storage.ledger import Ledger
 from storage.prices import PriceTable
 from storage.records import Daily, ForecastBatch, Health, PipelineResult, Report, Scorecard, Snapshot
 from storage.store import Store, open_store
-from tasks.preflight import require_ahead
+from tasks.preflight import require_ahead, tickers_in_use
 from tasks.run_tools import complete, emit
 from tasks.settings import DataSettings, TrainingSettings
 from tasks.stored_models import champion_version
 
 
 def with_stored_tickers(data: DataSettings) -> DataSettings:
-    """Where no tickers are asked for, those that are stored; before any are, those that the source holds."""
-    table = PriceTable(open_store(data.root, writable=True))
-    if data.tickers or table.version() is None:
+    """Where no tickers are asked for, those that are in use; before any are stored, those that the source holds."""
+    store = open_store(data.root, writable=True)
+    if data.tickers or PriceTable(store).version() is None:
         return data
-    return data.model_copy(update={"tickers": tuple(table.tickers())})
+    return data.model_copy(update={"tickers": tuple(tickers_in_use(store, data.session))})
 
 
 def stored_only(data: DataSettings, ingested: Snapshot | Exception) -> DataSettings:
     """The tickers that have prices, whether or not the ingest could bring new ones. Raises its error for none."""
-    table = PriceTable(open_store(data.root))
+    store = open_store(data.root)
+    table = PriceTable(store)
     if table.version() is None:
         if isinstance(ingested, Exception):
             raise ingested
         raise NotStored(f"{data.store} holds no prices after an ingest of {data.source}.")
-    stored = set(table.tickers())
+    stored, asked = set(table.tickers()), data.tickers or tickers_in_use(store, data.session)
     if isinstance(ingested, Exception):
         get_run_logger().warning("the ingest failed, and the run goes on with what is stored: %s", ingested)
-    return data.model_copy(update={"tickers": tuple(t for t in data.tickers or sorted(stored) if t in stored)})
+    return data.model_copy(update={"tickers": tuple(ticker for ticker in asked if ticker in stored)})
 
 
 @task(task_run_name="look for anything new on {data.day}")
@@ -165,7 +166,7 @@ def complete_pipeline(
     result = PipelineResult(snapshot=snapshot, reports=tuple(reports), trainings=trainings)
     if failed:
         why = listed([str(error) for error in failed], 3, " ")
-        raise SomeModelsFailed(f"{len(failed)} of {len(trained)} models were not trained. {why}", result)
+        raise SomeModelsFailed(f"Not trained: {len(failed)} of {counted(len(trained), 'model')}. {why}", result)
     forecasts = [f"{report.batch.artifact} by {report.batch.author}" for report in reports[:3]]
     prices = f"prices v{snapshot.prices.version} to {snapshot.cutoff}"
     trained_so = [outcome.rstrip(".") for outcome in list(trainings.values())[:3]]

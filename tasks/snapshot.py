@@ -16,7 +16,7 @@ from prefect import get_run_logger, task
 
 from models.panel import Panel
 from models.recipes import digest
-from models.text import listed
+from models.text import counted, listed
 from storage.announced_dates import EventTable
 from storage.artifacts import ArtifactStore
 from storage.errors import NotStored
@@ -24,13 +24,14 @@ from storage.prices import AsOf, PriceTable
 from storage.records import ArtifactRef, FeatureSet, ModelVersion, PriceCounts, Snapshot
 from storage.store import Store, open_store
 from tasks.methods.method import Method, Prepared, Rows
+from tasks.preflight import tickers_in_use
 from tasks.settings import DataSettings, calendar_of
 from tasks.stored_models import reader
 
 
 @task(task_run_name="take a snapshot of the prices")
 def take_snapshot(data: DataSettings, counts: PriceCounts | None = None) -> Snapshot:
-    """The stored rows that `data` names, with the values that were known at its close, where these are stored.
+    """The stored rows that `data` names, else of all tickers in use, with the values known at its close, if stored.
 
     Raises NotStored when there are none.
     """
@@ -42,7 +43,7 @@ def take_snapshot(data: DataSettings, counts: PriceCounts | None = None) -> Snap
     then = table.as_of(last) if data.prices_version is None else None
     version = then.version if then else newest if data.prices_version is None else data.prices_version
     known = then.known if then else None
-    tickers = list(data.tickers) or table.tickers(version)
+    tickers = list(data.tickers) or tickers_in_use(store, last, version)
     rows = table.describe(tickers, last=last, version=version, known=known)
     lacking = sorted(set(tickers) - set(rows.tickers))
     if lacking or rows.first_session is None or rows.last_session is None:
@@ -70,7 +71,9 @@ def take_snapshot(data: DataSettings, counts: PriceCounts | None = None) -> Snap
     if snapshot.caveat:
         get_run_logger().warning("prices as of %s: %s", last, snapshot.caveat)
     unused = "" if data.uses_earnings else "; announced earnings are not used (--events none)"
-    get_run_logger().info("prices v%d: %s rows, cutoff %s%s", version, f"{snapshot.rows:,}", snapshot.cutoff, unused)
+    get_run_logger().info(
+        "prices v%d: %s, cutoff %s%s", version, counted(snapshot.rows, "row"), snapshot.cutoff, unused
+    )
     return snapshot
 
 
@@ -85,8 +88,8 @@ def _caveat(then: AsOf, last: date, tickers: Sequence[str]) -> str:
     if then.put_back is not None:
         late = f"; {then.late:,} of its rows came later and cannot be told from the others" if then.late else ""
         found.append(
-            f"v{then.values_of} is not kept any more (volcast gc --keep-versions); v{then.version} is read, and "
-            f"{then.put_back:,} values that were restated in between are put back{late}"
+            f"v{then.values_of} is not kept any more (volcast gc --keep-versions); v{then.version} is read, "
+            f"with {counted(then.put_back, 'value')} of before a restatement put back{late}"
         )
     if newcomers := [ticker for ticker in then.newcomers if ticker in tickers]:
         found.append(f"first stored after v{then.values_of}, with the values of v{then.version}: {listed(newcomers)}")

@@ -8,6 +8,7 @@ scorecard of the one that took it last, and is compared with as well.
 """
 
 import json
+from dataclasses import replace
 from typing import Any
 
 from prefect import get_run_logger, task
@@ -25,6 +26,7 @@ from storage.store import Store, open_store
 from tasks.forecast import trust_in
 from tasks.gate import inputs_digest
 from tasks.methods.method import Hardware
+from tasks.preflight import retirements
 from tasks.run_tools import progress
 from tasks.settings import RetrainSettings, TrainingSettings, WatchSettings
 from tasks.snapshot import prepare, read_prepared, remember
@@ -91,9 +93,9 @@ def fit_scaler(features: FeatureSet, training: TrainingSettings) -> FittedScaler
     tags=["gpu"],  # for a concurrency limit of that name on the server, where trainings share a GPU
 )
 def train_model(scaler: FittedScaler, training: TrainingSettings) -> ModelVersion:
-    """The trained network as a version; one that was stopped goes on from where it was.
+    """The trained network as a version; one that was stopped, or could not be stored, goes on from where it was.
 
-    Raises DeviceUnavailable, TrainingDiverged.
+    Raises DeviceUnavailable, TrainingDiverged, StoreNotWritable.
     """
     log, method, device = get_run_logger(), training.method(), choose_device(training.device)
     features, store = scaler.features, open_store(scaler.features.snapshot.store, writable=True)
@@ -112,7 +114,8 @@ def train_model(scaler: FittedScaler, training: TrainingSettings) -> ModelVersio
                 "This training was stopped before, and resumes from its checkpoint: %s", method.progress_words(epoch)
             )
 
-        checkpoint = StoredCheckpoint(store=store, name=name, inputs=inputs_digest(features, training))
+        inputs = inputs_digest(features, training)
+        checkpoint = StoredCheckpoint(store=store, name=name, inputs=inputs, warn=log.warning)
         hardware = Hardware(
             seed=training.seed, device=device, on_epoch=on_epoch, on_resume=on_resume, checkpoint=checkpoint
         )
@@ -133,6 +136,7 @@ def train_model(scaler: FittedScaler, training: TrainingSettings) -> ModelVersio
         },
         seed=training.seed,
     )
+    checkpoint.clear()
     reused = len(artifacts.versions("model", name)) == known
     log.info(
         "%s: final loss %.5f after %.1f s on %s%s",
@@ -201,11 +205,16 @@ def predecessor(artifacts: ArtifactStore, name: str, version: int) -> Predecesso
 
 
 def _contest(store: Store, model: ModelVersion, versions: dict[str, int], why: RetrainSettings) -> Contest:
-    """What a challenger is held against; nothing where there is no champion."""
+    """What a challenger is held against, but for tickers that are retired; nothing where there is no champion."""
     if CHAMPION not in versions:
         return Contest(margin=why.margin)
     artifacts, name, snapshot = ArtifactStore(store), model.artifact.name, model.snapshot
-    universes = {rival: universe(artifacts, name, versions[rival]) for rival in (CHAMPION, BEST) if rival in versions}
+    retired = retirements(store).keys() - set(snapshot.tickers)
+    universes = {
+        rival: tuple(ticker for ticker in universe(artifacts, name, versions[rival]) if ticker not in retired)
+        for rival in (CHAMPION, BEST)
+        if rival in versions
+    }
     lacking = sorted(set(universes[CHAMPION]) - set(snapshot.tickers))
     if lacking:
         bar = (
@@ -214,7 +223,7 @@ def _contest(store: Store, model: ModelVersion, versions: dict[str, int], why: R
         )
         return Contest(bar=bar)
     predecessors = {
-        rival: predecessor(artifacts, name, versions[rival])
+        rival: replace(predecessor(artifacts, name, versions[rival]), tickers=tickers)
         for rival, tickers in universes.items()
         if set(tickers) <= set(snapshot.tickers)
     }

@@ -307,8 +307,6 @@ class Forgetful:
 
     def save(self, data: bytes) -> None: ...
 
-    def clear(self) -> None: ...
-
 
 def _told(record: Any) -> Any:
     """A record as JSON types, without what is said in sentences."""
@@ -372,7 +370,8 @@ def volcast(folder: Path, *arguments: str) -> Said:
 
 
 COMMANDS = (
-    *("", "run", "ingest", "status", "quarantine", "retrain", "forecast", "daily", "monitor", "backtest", "up"),
+    *("", "run", "ingest", "status", "quarantine", "retire", "retrain", "forecast", "daily", "monitor", "backtest"),
+    "up",
     *("deploy", "report", "verify", "gc", "models", "models list", "models show", "models promote", "models rollback"),
 )
 TESTED = "--train-through 2021-12-31 --test-start 2022-01-03 --test-end 2022-12-30 --out f.parquet"

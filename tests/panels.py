@@ -128,6 +128,3 @@ class InMemory:
 
     def save(self, data: bytes) -> None:
         self.data = data
-
-    def clear(self) -> None:
-        self.data = None

@@ -1,8 +1,10 @@
 """The volume recipe through the same flow, store and registry: one model of all tickers, 10 sessions ahead."""
 
 import json
+import resource
 import shutil
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -26,7 +28,7 @@ from models.errors import NotEnoughSessions, UnknownRecipe
 from models.sessions import sessions_between
 from models.volume_training import fit_volume
 from storage.artifacts import ArtifactStore
-from storage.errors import Corrupt
+from storage.errors import Corrupt, StoreError
 from storage.prices import PriceTable
 from storage.records import PipelineResult
 from storage.staging import StoredCheckpoint
@@ -300,9 +302,44 @@ def test_a_training_that_was_killed_goes_on_and_gives_the_same_weights(
     assert "This training was stopped before, and resumes from its checkpoint: Step 10 of 60" in lines
 
 
+@contextmanager
+def full_disk(largest: int) -> Iterator[None]:
+    """No file can become larger: what a full disk does, to this process alone."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (largest, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_in_a_training_costs_its_checkpoints_and_a_model_that_finds_no_room_is_not_trained_again(
+    finished: Finished, tmp_path: Path
+) -> None:
+    whole, data = scored(finished[1].reports[0]).model, data_in(tmp_path)
+    ingest(data)
+    folder = tmp_path / "simulated-0/checkpoints/volume"
+    in_the_way = tmp_path / "simulated-0/artifacts/model/volume/00000001.json"
+    in_the_way.mkdir(parents=True)
+    with pytest.raises(StoreError, match=r"artifacts/model/volume"):
+        retrain(data, TRAINING)
+    (kept_size,) = (each.stat().st_size for each in folder.iterdir())
+    in_the_way.rmdir()
+    assert retrain(data, TRAINING).model.artifact.digest == whole.artifact.digest
+    run = run_named("retrain volume SBUX, T2 2004-06-28")
+    assert not [line for line in log_lines(run) if line.startswith("Step: ")]  # all of them had been done
+
+    with full_disk(kept_size // 2):
+        again = retrain(data, TRAINING.model_copy(update={"force": True})).model
+    assert again.artifact.digest == whole.artifact.digest
+    said = [line for line in log_lines(run_named("retrain volume SBUX, T2 2004-06-28")) if "no checkpoint can" in line]
+    assert len(said) == 1
+    assert "File too large" in said[0]
+
+
 def test_a_checkpoint_is_replaced_checked_and_cleared(tmp_path: Path) -> None:
     store: Store = open_store(str(tmp_path))
-    checkpoint = StoredCheckpoint(store=store, name="volume", inputs="ab")
+    checkpoint = StoredCheckpoint(store=store, name="volume", inputs="ab", warn=print)
     assert checkpoint.load() is None
     checkpoint.save(b"one")
     checkpoint.save(b"two")

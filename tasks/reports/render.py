@@ -20,7 +20,7 @@ from rich.table import Table
 from rich.tree import Tree
 
 from models.calendar_names import NEW_YORK, market
-from models.text import listed
+from models.text import counted, listed
 from storage.artifacts import ArtifactStore
 from storage.records import (
     ArtifactRef,
@@ -41,6 +41,7 @@ from tasks.reports.views import (
     History,
     StoredForecast,
     TickerForecast,
+    backtest_extent,
     count_rows,
     drift_rows,
     duel_rows,
@@ -78,7 +79,7 @@ def show_prices(console: Console, snapshot: Snapshot) -> None:
     """Which rows there are, and what is known of the earnings calendar."""
     if snapshot.simulated:
         console.print(f"[bold yellow]{SIMULATED}[/] from volcast's own simulated exchange, not from a market.")
-    rows = f"{snapshot.rows:,} rows of {listed(snapshot.tickers)}"
+    rows = f"{counted(snapshot.rows, 'row')} of {listed(snapshot.tickers)}"
     _show(console, "Prices", f"v{snapshot.prices.version} of {snapshot.source}: {rows}")
     sessions = f"{snapshot.first_session} to {snapshot.cutoff}"
     if (calendar := calendar_of(snapshot.store)) != NEW_YORK:
@@ -120,9 +121,11 @@ def show_counts(console: Console, counts: PriceCounts | None, *, ingested: bool)
 def show_status(console: Console, store_url: str, counts: PriceCounts) -> None:
     """What the store holds, and how far behind the market it is."""
     total = counts.total
-    held = f"{total.stored:,} rows of {counts.tickers:,} tickers, sessions {total.first} to {total.last}"
+    held = (
+        f"{counted(total.stored, 'row')} of {counted(counts.tickers, 'ticker')}, sessions {total.first} to {total.last}"
+    )
     _show(console, "Prices", f"v{counts.version} in {nice_path(store_url)}: {held}")
-    behind = f"{total.behind:,} sessions behind" if total.behind else "up to date with"
+    behind = f"{counted(total.behind, 'session')} behind" if total.behind else "up to date with"
     _show(console, "", f"{behind} {market(calendar_of(store_url))}'s last closed session, {counts.last_closed}")
     show_counts(console, counts, ingested=False)
 
@@ -135,7 +138,7 @@ def show_quarantine(console: Console, store_url: str, rows: list[tuple[str, ...]
     headings = ("ticker", "session", "rule", "value", "source", "seen at, UTC")
     console.print(_table([dict(zip(headings, row, strict=True)) for row in rows], text=headings, wrap=headings))
     more = ", the newest; more by --limit" if len(rows) < total else ""
-    _show(console, "", f"{len(rows):,} of {total:,} rows{more}")
+    _show(console, "", f"{len(rows):,} of {counted(total, 'row')}{more}")
 
 
 def show_scorecard(console: Console, scorecard: Scorecard, outcome: str = "") -> None:
@@ -156,7 +159,7 @@ def show_forecast(console: Console, batch: ForecastBatch) -> None:
     if batch.model is None:
         in_place = f"{batch.by} forecasts in place of {batch.artifact.name}: {escape(batch.why)}."
         console.print(f"[bold yellow]Fallback[/]  {in_place}")
-    rows = f"{batch.rows:,} rows, sessions {batch.first_session} to {batch.last_session}"
+    rows = f"{counted(batch.rows, 'row')}, sessions {batch.first_session} to {batch.last_session}"
     unused = "" if batch.snapshot.uses_earnings else ", without announced earnings"
     _show(
         console, "Forecast", f"{batch.artifact} by {batch.model.artifact if batch.model else batch.by}: {rows}{unused}"
@@ -225,8 +228,8 @@ def show_backtest(console: Console, result: BacktestResult) -> None:
     show_prices(console, result.snapshot)
     first, *others = result.ticker_scores
     _show(console, "Test", result.span)
-    _show(console, "", f"{result.counted}\n")
-    tables = {f"Mean over {result.tickers:,} tickers" if others else first: result.scores}
+    _show(console, "", f"{backtest_extent(result)}\n")
+    tables = {f"Mean over {counted(result.tickers, 'ticker')}" if others else first: result.scores}
     tables |= {first: result.ticker_scores[first]} if others else {}
     for title, scores in tables.items():
         ends = [place for place, (one, next_one) in enumerate(pairwise(scores)) if one.band != next_one.band]
@@ -344,7 +347,7 @@ def scorecard_markdown(scorecard: Scorecard, plots: Sequence[Plot] = ()) -> str:
     """How good a model is: verdict, scores, lineage, and pictures."""
     model = scorecard.model
     features, snapshot = model.features, model.snapshot
-    rows = f"{snapshot.source}, {snapshot.rows:,} rows, cutoff {snapshot.cutoff}"
+    rows = f"{snapshot.source}, {counted(snapshot.rows, 'row')}, cutoff {snapshot.cutoff}"
     return _paragraphs(
         f"# {model.artifact}",
         SIMULATED_NOTE if snapshot.simulated else "",
@@ -368,7 +371,7 @@ def backtest_markdown(result: BacktestResult, plot: Plot) -> str:
         f"# Backtest, sessions {result.test_start} to {result.test_end}",
         SIMULATED_NOTE if snapshot.simulated else "",
         f"**{result.verdict}**",
-        f"* {result.span}\n* {listed(snapshot.tickers, 12)}: {prices}\n* {result.counted}",
+        f"* {result.span}\n* {listed(snapshot.tickers, 12)}: {prices}\n* {backtest_extent(result)}",
         _image(plot),
         f"## Mean over {result.tickers:,} tickers" if result.tickers > 1 else "",
         markdown_table(losses, text=("forecaster",)),
@@ -411,7 +414,7 @@ def forecast_markdown(coming: TickerForecast, forecast: StoredForecast) -> str:
     """The coming sessions of a ticker."""
     skill = skill_rows(coming.skill)
     return _paragraphs(
-        f"# {coming.ticker}: volume of the next {len(coming.rows)} sessions",
+        f"# {coming.ticker}: volume of the next {counted(len(coming.rows), 'session')}",
         SIMULATED_NOTE if forecast.simulated else "",
         f"{forecast.made}.",
         "\n".join(f"* Held back: {words}." for words in forecast.held_back_of(coming.ticker)),

@@ -19,7 +19,7 @@ from models.forecasters import FALLBACK, MODEL
 from models.recipes import DEFAULT_RECIPE, Recipe, TutorialRecipe, make_recipe
 from models.scores import SKILL_SPAN, live_skill
 from models.sessions import market_calendar, session_before, sessions_after
-from models.text import format_millions, format_shares
+from models.text import counted, format_millions, format_shares
 from storage.announced_dates import EventTable
 from storage.artifacts import ArtifactStore
 from storage.errors import NotStored
@@ -91,24 +91,27 @@ SHARES = {"coverage_80": "in 80%", "coverage_95": "in 95%", "bias": "bias"}  # o
 
 
 def health_lines(health: Health) -> list[str]:
-    """Prices, forecast and champion in a line each."""
-    behind = f"{health.behind:,} sessions behind the market" if health.behind else "up to date"
-    prices = f"prices of {health.tickers:,} tickers to {health.cutoff}, {behind}"
+    """Prices, forecast and champion in a line each, and each ticker that is retired."""
+    behind = f"{counted(health.behind, 'session')} behind the market" if health.behind else "up to date"
+    prices = f"prices of {counted(health.tickers, 'ticker')} to {health.cutoff}, {behind}"
     made = f"forecast from {health.forecast_cutoff} by {health.by}" if health.forecast_cutoff else "no forecast yet"
     age = f"{health.champion}, {_age(health.model_age)}" if health.champion else "no champion"
     kind = "a fallback" if health.by == FALLBACK else "marked"
     why = f", {kind}: {health.why}" if health.why else ""
-    held_back = f"; {health.held_back:,} of its rows were held back" if health.held_back else ""
+    held_back = (
+        f"; {counted(health.held_back, 'of its rows was', 'of its rows were')} held back" if health.held_back else ""
+    )
     counts = f"{health.quarantined:,} quarantined and {health.restated:,} restated"
     return [
         f"{prices}; {counts} of each ticker's last 20 sessions",
         made + why + held_back,
         age + (f"; {health.errors.words}" if health.errors else "; too few scores to judge its errors by"),
+        *(retired.words for retired in health.retired),
     ]
 
 
 def _age(sessions: int | None) -> str:
-    return "made of later sessions" if sessions is None else f"{sessions:,} sessions old"
+    return "made of later sessions" if sessions is None else f"{counted(sessions, 'session')} old"
 
 
 def count_rows(counts: PriceCounts, *, outcome: bool = False) -> Rows:
@@ -169,6 +172,12 @@ def loss_rows(scores: Iterable[ForecasterScore]) -> Rows:
         }
         for score in scores
     ]
+
+
+def backtest_extent(result: BacktestResult) -> str:
+    """How much was tested, in a line."""
+    made = f"{counted(result.rows, 'forecast')} from {counted(result.cutoffs, 'cutoff')}"
+    return f"{made}, {counted(result.tickers, 'ticker')} with a score"
 
 
 def duel_rows(result: BacktestResult) -> Rows:

@@ -11,14 +11,13 @@ from prefect import task
 from models.sessions import market_calendar, sessions_between
 from models.text import listed
 from storage.append_tables import QuarantineTable, RestatementTable
-from storage.errors import NotStored
 from storage.locations import shown
 from storage.prices import PriceTable
 from storage.records import PriceCounts, TickerCount
 from storage.schemas import QUARANTINE
 from storage.store import Store, open_store
 from tasks.plan_ingest import IngestPlan
-from tasks.preflight import tickers_in_use
+from tasks.preflight import require_prices, tickers_in_use
 from tasks.settings import calendar_of
 from tasks.store_prices import Ingested
 
@@ -47,9 +46,7 @@ def status_of(root: str, tickers: tuple[str, ...], last_closed: date) -> PriceCo
     """What the store holds of some tickers (none: all in use), from the store alone. Raises NotStored."""
     store = open_store(root)
     table = _table(store, last_closed)
-    lacking = sorted(set(tickers) - set(table.index))
-    if lacking:
-        raise NotStored(f"{store.url} holds no prices of {listed(lacking)}. It holds {listed(list(table.index))}.")
+    require_prices(store, tickers)
     chosen = table.loc[list(tickers) or tickers_in_use(store, last_closed)].copy()
     quarantined = QuarantineTable(store).read()["ticker"].value_counts()
     chosen["quarantined"] = quarantined.reindex(chosen.index)

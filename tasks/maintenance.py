@@ -10,13 +10,12 @@ from prefect import get_run_logger, task
 from models.errors import ModelError
 from models.text import counted, listed
 from storage.artifacts import ArtifactStore, Draft
-from storage.errors import Corrupt, NotStored, StoreError, StoreUnreachable
+from storage.errors import Corrupt, StoreError, StoreUnreachable
 from storage.integrity import Finding, find_garbage, remove, verify
-from storage.prices import PriceTable
 from storage.records import Retirement
 from storage.store import Store, open_store
 from tasks.gate import require_reason
-from tasks.preflight import RETIREMENT, kept_roots, retirements
+from tasks.preflight import RETIREMENT, kept_roots, require_prices, retirements
 from tasks.run_tools import provenance
 from tasks.settings import DataSettings
 from tasks.stored_models import read_model
@@ -85,9 +84,8 @@ def retire(data: DataSettings, tickers: Sequence[str], reason: str, *, undo: boo
     Raises NotStored (no prices of one), ValueError (no reason, or one that is so already).
     """
     store, since, reason = open_store(data.root, writable=True), data.session, require_reason(reason)
-    stored, retired = PriceTable(store).tickers(), retirements(store)
-    if lacking := sorted(set(tickers) - set(stored)):
-        raise NotStored(f"{store.url} holds no prices of {listed(lacking)}. It holds {listed(stored)}.")
+    require_prices(store, tickers)
+    retired = retirements(store)
     if same := sorted(ticker for ticker in tickers if (ticker in retired) is not undo):
         already = "are not retired" if undo else "are retired already; with --undo they are in use again"
         raise ValueError(f"These tickers {already}: {listed(same)}. Nothing was changed.")

@@ -24,7 +24,7 @@ from storage.records import FeatureIndex, Finding, Health, InputDrift, Manifest,
 from storage.schemas import SCORES
 from storage.store import Store, open_store
 from tasks.forecast import HELD_BACK, trust_in
-from tasks.preflight import retirements, tickers_in_use
+from tasks.preflight import require_prices, retirements, tickers_in_use
 from tasks.run_tools import Event, emit, provenance
 from tasks.settings import DataSettings, TrainingSettings, WatchSettings, calendar_of
 from tasks.snapshot import of_tickers, prepare
@@ -163,6 +163,7 @@ def health_of(
 ) -> Health:
     """How things stand, from the store alone. Raises NotStored before any prices are."""
     session = data.session
+    require_prices(store, data.tickers)
     asked = set(data.tickers or tickers_in_use(store, session))
     ends = {ticker: end for ticker, end in PriceTable(store).last_sessions().items() if ticker in asked}
     tickers = list(ends)

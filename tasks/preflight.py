@@ -5,7 +5,7 @@ said at once.
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
@@ -109,6 +109,13 @@ def require_event_source(data: DataSettings) -> EventSource | None:
             "own, and real ones never share a table with them. Leave --events out, or give none."
         )
     return source
+
+
+def require_prices(store: Store, tickers: Iterable[str]) -> None:
+    """Raises NotStored, which names the tickers without prices, and those that have some."""
+    stored = PriceTable(store).tickers()
+    if lacking := sorted(set(tickers) - set(stored)):
+        raise NotStored(f"{store.url} holds no prices of {listed(lacking)}. It holds {listed(stored)}.")
 
 
 def retirements(store: Store, session: date = date.max) -> dict[str, Retirement]:

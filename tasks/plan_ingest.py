@@ -77,7 +77,7 @@ def plan_ingest(data: DataSettings) -> IngestPlan:
     events = require_event_source(data)
     root = open_store(data.root, writable=True).url
     last = last_ingest(root)
-    tickers = tuple(dict.fromkeys(ticker.upper() for ticker in data.tickers)) or _usual_tickers(source, last, root)
+    tickers = tuple(dict.fromkeys(ticker.upper() for ticker in data.tickers)) or _usual_tickers(source, root)
     plan = IngestPlan(
         root=root,
         source=source.spec,
@@ -121,12 +121,12 @@ def _known_as(spec: str, events: EventSource | None, last: LastIngest | None) ->
     return events.spec if events else "none"
 
 
-def _usual_tickers(source: PriceSource, last: LastIngest | None, root: str) -> tuple[str, ...]:
-    """Of an ingest that names none: all that the source names, or all that came of one that has no list of its own."""
-    named = tuple(source.tickers())
-    if not source.incremental or len(named) > 1 or last is None or last.source != source.spec:
+def _usual_tickers(source: PriceSource, root: str) -> tuple[str, ...]:
+    """Of an ingest that names none: all that the source lists, or that are stored where it has no list of its own."""
+    named, table = tuple(source.tickers()), PriceTable(open_store(root))
+    if not source.incremental or len(named) > 1 or table.version() is None:
         return named
-    return tuple(PriceTable(open_store(root)).tickers())
+    return tuple(table.tickers())
 
 
 def _share(pace: Pace) -> None:

@@ -9,8 +9,8 @@ A training is not due, or has been done before, where
 
 A version that passed the gate forecasts, if nobody says no. Where a person's yes is required, a run of a deployment is
 suspended: its process ends, the UI shows the scorecard and a form, and the answer starts the run again, which then
-finds the version that it held. A run without a deployment cannot be started again: the version is held, and
-`volcast models promote` is the answer.
+finds the version that it held. A run without a deployment, or inside another one (`pipeline`), cannot be started again:
+the version is held, and `volcast models promote` is the answer.
 
 By hand another version takes the champion's place: a chosen one, or the one before. The alias is only ever appended to,
 so that every move stays on record with its reason.
@@ -165,7 +165,7 @@ def ask_approval(scorecard: Scorecard, why: RetrainSettings) -> Answer:
     ):
         return Answer()
     _hold(artifacts, scorecard)
-    if deployment.id is None:
+    if deployment.id is None or flow_run.parent_flow_run_id is not None:
         return Answer(waits=f"{model} waits: volcast models promote {model.name} --version {model.version} --reason …")
     where = "in the UI: this run's menu (⋮), Resume"
     get_run_logger().info("%s passed the gate and waits for a person's answer, %s; %d days at most", model, where, DAYS)

@@ -67,6 +67,8 @@ CASES = [
     ({"quarantined": 3}, ["BAD_PRICES"], True),  # more than 5 % of 2 tickers x 20 sessions
     ({"forecast_cutoff": date(2024, 3, 7)}, ["NO_FORECAST"], True),
     ({"forecast_cutoff": None, "by": ""}, ["NO_FORECAST"], True),
+    ({"not_asked": ("AAPL",)}, ["PARTIAL_FORECAST"], True),
+    ({"champion_fault": "model volume v3 cannot be used: it is not there"}, ["UNUSABLE_CHAMPION"], True),
     ({"by": "har", "why": "its input is stale"}, ["FALLBACK_IN_USE"], True),
     ({"champion": "", "model_age": None}, ["NO_CHAMPION"], True),
     ({"model_age": 63}, [], False),

@@ -8,11 +8,9 @@ from datetime import UTC, date, datetime
 from typing import Any
 
 from models.calendar_names import market
-from models.recipes import DEFAULT_RECIPE
 from models.scores import ROLLING, live_calibration, rolling_errors
 from models.sessions import session_before
 from storage.artifacts import ArtifactStore
-from storage.errors import NotStored
 from storage.ledger import Ledger
 from storage.records import Health
 from storage.store import Store, open_store
@@ -39,7 +37,7 @@ from tasks.reports.views import (
     version_rows,
 )
 from tasks.settings import DataSettings, calendar_of
-from tasks.stored_models import champion_version
+from tasks.stored_models import find_champion, read_or_fault
 
 SHORT_TICKERS = 500  # in the short table; with 6,700 nobody would find anything
 LIVE_SESSIONS, ERROR_SESSIONS = 60, 250  # target sessions of the calibration, and of the errors over time
@@ -47,14 +45,14 @@ AHEAD = {"1": "1 ahead", "1-5": "1-5 ahead", "1-10": "1-10 ahead"}  # bands of m
 
 
 def page(data: DataSettings) -> str:
-    """The page as HTML. Raises NotStored before any prices are stored, Corrupt."""
+    """The page as HTML; what of the models is damaged is named. Raises NotStored before any prices are, Corrupt."""
     root = data.root
     store = open_store(root)
     counts = status_of(root, data.tickers, data.session)
     health = present_health(data)
-    history = history_of(ArtifactStore(store), DEFAULT_RECIPE)
+    history = history_of(ArtifactStore(store), health.name)
     facts = {
-        "name": DEFAULT_RECIPE,
+        "name": health.name,
         "market": market(data.calendar),
         "simulated": data.source.startswith("simulated"),
         "made_at": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
@@ -62,6 +60,7 @@ def page(data: DataSettings) -> str:
         "count_rows": count_rows(counts),
         "versions": version_rows(history),
         "moves": move_rows(history),
+        "faults": history.faults,
         "health": health,
         "lines": health_lines(health),
     }
@@ -119,12 +118,8 @@ def _calibration(store: Store, health: Health) -> tuple[Plot | None, Rows]:
 
 
 def _tested(store: Store, name: str) -> list[Plot]:
-    """How the champion was calibrated in its test; nothing without one."""
-    artifacts = ArtifactStore(store)
-    version = champion_version(artifacts, name)
-    if version is None:
+    """How the champion was calibrated in its test; nothing without one that can be read, and was ever scored."""
+    champion = find_champion(ArtifactStore(store), name).model
+    if champion is None:
         return []
-    try:
-        return model_plots(scorecard_of_model(store.url, artifacts.get("model", name, version).ref))
-    except NotStored:  # promoted by hand, and never scored
-        return []
+    return read_or_fault(lambda: model_plots(scorecard_of_model(store.url, champion.artifact)))[0] or []

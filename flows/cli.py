@@ -116,6 +116,7 @@ SHOWN: dict[str, dict[str, Any]] = {
     "columns": {"metavar": "HEADING=NAME"},
     "window_sessions": {"name": "--sessions", "metavar": "NUMBER|all"},
     "settings": {"name": "--set", "metavar": "NAME=VALUE"},
+    "require_approval": {"env_var": "VOLCAST_REQUIRE_APPROVAL"},
     "promote": {
         "name": "--no-promote",
         "help": "An experiment: the version is scored and kept, whatever its scorecard says, and does not forecast",
@@ -249,7 +250,7 @@ def start(
     return app(words, exit_on_error=False, print_error=False)
 
 
-@command(data=f"{PRICES} {READING}", training=MODEL, why="promote margin")
+@command(data=f"{PRICES} {READING}", training=MODEL, why="require_approval promote margin")
 def run(data: DataSettings, training: TrainingSettings, why: RetrainSettings, *, out: Out = None) -> None:
     """The whole pipeline: ingest, retrain, forecast, report."""
     from tasks.preflight import check, check_out

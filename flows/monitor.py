@@ -6,13 +6,11 @@ prices -> scores -> drift -> health -> status
 from prefect import flow
 
 from storage.records import Health
-from tasks.monitor import check_health, measure_drift, score_forecasts
+from tasks.monitor import WATCH, check_health, measure_drift, score_forecasts
 from tasks.reports.publish import publish_models, publish_status
 from tasks.runs import complete_monitoring
 from tasks.settings import DataSettings, TrainingSettings, WatchSettings
 from tasks.snapshot import take_snapshot
-
-WATCH = WatchSettings()
 
 
 @flow(flow_run_name="monitor {training.recipe} {data.day}")

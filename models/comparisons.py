@@ -299,9 +299,7 @@ def _why_not(contest: Contest, comparisons: Sequence[Comparison]) -> str:
 
 
 def _passed(contest: Contest, comparisons: Sequence[Comparison]) -> str:
-    if not comparisons:
-        return ", with no champion beside it"
-    beside = "; ".join(each.words for each in comparisons)
+    beside = "; ".join(each.words for each in comparisons) or "with no champion beside it"
     return f", {beside}" + (f"; the champion gives way: {contest.gives_way}" if contest.gives_way else "")
 
 

@@ -6,7 +6,7 @@
 
 Manifests and alias entries are sealed records: {"record": …, "sha256": of the record's canonical JSON}. As a key is
 created whole or not at all, each step is atomic on disk and on S3 alike. To put a version:
-1. create its blobs (one that is there already is checked instead);
+1. create its blobs (one that is there already is checked instead, and a damaged one replaced);
 2. if the newest version has the same digest, that is the answer;
 3. create the manifest under the next number; if another writer was faster, go on at 2;
 4. create its blobs again where `volcast gc` took one before the manifest named it (storage/integrity.py).
@@ -31,7 +31,7 @@ from storage.records import NAME_PATTERN, AliasEntry, ArtifactRef, FileRef, Mani
 from storage.store import Store, children, exists, get, put
 
 MAX_LOST_RACES = 100  # each loss means that another writer got on, so that this many point at a fault
-REMEDY = "Restore it from a backup, or delete it and run the step that made it again."
+REMEDY = "Restore it from a backup, or run the step that made it again."
 
 SomeRecord = TypeVar("SomeRecord", bound=Record)
 
@@ -65,15 +65,17 @@ class ArtifactStore:
     def put(self, draft: Draft) -> Manifest:
         """Store the draft as the next version; return the newest one instead where its content is the same.
 
-        Raises ValueError (facts that JSON cannot hold), Corrupt (a blob on the store is damaged), VersionConflict.
+        Whatever is damaged of earlier versions stops no new one. Raises ValueError (facts that JSON cannot hold),
+        VersionConflict.
         """
         manifest = self._unversioned(draft)
         folder = _artifact_folder(draft.kind, draft.name)
         for _ in range(MAX_LOST_RACES):
-            newest = self.newest(draft.kind, draft.name)
-            if newest is not None and newest.digest == manifest.digest:
-                return newest
-            version = 1 if newest is None else newest.version + 1
+            version = max(self.versions(draft.kind, draft.name), default=0) + 1
+            with suppress(NotStored, Corrupt):
+                newest = self.get(draft.kind, draft.name, version - 1)
+                if newest.digest == manifest.digest:
+                    return newest
             manifest = manifest.model_copy(update={"version": version})
             if create_record(self._store, folder, version, manifest):
                 for data in draft.files.values():
@@ -234,10 +236,10 @@ class ArtifactStore:
 
 
 def put_blob(store: Store, data: bytes) -> FileRef:
-    """Create the blob unless it is there; one that is there is checked. Raises Corrupt."""
+    """Create the blob unless it is there; one that holds other bytes than its name says is damaged, and replaced."""
     blob = _file_ref(data)
     if not put(store, blob_key(blob), data):
-        read_blob(store, blob)  # which says what is wrong with it
+        put(store, blob_key(blob), data, replace=True)
     return blob
 
 

@@ -464,12 +464,14 @@ class Health(Record):
     quarantined: int  # of the last 20 sessions of each ticker, those whose row broke a rule, and that have no good one
     restated: int  # of the same, those with a value that has changed
     champion: str  # `model volume v3`; empty without one
+    champion_fault: str = ""  # why it cannot be used: a file that is gone or damaged; empty where it can
     model_age: int | None  # sessions; None without a champion, or where it has seen later sessions than the cutoff
     untrained: int | None = None  # sessions since those that the newest version was trained on, promoted or not
     forecast_cutoff: date | None  # of the newest published forecast
     by: str  # who made it; empty without one
     why: str  # why a fallback, or what its model knew too early
     held_back: int = 0  # rows of that forecast that could not be believed
+    not_asked: tuple[str, ...] = ()  # stored tickers with a price of its cutoff that it was not asked for
     errors: Errors | None
     drift: InputDrift | None
     skill: tuple[Skill, ...]

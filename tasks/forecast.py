@@ -1,7 +1,7 @@
 """Forecast with the champion, or with har in its place, and publish what was forecast.
 
 har forecasts where
-1. there is no champion: no version has passed the gate yet;
+1. there is no champion: no version has passed the gate yet, or the one that did is damaged and cannot be used;
    and, where a run is told to watch:
 2. the champion was trained on later sessions than the cutoff: a forecast of the past must not know them
 3. the input is stale: the prices end more than `max_behind` sessions before the last closed one
@@ -39,7 +39,6 @@ from models.scores import GATE_METRIC, bounded_errors
 from models.sessions import session_before, sessions_after
 from models.text import counted, listed
 from storage.artifacts import ArtifactStore, to_parquet
-from storage.errors import NotStored
 from storage.ledger import Ledger
 from storage.prices import PriceTable
 from storage.records import Choice, Errors, ForecastBatch, HeldBack, ModelVersion, Snapshot
@@ -55,11 +54,13 @@ from tasks.snapshot import prepare, read_panel, universes
 from tasks.stored_models import (
     CHAMPION,
     FORECAST_FILE,
-    champion_version,
+    Champion,
     features_of,
+    find_champion,
     forecasting_version,
     read_frame,
     read_model,
+    read_or_fault,
     store_version,
     trained_through,
 )
@@ -77,22 +78,22 @@ def choose_forecaster(
     watch: WatchSettings | None,
     chosen: ForecasterSettings,
 ) -> Choice:
-    """The champion or the chosen version, or har where there is none, or where with `watch` it cannot be trusted.
+    """The champion or the chosen version, or har where none can be read, or where with `watch` it cannot be trusted.
 
     Raises NotStored for a nowcast without a champion: har forecasts ahead and cannot stand in for it. FutureModel
     without `watch`, or for a chosen version, unless it is allowed.
     """
     method, store, log = training.method(), open_store(snapshot.store), get_run_logger()
     name, artifacts = method.model_name(snapshot.tickers), ArtifactStore(store)
-    is_there = champion_version(artifacts, name) is not None
-    if chosen.version is not None or (watch is None and (is_there or not method.horizon)):
+    champion = find_champion(artifacts, name, load=True)
+    if chosen.version is not None or (watch is None and (champion.model or not method.horizon)):
         model = forecasting_version(artifacts, store.url, name, chosen.version)
         future = from_future(artifacts, model, snapshot.cutoff)
         if future and not chosen.allow_future_model:
             raise FutureModel(f"{future}. {_allowed(artifacts, name, snapshot.cutoff)}")
         return _marked(Choice(name=name, champion=model), future, snapshot)
     require_ahead(training)
-    trust = trust_in(store, name, snapshot.cutoff, data.session)
+    trust = trust_in(store, name, champion, snapshot.cutoff, data.session)
     refused = "" if chosen.allow_future_model else trust.from_future
     if why := refused or trust.why_not(watch or WatchSettings()):
         log.warning("%s forecasts in place of %s: %s", FALLBACK, name, why)
@@ -147,10 +148,13 @@ class Trust:
     behind: int  # sessions
     model_age: int | None  # sessions from the newest one that the champion was made from to the cutoff; None: later
     errors: Errors | None
+    fault: str = ""  # why it cannot be used; there is no champion then
     from_future: str = ""  # what its weights have seen of after the cutoff
 
     def why_not(self, watch: WatchSettings) -> str:
         """Why it should not forecast; empty when it should."""
+        if self.fault:
+            return self.fault
         if self.champion is None:
             return f"no version of {self.name} has passed the gate yet"
         if self.behind > watch.max_behind:
@@ -165,10 +169,9 @@ class Trust:
         return ""
 
 
-def trust_in(store: Store, name: str, cutoff: date, session: date) -> Trust:
+def trust_in(store: Store, name: str, champion: Champion, cutoff: date, session: date) -> Trust:
     """The trust in the champion of a name at a cutoff, when `session` is the market's last closed one."""
-    artifacts, calendar = ArtifactStore(store), calendar_of(store.url)
-    model = None if champion_version(artifacts, name) is None else forecasting_version(artifacts, store.url, name)
+    artifacts, calendar, model = ArtifactStore(store), calendar_of(store.url), champion.model
     is_older = model is not None and model.snapshot.cutoff <= cutoff
     return Trust(
         name=name,
@@ -177,16 +180,17 @@ def trust_in(store: Store, name: str, cutoff: date, session: date) -> Trust:
         behind=sessions_after(cutoff, session, calendar),
         model_age=sessions_after(model.snapshot.cutoff, cutoff, calendar) if model and is_older else None,
         errors=_errors_of(store, model, cutoff) if model else None,
+        fault=champion.fault,
         from_future=from_future(artifacts, model, cutoff) if model else "",
     )
 
 
 def _errors_of(store: Store, model: ModelVersion, cutoff: date) -> Errors | None:
-    """The model's live errors against those of its test; None as long as too few are known, or it was never scored."""
-    try:
-        expected = scorecard_of_model(store.url, model.artifact).scores[MODEL][GATE_METRIC]
-    except NotStored:
+    """The model's live errors against those of its test; None as long as too few are known, or it has no scorecard."""
+    scorecard, _ = read_or_fault(lambda: scorecard_of_model(store.url, model.artifact))
+    if scorecard is None:
         return None
+    expected = scorecard.scores[MODEL][GATE_METRIC]
     first = session_before(cutoff, LOOK_BACK, calendar_of(store.url))
     scores = Ledger(store).scores(model.artifact.name, first=first)
     scores = scores.loc[scores["ds"] <= pd.Timestamp(cutoff)]

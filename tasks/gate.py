@@ -9,14 +9,15 @@ A training is not due, or has been done before, where
 
 A version that passed the gate forecasts, if nobody says no. Where a person's yes is required, a run of a deployment is
 suspended: its process ends, the UI shows the scorecard and a form, and the answer starts the run again, which then
-finds the version that it held. A run without a deployment cannot be started again: the version is held, and
-`volcast models promote` is the answer.
+finds the version that it held. A run without a deployment, or inside another one (`pipeline`), cannot be started again:
+the version is held, and `volcast models promote` is the answer.
 
 By hand another version takes the champion's place: a chosen one, or the one before. The alias is only ever appended to,
 so that every move stays on record with its reason.
 """
 
 import hashlib
+from functools import partial
 from typing import Annotated, Literal
 
 from prefect import get_run_logger, task
@@ -44,7 +45,9 @@ from tasks.stored_models import (
     champion_version,
     decided_versions,
     newest_scorecard,
+    read_or_fault,
     scorecard_of,
+    scorecards,
 )
 
 RECENT = 8  # scorecards that are looked at: runs of several sets of tickers take turns under one name
@@ -76,24 +79,27 @@ def inputs_digest(features: FeatureSet, training: TrainingSettings) -> str:
 
 @task(task_run_name="look for {training.recipe} trained on the same data")
 def find_trained(features: FeatureSet, training: TrainingSettings, why: RetrainSettings) -> Found:
-    """A scorecard to go on with, or one that leaves nothing to do; neither where a training is due."""
+    """A scorecard to go on with, or one that leaves nothing to do; neither where a training is due.
+
+    Raises Corrupt where it cannot be read which version forecasts: nothing could be promoted then.
+    """
     url, name = features.snapshot.store, features.artifact.name
     artifacts = ArtifactStore(open_store(url))
+    champion_version(artifacts, name)
     if held := _held_by_this_run(artifacts, url, name):
         return Found(scorecard=held)
     if training.force:
         return Found()
-    if same := _same_inputs(artifacts, url, name, inputs_digest(features, training)):
+    if same := _same_inputs(artifacts, name, inputs_digest(features, training)):
         model = same.model.artifact
         if same.promote and model.version not in decided_versions(artifacts, name):
             return Found() if champion_moved(artifacts, same) else Found(scorecard=same)
         cutoff = features.snapshot.cutoff
         why_not = f"no session after {cutoff}, and {model} was trained on the same data and settings."
         return Found(scorecard=same, settled=why_not)
-    newest = artifacts.newest("scorecard", name)
-    if newest is None or why.cause not in BY_EVENT:
+    last = next(scorecards(artifacts, name), None)
+    if last is None or why.cause not in BY_EVENT:
         return Found()
-    last = scorecard_of(artifacts, url, newest)
     settled = _cooling(last, features, why)
     return Found(scorecard=last, settled=settled) if settled else Found()
 
@@ -105,9 +111,7 @@ def find_scorecard(batch: ForecastBatch) -> Scorecard | None:
     """
     if batch.model is not None:
         return scorecard_of_model(batch.snapshot.store, batch.model.artifact)
-    artifacts = ArtifactStore(open_store(batch.snapshot.store))
-    newest = artifacts.newest("scorecard", batch.artifact.name)
-    return None if newest is None else scorecard_of(artifacts, batch.snapshot.store, newest)
+    return next(scorecards(ArtifactStore(open_store(batch.snapshot.store)), batch.artifact.name), None)
 
 
 def scorecard_of_model(url: str, model: ArtifactRef) -> Scorecard:
@@ -116,7 +120,7 @@ def scorecard_of_model(url: str, model: ArtifactRef) -> Scorecard:
     manifest = newest_scorecard(artifacts, model.name, model.version)
     if manifest is None:
         raise NotStored(f"{model} has no scorecard in {url}. Score it with: volcast retrain --force")
-    return scorecard_of(artifacts, url, manifest)
+    return scorecard_of(artifacts, model.name, manifest.version)
 
 
 def skip_training(found: Found) -> Scorecard:
@@ -127,11 +131,12 @@ def skip_training(found: Found) -> Scorecard:
     return complete(found.scorecard.model_copy(update={"outcome": message}), message, "skipped")
 
 
-def _same_inputs(artifacts: ArtifactStore, url: str, name: str, inputs: str) -> Scorecard | None:
+def _same_inputs(artifacts: ArtifactStore, name: str, inputs: str) -> Scorecard | None:
+    """The scorecard of a model that was trained on them, and can be read: a damaged one is to be trained again."""
     for version in artifacts.versions("scorecard", name)[: -RECENT - 1 : -1]:
-        manifest = artifacts.get("scorecard", name, version)
-        if manifest.fact("inputs") == inputs:
-            return scorecard_of(artifacts, url, manifest)
+        manifest, _ = read_or_fault(partial(artifacts.get, "scorecard", name, version))
+        if manifest and manifest.fact("inputs") == inputs:
+            return read_or_fault(partial(scorecard_of, artifacts, name, version))[0]
     return None
 
 
@@ -174,7 +179,7 @@ def ask_approval(scorecard: Scorecard, why: RetrainSettings) -> Answer:
         return Answer()
     asked = approval_words(scorecard, why)
     _hold(artifacts, scorecard, asked)
-    if deployment.id is None:
+    if deployment.id is None or flow_run.parent_flow_run_id is not None:
         return Answer(waits=f"{model} waits: volcast models promote {model.name} --version {model.version} --reason …")
     where = "in the UI: this run's menu (⋮), Resume"
     get_run_logger().info("%s Answer %s, in %d days at the most", asked, where, DAYS)
@@ -261,7 +266,7 @@ class AlreadyChampion(ValueError):
 def promote(root: str, model: str, version: int, reason: str) -> AliasEntry:
     """Let a stored version forecast. Raises NotStored, AlreadyChampion, ValueError (no reason)."""
     artifacts = artifacts_of(root, model, writable=True)
-    if champion_version(artifacts, model) == version:
+    if read_or_fault(partial(champion_version, artifacts, model))[0] == version:
         raise AlreadyChampion(f"{model} v{version} is the {CHAMPION} already; nothing was changed.")
     return artifacts.set_alias("model", model, CHAMPION, version, require_reason(reason))
 

@@ -3,14 +3,14 @@
 import os
 import re
 from collections.abc import Iterator, Sequence
+from functools import partial
 from getpass import getuser
 
 from prefect import get_run_logger, task
 
-from models.errors import ModelError
 from models.text import counted, listed
 from storage.artifacts import ArtifactStore, Draft
-from storage.errors import Corrupt, StoreError, StoreUnreachable
+from storage.errors import Corrupt
 from storage.integrity import Finding, find_garbage, remove, verify
 from storage.records import Retirement
 from storage.store import Store, open_store
@@ -18,7 +18,7 @@ from tasks.gate import require_reason
 from tasks.preflight import RETIREMENT, kept_roots, require_prices, retirements
 from tasks.run_tools import provenance
 from tasks.settings import DataSettings
-from tasks.stored_models import read_model
+from tasks.stored_models import read_model, read_or_fault
 
 SHOWN = 5  # findings in the message of a failed run; the log has them all
 
@@ -41,20 +41,13 @@ def find_faults(store_url: str) -> Iterator[Finding]:
 def _unusable_models(store: Store) -> Iterator[tuple[str, str]]:
     """Each version of a model that cannot be loaded, and why. Raises StoreUnreachable."""
     artifacts = ArtifactStore(store)
-    try:
-        names = artifacts.names("model")
-        versions = [(name, version) for name in names for version in artifacts.versions("model", name)]
-    except StoreUnreachable:
-        raise
-    except StoreError:  # which `verify` has named
-        return
-    for name, version in versions:
-        try:
-            read_model(artifacts, name, version)
-        except StoreUnreachable:
-            raise
-        except (StoreError, ModelError) as error:
-            yield f"model {name} v{version}", str(error)
+    versions, _ = read_or_fault(
+        lambda: [(name, version) for name in artifacts.names("model") for version in artifacts.versions("model", name)]
+    )
+    for name, version in versions or ():  # none where they cannot be listed, which `verify` has named
+        _, fault = read_or_fault(partial(read_model, artifacts, name, version))
+        if fault:
+            yield f"model {name} v{version}", fault
 
 
 @task(task_run_name="verify what is stored")

@@ -5,13 +5,17 @@
 * the health of each day is stored as a version: what an operator must know, as findings with a sentence and a remedy
 """
 
+from collections.abc import Collection, Mapping
 from datetime import UTC, date, datetime
+from functools import partial
 from typing import Any
 
 import pandas as pd
 from prefect import get_run_logger, task
 
+from models.drift import FeatureDrift
 from models.forecasters import FALLBACK, MODEL
+from models.recipes import DEFAULT_RECIPE
 from models.scores import ALL, SKILL_SPAN, WINDOWS, live_skill
 from models.scores import score_forecasts as scores_of
 from models.sessions import session_before, sessions_after
@@ -20,16 +24,17 @@ from storage.append_tables import QuarantineTable, RestatementTable
 from storage.artifacts import ArtifactStore, Draft
 from storage.ledger import Ledger
 from storage.prices import PriceTable
-from storage.records import FeatureIndex, Finding, Health, InputDrift, Manifest, Skill, Snapshot
+from storage.records import FeatureIndex, Finding, Health, InputDrift, Manifest, ModelVersion, Skill, Snapshot
 from storage.schemas import SCORES
 from storage.store import Store, open_store
 from tasks.forecast import HELD_BACK, trust_in
 from tasks.preflight import require_prices, retirements, tickers_in_use
 from tasks.run_tools import Event, emit, provenance
-from tasks.settings import DataSettings, TrainingSettings, WatchSettings, calendar_of
+from tasks.settings import DataSettings, TrainingSettings, WatchSettings, calendar_of, is_simulated
 from tasks.snapshot import of_tickers, prepare
-from tasks.stored_models import champion_version, forecasting_version, reader, scorecard_of, stored_method
+from tasks.stored_models import find_champion, read_or_fault, reader, scorecards, stored_method
 
+WATCH = WatchSettings()
 LOOK_BACK = 63  # sessions: an actual that comes later than a quarter is not waited for
 
 
@@ -63,14 +68,20 @@ def score_forecasts(snapshot: Snapshot) -> int:
 
 @task(task_run_name="measure drift up to {snapshot.cutoff}")
 def measure_drift(snapshot: Snapshot, training: TrainingSettings, watch: WatchSettings) -> InputDrift | None:
-    """The drift of each feature of the tickers that the champion was trained on; None without a champion."""
+    """The drift of each feature of the tickers that the champion was trained on; None without a champion.
+
+    None as well where champion or features are damaged, which the log says.
+    """
     artifacts, name = ArtifactStore(open_store(snapshot.store)), training.method().model_name(snapshot.tickers)
-    if champion_version(artifacts, name) is None:
+    champion = find_champion(artifacts, name)
+    model, fault = champion.model, champion.fault
+    found = None
+    if model is not None:
+        found, fault = read_or_fault(partial(_drift, artifacts, snapshot, model, watch.drift_sessions))
+    if fault:
+        get_run_logger().warning("drift is not measured: %s", fault)
+    if model is None or found is None:
         return None
-    model = forecasting_version(artifacts, snapshot.store, name)
-    method = stored_method(artifacts, name, model.artifact.version)
-    read, rows = reader(artifacts, model.features.artifact), of_tickers(snapshot, model.snapshot.tickers)
-    found = method.drift(prepare(rows, method), read, watch.drift_sessions)
     drift = InputDrift(
         model=str(model.artifact),
         cutoff=snapshot.cutoff,
@@ -82,11 +93,18 @@ def measure_drift(snapshot: Snapshot, training: TrainingSettings, watch: WatchSe
     return drift
 
 
+def _drift(artifacts: ArtifactStore, snapshot: Snapshot, model: ModelVersion, sessions: int) -> dict[str, FeatureDrift]:
+    method = stored_method(artifacts, model.artifact.name, model.artifact.version)
+    read, rows = reader(artifacts, model.features.artifact), of_tickers(snapshot, model.snapshot.tickers)
+    return method.drift(prepare(rows, method), read, sessions)
+
+
 EVENTS: dict[str, Event] = {
     "STALE_PRICES": "volcast.prices.stale",
     "BAD_PRICES": "volcast.prices.broken",
     "NO_FORECAST": "volcast.forecast.missing",
     "DEADLINE_MISSED": "volcast.deadline.missed",
+    "PARTIAL_FORECAST": "volcast.forecast.missing",
     "FALLBACK_IN_USE": "volcast.fallback.used",
     "HELD_BACK": "volcast.fallback.used",
     "ERROR_BREACH": "volcast.quality.breached",
@@ -105,7 +123,8 @@ def check_health(
     It is stored when its events have been sent: a run that dies before leaves them to the next one.
     """
     store = open_store(data.root, writable=True)
-    health = health_of(store, data, training, watch, drift)
+    name = training.name or training.recipe
+    health = health_of(store, name, data, drift, watch)
     draft = Draft(
         kind="health",
         name=health.name,
@@ -114,7 +133,7 @@ def check_health(
         provenance=provenance(source=data.source),
     )
     artifacts = ArtifactStore(store)
-    before = artifacts.newest("health", health.name)
+    before, _ = read_or_fault(partial(artifacts.newest, "health", name))
     log = get_run_logger()
     log.info("%s", health.words)
     for finding in health.findings:
@@ -147,50 +166,67 @@ def _tell(store: Store, health: Health, before: Manifest | None, watch: WatchSet
 
 
 def present_health(data: DataSettings, name: str | None = None) -> Health:
-    """How things stand now, of the volume model or the one of that name, from the store alone.
+    """How things stand now, of the model of that name or the one that `monitor` watches, from the store alone.
 
     The drift is the one that was measured last: measuring takes a while. Raises NotStored before any prices are.
     """
-    store, training = open_store(data.root), TrainingSettings(name=name)
-    newest = ArtifactStore(store).newest("health", name or training.recipe)
-    facts: Any = newest.facts if newest else {}
+    store = open_store(data.root)
+    before = _newest_health(store, name) if name else last_health(store)
+    facts: Any = before.facts if before else {}
     drift = InputDrift.model_validate(facts["drift"]) if facts.get("drift") else None
-    return health_of(store, data, training, WatchSettings(forecast_by=facts.get("forecast_by")), drift)
+    watch = WatchSettings(forecast_by=facts.get("forecast_by"))
+    name = name or (before.name if before else DEFAULT_RECIPE)
+    return health_of(store, name, data, drift, watch)
+
+
+def last_health(store: Store) -> Manifest | None:
+    """What `monitor` found when it looked last, whichever model it watched; None before."""
+    newest = [_newest_health(store, name) for name in ArtifactStore(store).names("health")]
+    return max(filter(None, newest), key=lambda manifest: manifest.created_at, default=None)
+
+
+def _newest_health(store: Store, name: str) -> Manifest | None:
+    return read_or_fault(partial(ArtifactStore(store).newest, "health", name))[0]
 
 
 def health_of(
-    store: Store, data: DataSettings, training: TrainingSettings, watch: WatchSettings, drift: InputDrift | None
+    store: Store, name: str, data: DataSettings, drift: InputDrift | None, watch: WatchSettings = WATCH
 ) -> Health:
-    """How things stand, from the store alone. Raises NotStored before any prices are."""
+    """How things stand of the tickers of `data` (none: all in use), from the store alone.
+
+    Raises NotStored before any prices are.
+    """
     session = data.session
     require_prices(store, data.tickers)
     asked = set(data.tickers or tickers_in_use(store, session))
-    ends = {ticker: end for ticker, end in PriceTable(store).last_sessions().items() if ticker in asked}
-    tickers = list(ends)
-    cutoff, name = min(max(ends.values()), session), training.name or training.recipe
-    first = session_before(cutoff, RECENT, data.calendar)
-    trust, ledger = trust_in(store, name, cutoff, session), Ledger(store)
-    published = _newest_published(ledger, name)
+    last, calendar = PriceTable(store).coverage()["last"], calendar_of(store.url)
+    ends = {str(ticker): end.date() for ticker, end in last.items() if ticker in asked}
+    cutoff = min(max(ends.values()), session)
+    first = session_before(cutoff, RECENT, calendar)
+    champion = find_champion(ArtifactStore(store), name)
+    trust, ledger = trust_in(store, name, champion, cutoff, session), Ledger(store)
+    own = f"model {name} v{champion.version}" if champion.version else ""
     health = Health(
         name=name,
-        simulated=data.source.startswith("simulated"),
+        simulated=is_simulated(store.url),
         session=session,
         cutoff=cutoff,
         behind=trust.behind,
         forecast_by=watch.forecast_by,
         due=data.due(watch.forecast_by),
-        tickers=len(tickers),
+        tickers=len(ends),
         late=tuple(ticker for ticker, end in ends.items() if end < cutoff),
         retired=tuple(retirements(store, session).values()),
-        quarantined=_broken(store, tickers, first),
-        restated=len(_recent(RestatementTable(store).read(), tickers, first)),
-        champion=str(trust.champion.artifact) if trust.champion else "",
+        quarantined=_broken(store, list(ends), first),
+        restated=len(_recent(RestatementTable(store).read(), list(ends), first)),
+        champion=own,
+        champion_fault=champion.fault,
         model_age=trust.model_age,
         untrained=_sessions_since_training(store, name, cutoff),
-        **published,
+        **_newest_published(store, name, ends),
         errors=trust.errors,
-        drift=drift,
-        skill=_skill(ledger, name, session_before(cutoff, SKILL_SPAN, data.calendar)),
+        drift=drift if drift and drift.model == own else None,
+        skill=_skill(ledger, name, session_before(cutoff, SKILL_SPAN, calendar)),
         findings=(),
     )
     return health.model_copy(update={"findings": findings_of(health, watch)})
@@ -198,24 +234,37 @@ def health_of(
 
 def _sessions_since_training(store: Store, name: str, cutoff: date) -> int | None:
     """From the newest session that the newest scored version was trained on; None before the first."""
-    artifacts = ArtifactStore(store)
-    newest = artifacts.newest("scorecard", name)
-    if newest is None:
-        return None
-    trained = scorecard_of(artifacts, store.url, newest).model.snapshot.cutoff
-    return sessions_after(trained, cutoff, calendar_of(store.url))
+    newest = next(scorecards(ArtifactStore(store), name), None)
+    return None if newest is None else sessions_after(newest.model.snapshot.cutoff, cutoff, calendar_of(store.url))
 
 
-def _newest_published(ledger: Ledger, name: str) -> dict[str, Any]:
-    """forecast_cutoff, by, why and held_back of the newest forecast; one is by who was asked for most of its rows."""
+def _newest_published(store: Store, name: str, ends: Mapping[str, date]) -> dict[str, Any]:
+    """forecast_cutoff, by, why, held_back, not_asked of the newest forecast; one is by who was asked for most rows."""
+    ledger = Ledger(store)
     cutoff = ledger.newest_cutoff(name)
     if cutoff is None:
         return {"forecast_cutoff": None, "by": "", "why": ""}
-    rows = ledger.forecasts(name, first=cutoff)
-    rows = rows.loc[rows["published"] & (rows["version"] == rows["version"].max())]
+    of_cutoff = ledger.forecasts(name, first=cutoff)
+    rows = of_cutoff.loc[of_cutoff["published"] & (of_cutoff["version"] == of_cutoff["version"].max())]
     by = next(model for model in (MODEL, FALLBACK, *rows["model"]) if model in set(rows["model"]))
     why, held_back = rows.loc[rows["model"] == by, "why"].iloc[0], int(rows["why"].str.startswith(HELD_BACK).sum())
-    return {"forecast_cutoff": cutoff, "by": by, "why": why, "held_back": held_back}
+    asked = set(of_cutoff["ticker"]).union(*(_asked(store, name, *each) for each in _versions(of_cutoff)))
+    not_asked = tuple(ticker for ticker, end in ends.items() if end >= cutoff and ticker not in asked)
+    return {"forecast_cutoff": cutoff, "by": by, "why": why, "held_back": held_back, "not_asked": not_asked}
+
+
+def _versions(forecasts: pd.DataFrame) -> set[tuple[int, int]]:
+    """The versions of the forecast, each with that of the prices that it was made of."""
+    return set(forecasts[["version", "prices_version"]].itertuples(index=False, name=None))
+
+
+def _asked(store: Store, name: str, version: int, prices_version: int) -> Collection[str]:
+    """The tickers that a forecast was asked for, whether or not it could be made of them; none where it is damaged."""
+    manifest, _ = read_or_fault(partial(ArtifactStore(store).get, "forecast", name, version))
+    facts: Any = manifest.facts if manifest else {"asked_for": ()}
+    if "asked_for" in facts:
+        return facts["asked_for"]
+    return read_or_fault(partial(PriceTable(store).tickers, prices_version))[0] or ()
 
 
 def _recent(rows: pd.DataFrame, tickers: list[str], first: date) -> pd.MultiIndex:
@@ -286,6 +335,10 @@ def _of_forecasts(health: Health) -> list[Finding]:
         if health.forecast_cutoff is None:
             words = "Nothing has been forecast ahead yet."
         found.append(_alarm("NO_FORECAST", words, "Run: volcast daily"))
+    elif health.not_asked:
+        words = f"The forecast from {health.forecast_cutoff} was not asked for {len(health.not_asked):,} of"
+        words = f"{words} {counted(health.tickers, 'stored ticker')}: {listed(health.not_asked, 5)}."
+        found.append(_alarm("PARTIAL_FORECAST", words, "Run, without --tickers: volcast daily"))
     if health.due and (health.forecast_cutoff is None or health.forecast_cutoff < health.due):
         words = f"No forecast from {health.due} was there by {health.forecast_by}, the market's time."
         found.append(_alarm("DEADLINE_MISSED", words, "See whether daily ran, and why it failed; run: volcast daily"))
@@ -304,6 +357,10 @@ def _of_forecasts(health: Health) -> list[Finding]:
 
 def _of_champion(health: Health, watch: WatchSettings) -> list[Finding]:
     found, errors, drift = [], health.errors, health.drift
+    if health.champion_fault:
+        remedy = f"har forecasts in its place. Train anew: volcast retrain; or: volcast models rollback {health.name}"
+        words = health.champion_fault[0].upper() + health.champion_fault[1:]
+        return [_alarm("UNUSABLE_CHAMPION", f"{words}.", remedy)]
     if health.champion and health.model_age is None:
         remedy = f"See older ones: volcast models list. Or train one: volcast retrain --as-of {health.cutoff}"
         words = f"{health.champion} was made of sessions after {health.cutoff}, which are not to be known."

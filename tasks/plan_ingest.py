@@ -13,6 +13,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict
 from models.text import counted
 from storage.artifacts import ArtifactStore, Draft
 from storage.price_rows import bucket_of
+from storage.prices import PriceTable
 from storage.store import open_store
 from tasks.preflight import (
     LAST_INGEST,
@@ -86,7 +87,7 @@ def plan_ingest(data: DataSettings) -> IngestPlan:
     events = require_event_source(data)
     root = open_store(data.root, writable=True).url
     last = last_ingest(root)
-    tickers = tuple(dict.fromkeys(ticker.upper() for ticker in data.tickers)) or _usual_tickers(source, last, data)
+    tickers = tuple(dict.fromkeys(ticker.upper() for ticker in data.tickers)) or _usual_tickers(source, data)
     plan = IngestPlan(
         root=root,
         source=source.spec,
@@ -130,13 +131,13 @@ def _known_as(spec: str, events: EventSource | None, last: LastIngest | None) ->
     return events.spec if events else "none"
 
 
-def _usual_tickers(source: PriceSource, last: LastIngest | None, data: DataSettings) -> tuple[str, ...]:
-    """Of an ingest that names none: all that the source names, or all that came of one that has no list of its own.
+def _usual_tickers(source: PriceSource, data: DataSettings) -> tuple[str, ...]:
+    """Of an ingest that names none: all that the source lists, or that are stored where it has no list of its own.
 
     Those that are retired are not asked for.
     """
     named, store = tuple(source.tickers()), open_store(data.root)
-    if not source.incremental or len(named) > 1 or last is None or last.source != source.spec:
+    if not source.incremental or len(named) > 1 or PriceTable(store).version() is None:
         retired = retirements(store, data.session)
         return tuple(ticker for ticker in named if ticker not in retired)
     return tuple(tickers_in_use(store, data.session))

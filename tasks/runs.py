@@ -6,6 +6,7 @@ of these that fails stops no other.
 
 from collections.abc import Mapping, Sequence
 from datetime import date
+from functools import partial
 from typing import Any, cast
 
 from prefect import get_run_logger, task
@@ -21,7 +22,7 @@ from storage.store import Store, open_store
 from tasks.preflight import require_ahead, tickers_in_use
 from tasks.run_tools import complete, emit
 from tasks.settings import DataSettings, TrainingSettings
-from tasks.stored_models import champion_version
+from tasks.stored_models import find_champion, read_or_fault
 
 
 def with_stored_tickers(data: DataSettings) -> DataSettings:
@@ -69,10 +70,14 @@ def _is_forecast(store: Store, data: DataSettings, name: str) -> bool:
     cutoff = ledger.newest_cutoff(name)
     if cutoff is None or cutoff < data.session:
         return False
-    artifacts, prices = ArtifactStore(store), PriceTable(store).version()
-    present, is_current = champion_version(artifacts, name), dict[str, bool]()
+    artifacts, prices, is_current = ArtifactStore(store), PriceTable(store).version(), dict[str, bool]()
+    champion = find_champion(artifacts, name).model
+    present = champion and champion.artifact.version
     for version, rows in ledger.forecasts(name, first=cutoff).groupby("version"):  # a later one replaces it
-        facts: dict[str, Any] = artifacts.get("forecast", name, cast(int, version)).facts
+        manifest, _ = read_or_fault(partial(artifacts.get, "forecast", name, cast(int, version)))
+        if manifest is None:
+            return False
+        facts: dict[str, Any] = manifest.facts
         used = rows["model_version"].dropna().unique().tolist()
         same_champion = used == ([] if present is None else [present])
         same_earnings = facts.get("uses_earnings", True) == data.uses_earnings
@@ -82,7 +87,7 @@ def _is_forecast(store: Store, data: DataSettings, name: str) -> bool:
 
 
 def _is_looked_at(store: Store, name: str, session: date) -> bool:
-    newest = ArtifactStore(store).newest("health", name)
+    newest, _ = read_or_fault(partial(ArtifactStore(store).newest, "health", name))
     return newest is not None and newest.fact("session") == str(session)
 
 
@@ -140,7 +145,7 @@ def with_forecaster(
 
     def can_forecast(name: str) -> bool:
         har_stands_in = bool(method.horizon and artifacts.versions("scorecard", name))
-        return har_stands_in or champion_version(artifacts, name) is not None
+        return har_stands_in or find_champion(artifacts, name).model is not None
 
     return [data for data in models if can_forecast(method.model_name(data.tickers))]
 

@@ -82,7 +82,9 @@ class DataSettings(_Settings):
         description="The market's calendar, as exchange_calendars names it: XNYS, XLON, XETR, XTKS, 24/7, …",
     )
     tickers: tuple[str, ...] = Field(
-        default=(), description="Tickers; none means all that the source holds (SBUX for simulated and yahoo)"
+        default=(),
+        description="Tickers; none means all that are stored, or that the files hold (of an empty store: SBUX for "
+        "simulated and yahoo)",
     )
     date_format: str | None = Field(
         default=None, description="Of files: how dates are written, such as %d/%m/%Y, or s, ms, us, ns, days, excel"
@@ -368,15 +370,15 @@ def root_of(store: str, source: str, calendar: str = NEW_YORK) -> str:
     return f"{store if store.endswith('://') else store.rstrip('/')}/{folder}"
 
 
+def is_simulated(root: str) -> bool:
+    """Whether the prices at a root are of a simulated exchange: its folder's name says it."""
+    return root.rstrip("/").rsplit("/", 1)[-1].startswith(SIMULATED_FOLDER)
+
+
 def calendar_of(root: str) -> str:
     """The calendar of the prices at a root: its folder's name says it."""
     found = re.search(rf"(?:^|/){CALENDAR_FOLDER}([A-Z]{{4}}|24-[57]|us_futures)/*$", root)
     return found[1].replace("-", "/") if found else NEW_YORK
-
-
-def is_simulated(root: str) -> bool:
-    """Whether the prices at a root are of a simulated exchange: its folder's name says it."""
-    return root.rstrip("/").rpartition("/")[2].startswith(SIMULATED_FOLDER)
 
 
 def last_session(as_of: date | None, now: datetime | None = None, calendar: str = NEW_YORK) -> date:

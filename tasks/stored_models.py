@@ -1,16 +1,18 @@
 """Store what the steps make, and read it back: frames, models, scorecards, and the records that lead to them."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import date
-from typing import Any, cast
+from functools import partial
+from typing import Any, TypeVar, cast
 
 import pandas as pd
 from pydantic import JsonValue
 
-from models.errors import UnknownRecipe
+from models.errors import ModelError, UnknownRecipe
 from storage.artifacts import ArtifactStore, Draft, from_parquet
-from storage.errors import NotStored
+from storage.errors import Corrupt, NotStored, StoreError, StoreUnreachable
 from storage.records import (
     PRICES_KNOWN,
     ArtifactRef,
@@ -30,6 +32,8 @@ SCALER_FILE = "scaler.safetensors"
 MODEL_FILE = "model.safetensors"
 SCORES_FILE = "scores.json"
 FORECAST_FILE = "forecast.parquet"
+
+Result = TypeVar("Result")
 
 
 def store_version(
@@ -54,6 +58,16 @@ def store_version(
     return ArtifactStore(open_store(snapshot.store, writable=True)).put(draft)
 
 
+def read_or_fault(read: Callable[[], Result]) -> tuple[Result | None, str]:
+    """What is read of the store, or else why it cannot be used. Raises StoreUnreachable, which says nothing of that."""
+    try:
+        return read(), ""
+    except StoreUnreachable:
+        raise
+    except (StoreError, ModelError) as error:
+        return None, str(error)
+
+
 def reader(artifacts: ArtifactStore, ref: ArtifactRef) -> ReadFile:
     """What reads a file of a version, checked. Raises NotStored, Corrupt."""
     manifest = artifacts.get(ref.kind, ref.name, ref.version)
@@ -72,17 +86,20 @@ def stored_method(artifacts: ArtifactStore, name: str, version: int | None = Non
 
 def require_own_name(artifacts: ArtifactStore, name: str, method: Method) -> None:
     """Raises UnknownRecipe where models of another recipe go by that name."""
-    stored = stored_method(artifacts, name).recipe.name if artifacts.versions("model", name) else method.recipe.name
-    if stored != method.recipe.name:
-        raise UnknownRecipe(
-            f"{name} is the name of models of the recipe {stored}; those of {method.recipe.name} need another: --name"
-        )
+    stored, _ = read_or_fault(partial(stored_method, artifacts, name))
+    if stored and stored.recipe.name != method.recipe.name:
+        known = f"{name} is the name of models of the recipe {stored.recipe.name}"
+        raise UnknownRecipe(f"{known}; those of {method.recipe.name} need another: --name")
 
 
 def read_model(artifacts: ArtifactStore, name: str, version: int | None) -> tuple[Method, Any]:
     """A stored model, checked, and the method that asks it. Raises NotStored, Corrupt, WrongWeights."""
     method = stored_method(artifacts, name, version)
-    return method, method.load(artifacts.read(artifacts.get("model", name, version), MODEL_FILE))
+    return method, method.load(_weights(artifacts, name, version))
+
+
+def _weights(artifacts: ArtifactStore, name: str, version: int | None) -> bytes:
+    return artifacts.read(artifacts.get("model", name, version), MODEL_FILE)
 
 
 def universe(artifacts: ArtifactStore, name: str, version: int | None = None) -> tuple[str, ...]:
@@ -104,18 +121,49 @@ def features_of(artifacts: ArtifactStore, name: str, version: int | None) -> Man
 
 
 def newest_scorecard(artifacts: ArtifactStore, name: str, version: int) -> Manifest | None:
-    """The newest scorecard of a version of a model; None when it was never scored. Raises Corrupt."""
+    """The newest scorecard of a version of a model that can be read; None where there is none."""
     for number in reversed(artifacts.versions("scorecard", name)):
-        manifest = artifacts.get("scorecard", name, number)
-        if manifest.parent.version == version:
+        manifest, _ = read_or_fault(partial(artifacts.get, "scorecard", name, number))
+        if manifest and manifest.parent.version == version:
             return manifest
     return None
 
 
 def champion_version(artifacts: ArtifactStore, name: str) -> int | None:
-    """The version that forecasts, or None before the first."""
-    entry = artifacts.alias("model", name, CHAMPION)
+    """The version that forecasts, or None before the first. Raises Corrupt."""
+    try:
+        entry = artifacts.alias("model", name, CHAMPION)
+    except Corrupt as error:
+        raise Corrupt(
+            f"It cannot be read which version of {name} forecasts. Restore the file from a backup, or say it anew: "
+            f"volcast models promote {name} --version N --reason … ({error})"
+        ) from error
     return entry.version if entry else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Champion:
+    """The version that forecasts, as far as it can be read."""
+
+    version: int | None = None  # None before the first, and where it cannot be read which one it is
+    model: ModelVersion | None = None  # None where it cannot forecast
+    fault: str = ""  # why it cannot, in a clause; empty before the first
+
+
+def find_champion(artifacts: ArtifactStore, name: str, *, load: bool = False) -> Champion:
+    """The champion, its files checked; with `load` its weights must fit this release, too, which takes torch.
+
+    Raises StoreUnreachable.
+    """
+    version, fault = read_or_fault(partial(champion_version, artifacts, name))
+    if version is None:
+        return Champion(fault=fault.rstrip("."))
+    check = read_model if load else _weights
+    _, fault = read_or_fault(partial(check, artifacts, name, version))
+    model, unknown = read_or_fault(partial(forecasting_version, artifacts, artifacts.url, name, version))
+    if fault := unknown or fault:
+        return Champion(version=version, fault=f"model {name} v{version} cannot be used: {fault.rstrip('.')}")
+    return Champion(version=version, model=model)
 
 
 def champion_moved(artifacts: ArtifactStore, scorecard: Scorecard) -> str:
@@ -188,9 +236,20 @@ def model_record(manifest: Manifest, scaler: FittedScaler, *, reused: bool = Fal
     return ModelVersion(artifact=manifest.ref, scaler=scaler, recipe=recipe, reused=reused, **facts)
 
 
-def scorecard_of(artifacts: ArtifactStore, store_url: str, manifest: Manifest) -> Scorecard:
-    """The record of a stored scorecard, with those before it."""
-    return scorecard_record(artifacts, manifest, model_version(artifacts, store_url, _parent(artifacts, manifest)))
+def scorecards(artifacts: ArtifactStore, name: str) -> Iterator[Scorecard]:
+    """Those of a model that can be read, newest first. Raises StoreUnreachable."""
+    for version in reversed(artifacts.versions("scorecard", name)):
+        scorecard, _ = read_or_fault(partial(scorecard_of, artifacts, name, version))
+        if scorecard:
+            yield scorecard
+
+
+def scorecard_of(artifacts: ArtifactStore, name: str, version: int) -> Scorecard:
+    """The record of a stored scorecard and of its model, whose file is checked. Raises NotStored, Corrupt."""
+    manifest = artifacts.get("scorecard", name, version)
+    model = _parent(artifacts, manifest)
+    artifacts.read(model, MODEL_FILE)
+    return scorecard_record(artifacts, manifest, model_version(artifacts, artifacts.url, model))
 
 
 def scorecard_record(artifacts: ArtifactStore, manifest: Manifest, model: ModelVersion) -> Scorecard:

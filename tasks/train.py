@@ -9,6 +9,7 @@ scorecard of the one that took it last, and is compared with as well.
 
 import json
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from prefect import get_run_logger, task
@@ -20,6 +21,7 @@ from models.recipes import settings
 from models.text import listed
 from models.weights import choose_device, describe_device, to_bytes
 from storage.artifacts import ArtifactStore
+from storage.prices import PriceTable
 from storage.records import FeatureSet, FittedScaler, ModelVersion, Scorecard, Snapshot
 from storage.staging import StoredCheckpoint
 from storage.store import Store, open_store
@@ -36,9 +38,11 @@ from tasks.stored_models import (
     SCORES_FILE,
     features_of,
     features_record,
+    find_champion,
     model_record,
     newest_scorecard,
     read_model,
+    read_or_fault,
     reader,
     require_own_name,
     scaler_record,
@@ -158,7 +162,7 @@ def evaluate_model(model: ModelVersion, training: TrainingSettings, why: Retrain
     entry = artifacts.alias("model", name, CHAMPION)
     versions = _versions(artifacts, model, entry.version if entry else None)
     own = read_model(artifacts, name, model.artifact.version)[1]
-    evaluated = method.evaluate(read_prepared(features, method), own, _contest(store, model, versions, why))
+    evaluated = method.evaluate(read_prepared(features, method), own, contest_of(store, model, versions, why))
     stored = store_version(
         model.snapshot,
         ("scorecard", name),
@@ -204,37 +208,39 @@ def predecessor(artifacts: ArtifactStore, name: str, version: int) -> Predecesso
     )
 
 
-def _contest(store: Store, model: ModelVersion, versions: dict[str, int], why: RetrainSettings) -> Contest:
+def contest_of(store: Store, model: ModelVersion, versions: dict[str, int], why: RetrainSettings) -> Contest:
     """What a challenger is held against, but for tickers that are retired; nothing where there is no champion."""
     if CHAMPION not in versions:
         return Contest(margin=why.margin)
     artifacts, name, snapshot = ArtifactStore(store), model.artifact.name, model.snapshot
     retired = retirements(store).keys() - set(snapshot.tickers)
-    universes = {
-        rival: tuple(ticker for ticker in universe(artifacts, name, versions[rival]) if ticker not in retired)
-        for rival in (CHAMPION, BEST)
-        if rival in versions
-    }
-    lacking = sorted(set(universes[CHAMPION]) - set(snapshot.tickers))
+    rivals = {rival: versions[rival] for rival in (CHAMPION, BEST) if rival in versions}
+    served, _ = read_or_fault(partial(universe, artifacts, name, rivals[CHAMPION]))
+    if served is None:
+        served = PriceTable(store).tickers(snapshot.prices.version)
+    lacking = sorted(set(served) - retired - set(snapshot.tickers))
     if lacking:
         bar = (
             f"it was not made of {listed(lacking)}, which the champion v{versions[CHAMPION]} serves; a model of fewer "
             "tickers needs a name of its own: --name"
         )
         return Contest(bar=bar)
-    predecessors = {
-        rival: replace(predecessor(artifacts, name, versions[rival]), tickers=tickers)
-        for rival, tickers in universes.items()
-        if set(tickers) <= set(snapshot.tickers)
+    known = {rival: read_or_fault(partial(predecessor, artifacts, name, each))[0] for rival, each in rivals.items()}
+    in_use = {
+        rival: replace(each, tickers=tuple(ticker for ticker in each.tickers if ticker not in retired))
+        for rival, each in known.items()
+        if each
     }
+    predecessors = {rival: each for rival, each in in_use.items() if set(each.tickers) <= set(snapshot.tickers)}
     return Contest(predecessors=predecessors, margin=why.margin, gives_way=_gives_way(store, model))
 
 
 def _gives_way(store: Store, model: ModelVersion) -> str:
-    """Why har forecasts in the champion's place, or soon will; empty where it does not, or the recipe has no har."""
-    name, cutoff = model.artifact.name, model.snapshot.cutoff
-    if not stored_method(ArtifactStore(store), name, model.artifact.version).horizon:
-        return ""
+    """Why the champion does not forecast, or soon will not; empty where it does."""
+    name, cutoff, artifacts = model.artifact.name, model.snapshot.cutoff, ArtifactStore(store)
+    champion = find_champion(artifacts, name, load=True)
+    if champion.fault or not stored_method(artifacts, name, model.artifact.version).horizon:
+        return champion.fault
     watch = WatchSettings()
     soon = watch.model_copy(update={"max_model_age": watch.max_model_age - LAST_CALLS})
-    return trust_in(store, name, cutoff, cutoff).why_not(soon)
+    return trust_in(store, name, champion, cutoff, cutoff).why_not(soon)

@@ -71,6 +71,8 @@ CASES = [
     ({"forecast_cutoff": None, "by": ""}, ["NO_FORECAST"], True),
     ({"forecast_by": "18:15", "due": CUTOFF}, [], False),
     ({"forecast_by": "18:15", "due": date(2024, 3, 11)}, ["DEADLINE_MISSED"], True),
+    ({"not_asked": ("AAPL",)}, ["PARTIAL_FORECAST"], True),
+    ({"champion_fault": "model volume v3 cannot be used: it is not there"}, ["UNUSABLE_CHAMPION"], True),
     ({"by": "har", "why": "its input is stale"}, ["FALLBACK_IN_USE"], True),
     ({"champion": "", "model_age": None}, ["NO_CHAMPION"], True),
     ({"model_age": 63}, [], False),

@@ -1,10 +1,14 @@
 from datetime import date
 
+import pandas as pd
 from prefect.logging import disable_run_logger
 
 from storage.price_rows import bucket_of
+from storage.prices import PriceTable
+from storage.store import open_store
 from tasks.plan_ingest import IngestPlan, plan_ingest
 from tasks.settings import DataSettings, root_of
+from tasks.sources.exchange import Exchange
 
 
 def plan_of(source: str, store: str) -> IngestPlan:
@@ -19,6 +23,15 @@ def test_few_tickers_are_fetched_each_alone_and_many_by_bucket(tmp_path):
     assert len(many.batches) == 16
     assert all(len({bucket_of(ticker) for ticker in batch.tickers}) == 1 for batch in many.batches)
     assert len(set(many.tickers)) == 500
+
+
+def test_no_tickers_are_those_that_are_stored_whoever_brought_them(tmp_path):
+    assert plan_of("simulated:7", str(tmp_path)).tickers == ("SBUX",)
+    exchange = Exchange(seed=7, last=date(2001, 12, 14))
+    bars = pd.concat([exchange.bars(ticker).astype({"volume": "int64"}) for ticker in ("KO", "T1")])
+    for root, source in (("simulated-7", "simulated:7"), ("", "yahoo")):
+        PriceTable(open_store(str(tmp_path / root), writable=True)).upsert(bars)
+        assert plan_of(source, str(tmp_path)).tickers == ("KO", "T1")
 
 
 def test_each_simulated_exchange_has_a_root_of_its_own():

@@ -153,6 +153,17 @@ def test_the_whole_loop_from_new_prices_to_an_approved_model_and_back(service: S
     assert set(published(service)["model"]) == {"volcast"}
 
 
+def test_a_pipeline_that_was_started_by_hand_holds_what_passed_for_a_persons_yes(service: Service) -> None:
+    data = service.deployments["ingest"]["parameters"]["data"] | {"as_of": FIRST, "store": str(service.folder / "data")}
+    state = service.ended(service.start("pipeline", data=data, training=TRAINING | {"name": "other"}))
+    assert state["type"] == "COMPLETED"
+    assert "; Held other v1: model other v1 waits: volcast models promote other --version 1 " in state["message"]
+    assert "forecast other v1 by har, a fallback: no version of other has passed the gate yet" in state["message"]
+    artifacts = ArtifactStore(open_store(service.root))
+    assert artifacts.alias("model", "other", CHAMPION) is None
+    assert artifacts.alias("model", "other", HELD) is not None
+
+
 def test_three_missed_days_are_caught_up_by_one_run_and_enough_sessions_retrain(service: Service) -> None:
     service.use(LATER)
     state = service.ended(service.start("daily"))

@@ -32,7 +32,6 @@ from models.calendar_names import market
 from models.scores import ROLLING, live_calibration, rolling_errors
 from models.sessions import session_before
 from storage.artifacts import ArtifactStore, to_parquet
-from storage.errors import NotStored
 from storage.ledger import Ledger
 from storage.records import ForecastBatch, Health, Manifest
 from storage.store import Store, open_store, put
@@ -64,7 +63,7 @@ from tasks.reports.views import (
     version_rows,
 )
 from tasks.settings import DataSettings, TrainingSettings, calendar_of
-from tasks.stored_models import champion_version
+from tasks.stored_models import find_champion, read_or_fault
 
 SHORT_TICKERS = 500  # in the short table; with 6,700 nobody would find anything
 DRIFT_SESSIONS = 60  # of the drift over time
@@ -143,7 +142,7 @@ def page(data: DataSettings) -> str:
 
 
 def page_facts(data: DataSettings, health: Health) -> dict[str, Any]:
-    """What the page shows. Raises NotStored before any prices are stored, Corrupt."""
+    """What the page shows; what of the models is damaged is named. Raises NotStored before any prices are, Corrupt."""
     root = data.root
     store, artifacts = open_store(root), ArtifactStore(open_store(root))
     counts = status_of(root, data.tickers, data.session)
@@ -158,6 +157,7 @@ def page_facts(data: DataSettings, health: Health) -> dict[str, Any]:
         "count_rows": count_rows(counts),
         "versions": version_rows(history),
         "moves": move_rows(history),
+        "faults": history.faults,
         "health": health,
         "lines": health_lines(health),
         "since": before.created_at if before else None,
@@ -236,12 +236,8 @@ def _calibration(store: Store, health: Health) -> tuple[Plot | None, Rows]:
 
 
 def _tested(store: Store, name: str) -> list[Plot]:
-    """How the champion was calibrated in its test; nothing without one."""
-    artifacts = ArtifactStore(store)
-    version = champion_version(artifacts, name)
-    if version is None:
+    """How the champion was calibrated in its test; nothing without one that can be read, and was ever scored."""
+    champion = find_champion(ArtifactStore(store), name).model
+    if champion is None:
         return []
-    try:
-        return model_plots(scorecard_of_model(store.url, artifacts.get("model", name, version).ref))
-    except NotStored:  # promoted by hand, and never scored
-        return []
+    return read_or_fault(lambda: model_plots(scorecard_of_model(store.url, champion.artifact)))[0] or []

@@ -249,7 +249,7 @@ def show_models(console: Console, store_url: str) -> None:
     artifacts = ArtifactStore(open_store(store_url))
     histories = [history_of(artifacts, name) for name in artifacts.names("model")]
     rows = model_rows(histories)
-    if not rows:
+    if not histories:
         console.print(f"No model has been trained in {nice_path(store_url)}. Train one with: volcast run")
         return
     console.print(_table(rows, f"Models in {nice_path(store_url)}", padding=0))
@@ -313,6 +313,8 @@ def _show_history(console: Console, history: History) -> None:
         console.print(f"{history.name} of {listed(tickers, 12)}: {listed(versions, 12)}")
     for line in history.not_passed:
         console.print(f"{history.name} v{line.version}: {escape(line.verdict)}")
+    for fault in history.faults:
+        console.print(f"{history.name}: {escape(fault)}")
     for entry in history.moves:
         since = f"{entry.set_at:%Y-%m-%d %H:%M}"
         console.print(f"{history.name}: {entry.alias} since {since} UTC: v{entry.version}. {escape(entry.reason)}")

@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import pandas as pd
@@ -51,6 +51,7 @@ from tasks.stored_models import (
     champion_version,
     features_of,
     read_frame,
+    read_or_fault,
     stored_method,
     trained_through,
 )
@@ -96,6 +97,7 @@ def health_lines(health: Health) -> list[str]:
     prices = f"prices of {counted(health.tickers, 'ticker')} to {health.cutoff}, {behind}"
     made = f"forecast from {health.forecast_cutoff} by {health.by}" if health.forecast_cutoff else "no forecast yet"
     age = f"{health.champion}, {_age(health.model_age)}" if health.champion else "no champion"
+    age = health.champion_fault or age
     kind = "a fallback" if health.by == FALLBACK else "marked"
     why = f", {kind}: {health.why}" if health.why else ""
     held_back = (
@@ -226,6 +228,7 @@ class History:
     name: str
     versions: tuple[VersionLine, ...]
     moves: tuple[AliasEntry, ...]  # of champion, held and refused
+    faults: tuple[str, ...] = ()  # of what is damaged, and stands in neither
 
     @property
     def not_passed(self) -> list[VersionLine]:
@@ -237,33 +240,43 @@ class History:
 
 
 def history_of(artifacts: ArtifactStore, name: str) -> History:
-    """The history of the model of that name. Raises Corrupt."""
-    moves = [entry for alias in (CHAMPION, HELD, REFUSED) for entry in artifacts.history("model", name, alias)]
-    scorecards = [artifacts.get("scorecard", name, version) for version in artifacts.versions("scorecard", name)]
-    newest = {manifest.parent.version: manifest for manifest in scorecards}  # version of the model -> its scorecard
-    present = champion_version(artifacts, name)
-    lines = []
-    for version in artifacts.versions("model", name):
-        manifest, features = artifacts.get("model", name, version), features_of(artifacts, name, version)
-        cutoff = date.fromisoformat(features.fact("cutoff"))
-        recipe = make_recipe(**manifest.fact("recipe"))
-        score, verdict = NOT_SCORED, ""
-        if version in newest:
-            own = json.loads(artifacts.read(newest[version], SCORES_FILE))[MODEL]
-            score, verdict = _decisive_score(recipe, own), newest[version].fact("verdict")
-        line = VersionLine(
-            version=version,
-            trained=manifest.created_at.date(),
-            cutoff=cutoff,
-            test_sessions=sessions_after(trained_through(artifacts, features), cutoff, calendar_of(artifacts.url)),
-            tickers=tuple(features.fact("tickers")),
-            size=_size(recipe),
-            score=score,
-            verdict=verdict,
-            is_champion=version == present,
-        )
-        lines.append(line)
-    return History(name=name, versions=tuple(lines), moves=tuple(sorted(moves, key=lambda move: move.set_at)))
+    """The history of the model of that name, as far as it can be read. Raises StoreUnreachable."""
+    aliases = [read_or_fault(partial(artifacts.history, "model", name, alias)) for alias in (CHAMPION, HELD, REFUSED)]
+    numbers = artifacts.versions("scorecard", name)
+    scorecards = [read_or_fault(partial(artifacts.get, "scorecard", name, number))[0] for number in numbers]
+    newest = {manifest.parent.version: manifest for manifest in scorecards if manifest}  # version of the model -> its
+    present, _ = read_or_fault(partial(champion_version, artifacts, name))
+    lines = [
+        read_or_fault(partial(_version_line, artifacts, name, version, newest.get(version), version == present))
+        for version in artifacts.versions("model", name)
+    ]
+    moves = [entry for entries, _ in aliases for entry in entries or ()]
+    return History(
+        name=name,
+        versions=tuple(line for line, _ in lines if line),
+        moves=tuple(sorted(moves, key=lambda move: move.set_at)),
+        faults=tuple(fault for _, fault in (*lines, *aliases) if fault),
+    )
+
+
+def _version_line(
+    artifacts: ArtifactStore, name: str, version: int, scorecard: Manifest | None, is_champion: bool
+) -> VersionLine:
+    """Raises NotStored, Corrupt."""
+    manifest, features = artifacts.get("model", name, version), features_of(artifacts, name, version)
+    cutoff, recipe = date.fromisoformat(features.fact("cutoff")), make_recipe(**manifest.fact("recipe"))
+    own = json.loads(artifacts.read(scorecard, SCORES_FILE))[MODEL] if scorecard else {}
+    return VersionLine(
+        version=version,
+        trained=manifest.created_at.date(),
+        cutoff=cutoff,
+        test_sessions=sessions_after(trained_through(artifacts, features), cutoff, calendar_of(artifacts.url)),
+        tickers=tuple(features.fact("tickers")),
+        size=_size(recipe),
+        score=_decisive_score(recipe, own) if scorecard else NOT_SCORED,
+        verdict=scorecard.fact("verdict") if scorecard else "",
+        is_champion=is_champion,
+    )
 
 
 def _size(recipe: Recipe) -> str:
@@ -321,7 +334,7 @@ def move_rows(history: History) -> Rows:
             "version": f"v{move.version}",
             "is": move.alias,
             "since": f"{move.set_at:%Y-%m-%d %H:%M} UTC",
-            "reason": move.reason.replace(verdicts[move.version], "Its verdict, above."),
+            "reason": move.reason.replace(verdicts.get(move.version, NOT_SCORED), "Its verdict, above."),
         }
         for move in history.moves[: -SHOWN_VERSIONS - 1 : -1]
     ]

@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 
 from models.forecasters import FALLBACK, MODEL
-from models.recipes import DEFAULT_RECIPE, Recipe, TutorialRecipe, make_recipe
+from models.recipes import DEFAULT_RECIPE, Recipe, TutorialRecipe, stored_recipe
 from models.scores import SKILL_SPAN, live_skill
 from models.sessions import session_before, sessions_after
 from models.text import format_millions, format_shares
@@ -222,7 +222,7 @@ def history_of(artifacts: ArtifactStore, name: str) -> History:
     for version in artifacts.versions("model", name):
         manifest, features = artifacts.get("model", name, version), features_of(artifacts, name, version)
         cutoff = date.fromisoformat(features.fact("cutoff"))
-        recipe = make_recipe(**manifest.fact("recipe"))
+        recipe = stored_recipe(manifest.fact("recipe"))
         score, verdict = NOT_SCORED, ""
         if version in newest:
             own = json.loads(artifacts.read(newest[version], SCORES_FILE))[MODEL]

@@ -361,6 +361,7 @@ def _of_events(root: str) -> list[Alert]:
         "forecast-missing": ("no forecast of the newest session", "volcast.forecast.missing"),
         "fallback-used": ("har forecasts in place of the model", "volcast.fallback.used"),
         "quality-breached": ("the model errs too much", "volcast.quality.breached"),
+        "intervals-broken": ("intervals do not hold", "volcast.intervals.broken"),
     }
     return [
         *(

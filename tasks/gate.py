@@ -47,7 +47,7 @@ from tasks.stored_models import (
 )
 
 RECENT = 8  # scorecards that are looked at: runs of several sets of tickers take turns under one name
-BY_EVENT = ("sessions", "drift", "quality")  # causes that a cool-down holds back
+BY_EVENT = ("sessions", "drift", "quality", "intervals")  # causes that a cool-down holds back
 
 
 class Found(Record):

@@ -5,12 +5,14 @@
 * the health of each day is stored as a version: what an operator must know, as findings with a sentence and a remedy
 """
 
+from dataclasses import asdict
 from datetime import UTC, date, datetime
 from typing import Any
 
 import pandas as pd
 from prefect import get_run_logger, task
 
+from models.drift import CHANCE, interval_drift
 from models.forecasters import FALLBACK, MODEL
 from models.scores import ALL, SKILL_SPAN, WINDOWS, live_skill
 from models.scores import score_forecasts as scores_of
@@ -20,7 +22,7 @@ from storage.append_tables import QuarantineTable, RestatementTable
 from storage.artifacts import ArtifactStore, Draft
 from storage.ledger import Ledger
 from storage.prices import PriceTable
-from storage.records import FeatureIndex, Finding, Health, InputDrift, Manifest, Skill, Snapshot
+from storage.records import FeatureIndex, Finding, Health, InputDrift, Intervals, Manifest, Skill, Snapshot
 from storage.schemas import SCORES
 from storage.store import Store, open_store
 from tasks.forecast import HELD_BACK, trust_in
@@ -83,6 +85,7 @@ EVENTS: dict[str, Event] = {
     "FALLBACK_IN_USE": "volcast.fallback.used",
     "HELD_BACK": "volcast.fallback.used",
     "ERROR_BREACH": "volcast.quality.breached",
+    "MISCALIBRATED": "volcast.intervals.broken",
     "DRIFT": "volcast.drift.detected",
 }  # code of a finding -> what is told to the automations
 SHOWN = 20  # tickers
@@ -151,6 +154,8 @@ def health_of(
     cutoff, name = min(max(ends.values()), session), training.name or training.recipe
     first = session_before(cutoff, RECENT, data.calendar)
     trust, ledger = trust_in(store, name, cutoff, session), Ledger(store)
+    scores = ledger.scores(name, first=session_before(cutoff, SKILL_SPAN, data.calendar))
+    intervals = interval_drift(scores.loc[scores["ds"] <= pd.Timestamp(cutoff)])
     published = _newest_published(ledger, name)
     health = Health(
         name=name,
@@ -167,8 +172,9 @@ def health_of(
         untrained=_sessions_since_training(store, name, cutoff),
         **published,
         errors=trust.errors,
+        intervals=None if intervals is None else Intervals(**asdict(intervals)),
         drift=drift,
-        skill=_skill(ledger, name, session_before(cutoff, SKILL_SPAN, data.calendar)),
+        skill=_skill(scores),
         findings=(),
     )
     return health.model_copy(update={"findings": findings_of(health, watch)})
@@ -209,9 +215,9 @@ def _broken(store: Store, tickers: list[str], first: date) -> int:
     return len(broken.difference(_recent(stored, tickers, first)))
 
 
-def _skill(ledger: Ledger, name: str, first: date) -> tuple[Skill, ...]:
+def _skill(scores: pd.DataFrame) -> tuple[Skill, ...]:
     """Of all tickers over each window, and of those over the longest that fare worst against har."""
-    rows = live_skill(ledger.scores(name, first=first))
+    rows = live_skill(scores)
     if rows.empty:
         return ()
     is_whole = rows["ticker"] == ALL
@@ -272,6 +278,11 @@ def _of_forecasts(health: Health) -> list[Finding]:
         words = f"{health.held_back:,} rows of the forecast from {health.forecast_cutoff} could not be believed."
         remedy = "Others are published in their place. Its log names them; retrain, or go back: volcast models rollback"
         found.append(_alarm("HELD_BACK", words, remedy))
+    if health.intervals is not None and health.intervals.broken:
+        words = f"{health.intervals.words}. Chance alone would say so once in {CHANCE:,.0f} sessions."
+        kind = "narrow" if health.intervals.covered < health.intervals.expected else "wide"
+        remedy = f"Take intervals as too {kind} until this is gone; see what the retraining came to"
+        found.append(_alarm("MISCALIBRATED", f"Intervals do not hold: {words}", f"{remedy}, or: volcast retrain"))
     return found
 
 

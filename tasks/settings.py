@@ -243,7 +243,7 @@ class ForecasterSettings(_Settings):
 class RetrainSettings(_Settings):
     """Why a retraining runs, and who lets its result forecast."""
 
-    cause: Literal["person", "schedule", "sessions", "drift", "quality"] = Field(
+    cause: Literal["person", "schedule", "sessions", "drift", "quality", "intervals"] = Field(
         default="person", description="What started it: a person, the schedule, or an event"
     )
     cool_down_sessions: Sessions = Field(

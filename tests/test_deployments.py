@@ -108,7 +108,7 @@ def test_each_parameter_has_a_help_text_in_the_form(deployment: dict[str, Any]) 
 
 def test_each_trigger_listens_to_an_event_that_volcast_sends_of_its_own_store() -> None:
     triggers = [each for deployment in project()["deployments"] for each in deployment.get("triggers", [])]
-    assert len({each["name"] for each in triggers}) == len(triggers) == 5
+    assert len({each["name"] for each in triggers}) == len(triggers) == 6
     for each in triggers:
         parsed = TRIGGER.validate_python(each)
         assert parsed.name.startswith(PREFIX)

@@ -140,7 +140,7 @@ def test_intervals_that_are_far_too_wide_are_found_too() -> None:
 
 @pytest.mark.parametrize("alike", [False, True])
 def test_intervals_that_hold_are_hardly_ever_called_broken_also_where_all_tickers_move_as_one(alike: bool) -> None:
-    """Over 20,000 sessions alarms are CHANCE sessions apart or more: twenty at most."""
+    """Over 20,000 sessions alarms are CHANCE sessions apart or more: forty at most."""
     draws = np.random.default_rng(3)
     inside = draws.binomial(1 if alike else 8, 0.8, 20_000) / (1 if alike else 8)
     sessions, is_broken = pd.date_range("2024-01-01", periods=60), []

@@ -107,7 +107,7 @@ def test_intervals_that_do_not_hold_are_named_with_what_was_covered_and_over_whi
         (found,) = findings_of(Health.model_validate(FINE | {"intervals": intervals(covered)}), WATCH)
         assert found.words == (
             f"Intervals do not hold: of the volumes of 10 sessions, 2024-02-26 to 2024-03-08, {covered:.0%} lie inside "
-            "of the 80% interval of the session before. Chance alone would say so once in 1,000 sessions."
+            "of the 80% interval of the session before. Chance alone would say so once in 500 sessions."
         )
         assert found.remedy.startswith(f"Take intervals as too {word} until this is gone")
 

@@ -169,7 +169,7 @@ def test_deploying_twice_changes_nothing_and_what_the_file_drops_goes(
 ) -> None:
     first = deploy(served(tmp_path), POOL)
     assert set(first.applied) == {item["name"] for item in project()["deployments"]}
-    assert len(first.automations) == 5 + 12
+    assert len(first.automations) == 6 + 13
     before = what_is_there(client)
     assert deploy(served(tmp_path), POOL).words == "nothing to change"
     assert what_is_there(client) == before
@@ -197,7 +197,7 @@ def test_stores_that_share_a_server_have_deployments_and_alerts_of_their_own(
     assert len(both) == 2 * len(of_one)
     assert {name: both[name] for name in of_one} == of_one
     watched = [str(each.trigger.model_dump()) for each in client.read_automations() if of_other.tag in each.tags]
-    assert len(watched) == 17
+    assert len(watched) == 19
     assert not any("prefect.tag.volcast'" in trigger for trigger in watched)
 
 
@@ -237,7 +237,7 @@ def test_an_automation_is_changed_in_place(client: SyncPrefectClient, tmp_path: 
     deploy(served(tmp_path), POOL)
     before = {each.name: each.id for each in client.read_automations()}
     changed = deploy(served(tmp_path), POOL | {"VOLCAST_ALERT_WEBHOOK": "http://127.0.0.1:9/hook"})
-    assert len(changed.automations) == 12
+    assert len(changed.automations) == 13
     after = client.read_automations()
     assert {each.name: each.id for each in after} == before
     assert {each.actions[0].type for each in after} == {"run-deployment", "send-notification"}

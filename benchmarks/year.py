@@ -24,7 +24,17 @@ from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settin
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.year_checks import Takeover, failures, noticed, shift_failures, takeover
+from benchmarks.year_checks import (
+    COVERED,
+    LEARNT,
+    Takeover,
+    failures,
+    first_since,
+    noticed,
+    shift_failures,
+    since_shift,
+    takeover,
+)
 from benchmarks.year_script import FRIDAY, NAME, Diary, Script, live
 from flows.server import own_server
 from models.comparisons import CHAMPION
@@ -147,6 +157,9 @@ def _shift(script: Script, diary: Diary, took_over: Takeover | None) -> str:
     found = noticed(script, diary)
     words = f"{script.shift}; "
     words += f"noticed on {found[0]} ({found[1]})" if found else "not noticed yet"
+    since = since_shift(script)
+    learnt, covered = first_since(since["ratio"] <= LEARNT), first_since(since["covered"].between(*COVERED))
+    words += f"; published {LEARNT} of har's error after {learnt} sessions, intervals held after {covered}"
     if took_over is None:
         return f"{words}; no model that was trained on it took over yet"
     scores, after = took_over.scores(script), sessions_after(script.shift, took_over.cutoff)

@@ -14,8 +14,9 @@ from deltalake import DeltaTable
 from benchmarks.year_script import EVENT_CAUSES, NAME, Diary, Script
 from models.comparisons import CHAMPION, Contest
 from models.forecast_columns import LEDGER_COLUMNS
-from models.forecasters import FALLBACK, MODEL
+from models.forecasters import FALLBACK, HAR, MODEL
 from models.panel import HORIZONS
+from models.scores import BANDS, GATE_BAND, scaled
 from models.sessions import next_session, sessions_after
 from models.volume_evaluation import evaluate_volume, fallback_frame
 from storage.artifacts import ArtifactStore
@@ -31,13 +32,16 @@ from tasks.stored_models import model_version, read_model
 from tasks.train import predecessor
 
 SAMPLED = 8  # cutoffs that are forecast from again
-NOTICED_WITHIN = 40  # sessions; errors are looked at over 20 of them
-LEARNT = 20  # sessions of the new regime, with fewer of which a model has hardly been trained on it
+NOTICED_WITHIN, LEARNT_WITHIN, COVERED_WITHIN = 10, 30, 30  # sessions since the shift
+LEARNT = 0.85  # of har's error, which knows hardly more of the new regime: before the shift it was 0.95
+WINDOW = 10  # target sessions over which what was published is compared with har, and the intervals are looked at
+COVERED = (0.7, 0.9)  # of the volumes, by 80 % intervals of 1 to 5 sessions ahead over WINDOW target sessions
+TRAINED = 20  # sessions of the new regime, with fewer of which a model has hardly been trained on it
 
 
 @dataclass(frozen=True, kw_only=True)
 class Takeover:
-    """The first champion that was trained on LEARNT sessions after the shift, and the champion before it."""
+    """The first champion that was trained on TRAINED sessions after the shift, and the champion before it."""
 
     version: int
     before: int
@@ -78,7 +82,9 @@ def shift_failures(script: Script, diary: Diary) -> dict[str, str]:
     return _named(
         {
             f"the shift was noticed within {NOTICED_WITHIN} sessions, and retrained on": _unnoticed(script, diary),
-            "a model that was trained on it took over, and is better than the one before": _no_better(script),
+            f"what is published had learnt it within {LEARNT_WITHIN} sessions": _not_learnt(script),
+            f"80 % intervals held again within {COVERED_WITHIN} sessions": _not_covered(script),
+            "a model that was trained on it took over, and is better than har": _no_better(script),
         }
     )
 
@@ -92,6 +98,27 @@ def noticed(script: Script, diary: Diary) -> tuple[date, str] | None:
     return None
 
 
+def since_shift(script: Script) -> pd.DataFrame:
+    """What was published of 1 to 5 sessions ahead, over the last WINDOW target sessions at each since the shift.
+
+    Index ds; columns ratio (of its error to har's, on the same rows), covered (by the 80 % intervals); NaN before
+    WINDOW sessions have come.
+    """
+    scores = Ledger(script.store).scores(NAME, first=script.shift)
+    scores = scores.loc[scores["h"].between(*BANDS[GATE_BAND])]
+    scores = scores.assign(mase=scaled(scores["absolute_error"], scores["scale"]))
+    key = ["ticker", "cutoff", "h"]
+    har = scores.loc[scores["model"] == HAR].set_index(key)["mase"].rename("har")
+    rows = scores.loc[scores["published"]].join(har, on=key)
+    means = pd.DataFrame(rows.groupby("ds")[["mase", "har", "in_80"]].mean().rolling(WINDOW).mean())
+    return pd.DataFrame({"ratio": means["mase"] / means["har"], "covered": means["in_80"]})
+
+
+def first_since(found: Any) -> int | None:
+    """The number of sessions after which something first was so; None where it never was."""
+    return int(np.flatnonzero(found)[0]) + 1 if found.any() else None
+
+
 def takeover(script: Script) -> Takeover | None:
     """None where none took over yet."""
     artifacts, before = ArtifactStore(script.store), 0
@@ -100,7 +127,7 @@ def takeover(script: Script) -> Takeover | None:
             artifacts, script.store.url, artifacts.get("model", NAME, entry.version)
         ).scaler.features
         facts = artifacts.get("features", NAME, features.artifact.version).facts
-        if before and sessions_after(script.shift, date.fromisoformat(str(facts["train_through"]))) >= LEARNT:
+        if before and sessions_after(script.shift, date.fromisoformat(str(facts["train_through"]))) >= TRAINED:
             return Takeover(version=entry.version, before=before, cutoff=features.snapshot.cutoff)
         before = entry.version
     return None
@@ -221,11 +248,23 @@ def _unnoticed(script: Script, diary: Diary) -> Iterator[str]:
         yield f"noticed on {found[0]}, and no event started a training"
 
 
+def _not_learnt(script: Script) -> Iterator[str]:
+    after = first_since(since_shift(script)["ratio"] <= LEARNT)
+    if after is None or after > LEARNT_WITHIN:
+        yield f"it first erred {LEARNT} times as much as har, or less, after {after} sessions"
+
+
+def _not_covered(script: Script) -> Iterator[str]:
+    after = first_since(since_shift(script)["covered"].between(*COVERED))
+    if after is None or after > COVERED_WITHIN:
+        yield f"they first covered {COVERED[0]:.0%} to {COVERED[1]:.0%} after {after} sessions"
+
+
 def _no_better(script: Script) -> Iterator[str]:
     found = takeover(script)
     if found is None:
         yield "none took over"
         return
     scores = found.scores(script)
-    if scores[MODEL] >= scores[CHAMPION]:
-        yield f"v{found.version} has MASE {scores[MODEL]:.3f}, v{found.before} {scores[CHAMPION]:.3f}"
+    if scores[MODEL] >= scores[HAR]:
+        yield f"v{found.version} has MASE {scores[MODEL]:.3f}, har {scores[HAR]:.3f}"

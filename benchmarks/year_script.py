@@ -53,6 +53,7 @@ RECHECK = 35  # stored sessions that are asked for again: the exchange corrects 
 FRIDAY = 4
 EVENT_CAUSES = {
     "ERROR_BREACH": "quality",
+    "MISCALIBRATED": "intervals",
     "DRIFT": "drift",
 }  # code of a finding -> cause of a retraining (prefect.yaml)
 
@@ -68,6 +69,7 @@ class Script:
     tickers: tuple[str, ...] = TICKERS
     poor: tuple[date, ...] = (date(2003, 3, 8), date(2003, 7, 12))  # Saturdays
     watch: WatchSettings = WATCH
+    good: TrainingSettings = GOOD
 
     @property
     def days(self) -> list[date]:
@@ -128,7 +130,7 @@ def live(script: Script, diary: Diary, on_day: Callable[[date], None]) -> None:
         diary.trainings.append(train(script, script.eve, "person"))
         for day in script.days:
             started = time.perf_counter()
-            diary.dailies[day] = daily(script.data(day), GOOD, script.watch)
+            diary.dailies[day] = daily(script.data(day), script.good, script.watch)
             diary.trainings += [train(script, day, cause) for cause in causes(diary.dailies[day].health, script.watch)]
             if day.weekday() == FRIDAY:
                 diary.trainings.append(train(script, day + timedelta(days=1), "schedule"))
@@ -150,7 +152,7 @@ def train(script: Script, day: date, cause: Any) -> Training:
     """One run of `retrain`, and what the store says of it."""
     started, is_poor = time.perf_counter(), day in script.poor
     why = RetrainSettings(cause=cause)
-    words = retrain(script.data(day), BAD if is_poor else GOOD, why).outcome
+    words = retrain(script.data(day), BAD if is_poor else script.good, why).outcome
     return Training(
         day=day,
         cause=cause,

@@ -65,6 +65,7 @@ EVENTS: dict[str, tuple[Severity, str, Event]] = {
     "deadline-missed": ("critical", "no forecast by the time that was asked for", "volcast.deadline.missed"),
     "fallback-used": ("warning", "har forecasts in place of the model", "volcast.fallback.used"),
     "quality-breached": ("warning", "the model errs too much", "volcast.quality.breached"),
+    "intervals-broken": ("warning", "intervals do not hold", "volcast.intervals.broken"),
     "approval-wanted": ("warning", "a model waits for a yes", "volcast.approval.wanted"),
     "approval-refused": ("info", "a person said no to a model", "volcast.approval.refused"),
     "champion-moved": ("info", "another version forecasts", "volcast.champion.moved"),

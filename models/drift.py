@@ -1,4 +1,4 @@
-"""Whether what a model sees, or how far it is off, is still what it was when it was trained and tested.
+"""Whether what a model sees, how far it is off, and how often its intervals hold, is still what it was.
 
 Population stability index of a feature, from the shares p of recent rows and q of train rows in bins between the
 train rows' deciles (Siddiqi 2006, "Credit Risk Scorecards", p. 136):
@@ -10,10 +10,22 @@ n independent rows (Yurdakul and Naranjo 2020, "Statistical properties of the po
 252 sessions hardly moves within 63, and would always be far from the law of all the years. So that is added to the
 0.25, with n = S (1 - r) / (1 + r) of S sessions whose neighbours have the correlation r (the variance of the mean of an
 autoregression of first order). Tickers do not count as rows: the market moves them together.
+
+Intervals: x, of each session, is the share of tickers inside of the interval that was said one session ahead. Where
+intervals hold, its expectation given the past is their level, however much the tickers depend on each other. So each
+bet b makes a fair or losing game of 1 + b (level - x), and with S sessions, the mean over the bets of
+
+    evidence = sum over sessions s of the product over sessions t from s on of 1 + b (level - x_t)
+
+has the expectation S at most. Alarms at CHANCE are as many sessions apart or more, on average, while intervals hold (an
+e-detector of the kind of Shiryaev and Roberts: Shin, Ramdas and Rinaldo, 2024, "E-detectors: a nonparametric framework
+for sequential change detection"; such bets: Waudby-Smith and Ramdas, 2024, "Estimating means of bounded random
+variables by betting"). The session s that brings most of it is the one from which on they most likely did not hold.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 
 import numpy as np
 import pandas as pd
@@ -31,6 +43,10 @@ DECILES = tuple(round(0.1 * tenth, 1) for tenth in range(1, 10))
 MOST_ALIKE = 0.99  # correlation of neighbouring sessions
 LEAST_SHARE = 1e-3  # of a bin, or an empty one would be infinitely far from what it was
 SURE = 0.01  # of false alarms a look
+CHANCE = 500.0  # sessions, two years, that lie between two false alarms of the intervals, at least
+BETS = (0.5, 1.0, 2.0, 4.0, -0.3, -0.6, -1.0)  # on too few inside, and too many; 1 + b (0.8 - x) stays above 0
+COVERAGE_LEVEL = 0.8
+COVERAGE_SESSIONS = 60  # that are looked at
 RECENT = 20  # target sessions of the errors that are looked at
 LEAST_SESSIONS = 10  # with fewer nothing is said about errors
 MUCH_WORSE = 1.1  # times the test's error: the test's own mean is no more certain than that
@@ -55,6 +71,19 @@ class ErrorDrift:
     p_value: float  # one-sided: of a recent mean as high as this, were the errors those of the test
     grown: bool  # beyond noise, and by more than the test's own uncertainty
     breached: bool  # grown, and har would have been better: not just a harder market
+
+
+@dataclass(frozen=True, kw_only=True)
+class IntervalDrift:
+    """How often volumes came inside of the 80 % intervals that were said one session ahead, since that changed."""
+
+    first: date  # target session from which on they most likely did not hold
+    last: date
+    sessions: int
+    covered: float  # the mean over the sessions of the share of tickers
+    expected: float
+    evidence: float  # against intervals that hold
+    broken: bool  # more of it than comes by chance
 
 
 def psi(recent_R: np.ndarray, edges: Sequence[float], levels: Sequence[float]) -> float:
@@ -128,6 +157,29 @@ def error_drift(scores: pd.DataFrame, *, expected: float, model: str, sessions: 
         p_value=p_value,
         grown=grown,
         breached=grown and har < recent,
+    )
+
+
+def interval_drift(scores: pd.DataFrame) -> IntervalDrift | None:
+    """Whether the published 80 % intervals hold over the last COVERAGE_SESSIONS target sessions; None without a score.
+
+    `scores`: ds (datetime64), h, published, in_80.
+    """
+    nearest = scores.loc[scores["published"] & (scores["h"] == 1)]
+    inside = nearest.groupby("ds")["in_80"].mean().sort_index().tail(COVERAGE_SESSIONS)
+    if inside.empty:
+        return None
+    growth_PB = 1 + np.array(BETS) * (COVERAGE_LEVEL - inside.to_numpy(np.float64)[:, None])
+    evidence_P = np.cumprod(growth_PB[::-1], axis=0)[::-1].mean(axis=1)
+    since = inside.iloc[int(evidence_P.argmax()) :]
+    return IntervalDrift(
+        first=since.index[0].date(),
+        last=since.index[-1].date(),
+        sessions=len(since),
+        covered=float(since.mean()),
+        expected=COVERAGE_LEVEL,
+        evidence=float(evidence_P.sum()),
+        broken=bool(evidence_P.sum() >= CHANCE),
     )
 
 

@@ -42,6 +42,8 @@ LIMITS = {
 }  # the largest value of each count, far beyond what helps: a mistyped one must not fill the memory, or train for ever
 MAX_CLIP = 1e6
 MAX_WINDOW_SESSIONS = 25_200  # a century
+Adaptation = Literal["one rate", "rhythm and two rates"]
+OLD_SETTINGS = {"adaptation": "one rate"}  # what a recipe of release 0.1.0 means, which does not have them
 OLD_NAMES = {"log_every_steps": "validate_every_steps"}  # of release 0.1.0, in which digests were made with it
 
 
@@ -115,12 +117,14 @@ class VolumeRecipe:
     weight_decay: float = 1e-3
     gradient_clip: float = 1.0  # norm
     validate_every_steps: int = 50  # each time by other random numbers than before: it changes the weights
+    adaptation: Adaptation = "rhythm and two rates"  # to the sessions after the training (models/adaptation.py)
     stop_sessions: int = 63  # the last ones of the train span: early stopping, first calibration
     test_sessions: int = 63  # the newest ones, held back: each is forecast from the sessions before it
 
     def __post_init__(self) -> None:
         _require(self.name == "volume", self, "name", "volume")
         _require(self.cell in get_args(Cell), self, "cell", f"one of {list(get_args(Cell))}")
+        _require(self.adaptation in get_args(Adaptation), self, "adaptation", f"one of {list(get_args(Adaptation))}")
         _require(isinstance(self.use_earnings, bool), self, "use_earnings", "true or false")
         _require_counts(self)
         _require_rate(self)
@@ -170,6 +174,12 @@ def make_recipe(name: str, **changes: Any) -> Recipe:
     return RECIPES[name](**changes)
 
 
+def stored_recipe(stored: dict[str, Any]) -> Recipe:
+    """The recipe that a release stored as `settings`, and what it meant by those that it did not have yet."""
+    known = setting_names(stored["name"])
+    return make_recipe(**{name: value for name, value in OLD_SETTINGS.items() if name in known} | stored)
+
+
 def settings(recipe: Recipe) -> dict[str, Any]:
     """Every setting of the recipe, its name included, as JSON types (features as a list)."""
     return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(recipe).items()}
@@ -178,10 +188,12 @@ def settings(recipe: Recipe) -> dict[str, Any]:
 def digest(recipe: Recipe) -> str:
     """sha256 (64 hex digits) of the recipe's settings as JSON with sorted keys: equal recipes, equal digests.
 
-    A setting that was renamed is in it by its first name, so that a recipe's digest lasts.
+    A setting that was renamed is in it by its first name, and one that came later only where it is not OLD_SETTINGS',
+    so that a recipe's digest lasts.
     """
     first_names = {new: old for old, new in OLD_NAMES.items()}
-    named = {first_names.get(name, name): value for name, value in settings(recipe).items()}
+    own = {name: value for name, value in settings(recipe).items() if OLD_SETTINGS.get(name) != value}
+    named = {first_names.get(name, name): value for name, value in own.items()}
     return hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()
 
 

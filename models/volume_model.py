@@ -3,13 +3,14 @@
 1. features of a session are brought to mean 0 and variance 1, and clipped to CLIP of these units: a crash is far
    outside of what a network has seen
 2. the members' quantiles of log volume, less its level, are averaged (Vincent averaging of their laws)
-3. quantiles other than the median are moved, by horizon and level, in units of half the 80 % interval: by what the
+3. what the errors of the last weeks say of each ticker's week is added (models/adaptation.py)
+4. quantiles other than the median are moved, by horizon and level, in units of half the 80 % interval: by what the
    sessions held back from training asked for (conformalised quantile regression: Romano, Patterson and Candès, 2019),
-   and then, session after session, by RATE of what the share of tickers below missed the level by (adaptive conformal
-   inference: Gibbs and Candès, 2021)
-4. the mean is that of the quantiles' law in shares
+   and then, session after session, by what the share of tickers below missed the level by (models/adaptation.py).
+   Models of release 0.1.0, whose recipe has the adaptation `one rate`, have no third step, and here RATE of that share
+5. the mean is that of the quantiles' law in shares
 
-A cutoff's pass begins WARM_UP sessions or more before it, at a place that depends on the cutoff alone, and passes and
+A cutoff's pass begins BEFORE sessions or more before it, at a place that depends on the cutoff alone, and passes and
 blocks are always of one length: rounding depends on the shapes of matrices, and a forecast must be the same, bit for
 bit, whichever other cutoffs are asked for and however many sessions follow.
 """
@@ -18,7 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models.forecasters import LEVELS, MEDIAN, Forecasts
+from models.adaptation import IS_MOVED, WARM_UP, following_moves, half_interval, with_rhythm
+from models.forecasters import LEVELS, Forecasts, season_of
 from models.panel import HORIZONS
 from models.recipes import VolumeRecipe
 from models.volume_inputs import AT_COLUMNS, CPU, Inputs, InputTensors
@@ -28,13 +30,12 @@ from models.weights import load_exactly
 # N tickers, C cutoffs, B sessions of a stretch, H horizons, Q levels, M members, R rows, X columns of a session
 
 CLIP = 3.0
-RATE = 0.1  # 80 % covered 79.4 to 80.1 % of 2017-18 and of 2019-20, pinball loss as without; 0.2 costs 1 %
+RATE = 0.1  # of the adaptation `one rate`
 STRETCH = 252  # sessions that are passed over in one go
 BLOCK = 21  # cutoffs that are forecast in one go, all of them whichever are asked for; a part of STRETCH
-WARM_UP = 252
+BEFORE = 252  # sessions that a pass begins before its stretch
 TICKERS = 32  # at a time: 100 MB
 EPOCH = np.datetime64("1970-01-01")
-IS_MOVED = np.arange(len(LEVELS)) != MEDIAN
 TAIL = 0.5  # of the step from 0.9 to 0.975: about where the mean of a normal law's upper tail lies beyond it
 
 
@@ -73,6 +74,7 @@ class VolumeModel(nn.Module):
 
     def __init__(self, recipe: VolumeRecipe, scaler: VolumeScaler) -> None:
         super().__init__()
+        self.follows_by_one_rate = recipe.adaptation == "one rate"
         self.scaler = scaler
         self.members = nn.ModuleList(ForkingNetwork(recipe) for _ in range(recipe.members))
         self.register_buffer("calibration_HQ", torch.zeros(HORIZONS, len(LEVELS), dtype=torch.float64))
@@ -80,11 +82,29 @@ class VolumeModel(nn.Module):
 
     def forecast(self, inputs: Inputs, cutoffs: np.ndarray) -> Forecasts:
         """Forecasts at cutoffs (C,), places in the panel's sessions, ascending; NaN where `inputs.usable_NT` is not."""
-        first = min(int(cutoffs[0]), max(self.first_unseen(inputs), 0))
-        every_C = np.arange(first, int(cutoffs[-1]) + 1)
-        raw_NCHQ = self.quantiles(inputs, every_C)
-        moved_NCHQ = self._calibrated(inputs, every_C, raw_NCHQ)[:, cutoffs - first]
-        return _in_shares(inputs, cutoffs, moved_NCHQ)
+        known = inputs.panel.known - 1
+        first, raw_NCHQ = self.centred(inputs, int(cutoffs[0]), int(cutoffs[-1]), through=known)
+        every_C, unseen = np.arange(first, first + raw_NCHQ.shape[1]), self.first_unseen(inputs) - first
+        told = (raw_NCHQ, *targets_at(inputs, every_C, through=known), self.calibration_HQ.cpu().numpy())
+        moves_CHQ = (one_rate_moves if self.follows_by_one_rate else following_moves)(*told, unseen=unseen)
+        chosen_C = cutoffs - first
+        return _in_shares(inputs, cutoffs, moved(raw_NCHQ[:, chosen_C], moves_CHQ[chosen_C]))
+
+    def centred(self, inputs: Inputs, first: int, last: int, *, through: int) -> tuple[int, np.ndarray]:
+        """Quantiles (N, C, H, Q) with the week's rhythm in them, not yet calibrated, of every cutoff up to `last`.
+
+        And the place of the first of them: `first`, or an earlier one from which errors are followed. They are followed
+        from one place on for all cutoffs, so that a forecast does not depend on the others that are asked for.
+        """
+        begin = max(self.first_unseen(inputs) - (0 if self.follows_by_one_rate else WARM_UP), 0)
+        every_C = np.arange(min(first, begin), last + 1)
+        raw_NCHQ, followed = self.quantiles(inputs, every_C), begin - every_C[0]
+        if not self.follows_by_one_rate and begin <= last:
+            target_NCH, is_there_NCH = targets_at(inputs, every_C[followed:], through=through)
+            weekday_S, season = inputs.panel.sessions.day_of_week.to_numpy(), season_of(inputs.panel.sessions)
+            own = (raw_NCHQ[:, followed:], target_NCH, is_there_NCH)
+            raw_NCHQ[:, followed:] = with_rhythm(*own, weekday_S[begin:], season)
+        return int(every_C[0]), raw_NCHQ
 
     def first_unseen(self, inputs: Inputs) -> int:
         """The place of the first cutoff none of whose targets the weights have seen."""
@@ -100,7 +120,7 @@ class VolumeModel(nn.Module):
     def _stretch(self, tensors: InputTensors, stretch: int, cutoffs: np.ndarray) -> np.ndarray:
         """(N, C, H, Q) of the cutoffs of one stretch; the pass is as long whichever they are."""
         sessions, device = tensors.past_NTF.shape[1], tensors.past_NTF.device
-        begin = max(stretch * STRETCH - WARM_UP, 0)
+        begin = max(stretch * STRETCH - BEFORE, 0)
         places = torch.arange(begin, (stretch + 1) * STRETCH, device=device).clamp(max=sessions - 1)
         tickers = torch.arange(len(tensors.past_NTF), device=device)
         return np.concatenate([self._pass(tensors, some, places, cutoffs) for some in tickers.split(TICKERS)])
@@ -122,21 +142,6 @@ class VolumeModel(nn.Module):
                 answers.append(torch.stack(said).mean(0).cpu().numpy())
         return np.stack(answers)[block_C, :, cutoffs % BLOCK].swapaxes(0, 1)
 
-    def _calibrated(self, inputs: Inputs, every_C: np.ndarray, raw_NCHQ: np.ndarray) -> np.ndarray:
-        """The quantiles after the moves that were known at each cutoff; `every_C` has no gap."""
-        target_NCH, is_there_NCH = targets_at(inputs, every_C, through=inputs.panel.known - 1)
-        moves_HQ, unseen = self.calibration_HQ.cpu().numpy().copy(), self.first_unseen(inputs)
-        moved_NCHQ = np.empty_like(raw_NCHQ)
-        for place in range(len(every_C)):
-            for h in range(HORIZONS):
-                told = place - h - 1  # the cutoff whose target this session is
-                if told >= 0 and every_C[told] >= unseen and is_there_NCH[:, told, h].any():
-                    there_N = is_there_NCH[:, told, h]
-                    below_Q = (target_NCH[there_N, told, h, None] <= moved_NCHQ[there_N, told, h]).mean(axis=0)
-                    moves_HQ[h] += RATE * (np.array(LEVELS) - below_Q) * IS_MOVED
-            moved_NCHQ[:, place] = moved(raw_NCHQ[:, place], moves_HQ)
-        return moved_NCHQ
-
 
 def volume_from_bytes(data: bytes, recipe: VolumeRecipe) -> VolumeModel:
     """The model whose tensors `weights.to_bytes` saved, on the CPU and in evaluation mode. Raises WrongWeights."""
@@ -151,7 +156,8 @@ def calibrate(model: VolumeModel, inputs: Inputs, cutoffs: np.ndarray, *, throug
     Of each horizon and level the error of a quantile, in units of half the 80 % interval, has the level's own quantile
     added: then that share of these targets lies below. The median stays.
     """
-    raw_NCHQ = model.quantiles(inputs, cutoffs)
+    first, every_NCHQ = model.centred(inputs, int(cutoffs[0]), int(cutoffs[-1]), through=through)
+    raw_NCHQ = every_NCHQ[:, cutoffs - first]
     target_NCH, is_there_NCH = targets_at(inputs, cutoffs, through=through)
     error_NCHQ = (target_NCH[..., None] - raw_NCHQ) / half_interval(raw_NCHQ)
     moves_HQ = np.zeros((HORIZONS, len(LEVELS)))
@@ -162,14 +168,31 @@ def calibrate(model: VolumeModel, inputs: Inputs, cutoffs: np.ndarray, *, throug
     model.calibration_HQ = torch.from_numpy(moves_HQ).to(model.calibration_HQ.device)
 
 
-def half_interval(quantile_Q: np.ndarray) -> np.ndarray:
-    """(..., 1): half the width of the 80 % interval of quantiles (..., Q)."""
-    return (quantile_Q[..., [LEVELS.index(0.9)]] - quantile_Q[..., [LEVELS.index(0.1)]]) / 2
+def one_rate_moves(
+    quantile_NCHQ: np.ndarray,
+    target_NCH: np.ndarray,
+    is_there_NCH: np.ndarray,
+    calibration_HQ: np.ndarray,
+    *,
+    unseen: int,
+) -> np.ndarray:
+    """`following_moves` as release 0.1.0 had them: one rate, and shares below the quantiles as they were said."""
+    moves_HQ, found_CHQ = calibration_HQ.copy(), np.empty((quantile_NCHQ.shape[1], *calibration_HQ.shape))
+    said_NCHQ = np.empty_like(quantile_NCHQ)
+    for place in range(len(found_CHQ)):
+        for h in range(min(HORIZONS, place - max(unseen, 0))):
+            told = place - h - 1  # the cutoff whose target this session is
+            if is_there_NCH[:, told, h].any():
+                there_N = is_there_NCH[:, told, h]
+                below_Q = (target_NCH[there_N, told, h, None] <= said_NCHQ[there_N, told, h]).mean(axis=0)
+                moves_HQ[h] += RATE * (np.array(LEVELS) - below_Q) * IS_MOVED
+        found_CHQ[place], said_NCHQ[:, place] = moves_HQ, moved(quantile_NCHQ[:, place], moves_HQ)
+    return found_CHQ
 
 
-def moved(quantile_NHQ: np.ndarray, moves_HQ: np.ndarray) -> np.ndarray:
-    """(N, H, Q): quantiles moved by so many halves of their 80 % interval, in ascending order still."""
-    return np.sort(quantile_NHQ + (moves_HQ * half_interval(quantile_NHQ)).astype(np.float32), axis=-1)
+def moved(quantile_HQ: np.ndarray, moves_HQ: np.ndarray) -> np.ndarray:
+    """(..., H, Q): quantiles moved by so many halves of their 80 % interval, in ascending order still."""
+    return np.sort(quantile_HQ + (moves_HQ * half_interval(quantile_HQ)).astype(np.float32), axis=-1)
 
 
 def scaled_sessions(

@@ -409,6 +409,26 @@ class Errors(Record):
         )
 
 
+class Intervals(Record):
+    """How often published 80 % intervals held, and whether it can be chance (models/drift.py: IntervalDrift)."""
+
+    first: date
+    last: date
+    sessions: int
+    covered: float
+    expected: float
+    evidence: float
+    broken: bool
+
+    @property
+    def words(self) -> str:
+        """One line for logs and people."""
+        return (
+            f"of the volumes of {self.sessions} sessions, {self.first} to {self.last}, {self.covered:.0%} lie inside "
+            f"of the {self.expected:.0%} interval of the session before"
+        )
+
+
 class FeatureIndex(Record):
     """How far one feature is from what it was (models/drift.py: FeatureDrift)."""
 
@@ -473,6 +493,7 @@ class Health(Record):
     held_back: int = 0  # rows of that forecast that could not be believed
     not_asked: tuple[str, ...] = ()  # stored tickers with a price of its cutoff that it was not asked for
     errors: Errors | None
+    intervals: Intervals | None = None  # None before any forecast is scored
     drift: InputDrift | None
     skill: tuple[Skill, ...]
     findings: tuple[Finding, ...]

@@ -51,13 +51,14 @@ from tasks.stored_models import (
 )
 
 RECENT = 8  # scorecards that are looked at: runs of several sets of tickers take turns under one name
-BY_EVENT = ("sessions", "drift", "quality")  # causes that a cool-down holds back
+BY_EVENT = ("sessions", "drift", "quality", "intervals")  # causes that a cool-down holds back
 CAUSES = {
     "person": "a person asked for it",
     "schedule": "its schedule",
     "sessions": "enough new sessions",
     "drift": "its inputs have drifted",
     "quality": "the champion errs too much",
+    "intervals": "its intervals do not hold",
 }  # why a version was trained, in words
 
 

@@ -6,6 +6,7 @@
 """
 
 from collections.abc import Collection, Mapping
+from dataclasses import asdict
 from datetime import UTC, date, datetime
 from functools import partial
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import pandas as pd
 from prefect import get_run_logger, task
 
-from models.drift import FeatureDrift
+from models.drift import CHANCE, FeatureDrift, interval_drift
 from models.forecasters import FALLBACK, MODEL
 from models.recipes import DEFAULT_RECIPE
 from models.scores import ALL, SKILL_SPAN, WINDOWS, live_skill
@@ -24,7 +25,17 @@ from storage.append_tables import QuarantineTable, RestatementTable
 from storage.artifacts import ArtifactStore, Draft
 from storage.ledger import Ledger
 from storage.prices import PriceTable
-from storage.records import FeatureIndex, Finding, Health, InputDrift, Manifest, ModelVersion, Skill, Snapshot
+from storage.records import (
+    FeatureIndex,
+    Finding,
+    Health,
+    InputDrift,
+    Intervals,
+    Manifest,
+    ModelVersion,
+    Skill,
+    Snapshot,
+)
 from storage.schemas import SCORES
 from storage.store import Store, open_store
 from tasks.forecast import HELD_BACK, trust_in
@@ -108,6 +119,7 @@ EVENTS: dict[str, Event] = {
     "FALLBACK_IN_USE": "volcast.fallback.used",
     "HELD_BACK": "volcast.fallback.used",
     "ERROR_BREACH": "volcast.quality.breached",
+    "MISCALIBRATED": "volcast.intervals.broken",
     "DRIFT": "volcast.drift.detected",
 }  # code of a finding -> what is told to the automations
 UNALERTED = "DRIFT"  # whose event starts a retraining alone
@@ -204,7 +216,9 @@ def health_of(
     cutoff = min(max(ends.values()), session)
     first = session_before(cutoff, RECENT, calendar)
     champion = find_champion(ArtifactStore(store), name)
-    trust, ledger = trust_in(store, name, champion, cutoff, session), Ledger(store)
+    trust = trust_in(store, name, champion, cutoff, session)
+    scores = Ledger(store).scores(name, first=session_before(cutoff, SKILL_SPAN, calendar))
+    intervals = interval_drift(scores.loc[scores["ds"] <= pd.Timestamp(cutoff)])
     own = f"model {name} v{champion.version}" if champion.version else ""
     health = Health(
         name=name,
@@ -225,8 +239,9 @@ def health_of(
         untrained=_sessions_since_training(store, name, cutoff),
         **_newest_published(store, name, ends),
         errors=trust.errors,
+        intervals=None if intervals is None else Intervals(**asdict(intervals)),
         drift=drift if drift and drift.model == own else None,
-        skill=_skill(ledger, name, session_before(cutoff, SKILL_SPAN, calendar)),
+        skill=_skill(scores),
         findings=(),
     )
     return health.model_copy(update={"findings": findings_of(health, watch)})
@@ -280,9 +295,9 @@ def _broken(store: Store, tickers: list[str], first: date) -> int:
     return len(broken.difference(_recent(stored, tickers, first)))
 
 
-def _skill(ledger: Ledger, name: str, first: date) -> tuple[Skill, ...]:
+def _skill(scores: pd.DataFrame) -> tuple[Skill, ...]:
     """Of all tickers over each window, and of those over the longest that fare worst against har."""
-    rows = live_skill(ledger.scores(name, first=first))
+    rows = live_skill(scores)
     if rows.empty:
         return ()
     is_whole = rows["ticker"] == ALL
@@ -352,6 +367,11 @@ def _of_forecasts(health: Health) -> list[Finding]:
         )
         remedy = "Others are published in their place. Its log names them; retrain, or go back: volcast models rollback"
         found.append(_alarm("HELD_BACK", words, remedy))
+    if health.intervals is not None and health.intervals.broken:
+        words = f"{health.intervals.words}. Chance alone would say so once in {CHANCE:,.0f} sessions."
+        kind = "narrow" if health.intervals.covered < health.intervals.expected else "wide"
+        remedy = f"Take intervals as too {kind} until this is gone; see what the retraining came to"
+        found.append(_alarm("MISCALIBRATED", f"Intervals do not hold: {words}", f"{remedy}, or: volcast retrain"))
     return found
 
 

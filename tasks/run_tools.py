@@ -81,6 +81,7 @@ Event = Literal[
     "volcast.sessions.enough",  # since the newest training, for another one
     "volcast.drift.detected",  # of the inputs
     "volcast.quality.breached",  # the champion errs too much
+    "volcast.intervals.broken",  # volumes come inside of them too rarely, or too often
     "volcast.fallback.used",  # har published
     "volcast.forecast.missing",  # none was published from the newest session
     "volcast.champion.moved",  # another version forecasts from now on

@@ -284,7 +284,7 @@ class RetrainSettings(_Settings):
 
     in_form = frozenset({"promote", "require_approval"})
 
-    cause: Literal["person", "schedule", "sessions", "drift", "quality"] = Field(
+    cause: Literal["person", "schedule", "sessions", "drift", "quality", "intervals"] = Field(
         default="person", description="What started it: a person, the schedule, or an event"
     )
     cool_down_sessions: Sessions = Field(

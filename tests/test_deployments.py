@@ -137,7 +137,7 @@ def test_a_run_is_told_truly_what_started_it(client: SyncPrefectClient, tmp_path
     assert found["retrain"].schedules[0].parameters == {"why": gate | {"cause": "schedule"}}
     starts = {each.name.partition(" (")[0]: each for each in client.read_automations()}
     causes = [getattr(each.actions[0], "parameters", None) for name, each in starts.items() if "starts retrain" in name]
-    assert sorted(str((each or {})["why"]["cause"]) for each in causes) == ["drift", "quality", "sessions"]
+    assert sorted(str((each or {})["why"]["cause"]) for each in causes) == ["drift", "intervals", "quality", "sessions"]
     assert {tag for each in found.values() for tag in each.tags} == {"volcast", deploy(served(tmp_path), POOL).tag}
 
 
@@ -154,7 +154,7 @@ def test_what_is_deployed_says_what_it_does_and_by_which_clock(client: SyncPrefe
 
 def test_each_trigger_listens_to_an_event_that_volcast_sends_of_its_own_store() -> None:
     triggers = [each for deployment in project()["deployments"] for each in deployment.get("triggers", [])]
-    assert len({each["name"] for each in triggers}) == len(triggers) == 5
+    assert len({each["name"] for each in triggers}) == len(triggers) == 6
     for each in triggers:
         parsed = TRIGGER.validate_python(each)
         assert parsed.name.startswith(PREFIX)
@@ -217,7 +217,7 @@ def test_deploying_twice_changes_nothing_and_what_the_file_drops_goes(
 ) -> None:
     first = deploy(served(tmp_path), POOL)
     assert set(first.applied) == {item["name"] for item in project()["deployments"]}
-    assert len(first.automations) == 5 + 17
+    assert len(first.automations) == 6 + 18
     before = what_is_there(client)
     assert deploy(served(tmp_path), POOL).words == "nothing to change"
     assert what_is_there(client) == before
@@ -245,7 +245,7 @@ def test_stores_that_share_a_server_have_deployments_and_alerts_of_their_own(
     assert len(both) == 2 * len(of_one)
     assert {name: both[name] for name in of_one} == of_one
     watched = [str(each.trigger.model_dump()) for each in client.read_automations() if of_other.tag in each.tags]
-    assert len(watched) == 5 + 17
+    assert len(watched) == 6 + 18
     assert not any("prefect.tag.volcast'" in trigger for trigger in watched)
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from models.drift import error_drift, feature_drift, limit, psi
+from models.drift import CHANCE, error_drift, feature_drift, interval_drift, limit, psi
 from models.sessions import sessions_between
 
 LEVELS = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
@@ -99,3 +99,54 @@ def test_one_bad_session_among_twenty_is_noise_and_too_few_say_nothing() -> None
     assert found.p_value > 0.01
     assert error_drift(scores(usual[:9], usual[:9]), expected=0.6, model="volcast") is None
     assert error_drift(scores(usual, usual).head(0), expected=0.6, model="volcast") is None
+
+
+def covered(shares: np.ndarray) -> pd.DataFrame:
+    """A target session after the other, of which this share of eight tickers came inside of the interval."""
+    sessions = sessions_between(date(2024, 1, 2), date(2026, 6, 30))[: len(shares)]
+    inside = [(ds, 1, True, n < round(8 * share)) for ds, share in zip(sessions, shares, strict=True) for n in range(8)]
+    others = [(sessions[0], 2, True, False), (sessions[0], 1, False, False)]  # two ahead, or not published
+    return pd.DataFrame([*inside, *others], columns=["ds", "h", "published", "in_80"])
+
+
+def test_the_evidence_against_intervals_can_be_checked_by_hand() -> None:
+    """Of two sessions with 4 of 8 inside: 1 + 0.3 b each for the seven bets."""
+    found = interval_drift(covered(np.array([0.5, 0.5])))
+    assert found is not None
+    once = np.mean([1.15, 1.3, 1.6, 2.2, 0.91, 0.82, 0.7])
+    twice = np.mean(np.square([1.15, 1.3, 1.6, 2.2, 0.91, 0.82, 0.7]))
+    assert found.evidence == pytest.approx(once + twice)
+    assert (found.sessions, found.covered, found.broken) == (2, 0.5, False)
+    assert interval_drift(covered(np.array([0.5])).tail(2)) is None  # nothing published one session ahead
+
+
+def test_a_shift_of_the_coverage_is_found_within_ten_sessions_with_the_day_it_began() -> None:
+    shares = np.concatenate([np.tile([0.75, 0.75, 0.75, 0.75, 1], 20), np.tile([0.375, 0.5], 5)])
+    before, after = interval_drift(covered(shares[:100])), interval_drift(covered(shares))
+    assert before is not None
+    assert after is not None
+    assert not before.broken
+    assert after.broken
+    assert (after.sessions, after.covered) == (10, pytest.approx(0.4375))
+    assert after.first == sessions_between(date(2024, 1, 2), date(2024, 12, 31)).date[100]
+
+
+def test_intervals_that_are_far_too_wide_are_found_too() -> None:
+    found = interval_drift(covered(np.ones(60)))
+    assert found is not None
+    assert found.broken
+    assert found.covered == 1
+
+
+@pytest.mark.parametrize("alike", [False, True])
+def test_intervals_that_hold_are_hardly_ever_called_broken_also_where_all_tickers_move_as_one(alike: bool) -> None:
+    """Over 20,000 sessions alarms are CHANCE sessions apart or more: forty at most."""
+    draws = np.random.default_rng(3)
+    inside = draws.binomial(1 if alike else 8, 0.8, 20_000) / (1 if alike else 8)
+    sessions, is_broken = pd.date_range("2024-01-01", periods=60), []
+    for end in range(60, len(inside), 20):
+        window = pd.DataFrame({"ds": sessions, "h": 1, "published": True, "in_80": inside[end - 60 : end]})
+        found = interval_drift(window)
+        assert found is not None
+        is_broken.append(found.broken)
+    assert sum(is_broken) <= len(inside) / CHANCE

@@ -2,11 +2,13 @@ from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from prefect.logging import disable_run_logger
 
 import tasks.monitor
 from models.text import counted
+from storage.ledger import Ledger
 from storage.prices import PriceTable
 from storage.records import (
     ArtifactRef,
@@ -16,9 +18,11 @@ from storage.records import (
     FittedScaler,
     Health,
     InputDrift,
+    Intervals,
     ModelVersion,
     Snapshot,
 )
+from storage.schemas import SCORES
 from storage.store import open_store
 from tasks.forecast import Trust
 from tasks.monitor import check_health, findings_of
@@ -60,6 +64,11 @@ def drift(drifted: int) -> InputDrift:
     return InputDrift(model="model volume v3", cutoff=CUTOFF, sessions=63, features=tuple(features))
 
 
+def intervals(covered: float, *, broken: bool = True) -> Intervals:
+    span = {"first": date(2024, 2, 26), "last": CUTOFF, "sessions": 10}
+    return Intervals(**span, covered=covered, expected=0.8, evidence=1234.5, broken=broken)
+
+
 CASES = [
     ({}, [], False),
     ({"behind": 1}, ["LATE_PRICES"], False),
@@ -79,6 +88,8 @@ CASES = [
     ({"model_age": 64, "quarantined": 1}, ["MODEL_TOO_OLD", "QUARANTINE"], True),
     ({"errors": errors(breached=True)}, ["ERROR_BREACH"], True),
     ({"errors": errors(breached=False)}, ["ERROR_DRIFT"], False),
+    ({"intervals": intervals(0.45)}, ["MISCALIBRATED"], True),
+    ({"intervals": intervals(0.45, broken=False)}, [], False),
     ({"drift": drift(2)}, [], False),
     ({"drift": drift(3)}, ["DRIFT"], False),
 ]
@@ -95,6 +106,16 @@ def test_each_finding_has_a_code_a_sentence_and_what_to_do(
     whole = health.model_copy(update={"findings": found})
     assert whole.needs_person is needs_person
     assert all(f"**{code}**" in health_markdown(whole) for code in codes)
+
+
+def test_intervals_that_do_not_hold_are_named_with_what_was_covered_and_over_which_sessions() -> None:
+    for covered, word in ((0.45, "narrow"), (0.99, "wide")):
+        (found,) = findings_of(Health.model_validate(FINE | {"intervals": intervals(covered)}), WATCH)
+        assert found.words == (
+            f"Intervals do not hold: of the volumes of 10 sessions, 2024-02-26 to 2024-03-08, {covered:.0%} lie inside "
+            "of the 80% interval of the session before. Chance alone would say so once in 500 sessions."
+        )
+        assert found.remedy.startswith(f"Take intervals as too {word} until this is gone")
 
 
 class Killed(BaseException):
@@ -135,6 +156,39 @@ def test_a_run_that_dies_before_its_events_are_sent_leaves_them_to_the_next_one(
     assert [each for each in gone if "resolved" in each] == gone[:1]
     look(lambda event, *_, words, **__: gone.append(f"{event}: {words}"))
     assert len([each for each in gone if "resolved" in each]) == 1  # told once
+
+
+def scores_of(sessions: pd.DatetimeIndex, inside: list[int]) -> pd.DataFrame:
+    """Published forecasts of five tickers, each of the session after its cutoff, of which so many hold."""
+    days = pd.DataFrame({"ds": sessions[1:], "cutoff": sessions[:-1], "inside": inside})
+    rows = days.merge(pd.DataFrame({"ticker": list("ABCDE"), "place": range(5)}), how="cross")
+    rows = rows.assign(in_80=rows["place"] < rows["inside"])
+    facts = {"name": "volume", "version": 1, "h": 1, "model": "har", "published": True, "model_version": None}
+    losses = {"scale": 10.0, "actual": 100, "absolute_error": 5.0, "pinball": 2.0, "in_95": True, "over": False}
+    stamps = {"prices_version": 1, "why": "", "scored_at": pd.Timestamp("2002-02-01", tz="UTC")}
+    return rows.assign(**facts, **losses, **stamps).astype({"model_version": "Int64"}).loc[:, SCORES.names]
+
+
+@pytest.mark.parametrize(("inside", "is_found"), [(4, False), (2, True)])
+def test_published_intervals_that_stop_to_hold_are_found_in_the_ledger_and_told(
+    inside: int, is_found: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bars = Exchange(seed=3, last=date(2001, 12, 14)).bars("SBUX").astype({"volume": "int64"})
+    store = open_store(str(tmp_path), writable=True)
+    PriceTable(store).upsert(bars)
+    sessions = pd.DatetimeIndex(bars["session"].tail(41))
+    Ledger(store).record_scores(scores_of(sessions, [3, 4, 5] * 10 + [inside] * 10))
+    sent: list[str] = []
+    monkeypatch.setattr(tasks.monitor, "emit", lambda event, *_, **__: sent.append(event))
+    data = DataSettings(source="stored", store=str(tmp_path), as_of=date(2001, 12, 14))
+    with disable_run_logger():
+        health = check_health.fn(data, TrainingSettings(), WATCH, None)
+    assert ("MISCALIBRATED" in {finding.code for finding in health.findings}) is is_found
+    assert ("volcast.intervals.broken" in sent) is is_found
+    assert health.intervals is not None
+    if is_found:
+        assert (health.intervals.first, health.intervals.sessions) == (sessions.date[31], 10)
+        assert health.intervals.covered == 0.4
 
 
 def champion() -> ModelVersion:

@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from models.errors import UnknownRecipe
-from models.recipes import TutorialRecipe, VolumeRecipe, digest, make_recipe, settings
+from models.recipes import TutorialRecipe, VolumeRecipe, digest, make_recipe, settings, stored_recipe
 from tasks.settings import TrainingSettings
 
 
@@ -74,13 +74,16 @@ def test_a_whole_number_does_where_a_number_is_asked_for() -> None:
 
 def test_a_recipe_of_release_0_1_0_loads_and_keeps_its_digest() -> None:
     """Its settings as that release stored them, and the digests that it gave."""
-    stored = {name: value for name, value in settings(VolumeRecipe()).items() if name != "validate_every_steps"}
-    recipe = make_recipe(**stored, log_every_steps=50)
-    assert recipe == VolumeRecipe()
+    later = ("validate_every_steps", "adaptation")
+    stored = {name: value for name, value in settings(VolumeRecipe()).items() if name not in later}
+    recipe = stored_recipe(stored | {"log_every_steps": 50})
+    assert recipe == VolumeRecipe(adaptation="one rate")
     assert digest(recipe) == "3f5f98fd68496304d7873f9e6c6ffe4bff64739b05a2ae7ec39a819a82979a55"
-    other = make_recipe(**stored, log_every_steps=10)
-    assert other.validate_every_steps == 10
+    other = stored_recipe(stored | {"log_every_steps": 10})
+    assert other == VolumeRecipe(adaptation="one rate", validate_every_steps=10)
     assert digest(other) == "c59c8504667587a5d4c5dd71a6091a044884812f66c504257e2efaf24865bc51"
+    assert digest(VolumeRecipe()) != digest(recipe)
+    assert stored_recipe(settings(VolumeRecipe())) == VolumeRecipe()
     assert digest(TutorialRecipe()) == "9d41a75f4bfa01ad17ef7cfa6684c28f5dd4dc24c207cdd2070631e8719205c1"
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from models.panel import make_panel
-from models.recipes import VolumeRecipe, make_recipe
+from models.recipes import VolumeRecipe, make_recipe, stored_recipe
 from models.tutorial import from_bytes
 from models.volume_inputs import volume_data
 from models.volume_model import volume_from_bytes
@@ -31,7 +31,7 @@ def test_a_nowcaster_saved_by_an_earlier_release_loads_and_says_the_same(path: P
 @pytest.mark.parametrize("path", sorted(DATA.glob("volume_*.safetensors")), ids=lambda path: path.stem)
 def test_a_forecaster_saved_by_an_earlier_release_loads_and_says_the_same(path: Path) -> None:
     answers = answers_of(path)
-    recipe = make_recipe(**answers["recipe"])
+    recipe = stored_recipe(answers["recipe"])
     assert isinstance(recipe, VolumeRecipe)
     events = pd.DataFrame(answers["announcements"]).astype({"announced_for": "M8[s]", "first_seen": "M8[s]"})
     prices = pd.DataFrame(answers["prices"]).astype({"session": "M8[s]"})

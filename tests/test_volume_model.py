@@ -5,6 +5,7 @@ import pytest
 import torch
 from panels import gappy_volumes, priced_panel, tiny_recipe
 
+from models.adaptation import half_interval
 from models.errors import WrongWeights
 from models.forecasters import LEVELS, MEDIAN
 from models.panel import HORIZONS
@@ -14,7 +15,6 @@ from models.volume_model import (
     VolumeModel,
     calibrate,
     fit_volume_scaler,
-    half_interval,
     moved,
     scaled_sessions,
     targets_at,
@@ -40,7 +40,8 @@ def test_a_calibrated_quantile_has_its_share_of_held_back_targets_below() -> Non
     model, inputs = untrained(tiny_recipe()), some_inputs()
     cutoffs = np.arange(400, 480)
     calibrate(model, inputs, cutoffs, through=480)
-    raw_NCHQ = model.quantiles(inputs, cutoffs)
+    first, every_NCHQ = model.centred(inputs, 400, 479, through=480)
+    raw_NCHQ = every_NCHQ[:, cutoffs - first]
     moved_NCHQ = raw_NCHQ + model.calibration_HQ.numpy() * half_interval(raw_NCHQ)
     target_NCH, is_there_NCH = targets_at(inputs, cutoffs, through=480)
     for h in range(HORIZONS):
@@ -62,8 +63,9 @@ def test_quantiles_are_moved_by_halves_of_the_interval_and_stay_in_order() -> No
     assert after[0, 2].tolist() == list(range(9))
 
 
-def test_calibration_goes_on_after_the_fit_with_each_session_that_closes() -> None:
-    model, inputs, cutoffs = untrained(tiny_recipe()), some_inputs(), np.array([450, 451])
+def test_by_one_rate_calibration_goes_on_after_the_fit_with_each_session_that_closes() -> None:
+    """As in release 0.1.0: what its models say must stay."""
+    model, inputs, cutoffs = untrained(tiny_recipe(adaptation="one rate")), some_inputs(), np.array([450, 451])
     last = inputs.panel.sessions.to_numpy()[450] - np.datetime64("1970-01-01")
     model.fitted_through = torch.tensor(last // np.timedelta64(1, "D"))
     assert model.first_unseen(inputs) == 450

@@ -9,18 +9,21 @@ from pathlib import Path
 import pytest
 
 from benchmarks.year_checks import failures, noticed, shift_failures
-from benchmarks.year_script import NAME, Diary, Script, live
+from benchmarks.year_script import NAME, SETTINGS, Diary, Script, live
 from flows.server import Server
 from models.sessions import sessions_after
 from storage.artifacts import ArtifactStore
 from storage.ledger import Ledger
-from tasks.settings import WatchSettings
+from tasks.settings import TrainingSettings, WatchSettings
 
 Month = tuple[Script, Diary]
 
 SHIFT = date(2002, 3, 25)
 POOR = (date(2002, 3, 30), date(2002, 4, 6))
 ON_SATURDAYS = WatchSettings(retrain_sessions=60)  # and when the model errs, but not for new sessions alone
+
+# It follows a shift too slowly to be trusted for long; a model that follows it well breaches nothing within a month.
+ONE_RATE = TrainingSettings(device="cpu", settings={**SETTINGS, "adaptation": "one rate"})
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +37,7 @@ def month(prefect_api: Server, tmp_path_factory: pytest.TempPathFactory) -> Mont
         tickers=("SBUX", "T1", "T2", "T3"),
         poor=POOR,
         watch=ON_SATURDAYS,
+        good=ONE_RATE,
     )
     diary = Diary()
     live(script, diary, lambda _: None)
@@ -80,9 +84,9 @@ def test_the_shift_is_noticed_by_the_errors_and_retrained_on_when_the_last_train
     assert all(gap >= 5 for gap in gaps)
 
 
-def test_what_a_month_cannot_show_is_not_claimed(month: Month) -> None:
-    wrong = shift_failures(*month)
-    assert [bool(each) for each in wrong.values()] == [False, True]
+def test_what_a_model_of_one_rate_does_not_come_to_within_a_month_is_not_claimed(month: Month) -> None:
+    """Its errors breach too late, it does not learn the shift, its intervals do not hold, and none took over."""
+    assert all(shift_failures(*month).values())
 
 
 def test_the_checks_find_what_they_look_for(month: Month, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from models.calendar_names import NEW_YORK
 from models.errors import UnknownRecipe
-from models.recipes import Recipe, TutorialRecipe, make_recipe
+from models.recipes import Recipe, TutorialRecipe, stored_recipe
 from models.text import brief, silent
 
 if TYPE_CHECKING:
@@ -211,4 +211,4 @@ def method_from(settings: dict[str, Any]) -> Method:
     """The method of a recipe that was stored by its settings. Raises UnknownRecipe."""
     if not isinstance(settings, dict) or not isinstance(settings.get("name"), str):
         raise UnknownRecipe(f"Expected the settings of a recipe with its name; {brief(settings)} came.")
-    return method_of(make_recipe(**settings))
+    return method_of(stored_recipe(settings))

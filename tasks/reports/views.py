@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 
 from models.forecasters import FALLBACK, MODEL
-from models.recipes import DEFAULT_RECIPE, Recipe, TutorialRecipe, make_recipe
+from models.recipes import DEFAULT_RECIPE, Recipe, TutorialRecipe, stored_recipe
 from models.scores import SKILL_SPAN, live_skill
 from models.sessions import market_calendar, session_before, sessions_after
 from models.text import counted, format_millions, format_shares
@@ -264,7 +264,7 @@ def _version_line(
 ) -> VersionLine:
     """Raises NotStored, Corrupt."""
     manifest, features = artifacts.get("model", name, version), features_of(artifacts, name, version)
-    cutoff, recipe = date.fromisoformat(features.fact("cutoff")), make_recipe(**manifest.fact("recipe"))
+    cutoff, recipe = date.fromisoformat(features.fact("cutoff")), stored_recipe(manifest.fact("recipe"))
     own = json.loads(artifacts.read(scorecard, SCORES_FILE))[MODEL] if scorecard else {}
     return VersionLine(
         version=version,

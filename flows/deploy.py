@@ -5,9 +5,10 @@
 3. the store's deployments that the file has no more (a renamed one is such a one): deleted
 
 What belongs to a store carries its label in name and tag; other stores on the server are left alone. Twice in a row
-changes nothing. Automations are changed in place, and removed only once what is wanted is there, so that a deploy that
-is cut off leaves no gap. That an alert's automation has fired is recorded by the server, and flows/alerts.py sends it.
-Its code has a section in docs/operate.md.
+changes nothing, and what a person has switched off (a schedule, a deployment, an automation) stays off. Automations
+are changed in place, and removed only once what is wanted is there, so that a deploy that is cut off leaves no gap.
+That an alert's automation has fired is recorded by the server, and flows/alerts.py sends it. Its code has a section in
+docs/operate.md.
 """
 
 import inspect
@@ -41,7 +42,7 @@ from models.calendar_names import NEW_YORK
 from models.text import listed
 from storage.store import open_store
 from tasks.preflight import deadline_cron, market_schedule, named_events, whole_path, whole_spec
-from tasks.run_tools import Event
+from tasks.run_tools import Event, code_version
 from tasks.settings import DataSettings, TrainingSettings, WatchSettings, calendar_of, root_of
 
 PROJECT_FILE = Path(__file__).parents[1] / "prefect.yaml"
@@ -188,10 +189,12 @@ def _apply(client: SyncPrefectClient, entry: Entry, root: str, present: list[Dep
     """The deployment's id, and whether it had to be changed."""
     loaded: Flow[Any, Any] = load_flow_from_entrypoint(entry["entrypoint"])
     flow_id = client.create_flow_from_name(loaded.name)
-    wanted = _wanted(entry, loaded, root)
-    for deployment in present:
-        if (deployment.flow_id, deployment.name) == (flow_id, wanted["name"]) and _is_as(deployment, wanted):
-            return deployment.id, False
+    earlier = next(
+        (each for each in present if each.flow_id == flow_id and each.name.split(".")[0] == entry["name"]), None
+    )
+    wanted = _wanted(entry, loaded, root, earlier)
+    if earlier and _is_as(earlier, wanted):
+        return earlier.id, False
     return client.create_deployment(flow_id=flow_id, **wanted), True
 
 
@@ -206,11 +209,16 @@ def _starts(entry: Entry, deployment_id: UUID, root: str) -> list[AutomationCore
     return automations
 
 
-def _wanted(entry: Entry, loaded: Flow[Any, Any], root: str) -> dict[str, Any]:
+def _wanted(entry: Entry, loaded: Flow[Any, Any], root: str, earlier: DeploymentResponse | None) -> dict[str, Any]:
+    """The deployment of the entry; it and its schedules are on or off as those of the earlier one are."""
+    is_active: dict[str | None, Any] = {each.slug: each.active for each in earlier.schedules} if earlier else {}
     limit, pool = entry.get("concurrency_limit", {}), entry.get("work_pool", {})
     schedules = [
         DeploymentScheduleCreate(
-            schedule=_schedule(each, calendar_of(root)), slug=each["slug"], parameters=each.get("parameters", {})
+            schedule=_schedule(each, calendar_of(root)),
+            slug=each["slug"],
+            parameters=each.get("parameters", {}),
+            active=is_active.get(each["slug"], each["active"]),
         )
         for each in entry.get("schedules", [])
         if "cron" in each  # of a deadline there is one only where it was asked for
@@ -218,6 +226,7 @@ def _wanted(entry: Entry, loaded: Flow[Any, Any], root: str) -> dict[str, Any]:
     return {
         "name": deployment_name(entry["name"], root),
         "description": _description(loaded, schedules),
+        "version": code_version(),
         "entrypoint": entry["entrypoint"],
         "tags": sorted([*entry.get("tags", []), store_tag(root)]),
         "parameters": entry.get("parameters", {}),
@@ -228,7 +237,7 @@ def _wanted(entry: Entry, loaded: Flow[Any, Any], root: str) -> dict[str, Any]:
         "concurrency_limit": limit.get("limit"),
         "concurrency_options": ConcurrencyOptions(collision_strategy=limit["collision_strategy"]) if limit else None,
         "schedules": schedules,
-    }
+    } | ({"paused": earlier.paused} if earlier else {})
 
 
 def _description(loaded: Flow[Any, Any], schedules: Sequence[DeploymentScheduleCreate]) -> str:
@@ -252,7 +261,7 @@ def _schedule(given: Entry, calendar: str) -> CronSchedule:
 
 
 def _is_as(deployment: DeploymentResponse, wanted: Mapping[str, Any]) -> bool:
-    """Whether the server has what is wanted; a schedule that a person paused there stays paused."""
+    """Whether the server has what is wanted."""
     limit = deployment.global_concurrency_limit
     special = {
         "tags": sorted(deployment.tags),
@@ -315,10 +324,15 @@ def sync_automations(
 ) -> tuple[str, ...]:
     """Make, change and delete the store's automations until they are as wanted; gives the names touched.
 
-    With `adopt` those of release 0.1.0, which knew one store a server, are the store's, too.
+    One that a person has disabled stays so. With `adopt` those of release 0.1.0, which knew one store a server, are the
+    store's, too.
     """
     present = [*_tagged(client, store_tag(root)), *(_tagged(client, TAG, alone=True) if adopt else ())]
     by_name = {each.name: each for each in reversed(present)}
+    wanted = [
+        each.model_copy(update={"enabled": by_name[each.name].enabled}) if each.name in by_name else each
+        for each in wanted
+    ]
     touched = {
         each.name for each in wanted if each.name not in by_name or _content(by_name[each.name]) != _content(each)
     }

@@ -13,19 +13,20 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import prefect
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterEndTime,
+    FlowRunFilterId,
     FlowRunFilterState,
     FlowRunFilterStateType,
     TaskRunFilter,
@@ -201,16 +202,20 @@ def processes_in(folder: Path) -> dict[Process, str | None]:
 # 3. a run that another run called: that one's
 #
 # and of no other run: what runs on other machines, or by other users, whose processes are hidden, is left alone.
+#
+# Likewise works around a Cancel that nobody follows: a worker ends the processes that it has started itself, and none
+# of the worker before it, of a command, or of a run that another run called. Drop with the above.
 
 HERE = f"{socket.gethostname()}-{os.getuid()}"  # machine and user
 WORKER = f"volcast-{HERE}"  # the worker's name, which Prefect puts among the labels of its runs
 UNFINISHED = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
 SUBMISSION = timedelta(minutes=1)  # what a worker may take from a run's Pending to its process
 ON_THEIR_WAY = timedelta(seconds=10)  # what the states of a run's tasks may take to be stored
-WORDS = (
-    "The run's process is gone, and nobody saw it end: killed (kill -9, out of memory), or the machine stopped. "
-    "What it had committed is kept; run it again to go on."
+KEPT = "What it had committed is kept; run it again to go on."
+LOST = (
+    f"The run's process is gone, and nobody saw it end: killed (kill -9, out of memory), or the machine stopped. {KEPT}"
 )
+CANCELLED = f"The run was cancelled, and volcast up saw to it that its process ended. {KEPT}"
 
 
 def command_tag() -> str:
@@ -223,10 +228,30 @@ def find_orphans(client: SyncPrefectClient) -> list[FlowRun]:
     """The unfinished runs whose process is gone."""
     if not PROC.is_dir():
         return []
-    states = FlowRunFilterState(type=FlowRunFilterStateType(any_=UNFINISHED))
-    unfinished = client.read_flow_runs(flow_run_filter=FlowRunFilter(state=states))
-    present = {env[FLOW_RUN] for _, env in environments() if FLOW_RUN in env}
-    return [run for run in unfinished if _is_gone(client, run, present)]
+    present = _present()
+    return [run for run in _runs_in(client, UNFINISHED) if _is_gone(client, run, present)]
+
+
+def find_cancelled(client: SyncPrefectClient) -> dict[UUID, list[Process]]:
+    """The runs that are to end, or have ended, as Cancelled, with those of their processes that are there all the same.
+
+    Of a run that another one called it is that one's.
+    """
+    present, found = _present(), dict[UUID, list[Process]]()
+    ended = _runs_in(client, [StateType.CANCELLED], ids=[UUID(each) for each in present]) if present else []
+    for run in [*_runs_in(client, [StateType.CANCELLING]), *ended]:
+        while caller := _caller(client, run):
+            run = caller
+        if processes := present.get(str(run.id)) or [each for each in _commands(run) if each.is_running]:
+            found[run.id] = processes
+    return found
+
+
+def cancel(client: SyncPrefectClient, found: Mapping[UUID, Sequence[Process]]) -> None:
+    """End the processes of cancelled runs, which are Cancelled before: later, their worker would call them crashed."""
+    for run, processes in found.items():
+        client.set_flow_run_state(run, Cancelled(message=CANCELLED))
+        end_all(processes)
 
 
 def settle(client: SyncPrefectClient, runs: Iterable[FlowRun]) -> None:
@@ -236,9 +261,26 @@ def settle(client: SyncPrefectClient, runs: Iterable[FlowRun]) -> None:
     """
     for run in runs:
         cancelling = run.state is not None and run.state.is_cancelling()
-        client.set_flow_run_state(run.id, Cancelled(message=WORDS) if cancelling else Crashed(message=WORDS))
+        client.set_flow_run_state(run.id, Cancelled(message=CANCELLED) if cancelling else Crashed(message=LOST))
     for step in _left_steps(client):
-        client.set_task_run_state(step.id, Crashed(message=WORDS), force=True)
+        client.set_task_run_state(step.id, Crashed(message=LOST), force=True)
+
+
+def _present() -> dict[str, list[Process]]:
+    """The processes of workers' flow runs and those that these have started, by the runs' ids."""
+    found = dict[str, list[Process]]()
+    for process, env in environments():
+        if FLOW_RUN in env:
+            found.setdefault(env[FLOW_RUN], []).append(process)
+    return found
+
+
+def _runs_in(
+    client: SyncPrefectClient, states: Sequence[StateType], *, ids: Sequence[UUID] | None = None
+) -> list[FlowRun]:
+    state = FlowRunFilterState(type=FlowRunFilterStateType(any_=list(states)))
+    chosen = FlowRunFilterId(any_=list(ids)) if ids else None
+    return client.read_flow_runs(flow_run_filter=FlowRunFilter(state=state, id=chosen))
 
 
 def _left_steps(client: SyncPrefectClient) -> list[TaskRun]:
@@ -257,7 +299,7 @@ def _is_of_here(client: SyncPrefectClient, run: FlowRun) -> bool:
     return run.labels.get("prefect.worker.name") == WORKER or bool(_commands(run))
 
 
-def _is_gone(client: SyncPrefectClient, run: FlowRun, present: set[str]) -> bool:
+def _is_gone(client: SyncPrefectClient, run: FlowRun, present: Container[str]) -> bool:
     if run.state is None or run.state.is_final():
         return True
     if caller := _caller(client, run):

@@ -3,7 +3,8 @@
 1. a server: the configured one, or volcast's own
 2. a worker, which runs what is scheduled or started by hand, and at the same time the deployments and automations
 3. until Ctrl-C: a worker that dies is started again, after a wait that grows while it keeps dying; runs that died
-   without a word end as Crashed; the alerts of the server are sent (flows/alerts.py)
+   without a word end as Crashed, and those whose Cancel nobody follows as Cancelled; the alerts of the server are sent
+   (flows/alerts.py)
 4. then worker, flow runs and server are ended, in that order; so they are when the server dies
 """
 
@@ -31,10 +32,14 @@ from rich.markup import escape
 from flows.alerts import URLS, WEBHOOK, Alerting, channels_of
 from flows.deploy import PROJECT_FILE, Deployed, Served, deploy
 from flows.prefect_processes import (
-    WORDS,
+    CANCELLED,
+    LOST,
     WORKER,
+    Process,
+    cancel,
     end,
     end_all,
+    find_cancelled,
     find_orphans,
     processes_in,
     settle,
@@ -315,18 +320,25 @@ def _watch(console: Console, client: SyncPrefectClient, server: Server, worker: 
 
 
 def _settle_orphans(console: Console, client: SyncPrefectClient, suspects: set[UUID]) -> set[UUID]:
-    """End the runs that were lost at the last look and still are; gives those that are now."""
+    """End the runs that were lost, or cancelled in vain, at the last look and still are; gives those that are now."""
     try:
         with temporary_settings(ONE_TRY):
-            lost = find_orphans(client)
+            lost, cancelled = find_orphans(client), find_cancelled(client)
             _settle(console, client, [run for run in lost if run.id in suspects])
+            _cancel(console, client, {run: processes for run, processes in cancelled.items() if run in suspects})
     except (httpx.HTTPError, ObjectNotFound) as error:
         console.print(f"[bold red]Prefect's server answers not as it should:[/] {escape(str(error))}")
         return suspects
-    return {run.id for run in lost}
+    return {*(run.id for run in lost), *cancelled}
 
 
 def _settle(console: Console, client: SyncPrefectClient, lost: Sequence[FlowRun]) -> None:
     settle(client, lost)
     for run in lost:
-        console.print(f"[bold red]Crashed:[/] {escape(run.name)}. {WORDS}")
+        console.print(f"[bold red]Crashed:[/] {escape(run.name)}. {LOST}")
+
+
+def _cancel(console: Console, client: SyncPrefectClient, found: Mapping[UUID, Sequence[Process]]) -> None:
+    cancel(client, found)
+    for run in found:
+        console.print(f"[bold]Cancelled:[/] {escape(client.read_flow_run(run).name)}. {CANCELLED}")

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 import pytest
 from programs import ENDLESS, QUICK, Up, processes_of, run_volcast, wait_for_exit, wait_until
 
+from flows.prefect_processes import CANCELLED
+
 pytestmark = pytest.mark.crash
 
 GONE = "The run's process is gone, and nobody saw it end"
@@ -55,6 +57,20 @@ def test_the_next_run_heals_and_a_worker_that_is_killed_comes_back_while_it_goes
     verified = run_volcast(up.folder, "verify")
     assert verified.returncode == 0, verified.stderr
     assert verified.stdout == "Everything that is stored is as it was written.\n"
+
+
+def test_a_run_of_a_worker_that_was_killed_is_cancelled_and_its_process_ends(up: Up) -> None:
+    run = up.train(ENDLESS)
+    pid, killed = up.wait_for_training(run), worker(up)
+    os.kill(killed, signal.SIGKILL)
+    up.wait(lambda: processes_of(up.folder, "worker start").keys() - {killed}, "another worker is there")
+    up.api.post(f"/flow_runs/{run}/set_state", json={"state": {"type": "CANCELLING"}})  # as the UI's Cancel does
+    ended = up.ended(run)
+    assert (ended["type"], ended["message"]) == ("CANCELLED", CANCELLED)
+    up.wait(lambda: pid not in processes_of(up.folder), "its process ends")
+    up.wait(lambda: called_by(up, run)["retrain"] == "Cancelled", "the subflow ends, too")
+    assert up.state(run) == "Cancelled"
+    assert "Cancelled: pipeline volume" in up.said
 
 
 def test_a_run_that_is_killed_with_its_worker_ends_as_crashed_and_frees_its_place(up: Up) -> None:

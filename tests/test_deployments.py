@@ -29,7 +29,7 @@ from flows.alerts import Severity
 from flows.deploy import PREFIX, PROJECT_FILE, TRIGGER, Served, _filled, alerts, deploy, sync_automations
 from flows.server import Server
 from tasks.preflight import market_schedule
-from tasks.run_tools import Event
+from tasks.run_tools import Event, code_version
 from tasks.settings import DataSettings, RetrainSettings, TrainingSettings, WatchSettings
 
 APPROVAL = {"VOLCAST_REQUIRE_APPROVAL": "true"}
@@ -232,6 +232,53 @@ def test_deploying_twice_changes_nothing_and_what_the_file_drops_goes(
     assert len(changed.automations) == 2  # that started forecast
     (daily,) = (item for item in client.read_deployments() if item.name.startswith("daily."))
     assert daily.schedules == []
+
+
+def test_what_a_person_has_switched_off_stays_off_when_all_of_it_changes(
+    client: SyncPrefectClient, tmp_path: Path
+) -> None:
+    def switches() -> dict[str, bool]:
+        schedules = {f"{d.name}: {s.slug}": s.active for d in client.read_deployments() for s in d.schedules}
+        paused = {d.name: not d.paused for d in client.read_deployments()}
+        return schedules | paused | {each.name: each.enabled for each in client.read_automations()}
+
+    tag = deploy(served(tmp_path), POOL).tag
+    label = tag.removeprefix("volcast-")
+    found = {each.name.partition(".")[0]: each for each in client.read_deployments()}
+    client.update_deployment_schedule(found["daily"].id, found["daily"].schedules[0].id, active=False)
+    client.pause_deployment(found["forecast"].id)
+    muted = [each for each in client.read_automations() if "alert run-late:" in each.name or "drifted" in each.name]
+    for each in muted:
+        client.pause_automation(each.id)
+    off = {f"daily.{label}: weekdays-after-the-close", f"forecast.{label}", *(each.name for each in muted)}
+    assert {name for name, is_on in switches().items() if not is_on} == off
+    assert deploy(served(tmp_path), POOL).words == "nothing to change"
+
+    file, moved = tmp_path / "prefect.yaml", yaml.safe_load(PROJECT_FILE.read_text())
+    moved["deployments"][0]["schedules"][0]["cron"] = "45 17 * * 1-5"
+    moved["deployments"][0]["schedules"].append({**moved["deployments"][0]["schedules"][0], "slug": "new"})
+    file.write_text(yaml.safe_dump(moved))
+    other = replace(served(tmp_path), training=TrainingSettings(seed=3))
+    changed = deploy(other, POOL | {"VOLCAST_ALERT_WEBHOOK": "http://127.0.0.1:9/hook"}, file=file)
+    assert {"daily", "forecast"} <= set(changed.applied)
+    assert {each.name for each in muted} & set(changed.automations)
+    assert {name for name, is_on in switches().items() if not is_on} == off
+    assert switches()[f"daily.{label}: new"]
+    (daily,) = (each for each in client.read_deployments() if each.name.startswith("daily."))
+    assert {each.schedule.cron for each in daily.schedules if isinstance(each.schedule, CronSchedule)} == {
+        "45 17 * * 1-5"
+    }
+
+
+def test_a_deployment_and_each_of_its_runs_name_the_code_that_they_are_of(
+    client: SyncPrefectClient, tmp_path: Path
+) -> None:
+    deploy(served(tmp_path), POOL)
+    found = client.read_deployments()
+    assert {each.version for each in found} == {code_version()}
+    run = client.create_flow_run_from_deployment(found[0].id)
+    assert run.deployment_version == code_version()
+    client.delete_flow_run(run.id)
 
 
 def test_stores_that_share_a_server_have_deployments_and_alerts_of_their_own(

@@ -1,20 +1,23 @@
 import os
 import subprocess
+from contextlib import ExitStack
 from datetime import timedelta
 
 import pytest
 from prefect import flow, task
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun, State
-from prefect.states import Cancelling, Completed, Crashed, Pending, Running
+from prefect.states import Cancelled, Cancelling, Completed, Crashed, Pending, Running
 
 from flows import prefect_processes
 from flows.prefect_processes import (
     HERE,
     WORKER,
     Process,
+    cancel,
     command_tag,
     end_all,
+    find_cancelled,
     find_orphans,
     own_process,
     process_of,
@@ -109,6 +112,36 @@ def test_a_run_whose_process_is_there_is_not_lost() -> None:
             assert run.id not in {each.id for each in find_orphans(client)}
             process.kill()
         assert run.id in {each.id for each in find_orphans(client)}
+
+
+def test_a_cancelled_run_ends_with_its_processes_whoever_started_it() -> None:
+    def sleep(**variables: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(["sleep", "600"], env=os.environ | variables)
+
+    with get_client(sync_client=True) as client, sleep() as command, ExitStack() as started:
+        own = process_of(command.pid)
+        assert own is not None
+        of_worker, timed_out, going_on = (made(client, Running(), worker=WORKER) for _ in range(3))
+        of_command = made(client, Running(), tag=f"command-{HERE}-{own.pid}-{own.start}-0123abcd")
+        step = client.create_task_run(some_task, of_command.id, dynamic_key="0", state=Running())
+        called = client.create_flow_run(some_flow, state=Running(), parent_task_run_id=step.id)
+        ids = [of_worker.id, of_worker.id, timed_out.id, going_on.id]  # a process of the first has started another one
+        processes = [started.enter_context(sleep(PREFECT__FLOW_RUN_ID=str(run))) for run in ids]
+        for run in (of_worker, called):
+            client.set_flow_run_state(run.id, Cancelling())
+        client.set_flow_run_state(timed_out.id, Cancelled(), force=True)  # as the server does after five minutes
+
+        found = find_cancelled(client)
+        assert {run: len(each) for run, each in found.items()} == {of_worker.id: 2, timed_out.id: 1, of_command.id: 1}
+        cancel(client, found)
+        assert [process.poll() is None for process in [*processes, command]] == [False, False, False, True, False]
+        for run in (of_worker, timed_out, of_command):
+            assert client.read_flow_run(run.id).state_name == "Cancelled"
+            client.set_flow_run_state(run.id, Crashed())  # as the worker would say of a process that it sees end so
+            assert client.read_flow_run(run.id).state_name == "Cancelled"
+        assert find_cancelled(client) == {}
+        assert client.read_flow_run(going_on.id).state_name == "Running"
+        processes[3].kill()
 
 
 def test_the_tasks_of_crashed_runs_of_this_machine_end_with_them(monkeypatch: pytest.MonkeyPatch) -> None:

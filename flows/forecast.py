@@ -1,12 +1,13 @@
 """Forecast from the stored prices with the champion of a recipe, or with har where it is watched and not trusted.
 
-prices -> choice -> forecast -> ledger, charts
+prices -> choice -> forecast -> ledger, charts, status
 """
 
 from prefect import flow
 
 from storage.records import ForecastBatch
 from tasks.forecast import choose_forecaster, forecast_volume, publish_charts, publish_forecast
+from tasks.reports.publish import refresh_status
 from tasks.run_tools import complete
 from tasks.settings import DataSettings, ForecasterSettings, TrainingSettings, WatchSettings
 from tasks.snapshot import take_snapshot
@@ -31,4 +32,5 @@ def forecast(
     batch = forecast_volume(snapshot, training, choice)
     published = publish_forecast(batch, training, choice)
     publish_charts(published, training)
+    refresh_status(snapshot.store, data.session)
     return complete(published, published.words)

@@ -1,13 +1,13 @@
 """Move the champion of a model by hand: to a chosen version, or back to the one that forecast before.
 
-version, or the alias's history -> a new entry of the alias
+version, or the alias's history -> a new entry of the alias -> status
 """
 
 from prefect import flow
 
 from storage.records import AliasEntry
 from tasks.gate import Reason, VersionNumber, move_words, promote_version, roll_back_version
-from tasks.reports.publish import publish_models
+from tasks.reports.publish import publish_models, refresh_status
 from tasks.run_tools import complete
 from tasks.settings import DEFAULT_STORE, Location
 
@@ -26,6 +26,7 @@ def promote(model: str, version: VersionNumber, reason: Reason, store: Location 
     """
     entry = promote_version(store, model, version, reason)
     publish_models(store)
+    refresh_status(store)
     return complete(entry, move_words(entry))
 
 
@@ -42,4 +43,5 @@ def rollback(model: str, reason: Reason, store: Location = DEFAULT_STORE) -> Ali
     """
     entry = roll_back_version(store, model, reason)
     publish_models(store)
+    refresh_status(store)
     return complete(entry, move_words(entry))

@@ -7,9 +7,11 @@ from prefect import flow
 
 from flows.forecast import forecast
 from flows.ingest import ingest
-from flows.monitor import WATCH, monitor
+from flows.monitor import monitor
 from storage.records import Daily
+from tasks.monitor import WATCH
 from tasks.reports.page import publish_page
+from tasks.reports.publish import refresh_status
 from tasks.run_tools import attempt
 from tasks.runs import complete_day, find_nothing_new, skip_day, stored_only, with_stored_tickers
 from tasks.settings import DataSettings, TrainingSettings, WatchSettings
@@ -26,6 +28,7 @@ def daily(data: DataSettings, training: TrainingSettings, watch: WatchSettings =
     stored = stored_only(data, ingested)
 
     if nothing_new := find_nothing_new(stored, training):
+        refresh_status(data.root, data.session)
         return skip_day(stored, nothing_new)
 
     batch = forecast(stored, training, watch)

@@ -1,6 +1,6 @@
 """Forecast from the stored prices with the champion of a recipe, or with har where it is watched and not trusted.
 
-prices -> choice -> forecast -> ledger, charts, latest
+prices -> choice -> forecast -> ledger, charts, latest, status
 """
 
 from prefect import flow
@@ -8,6 +8,7 @@ from prefect import flow
 from storage.records import ForecastBatch
 from tasks.forecast import choose_forecaster, forecast_volume, publish_charts, publish_forecast
 from tasks.reports.page import publish_latest
+from tasks.reports.publish import refresh_status
 from tasks.run_tools import complete
 from tasks.settings import DataSettings, ForecasterSettings, TrainingSettings, WatchSettings
 from tasks.snapshot import take_snapshot
@@ -33,4 +34,5 @@ def forecast(
     published = publish_forecast(batch, training, choice)
     publish_charts(published, training)
     publish_latest(published, data, training)
+    refresh_status(snapshot.store, data.session)
     return complete(published, published.words)

@@ -1,6 +1,6 @@
 """Bring the stored prices up to the last closed session.
 
-source -> fetch and validate -> store -> count -> announcements -> snapshot -> event
+source -> fetch and validate -> store -> count -> announcements -> snapshot -> event, status
                                   └-> quarantine, restatements
 """
 
@@ -14,6 +14,7 @@ from tasks.announcements import record_events
 from tasks.count_prices import count_prices
 from tasks.fetch_prices import fetch_prices
 from tasks.plan_ingest import plan_ingest, record_sources
+from tasks.reports.publish import refresh_status
 from tasks.settings import DataSettings
 from tasks.snapshot import take_snapshot
 from tasks.store_prices import announce_prices, finish_ingest, ingested_part, require_fetched, store_prices
@@ -37,4 +38,5 @@ def ingest(data: DataSettings) -> Snapshot:
 
     snapshot = take_snapshot(ingested_part(data, plan, ingested), counts)
     announce_prices(snapshot, ingested)
+    refresh_status(plan.root, data.session)
     return finish_ingest(ingested, snapshot, announced)

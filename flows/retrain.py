@@ -1,13 +1,13 @@
 """Retrain the model of one recipe; the new version forecasts only if it earned the place.
 
-prices -> features -> scaler -> train -> evaluate -> report -> approval -> promote
+prices -> features -> scaler -> train -> evaluate -> report -> approval -> promote -> status
 """
 
 from prefect import flow
 
 from storage.records import FeatureSet, Scorecard
 from tasks.gate import ask_approval, complete_training, find_trained, promote_model, skip_training
-from tasks.reports.publish import publish_models, publish_scorecard
+from tasks.reports.publish import publish_models, publish_scorecard, refresh_status
 from tasks.settings import DataSettings, RetrainSettings, TrainingSettings, as_asked
 from tasks.snapshot import take_snapshot
 from tasks.train import build_features, evaluate_model, fit_scaler, train_model
@@ -35,6 +35,7 @@ def retrain(data: DataSettings, training: TrainingSettings, why: RetrainSettings
     answer = ask_approval(scorecard, why)
     outcome = promote_model(scorecard, answer, why)
     publish_models(snapshot.store)
+    refresh_status(snapshot.store, data.session)
     return complete_training(scorecard, outcome)
 
 

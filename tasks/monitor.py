@@ -136,7 +136,8 @@ def check_health(
     """
     store = open_store(data.root, writable=True)
     name = training.name or training.recipe
-    health = health_of(store, name, data, drift, watch)
+    found = health_of(store, name, data.session, drift, watch, data.tickers)
+    health = _judged(found, watch, data.due(watch.forecast_by))
     draft = Draft(
         kind="health",
         name=health.name,
@@ -184,11 +185,30 @@ def present_health(data: DataSettings, name: str | None = None) -> Health:
     """
     store = open_store(data.root)
     before = _newest_health(store, name) if name else last_health(store)
+    due = data.due(deadline_of(before))
+    name = name or (before.name if before else DEFAULT_RECIPE)
+    return health_since(store, name, before, data.session, data.tickers, due)
+
+
+def health_since(
+    store: Store,
+    name: str,
+    before: Manifest | None,
+    session: date,
+    tickers: Collection[str] = (),
+    due: date | None = None,
+) -> Health:
+    """How things stand at a session, with the drift and the deadline of when `monitor` looked before."""
     facts: Any = before.facts if before else {}
     drift = InputDrift.model_validate(facts["drift"]) if facts.get("drift") else None
-    watch = WatchSettings(forecast_by=facts.get("forecast_by"))
-    name = name or (before.name if before else DEFAULT_RECIPE)
-    return health_of(store, name, data, drift, watch)
+    watch = WatchSettings(forecast_by=deadline_of(before))
+    return _judged(health_of(store, name, session, drift, watch, tickers), watch, due)
+
+
+def deadline_of(before: Manifest | None) -> str | None:
+    """The time of the market's day by which that look wanted a forecast."""
+    facts: Any = before.facts if before else {}
+    return facts.get("forecast_by")
 
 
 def last_health(store: Store) -> Manifest | None:
@@ -202,15 +222,19 @@ def _newest_health(store: Store, name: str) -> Manifest | None:
 
 
 def health_of(
-    store: Store, name: str, data: DataSettings, drift: InputDrift | None, watch: WatchSettings = WATCH
+    store: Store,
+    name: str,
+    session: date,
+    drift: InputDrift | None,
+    watch: WatchSettings = WATCH,
+    tickers: Collection[str] = (),
 ) -> Health:
-    """How things stand of the tickers of `data` (none: all in use), from the store alone.
+    """How things stand of the tickers (none: all in use) at a session, from the store alone, but for the findings.
 
     Raises NotStored before any prices are.
     """
-    session = data.session
-    require_prices(store, data.tickers)
-    asked = set(data.tickers or tickers_in_use(store, session))
+    require_prices(store, tickers)
+    asked = set(tickers or tickers_in_use(store, session))
     last, calendar = PriceTable(store).coverage()["last"], calendar_of(store.url)
     ends = {str(ticker): end.date() for ticker, end in last.items() if ticker in asked}
     cutoff = min(max(ends.values()), session)
@@ -220,14 +244,13 @@ def health_of(
     scores = Ledger(store).scores(name, first=session_before(cutoff, SKILL_SPAN, calendar))
     intervals = interval_drift(scores.loc[scores["ds"] <= pd.Timestamp(cutoff)])
     own = f"model {name} v{champion.version}" if champion.version else ""
-    health = Health(
+    return Health(
         name=name,
         simulated=is_simulated(store.url),
         session=session,
         cutoff=cutoff,
         behind=trust.behind,
         forecast_by=watch.forecast_by,
-        due=data.due(watch.forecast_by),
         tickers=len(ends),
         late=tuple(ticker for ticker, end in ends.items() if end < cutoff),
         retired=tuple(retirements(store, session).values()),
@@ -244,6 +267,11 @@ def health_of(
         skill=_skill(scores),
         findings=(),
     )
+
+
+def _judged(health: Health, watch: WatchSettings, due: date | None) -> Health:
+    """With the session from which a forecast is due by now, and what there is to be found."""
+    health = health.model_copy(update={"due": due})
     return health.model_copy(update={"findings": findings_of(health, watch)})
 
 

@@ -166,11 +166,7 @@ class DataSettings(_Settings):
 
         None without a deadline, and for a run about the past.
         """
-        if by is None or self.as_of is not None:
-            return None
-        from models.sessions import due_session
-
-        return due_session(self.now or datetime.now(UTC), time.fromisoformat(by), self.calendar)
+        return None if self.as_of is not None else due_session_of(by, self.calendar, self.now)
 
     @property
     def event_source(self) -> str:
@@ -368,6 +364,15 @@ def root_of(store: str, source: str, calendar: str = NEW_YORK) -> str:
     if found:
         folder = f"{SIMULATED_FOLDER}{(found[1] or '').lstrip('0') or 0}" + (f"-shift-{found[2]}" if found[2] else "")
     return f"{store if store.endswith('://') else store.rstrip('/')}/{folder}"
+
+
+def due_session_of(by: str | None, calendar: str, now: datetime | None = None) -> date | None:
+    """The newest session from which a forecast had to be there by now, `by` the market's time; None without one."""
+    if by is None:
+        return None
+    from models.sessions import due_session
+
+    return due_session(now or datetime.now(UTC), time.fromisoformat(by), calendar)
 
 
 def is_simulated(root: str) -> bool:

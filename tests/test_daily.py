@@ -4,6 +4,7 @@ import shutil
 from datetime import date, datetime
 from io import StringIO
 from pathlib import Path
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -11,12 +12,15 @@ import pandas as pd
 import pytest
 from days import DAYS, HOLIDAY, TICKERS, TRAINED, TRAINING, Served, data_in, store_in
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+from prefect.client.schemas.sorting import ArtifactSort
 from programs import wait_until
 from rich.console import Console
 from runs import log_lines, message_of, run_named
 from webhooks import Webhook
 
 from flows.alerts import WEBHOOK, Alerting, save_channels
+from flows.champion import promote, rollback
 from flows.daily import daily
 from flows.deploy import alerts, store_label, sync_automations
 from flows.forecast import forecast
@@ -31,7 +35,7 @@ from storage.records import Daily, ForecastBatch, Health
 from storage.store import open_store
 from tasks.monitor import present_health
 from tasks.reports.render import health_markdown
-from tasks.settings import DataSettings, TrainingSettings, WatchSettings
+from tasks.settings import DataSettings, RetrainSettings, TrainingSettings, WatchSettings
 from tasks.stored_models import FORECAST_FILE, read_frame
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
@@ -275,6 +279,51 @@ def test_without_a_champion_har_forecasts_and_an_old_one_is_replaced(tmp_path: P
     assert old.batch is not None
     assert old.batch.why == "model volume v1 is 3 sessions old, more than 2"
     assert codes(old) == ["FALLBACK_IN_USE", "MODEL_TOO_OLD"]
+
+
+def test_a_forecast_of_some_of_the_stored_tickers_is_found_until_all_are_forecast(
+    served: Served, tmp_path: Path
+) -> None:
+    folder, day = shutil.copytree(served[0], tmp_path / "partial"), date(2004, 7, 8)
+    ingest(data_in(folder, day))
+    forecast(data_in(folder, day, tickers=("SBUX",)), TRAINING)
+    partial = present_health(data_in(folder, day))
+    assert [finding.code for finding in partial.findings] == ["PARTIAL_FORECAST"]
+    assert partial.findings[0].words == (
+        "The forecast from 2004-07-08 was not asked for 2 of 3 stored tickers: T1, T2."
+    )
+    result = daily(data_in(folder, day), TRAINING)
+    assert result.health is not None
+    assert not result.health.needs_person
+
+
+def shown_status() -> Any:
+    """The newest `volcast-status`."""
+    wanted = ArtifactFilter(key=ArtifactFilterKey(any_=["volcast-status"]))
+    with get_client(sync_client=True) as client:
+        return client.read_artifacts(artifact_filter=wanted, sort=ArtifactSort.CREATED_DESC, limit=1)[0]
+
+
+def test_the_status_in_the_ui_is_true_after_each_flow_that_changes_it(served: Served, tmp_path: Path) -> None:
+    folder, day = shutil.copytree(served[0], tmp_path / "shown"), date(2004, 7, 15)
+    data, root = data_in(folder, day), store_in(folder).url
+    daily(data_in(folder, day, deadline_hours=AT_ONCE), TRAINING)
+    assert "; STALE_PRICES, FALLBACK_IN_USE" in shown_status().description
+    ingest(data)
+    assert "from 2004-07-07 by har; NO_FORECAST, FALLBACK_IN_USE" in shown_status().description
+    forecast(data, TRAINING)
+    fine = shown_status()
+    assert "volume from 2004-07-15 by volcast; " in fine.description
+    assert "FALLBACK_IN_USE" not in fine.description
+
+    retrain(data_in(folder, DAYS[-1]), TRAINING, RetrainSettings(promote=False))
+    promote("volume", 2, "for the test", store=root)
+    assert "* model volume v2, 6 sessions old" in shown_status().data
+    assert "STALE_PRICES" in shown_status().description  # by the clock: a promotion has no other date
+    rollback("volume", "for the test", store=root)
+    assert "* model volume v1, " in shown_status().data
+    assert daily(data, TRAINING).skipped
+    assert shown_status().description == fine.description
 
 
 def test_a_forecast_of_the_past_and_a_nowcast_stay_out_of_the_ledger(served: Served) -> None:

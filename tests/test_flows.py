@@ -73,6 +73,7 @@ def test_the_pipeline_ends_in_a_promoted_model_and_a_forecast_of_each_session(fi
 def test_each_step_is_a_task_run_named_for_what_it_does(finished: Finished) -> None:
     source = finished[0].source
     assert task_run_names(run_named("retrain tutorial SBUX 2020-12-10")) == [
+        "bring the status up to date",
         "build tutorial features",
         "decide on model tutorial.SBUX v1",
         "evaluate model tutorial.SBUX v1",
@@ -85,6 +86,7 @@ def test_each_step_is_a_task_run_named_for_what_it_does(finished: Finished) -> N
     ]
     assert task_run_names(run_named(f"ingest all of {source} {finished[0].day}")) == sorted(
         [
+            "bring the status up to date",
             f"plan ingest from {source}",
             "fetch and validate SBUX",
             f"store prices of {source}",

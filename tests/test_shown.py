@@ -84,7 +84,7 @@ def seen_on(data: DataSettings, day: date) -> DataSettings:
 def test_each_day_adds_a_version_of_the_forecast_of_each_leading_ticker(served: Served) -> None:
     assert served[1]
     found = artifacts_of(run_named(f"forecast volume {TICKERS} {DAYS[-1]}"))
-    assert set(found) == {"volcast-forecast-sbux", "volcast-forecast-t1", "volcast-forecast-t2"}
+    assert set(found) == {"volcast-forecast-sbux", "volcast-forecast-t1", "volcast-forecast-t2", "volcast-status"}
     newest = found["volcast-forecast-sbux"]
     words = str(newest.data)
     assert len(words) < 300_000
@@ -102,9 +102,10 @@ def test_each_day_adds_a_version_of_the_forecast_of_each_leading_ticker(served: 
     assert "None of its forecasts has been scored yet." in str(first.data)
 
 
-def test_a_forecast_of_the_past_is_no_artifact(served: Served) -> None:
+def test_a_forecast_of_the_past_has_no_charts_and_the_status_stays_that_of_today(served: Served) -> None:
     forecast(data_in(served[0], date(2004, 6, 24)), TRAINING)
-    assert artifacts_of(run_named("forecast volume all of simulated 2004-06-24")) == {}
+    (status,) = artifacts_of(run_named("forecast volume all of simulated 2004-06-24")).values()
+    assert f"volume from {DAYS[-1]} by volcast; STALE_PRICES" in str(status.description)  # years behind the clock
 
 
 def test_every_run_ends_with_what_it_came_to(served: Served) -> None:

@@ -1,5 +1,8 @@
 """Put what a person reads where it is looked for: Prefect artifacts on the calling flow run, and files of the store."""
 
+from datetime import date
+from functools import partial
+
 import pandas as pd
 from prefect import get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
@@ -7,16 +10,18 @@ from prefect.artifacts import create_markdown_artifact
 from models.recipes import DEFAULT_RECIPE
 from models.text import listed
 from storage.artifacts import ArtifactStore, to_parquet
+from storage.prices import PriceTable
 from storage.records import ForecastBatch, Health, Report, Scorecard, Snapshot
-from storage.store import open_store, put
+from storage.store import Store, open_store, put
 from tasks.methods.method import Method, Names, Plot
 from tasks.methods.volume import DRAWN_TICKERS, in_order
+from tasks.monitor import deadline_of, health_since, last_health
 from tasks.reports.plots import SHOWN_SESSIONS
 from tasks.reports.render import health_markdown, models_markdown, scorecard_markdown, slug
 from tasks.reports.views import forecast_frame, forecast_method, history_of, prices_before, simulated_note
-from tasks.settings import is_simulated
+from tasks.settings import calendar_of, due_session_of, is_simulated, last_session
 from tasks.snapshot import read_prepared
-from tasks.stored_models import read_model, reader
+from tasks.stored_models import read_model, read_or_fault, reader
 
 LEADING = 3  # tickers whose forecast a scorecard shows: an artifact holds 300 kB, and a chart takes 40 as text
 
@@ -40,6 +45,30 @@ def publish_models(store_url: str) -> None:
         markdown=models_markdown(histories, simulated=is_simulated(artifacts.url)),
         description=f"Champions: {listed(forecasting, 5) or 'none yet'}",
     )
+
+
+@task(task_run_name="bring the status up to date")
+def refresh_status(root: str, session: date | None = None) -> None:
+    """`volcast-status` at a session, by default the last closed one, once `monitor` has looked for the first time.
+
+    Each flow that changes what it tells of ends with it. What cannot be read is in the log and fails no flow.
+    """
+    health, fault = read_or_fault(partial(_present, open_store(root), session))
+    if fault:
+        get_run_logger().warning("volcast-status stays as it was: %s", fault)
+    if health:
+        publish_status.fn(health)
+
+
+def _present(store: Store, session: date | None) -> Health | None:
+    """None before `monitor` has looked. A run that works as of the past changes what is told of the present."""
+    before = last_health(store)
+    if before is None:
+        return None
+    if session is None or session < max(PriceTable(store).last_sessions().values()):
+        session = last_session(None, calendar=calendar_of(store.url))
+    due = due_session_of(deadline_of(before), calendar_of(store.url))
+    return health_since(store, before.name, before, session, due=due)
 
 
 @task(task_run_name="publish the report on {scorecard.model.artifact}")

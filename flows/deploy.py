@@ -12,15 +12,16 @@ in docs/operate.md.
 """
 
 import inspect
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
+import httpx
 import yaml
 from prefect.blocks.notifications import CustomWebhookNotificationBlock
 from prefect.client.orchestration import SyncPrefectClient, get_client
@@ -42,13 +43,12 @@ from models.calendar_names import NEW_YORK
 from models.text import listed
 from storage.store import open_store
 from tasks.preflight import market_schedule, named_events, whole_path, whole_spec
-from tasks.run_tools import code_version
+from tasks.run_tools import TAG, code_version, store_label, store_tag
 from tasks.settings import DataSettings, TrainingSettings, calendar_of, root_of
 
 PROJECT_FILE = Path(__file__).parents[1] / "prefect.yaml"
 Entry = Mapping[str, Any]  # a deployment, as prefect.yaml has it
 TRIGGER: TypeAdapter[Any] = TypeAdapter(DeploymentTriggerTypes)
-TAG = "volcast"
 PREFIX = "volcast "
 NEW_YORK_ZONE, AFTER_CLOSE = "America/New_York", "weekdays-after-the-close"  # of prefect.yaml
 BLOCK = "volcast-alert"
@@ -61,6 +61,8 @@ ONCE_WITHIN = timedelta(minutes=10)  # the same state of the same run is told on
 SIGN_OF_LIFE = timedelta(hours=80)  # from Friday's daily to Monday's, and eight hours
 ENDED = ("Completed", "Failed", "Crashed", "TimedOut", "Cancelled", "Cancelling", "Suspended")
 ABOUT_RUN = "{{ flow_run.name }} is {{ flow_run.state.name }}. {{ flow_run.state.message }}\n{{ flow_run|ui_url }}"
+TELL_SECONDS = 10  # for the webhook's answer, as Prefect's block has it
+GUIDE = "What to do: docs/operate.md"
 ABOUT_EVENT = "{{ event.payload.words }}"
 
 
@@ -140,7 +142,7 @@ def deploy(served: Served, environment: Mapping[str, str], *, file: Path = PROJE
     entries = _filled(yaml.safe_load(file.read_text()), known)["deployments"]
     with get_client(sync_client=True) as client:
         earlier = _of_0_1_0(client, [entry["name"] for entry in entries], served.root)
-        present = [*_deployments(client, tags=[store_tag(root)]), *earlier]
+        present = [*deployments_of(client, tags=[store_tag(root)]), *earlier]
         done = {entry["name"]: _apply(client, entry, root, present) for entry in entries}
         kept = {identity for identity, _ in done.values()}
         starts = [each for entry in entries for each in _starts(entry, done[entry["name"]][0], root)]
@@ -153,9 +155,10 @@ def deploy(served: Served, environment: Mapping[str, str], *, file: Path = PROJE
     return Deployed(store_tag(root), applied, tuple(deployment.name for deployment in removed), automations)
 
 
-def _deployments(
+def deployments_of(
     client: SyncPrefectClient, *, tags: list[str], names: list[str] | None = None
 ) -> list[DeploymentResponse]:
+    """The deployments with all of the tags, and of the names if there are any."""
     name = DeploymentFilterName(any_=names) if names else None
     wanted = DeploymentFilter(tags=DeploymentFilterTags(all_=tags), name=name)
     return client.read_deployments(deployment_filter=wanted, limit=200)
@@ -163,7 +166,7 @@ def _deployments(
 
 def _of_0_1_0(client: SyncPrefectClient, names: list[str], root: str) -> list[DeploymentResponse]:
     """What release 0.1.0, which knew one store a server, deployed for this store; drop with its last user."""
-    found = _deployments(client, tags=[TAG], names=names)
+    found = deployments_of(client, tags=[TAG], names=names)
     data = [each.parameters["data"] for each in found if "data" in each.parameters]
     roots = {root_of(each.get("store", ""), each.get("source", "")) for each in data}
     return found if root in roots else []
@@ -214,7 +217,7 @@ def _wanted(entry: Entry, loaded: Flow[Any, Any], root: str, earlier: Deployment
             DeploymentScheduleCreate(
                 schedule=_schedule(each, calendar_of(root)),
                 slug=each["slug"],
-                active=is_active.get(each["slug"], each["active"]),
+                active=bool(is_active.get(each["slug"], each["active"])),
             )
             for each in entry.get("schedules", [])
         ],
@@ -272,18 +275,7 @@ class Alert:
     @property
     def guide(self) -> str:
         """Where to read on."""
-        return f"What to do: docs/operate.md, {self.code}"
-
-
-def store_label(root: str) -> str:
-    """A short name of a store's root, which no other root has: `data-1a2b3c`."""
-    folder = re.sub("[^a-z0-9]+", "-", root.rstrip("/").rsplit("/", 1)[-1].lower()).strip("-")
-    return f"{folder}-{sha256(root.encode()).hexdigest()[:6]}"
-
-
-def store_tag(root: str) -> str:
-    """The tag of everything on the server that belongs to the store at `root`."""
-    return f"{TAG}-{store_label(root)}"
+        return f"{GUIDE}, {self.code}"
 
 
 def sync_automations(
@@ -294,7 +286,7 @@ def sync_automations(
     One that a person has disabled stays so. With `adopt` those of release 0.1.0, which knew one store a server, are the
     store's, too.
     """
-    present = [*_tagged(client, store_tag(root)), *(_tagged(client, TAG, alone=True) if adopt else ())]
+    present = [*automations_of(client, store_tag(root)), *(automations_of(client, TAG, alone=True) if adopt else ())]
     by_name = {each.name: each for each in reversed(present)}
     wanted = [
         each.model_copy(update={"enabled": by_name[each.name].enabled}) if each.name in by_name else each
@@ -337,7 +329,7 @@ def deployment_name(name: str, root: str) -> str:
     return f"{name}.{store_label(root)}"
 
 
-def _tagged(client: SyncPrefectClient, tag: str, *, alone: bool = False) -> list[Automation]:
+def automations_of(client: SyncPrefectClient, tag: str, *, alone: bool = False) -> list[Automation]:
     """The automations with the tag; `alone`: and with no other."""
     tags = AutomationFilter(tags=AutomationFilterTags(all_=[tag]))
     return [each for each in client.read_automations(automations=tags) if not alone or each.tags == [tag]]
@@ -436,6 +428,22 @@ def _block(client: SyncPrefectClient, webhook: str, label: str) -> Any:
     )
     block.save(name, overwrite=True)
     return client.read_block_document_by_name(name, "custom-webhook").id
+
+
+def tell(code: str, what: str, body: str, root: str, *, kind: Literal["alert", "info"] = "alert") -> str:
+    """Send a message from this process, of what Prefect's server cannot tell, as it may be what died.
+
+    It gives why that failed, or nothing. Whoever calls goes on: a message must not end what it is about. A block of
+    Prefect would tell the server that it sends, and start one where there is none.
+    """
+    if not (webhook := os.environ.get("VOLCAST_ALERT_WEBHOOK")):
+        return ""
+    try:
+        text = f"{PREFIX}{kind} {code}: {what} ({store_label(root)})\n{body}\n{GUIDE}, {code}"
+        httpx.post(webhook, json={"text": text}, timeout=TELL_SECONDS).raise_for_status()
+    except (httpx.HTTPError, httpx.InvalidURL) as error:  # whose texts may have the address
+        return f"The webhook was not told of {code}: {type(error).__name__}"
+    return ""
 
 
 def _action(block: Any, alert: Alert) -> SendNotification | DoNothing:

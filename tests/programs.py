@@ -7,9 +7,11 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import count
 from pathlib import Path
 from typing import Any, Self
@@ -142,6 +144,43 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+class Webhook:
+    """A Slack-compatible receiver on a free port, also of pings; `texts` and `pings` (paths) are what came."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+        self.pings: list[str] = []
+        texts, pings = self.texts, self.pings
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                texts.append(json.loads(self.rfile.read(int(self.headers["Content-Length"])))["text"])
+                self.send_response(200)
+                self.end_headers()
+
+            def do_GET(self) -> None:
+                pings.append(self.path)
+                self.send_response(200)
+                self.end_headers()
+
+            def log_message(self, format: str, *args: object) -> None:
+                """Silent."""
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.host = f"http://127.0.0.1:{self.server.server_port}"
+        self.url = f"{self.host}/hook"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def codes(self) -> list[str]:
+        """The codes of the alerts, in order."""
+        return [text.removeprefix("volcast alert ").split(":")[0] for text in self.texts]
+
+    def end(self) -> None:
+        """Nothing is received any more."""
+        self.server.shutdown()
+        self.server.server_close()
 
 
 class Up:

@@ -181,12 +181,13 @@ def command(
     *,
     stored: bool = False,
     texts: Mapping[str, str] | None = None,
+    begins: str = "",
     **fields: str,
 ) -> Callable[[Body], Body]:
     """Make a function a command: of each argument named here, these fields of its settings become options.
 
-    With `stored` the data are those of the store. `texts` stand in the place of a field's description. A command that
-    returns False ends with exit status 1.
+    With `stored` the data are those of the store. `texts` stand in the place of a field's description, and `begins` is
+    said before anything else is done. A command that returns False ends with exit status 1.
     """
     described = {**(STORED if stored else INGESTED), **(texts or {})}
 
@@ -200,6 +201,8 @@ def command(
         shown = inspect.Signature([*placed, *options, *named])
 
         def run(*given: Any, **more: Any) -> bool | None:
+            if begins:
+                console.print(begins)
             came = shown.bind(*given, **more).arguments
             for argument, kind in sorted(kinds.items(), key=lambda each: each[1] is DataSettings):  # which need a store
                 names = fields[argument].replace("!", "").split()
@@ -297,16 +300,18 @@ def ingest(data: DataSettings) -> None:
 
 @command(stored=True, data="source calendar tickers store")
 def status(data: DataSettings) -> bool:
-    """What is stored, how far it is behind the market, and how the forecasts fare; exit 1 if it needs a person."""
+    """What is stored, how the forecasts fare, and what runs; exit 1 if it needs a person."""
+    from flows.service import service_of
     from tasks.count_prices import status_of
     from tasks.monitor import present_health
     from tasks.reports import render
 
     root = data.root
     render.show_status(console, root, status_of(root, data.tickers, data.session))
-    health = present_health(data)
+    health, service = present_health(data), service_of(root)
     render.show_health(console, health)
-    return not health.needs_person
+    render.show_service(console, service.lines, service.runs, service.findings)
+    return not (health.needs_person or any(finding.needs_person for finding in service.findings))
 
 
 @command(stored=True, data="source calendar store")
@@ -433,7 +438,11 @@ def backtest(data: DataSettings, request: BacktestSettings, training: TrainingSe
 
 
 @command(
-    data=f"source calendar events tickers store {READING}", training=SERVED_MODEL, watch="forecast_by", texts=SERVED
+    data=f"source calendar events tickers store {READING}",
+    training=SERVED_MODEL,
+    watch="forecast_by",
+    texts=SERVED,
+    begins="Starting server, worker and deployments; it takes half a minute, and longer on a busy machine …",
 )
 def up(
     data: DataSettings,

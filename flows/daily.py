@@ -13,16 +13,22 @@ from tasks.monitor import WATCH
 from tasks.reports.page import publish_page
 from tasks.reports.publish import refresh_status
 from tasks.run_tools import attempt
-from tasks.runs import complete_day, find_nothing_new, skip_day, stored_only, with_stored_tickers
+from tasks.runs import complete_day, find_nothing_new, ping, skip_day, stored_only, with_stored_tickers
 from tasks.settings import DataSettings, TrainingSettings, WatchSettings
 
 
-@flow(flow_run_name="daily {training.recipe} {data.day}")
+@flow(
+    flow_run_name="daily {training.recipe} {data.day}",
+    on_completion=[ping],
+    on_failure=[ping],
+    on_crashed=[ping],
+)
 def daily(data: DataSettings, training: TrainingSettings, watch: WatchSettings = WATCH) -> Daily:
     """Catch up on prices, forecast from the newest session, score and watch; an hour and a half after each close.
 
     A day without news is skipped, by name; what missed days left out is caught up.
     A forecast is published whatever happens to source and champion: har stands in where they cannot be trusted.
+    A monitor outside (VOLCAST_PING_URL) is told when it is done, and when it fails.
     """
     ingested = attempt(ingest, with_stored_tickers(data))
     stored = stored_only(data, ingested)

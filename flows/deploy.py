@@ -16,7 +16,6 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -42,13 +41,12 @@ from models.calendar_names import NEW_YORK
 from models.text import listed
 from storage.store import open_store
 from tasks.preflight import deadline_cron, market_schedule, named_events, whole_path, whole_spec
-from tasks.run_tools import Event, code_version
+from tasks.run_tools import TAG, Event, code_version, store_label, store_tag
 from tasks.settings import DataSettings, TrainingSettings, WatchSettings, calendar_of, root_of
 
 PROJECT_FILE = Path(__file__).parents[1] / "prefect.yaml"
 Entry = Mapping[str, Any]  # a deployment, as prefect.yaml has it
 TRIGGER: TypeAdapter[Any] = TypeAdapter(DeploymentTriggerTypes)
-TAG = "volcast"
 PREFIX = "volcast "
 NEW_YORK_ZONE, AFTER_CLOSE = "America/New_York", "weekdays-after-the-close"  # of prefect.yaml
 PENDING_LIMIT = timedelta(minutes=10)
@@ -156,7 +154,7 @@ def deploy(served: Served, environment: Mapping[str, str], *, file: Path = PROJE
     entries = _filled(yaml.safe_load(file.read_text()), known)["deployments"]
     with get_client(sync_client=True) as client:
         earlier = _of_0_1_0(client, [entry["name"] for entry in entries], served.root)
-        present = [*_deployments(client, tags=[store_tag(root)]), *earlier]
+        present = [*deployments_of(client, tags=[store_tag(root)]), *earlier]
         done = {entry["name"]: _apply(client, entry, root, present) for entry in entries}
         kept = {identity for identity, _ in done.values()}
         starts = [each for entry in entries for each in _starts(entry, done[entry["name"]][0], root)]
@@ -169,9 +167,10 @@ def deploy(served: Served, environment: Mapping[str, str], *, file: Path = PROJE
     return Deployed(store_tag(root), applied, tuple(deployment.name for deployment in removed), automations)
 
 
-def _deployments(
+def deployments_of(
     client: SyncPrefectClient, *, tags: list[str], names: list[str] | None = None
 ) -> list[DeploymentResponse]:
+    """The deployments with all of the tags, and of the names if there are any."""
     name = DeploymentFilterName(any_=names) if names else None
     wanted = DeploymentFilter(tags=DeploymentFilterTags(all_=tags), name=name)
     return client.read_deployments(deployment_filter=wanted, limit=200)
@@ -179,7 +178,7 @@ def _deployments(
 
 def _of_0_1_0(client: SyncPrefectClient, names: list[str], root: str) -> list[DeploymentResponse]:
     """What release 0.1.0, which knew one store a server, deployed for this store; drop with its last user."""
-    found = _deployments(client, tags=[TAG], names=names)
+    found = deployments_of(client, tags=[TAG], names=names)
     data = [each.parameters["data"] for each in found if "data" in each.parameters]
     roots = {root_of(each.get("store", ""), each.get("source", "")) for each in data}
     return found if root in roots else []
@@ -308,17 +307,6 @@ class Alert:
         return f"{self.words}\nWhat to do: docs/operate.md, {self.code}".lstrip()
 
 
-def store_label(root: str) -> str:
-    """A short name of a store's root, which no other root has: `data-1a2b3c`."""
-    folder = re.sub("[^a-z0-9]+", "-", root.rstrip("/").rsplit("/", 1)[-1].lower()).strip("-")
-    return f"{folder}-{sha256(root.encode()).hexdigest()[:6]}"
-
-
-def store_tag(root: str) -> str:
-    """The tag of everything on the server that belongs to the store at `root`."""
-    return f"{TAG}-{store_label(root)}"
-
-
 def sync_automations(
     client: SyncPrefectClient, wanted: Sequence[AutomationCore], root: str, *, adopt: bool = False
 ) -> tuple[str, ...]:
@@ -327,7 +315,7 @@ def sync_automations(
     One that a person has disabled stays so. With `adopt` those of release 0.1.0, which knew one store a server, are the
     store's, too.
     """
-    present = [*_tagged(client, store_tag(root)), *(_tagged(client, TAG, alone=True) if adopt else ())]
+    present = [*automations_of(client, store_tag(root)), *(automations_of(client, TAG, alone=True) if adopt else ())]
     by_name = {each.name: each for each in reversed(present)}
     wanted = [
         each.model_copy(update={"enabled": by_name[each.name].enabled}) if each.name in by_name else each
@@ -368,7 +356,7 @@ def deployment_name(name: str, root: str) -> str:
     return f"{name}.{store_label(root)}"
 
 
-def _tagged(client: SyncPrefectClient, tag: str, *, alone: bool = False) -> list[Automation]:
+def automations_of(client: SyncPrefectClient, tag: str, *, alone: bool = False) -> list[Automation]:
     """The automations with the tag; `alone`: and with no other."""
     tags = AutomationFilter(tags=AutomationFilterTags(all_=[tag]))
     return [each for each in client.read_automations(automations=tags) if not alone or each.tags == [tag]]

@@ -195,6 +195,26 @@ def drain(server: Server, *, seconds: float) -> bool:
     return False
 
 
+def watched_server() -> Server | None:
+    """The server that is configured, or that `volcast up` keeps or kept in this folder; None where nobody wants one.
+
+    Raises ServerError where it does not answer in some seconds, or has died with its `volcast up`.
+    """
+    if configured := configured_server():
+        require_answer(configured)
+        return configured
+    if (kept := announcement()) is None:
+        return None
+    process, access = kept
+    deadline = time.monotonic() + REACH_SECONDS
+    while process.is_running and time.monotonic() < deadline:
+        if _proves_itself(access):
+            return _server_of(access)
+        time.sleep(0.1)
+    what = "does not answer" if process.is_running else "has died, or its server has, and nothing runs"
+    raise ServerError(f"volcast up, which keeps a server in {home()}, {what}.")
+
+
 def announce(server: Server) -> None:
     """Leave how a server that stays up is reached, for the other commands of this folder, and for nobody else."""
     assert server.access is not None
@@ -223,16 +243,26 @@ def server_environment(folder: Path) -> dict[str, str]:
     }
 
 
+def announcement() -> tuple[Process, Access] | None:
+    """What `volcast up` left in this folder of itself and its server; it takes it away only where it is ended by will.
+
+    Raises ServerError where another user could have written it.
+    """
+    try:
+        kept = json.loads(_read_own(home() / "server.json"))
+        return Process(**kept["process"]), Access(**kept["access"])
+    except (FileNotFoundError, json.JSONDecodeError, KeyError, TypeError):  # the last two for one of an earlier release
+        return None
+
+
 def _announced_server() -> Server | None:
     """The server that `volcast up` keeps in this folder, once it answers; None where there is none.
 
     Raises ServerError where another user could have named it, or what answers there is not that server.
     """
-    try:
-        kept = json.loads(_read_own(home() / "server.json"))
-        process, access = Process(**kept["process"]), Access(**kept["access"])
-    except (FileNotFoundError, json.JSONDecodeError, KeyError, TypeError):  # the last two for one of an earlier release
+    if (kept := announcement()) is None:
         return None
+    process, access = kept
     server = _server_of(access)
     answers = process.is_running and wait_while_alive(
         lambda: process.is_running,

@@ -29,7 +29,7 @@ from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 from rich.console import Console
 from rich.markup import escape
 
-from flows.alerts import URLS, WEBHOOK, Alerting, channels_of
+from flows.alerts import URLS, WEBHOOK, Alerting, Severity, channels_of, tell
 from flows.deploy import PROJECT_FILE, Deployed, Served, deploy
 from flows.prefect_processes import (
     CANCELLED,
@@ -51,6 +51,7 @@ from flows.server import (
     Server,
     alone_in,
     announce,
+    announcement,
     configured_server,
     home,
     named_errors,
@@ -62,12 +63,15 @@ from flows.server import (
 )
 from flows.server_access import LINK_SECONDS
 from flows.server_options import ServerError, ServerOptions
-from models.text import counted
+from models.text import counted, listed
+from storage.store import open_store
+from tasks.run_tools import store_label
 
 POOL = "volcast"
 LINK_WORDS = f"The link logs a browser in, once, in the next {LINK_SECONDS // 60} minutes"
 NOTHING_UP = "No Prefect server is up. Start one with: volcast up, or set PREFECT_API_URL."
 LONGEST_WAIT = 60  # seconds before it is started again: 1, 2, 4 … up to this
+MANY_DEATHS = 5  # in a row, after half a minute of waits: then a person is told
 LONG_LIFE = 120  # seconds; the death of a worker that lived so long counts as the first
 # What a run of the pool is: one command, and no variable by which a deployment or a run could change it, or its
 # environment. Prefect lays a run's `env` over an `env` of the template even where no variable is named.
@@ -78,35 +82,91 @@ TEMPLATE: dict[str, Any] = {
 QUERY_SECONDS = 5  # between two looks of the worker for runs to start; Prefect's own 10 are long for who waits
 LOOK_SECONDS = 10  # between two looks for lost runs; both must find a run lost, so that a worker may report it first
 COLLECT_SECONDS = 3  # between two looks for alerts
+SILENT_SECONDS = 300  # in which the server gives no good answer; then a person is told
+NOTHING_RUNS = "Nothing is ingested, forecast or watched until it is started again."
 ONE_TRY: dict[Any, Any] = {PREFECT_CLIENT_MAX_RETRIES: 0}  # the next look is the second
 
 
 def stay_up(console: Console, served: Served, options: ServerOptions, began: float) -> None:
     """Everything up until the process is interrupted. Raises ServerError."""
-    channels_of(os.environ, "")  # before a server is started for what cannot be
+    label = store_label(open_store(served.root, writable=True).url)
+    channels = channels_of(os.environ, label)  # before a server is started for what cannot be
+    own_alerts, after_death = OwnAlerts(console, label), announcement() is not None
     with (
+        Alerting(home(), console) as alerting,
         _server(options) as server,
+        own_alerts.on_the_end(),
         named_errors(server),
         temporary_settings(server.client_settings()),
         get_client(sync_client=True) as client,
-        Alerting(home(), console) as alerting,
     ):
-        _settle(console, client, find_orphans(client))
+        alerting.use(channels)
+        console.print(f"Server: {server.api_url} answers, on {_where(server, options)}", markup=False)
+        lost = find_orphans(client)
+        _settle(console, client, lost)
+        own_alerts.tell_restart(lost, after_death)
         environment = _environment(server, served)
         _make_pool(client)
+        console.print("Starting a worker, and bringing the deployments to what prefect.yaml says …")
         with _worker(client, environment) as worker:
             deployed = deploy(served, environment | _channels())
-            worker.wait_until_online(client)
-            console.print(f"Server: {server.api_url} answers, on {_where(server, options)}", markup=False)
-            console.print(f"Worker: {WORKER} is online, in the work pool {POOL}")
             console.print(f"Deployments: {_deployments(client, deployed.tag)}; {_changed(deployed)}")
+            worker.wait_until_online(client)
+            console.print(f"Worker: {WORKER} is online, in the work pool {POOL}")
             console.print(f"{served.words}\nLogs in {home()}. Ctrl-C ends it all.", markup=False)
-            seconds = time.monotonic() - began
             console.print(f"Status, forecasts and scorecards: {server.ui_url}/artifacts")  # not in the UI's own menu
-            _show_way_in(console, server, f"Ready after {seconds:.0f} s. Prefect's UI: ")
             with suppress(KeyboardInterrupt):
-                _watch(console, client, server, worker, alerting)
+                seconds = time.monotonic() - began
+                _show_way_in(console, server, f"Ready after {seconds:.0f} s. Prefect's UI: ")
+                _watch(console, client, server, worker, alerting, own_alerts)
             console.print("Ending worker, flow runs and server …")
+
+
+class OwnAlerts:
+    """What `volcast up` tells itself of a store, as the server's automations cannot, or may not be there to."""
+
+    def __init__(self, console: Console, label: str) -> None:
+        self._console, self._label = console, label
+        self._answered, self._is_silent = time.monotonic(), False
+
+    def tell(self, code: str, what: str, body: str, severity: Severity = "critical") -> None:
+        """Put it on the way to the channels."""
+        tell(code, what, body, self._label, severity=severity, folder=home())
+
+    @contextmanager
+    def on_the_end(self) -> Iterator[None]:
+        """Tell that `volcast up` has ended: of a death, which `volcast status` sees as well, or by will."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            self._tell_stopped()
+            raise
+        except Exception as error:
+            self.tell("up-died", "volcast up has died", f"{error}\n{NOTHING_RUNS}")
+            raise
+        self._tell_stopped()
+
+    def _tell_stopped(self) -> None:
+        withdraw()
+        self.tell("up-stopped", "a person, or the system, has ended volcast up", NOTHING_RUNS, "info")
+
+    def tell_restart(self, lost: Sequence[FlowRun], after_death: bool) -> None:
+        """Tell of what the `volcast up` before this one could not: its own death, and that of its runs."""
+        if lost or after_death:
+            runs = f"Runs that were found dead, and are Crashed: {listed([run.name for run in lost], 10) or 'none'}."
+            body = f"The volcast up before this one died, or its server did. {runs}"
+            self.tell("up-again", "volcast up is up again after a death", body, "warning")
+
+    def note_answer(self, error: Exception | None) -> None:
+        """Tell, once, of a server that has given no good answer for long, and on the console each time."""
+        if error is None:
+            self._answered, self._is_silent = time.monotonic(), False
+            return
+        known = f"Prefect's server answers not as it should: {error}"
+        self._console.print(f"[bold red]{escape(known)}[/]")
+        if not self._is_silent and time.monotonic() > self._answered + SILENT_SECONDS:
+            self._is_silent = True
+            self.tell("server-silent", "Prefect's server does not answer", f"For {SILENT_SECONDS} s: {known}")
 
 
 def show_ui(console: Console) -> None:
@@ -171,21 +231,29 @@ class Worker:
         if not is_online:
             raise ServerError(f"The worker ended with {self._process.returncode}. Its log: {self._log}")
 
-    def tend(self, console: Console) -> None:
-        """Start it again if it has died and its wait is over; loudly."""
-        code = self._process.poll()
-        if code is None:
+    def tend(self, console: Console, own_alerts: OwnAlerts) -> None:
+        """Start it again if it has died and its wait is over; loudly, and if it keeps dying, to the webhook."""
+        if not self.has_died:
             return
+        code = self._process.returncode
         if self._restart_at is None:
             self._deaths = self._deaths + 1 if self._lived < LONG_LIFE else 1
             wait = min(2 ** (self._deaths - 1), LONGEST_WAIT)
             self._restart_at = time.monotonic() + wait
             console.print(f"[bold red]The worker ended with {code}.[/] It is started again in {wait} s; runs that it")
             console.print(f"had started go on. Its log: {self._log}")
+            if self._deaths == MANY_DEATHS:
+                body = f"It ended {MANY_DEATHS} times in a row, with {code} at last. No run starts while it is down."
+                own_alerts.tell("worker-dying", "the worker dies again and again", f"{body} Its log: {self._log}")
         elif time.monotonic() >= self._restart_at:
             end(self._process)
             self._start()
             console.print(f"[bold]The worker is started again[/], for the {self._deaths}. time.")
+
+    @property
+    def has_died(self) -> bool:
+        """Whether its process has ended."""
+        return self._process.poll() is not None
 
     def end(self) -> None:
         """End it, and with it the flow runs that it knows of."""
@@ -216,10 +284,7 @@ def _server(options: ServerOptions) -> Iterator[Server]:
         return
     with own_server(options) as server:
         announce(server)
-        try:
-            yield server
-        finally:
-            withdraw()
+        yield server
 
 
 @contextmanager
@@ -299,14 +364,21 @@ def _changed(deployed: Deployed) -> str:
     return f"new or changed: {len(deployed.applied)}, and {counted(len(deployed.automations), 'automation')}"
 
 
-def _watch(console: Console, client: SyncPrefectClient, server: Server, worker: Worker, alerting: Alerting) -> None:
+def _watch(
+    console: Console,
+    client: SyncPrefectClient,
+    server: Server,
+    worker: Worker,
+    alerting: Alerting,
+    own_alerts: OwnAlerts,
+) -> None:
     """Look after worker, runs and alerts until the server dies. Raises ServerError."""
     suspects: set[UUID] = set()
     next_look = next_collect = 0.0
     while server.process is None or server.process.poll() is None:
-        worker.tend(console)
+        worker.tend(console, own_alerts)
         if time.monotonic() >= next_look:
-            suspects = _settle_orphans(console, client, suspects)
+            suspects = _settle_orphans(console, client, suspects, own_alerts)
             next_look = time.monotonic() + LOOK_SECONDS
         if time.monotonic() >= next_collect:
             with temporary_settings(ONE_TRY):
@@ -319,7 +391,9 @@ def _watch(console: Console, client: SyncPrefectClient, server: Server, worker: 
     )
 
 
-def _settle_orphans(console: Console, client: SyncPrefectClient, suspects: set[UUID]) -> set[UUID]:
+def _settle_orphans(
+    console: Console, client: SyncPrefectClient, suspects: set[UUID], own_alerts: OwnAlerts
+) -> set[UUID]:
     """End the runs that were lost, or cancelled in vain, at the last look and still are; gives those that are now."""
     try:
         with temporary_settings(ONE_TRY):
@@ -327,8 +401,9 @@ def _settle_orphans(console: Console, client: SyncPrefectClient, suspects: set[U
             _settle(console, client, [run for run in lost if run.id in suspects])
             _cancel(console, client, {run: processes for run, processes in cancelled.items() if run in suspects})
     except (httpx.HTTPError, ObjectNotFound) as error:
-        console.print(f"[bold red]Prefect's server answers not as it should:[/] {escape(str(error))}")
+        own_alerts.note_answer(error)
         return suspects
+    own_alerts.note_answer(None)
     return {*(run.id for run in lost), *cancelled}
 
 

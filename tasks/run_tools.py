@@ -1,6 +1,7 @@
 """What a flow run shows of itself, and leaves behind.
 
 * its final state, for the caller and for whoever looks at a list of runs
+* the store's label, by which its things on the server are told from those of another store
 * volcast's own events, which start flows and send alerts by the automations of prefect.yaml and flows/deploy.py
 * the progress of a long step: a line in the log each time and, on a terminal, a bar below the lines
 * the provenance of a version: code, packages, seed, flow run
@@ -11,10 +12,12 @@ whoever writes to its database can forge, nothing but plain JSON is ever read.
 
 import json
 import logging
+import re
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
+from hashlib import sha256
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal, ParamSpec, Protocol, TypeVar, cast
@@ -102,6 +105,20 @@ def emit(event: Event, root: str, *, words: str, labels: dict[str, str] | None =
     thing = event.split(".")[1]
     resource = {"prefect.resource.id": f"volcast.{thing}.{root}", "volcast.root": root, **(labels or {})}
     emit_event(event, resource, payload={"words": words, **facts})
+
+
+TAG = "volcast"
+
+
+def store_label(root: str) -> str:
+    """A short name of a store's root, which no other root has: `data-1a2b3c`."""
+    folder = re.sub("[^a-z0-9]+", "-", root.rstrip("/").rsplit("/", 1)[-1].lower()).strip("-")
+    return f"{folder}-{sha256(root.encode()).hexdigest()[:6]}"
+
+
+def store_tag(root: str) -> str:
+    """The tag of everything on the server that belongs to the store at `root`."""
+    return f"{TAG}-{store_label(root)}"
 
 
 Log = logging.Logger | logging.LoggerAdapter[logging.Logger]

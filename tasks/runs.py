@@ -4,12 +4,18 @@ A daily run forecasts the stored tickers, unless nothing is new. A pipeline run 
 of these that fails stops no other.
 """
 
+import os
+import time
 from collections.abc import Mapping, Sequence
 from datetime import date
 from functools import partial
 from typing import Any, cast
+from urllib.parse import urlsplit, urlunsplit
+from urllib.request import Request, urlopen
 
-from prefect import get_run_logger, task
+from prefect import Flow, State, get_run_logger, task
+from prefect.client.schemas.objects import FlowRun
+from prefect.logging.loggers import flow_run_logger
 
 from models.errors import ModelError
 from models.text import counted, listed
@@ -20,7 +26,7 @@ from storage.prices import PriceTable
 from storage.records import Daily, ForecastBatch, Health, PipelineResult, Report, Scorecard, Snapshot
 from storage.store import Store, open_store
 from tasks.preflight import require_ahead, tickers_in_use
-from tasks.run_tools import complete, emit
+from tasks.run_tools import attempt, complete, emit, store_label
 from tasks.settings import DataSettings, TrainingSettings
 from tasks.stored_models import find_champion, read_or_fault
 
@@ -118,6 +124,38 @@ def _outcome(health: Health) -> str:
 def _signal_life(data: DataSettings, message: str) -> None:
     """The sign of life that an alert waits for."""
     emit("volcast.day.ended", open_store(data.root).url, words=message)
+
+
+PING_WAITS = (0, 3, 10)  # seconds before each try
+PING_SECONDS = 10  # for its answer
+
+
+def ping(flow: Flow[Any, Any], flow_run: FlowRun, state: State) -> None:
+    """A hook of the daily run: tell the monitor at VOLCAST_PING_URL, if any, that it has done its work, or that not.
+
+    Such a monitor (healthchecks.io and its like) raises an alarm where no ping comes in time, and at one to `/fail`.
+    The address is a secret, and stays out of the log; a ping that fails changes nothing of the run.
+    """
+    url, failed = os.environ.get("VOLCAST_PING_URL"), None
+    for wait in PING_WAITS if url else ():
+        time.sleep(wait)
+        if (failed := attempt(_ping, str(url), flow_run, state)) is None:
+            break
+    if failed:
+        flow_run_logger(flow_run, flow).warning(
+            "the monitor at VOLCAST_PING_URL was not told: %s", type(failed).__name__
+        )
+
+
+def _ping(url: str, run: FlowRun, state: State) -> None:
+    if "{store}" in url:
+        data = DataSettings.model_validate(run.parameters["data"])
+        url = url.replace("{store}", store_label(open_store(data.root).url))
+    parts = urlsplit(url)
+    if not state.is_completed():
+        parts = parts._replace(path=f"{parts.path.rstrip('/')}/fail")
+    with urlopen(Request(urlunsplit(parts), headers={"User-Agent": "volcast"}), timeout=PING_SECONDS):
+        """An answer that is no error is all that is wanted."""
 
 
 class SomeModelsFailed(ModelError):

@@ -31,11 +31,12 @@ from flows.alerts import (
     saved_channels,
     tell,
 )
-from flows.deploy import Served, alerts, deploy, store_label, sync_automations
+from flows.deploy import Served, alerts, deploy, sync_automations
 from flows.server import Server
 from flows.server_options import ServerError
 from flows.up import _environment
 from storage.store import open_store
+from tasks.run_tools import store_label
 from tasks.settings import DataSettings, TrainingSettings, WatchSettings
 
 STORE = "data-1a2b3c"

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from programs import ENDLESS, QUICK, Up, processes_of, run_volcast, wait_for_exit, wait_until
+from webhooks import Webhook
 
 from flows.prefect_processes import CANCELLED
 
@@ -15,8 +16,14 @@ GONE = "The run's process is gone, and nobody saw it end"
 
 
 @pytest.fixture(scope="module")
-def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
-    with Up(tmp_path_factory.mktemp("up")) as started:
+def webhook() -> Iterator[Webhook]:
+    with Webhook() as receiver:
+        yield receiver
+
+
+@pytest.fixture(scope="module")
+def up(webhook: Webhook, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    with Up(tmp_path_factory.mktemp("up"), VOLCAST_ALERT_WEBHOOK=webhook.url) as started:
         yield started
 
 
@@ -84,20 +91,28 @@ def test_a_run_that_is_killed_with_its_worker_ends_as_crashed_and_frees_its_plac
     assert up.state(run) == "Crashed"
 
 
-def test_after_up_is_killed_nothing_is_left_and_the_next_up_settles_its_runs(up: Up) -> None:
+def test_after_up_is_killed_nothing_is_left_and_the_next_up_settles_its_runs_and_tells_of_it(
+    up: Up, webhook: Webhook
+) -> None:
     running = {"state": {"name": {"any_": ["Running"]}}, "parent_task_run_id": {"is_null_": True}}
     (run,) = up.api.post("/flow_runs/filter", json={"flow_runs": running}).json()
     up.process.kill()
     up.process.wait()
     wait_until(lambda: not processes_of(up.folder), what="server, worker and run have ended")
+    status = run_volcast(up.folder, "status")
+    assert (status.returncode, "SERVER_DOWN" in status.stdout) == (1, True), status.stdout
     up.start()
     assert up.state(run["id"]) == "Crashed"
+    (text,) = (text for text in webhook.texts if "volcast alert up-again: " in text)
+    assert f"are Crashed: {run['name']}." in text
 
 
-def test_when_the_server_dies_up_ends_everything_and_says_so(up: Up) -> None:
+def test_when_the_server_dies_up_ends_everything_and_says_so_and_the_webhook_is_told(up: Up, webhook: Webhook) -> None:
     assert up.wait_for_start(up.train(ENDLESS)) == "Running"
     (server,) = processes_of(up.folder, "server start")
     os.kill(server, signal.SIGKILL)
     assert wait_for_exit(up.process, up.folder) == 1
     assert "Prefect's server ended with -9, and everything else is ended with it." in up.said
     assert processes_of(up.folder) == {}
+    assert webhook.codes()[-1] == "up-died"
+    assert "Prefect's server ended with -9" in webhook.texts[-1]

@@ -22,7 +22,7 @@ from webhooks import Webhook
 from flows.alerts import WEBHOOK, Alerting, save_channels
 from flows.champion import promote, rollback
 from flows.daily import daily
-from flows.deploy import alerts, store_label, sync_automations
+from flows.deploy import alerts, sync_automations
 from flows.forecast import forecast
 from flows.ingest import ingest
 from flows.monitor import monitor
@@ -35,6 +35,7 @@ from storage.records import Daily, ForecastBatch, Health
 from storage.store import open_store
 from tasks.monitor import present_health
 from tasks.reports.render import health_markdown
+from tasks.run_tools import store_label
 from tasks.settings import DataSettings, RetrainSettings, TrainingSettings, WatchSettings
 from tasks.stored_models import FORECAST_FILE, read_frame
 

@@ -437,4 +437,5 @@ def test_a_nowcast_and_a_setting_that_there_is_not_are_refused_before_anything_i
         assert "Recipe tutorial is a nowcast" in volcast(command, "--recipe", "tutorial").errors[0]
         assert "has no setting stepz" in volcast(command, "--set", "stepz=20").errors[0]
         assert "--forecast-by" in volcast(command, "--forecast-by", "25:00").errors[0]
+    assert volcast("up", "--recipe", "tutorial").out.startswith("Starting server, worker and deployments; ")  # at once
     assert client.read_deployments() == []

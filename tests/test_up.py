@@ -5,16 +5,22 @@ import re
 import socket
 import stat
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 import yaml
+from prefect.server.api.server import SubprocessASGIServer
 from prefect.workers.process import ProcessJobConfiguration, ProcessWorker
-from programs import ENDLESS, QUICK, Up, processes_of, run_volcast
+from programs import CODE, ENDLESS, QUICK, Up, processes_of, run_volcast, wait_until
+from rich.console import Console
+from webhooks import Webhook
 
+import flows.up
+from flows.alerts import WEBHOOK, Alerting, channels_of
 from flows.deploy import PROJECT_FILE
-from flows.up import POOL, TEMPLATE
+from flows.up import MANY_DEATHS, POOL, TEMPLATE, OwnAlerts, Worker
 
 pytestmark = pytest.mark.service
 
@@ -22,12 +28,19 @@ PASSWORD = "s3cr3t, with a space"
 
 
 @pytest.fixture(scope="module")
-def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+def webhook() -> Iterator[Webhook]:
+    with Webhook() as receiver:
+        yield receiver
+
+
+@pytest.fixture(scope="module")
+def up(webhook: Webhook, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     with socket.socket() as taken:
         taken.bind(("127.0.0.2", 0))
         taken.listen()
         options = ["--host", "127.0.0.2", "--port", str(taken.getsockname()[1])]
-        with Up(tmp_path_factory.mktemp("up"), *options, VOLCAST_AUTH=f"operator:{PASSWORD}") as started:
+        variables = {"VOLCAST_AUTH": f"operator:{PASSWORD}", "VOLCAST_ALERT_WEBHOOK": webhook.url}
+        with Up(tmp_path_factory.mktemp("up"), *options, **variables) as started:
             yield started
 
 
@@ -39,6 +52,11 @@ def test_up_says_what_is_there_and_how_long_it_took(up: Up) -> None:
     assert f"Deployments: {len(names)} with 4 schedules; new or changed: {len(names)}, and " in up.said
     assert f"Prefect's UI: {str(up.api.base_url).removesuffix('/api/')}/v2\nTo log in: volcast ui\n" in up.said
     assert int(re.findall(r"Ready after (\d+) s", up.said)[0]) > 0
+
+
+def test_up_says_what_it_does_before_it_is_done(up: Up) -> None:
+    firsts = [line.split()[0] for line in up.said.splitlines() if not line.startswith(("Source", "Waiting"))]
+    assert firsts[:5] == ["Starting", "Server:", "Starting", "Deployments:", "Worker:"]
 
 
 def test_a_port_that_is_taken_is_left_alone(up: Up) -> None:
@@ -131,9 +149,61 @@ def test_a_run_of_a_deployment_completes_and_a_command_of_the_folder_uses_the_se
     assert str(up.api.base_url).removesuffix("/api/") in used.stdout
 
 
-def test_ctrl_c_ends_everything_also_a_run(up: Up) -> None:
+def test_ctrl_c_ends_everything_also_a_run_and_the_webhook_is_told_that_it_was_meant(up: Up, webhook: Webhook) -> None:
     pid = up.wait_for_training(up.train(ENDLESS))
     assert pid in processes_of(up.folder, "flow_process")
     assert up.end() == 0
+    assert [text.split(":")[0] for text in webhook.texts if " up-" in text] == ["INFO volcast alert up-stopped"]
     assert processes_of(up.folder) == {}
     assert not (up.folder / "home" / "server.json").exists()
+
+
+@pytest.fixture
+def own_alerts(webhook: Webhook, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[OwnAlerts]:
+    monkeypatch.setenv("VOLCAST_HOME", str(tmp_path))
+    webhook.posts.clear()
+    with Alerting(tmp_path, Console()) as alerting:
+        alerting.use(channels_of({WEBHOOK: webhook.url}, "data-1"))
+        yield OwnAlerts(Console(), "data-1")
+
+
+def test_a_worker_that_keeps_dying_is_told_once(
+    own_alerts: OwnAlerts, webhook: Webhook, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(flows.up, "LONGEST_WAIT", 0)
+    worker = Worker({"PYTHONHOME": "/not/there"}, tmp_path / "worker.log")  # Python itself does not start so
+    for deaths in range(1, MANY_DEATHS + 3):
+        wait_until(lambda: worker.has_died, what="the worker has died")
+        worker.tend(Console(), own_alerts)
+        worker.tend(Console(), own_alerts)
+        assert deaths >= MANY_DEATHS or webhook.codes() == []
+    worker.end()
+    wait_until(webhook.codes, what="it is told")
+    assert webhook.codes() == ["worker-dying"]
+
+
+def test_a_server_that_is_silent_for_long_is_told_once_and_again_after_an_answer(
+    own_alerts: OwnAlerts, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own_alerts.note_answer(httpx.ConnectError("refused"))
+    assert webhook.codes() == []
+    servers = dict(SubprocessASGIServer._instances)
+    monkeypatch.setattr(flows.up, "SILENT_SECONDS", -1)
+    for _ in range(2):
+        own_alerts.note_answer(httpx.ConnectError("refused"))
+        own_alerts.note_answer(httpx.ConnectError("refused"))
+        own_alerts.note_answer(None)
+    wait_until(lambda: len(webhook.codes()) >= 2, what="it is told")
+    assert webhook.codes() == ["server-silent"] * 2
+    assert servers == SubprocessASGIServer._instances  # none was started to hear of it
+
+
+def test_what_up_tells_itself_and_what_status_finds_of_it_is_in_the_operators_guide() -> None:
+    code = (CODE / "flows" / "up.py").read_text()
+    codes = set(re.findall(r'tell\(\s*"([a-z-]+)"', code))
+    assert codes == {"up-stopped", "up-died", "up-again", "worker-dying", "server-silent"}
+    guide = (CODE / "docs" / "operate.md").read_text()
+    assert [each for each in codes if f"### {each}\n" not in guide] == []
+    found = set(re.findall(r'"([A-Z]+_[A-Z]+)"', (CODE / "flows" / "service.py").read_text()))
+    assert {"SERVER_DOWN", "RUN_FAILED"} <= found
+    assert [each for each in found if f"\n| {each} | " not in guide] == []

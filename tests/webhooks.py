@@ -8,10 +8,14 @@ from typing import Any, Self
 
 
 class Webhook:
-    """On a free port of its own, which it keeps when it goes down and comes back; `posts` are what it accepted."""
+    """On a free port of its own, which it keeps when it goes down and comes back.
+
+    `posts` are what it accepted, `pings` the paths of GETs.
+    """
 
     def __init__(self) -> None:
         self.posts: list[dict[str, Any]] = []
+        self.pings: list[str] = []
         self.refusals: list[int] = []  # the statuses of the next answers, before it accepts again
         self.answer_seconds = 0.0
         self.port = 0
@@ -37,6 +41,11 @@ class Webhook:
                 self.send_response(status)
                 self.end_headers()
 
+            def do_GET(self) -> None:
+                webhook.pings.append(self.path)
+                self.send_response(200)
+                self.end_headers()
+
             def log_message(self, format: str, *args: object) -> None:
                 """Silent."""
 
@@ -50,9 +59,14 @@ class Webhook:
         self._server.server_close()
 
     @property
+    def host(self) -> str:
+        """The address without a path, as a ping needs it."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
     def url(self) -> str:
         """As VOLCAST_ALERT_WEBHOOK has it."""
-        return f"http://127.0.0.1:{self.port}/hook"
+        return f"{self.host}/hook"
 
     @property
     def apprise_url(self) -> str:

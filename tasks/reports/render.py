@@ -7,7 +7,7 @@ Terminal: how a command ends. Markdown: the Prefect artifacts, and the scorecard
 import base64
 import re
 from collections.abc import Collection, Mapping, Sequence
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -26,6 +26,7 @@ from storage.records import (
     ArtifactRef,
     BacktestResult,
     Daily,
+    Finding,
     ForecastBatch,
     Health,
     Manifest,
@@ -196,14 +197,30 @@ def show_health(console: Console, health: Health) -> None:
     _show(console, "Health", f"{health.name}, session {health.session}: {state}")
     for line in health_lines(health):
         _show(console, "", escape(line))
-    for finding in health.findings:
-        colour = "red" if finding.needs_person else "yellow"
-        console.print(f"[{colour}]{finding.code}[/] {escape(finding.words)} {escape(finding.remedy)}")
+    _show_findings(console, health.findings)
     if skill := skill_rows(health.skill):
         title = "Live skill, last target sessions: below 1, better than the rival"
         console.print(_table(skill, title, padding=0))
     if drift := drift_rows(health):
         console.print(_table(drift, "Drift of the inputs, population stability index"))
+
+
+def show_service(
+    console: Console, lines: Sequence[str], runs: Sequence[dict[str, str]], findings: Sequence[Finding]
+) -> None:
+    """What runs and what is to come of it, and what an operator must do."""
+    console.print()
+    for label, line in zip_longest(["Service"], lines, fillvalue=""):
+        _show(console, label, escape(line))
+    if runs:
+        console.print(_table(runs, text=tuple(runs[0]), wrap=("ended as",)))
+    _show_findings(console, findings)
+
+
+def _show_findings(console: Console, findings: Sequence[Finding]) -> None:
+    for finding in findings:
+        colour = "red" if finding.needs_person else "yellow"
+        console.print(f"[{colour}]{finding.code}[/] {escape(finding.words)} {escape(finding.remedy)}")
 
 
 def show_result(console: Console, result: PipelineResult) -> None:

@@ -56,6 +56,7 @@ from flows.server import (
 )
 from flows.server_access import LINK_SECONDS
 from flows.server_options import ServerError, ServerOptions
+from models.text import counted
 
 POOL = "volcast"
 LINK_WORDS = f"The link logs a browser in, once, in the next {LINK_SECONDS // 60} minutes"
@@ -258,11 +259,11 @@ def _deployments(client: SyncPrefectClient, tag: str) -> str:
     tagged = DeploymentFilter(tags=DeploymentFilterTags(all_=[tag]))
     found = client.read_deployments(deployment_filter=tagged, limit=200)
     active = sum(schedule.active for deployment in found for schedule in deployment.schedules)
-    return f"{len(found)} with {active} schedules"
+    return f"{len(found)} with {counted(active, 'schedule')}"
 
 
 def _changed(deployed: Deployed) -> str:
-    return f"new or changed: {len(deployed.applied)}, and {len(deployed.automations)} automations"
+    return f"new or changed: {len(deployed.applied)}, and {counted(len(deployed.automations), 'automation')}"
 
 
 def _watch(console: Console, client: SyncPrefectClient, server: Server, worker: Worker) -> None:

@@ -21,7 +21,7 @@ from models.forecast_columns import interval_columns, mean_column
 from models.forecasters import LEVELS, Forecaster, Forecasts
 from models.panel import HORIZONS, Panel
 from models.recipes import Refit
-from models.text import silent
+from models.text import counted, silent
 
 # N tickers, C cutoffs, H horizons, Q quantile levels
 
@@ -96,13 +96,13 @@ def backtest(
             on_step(done + 1, steps, f"{forecaster.name} fitted through {panel.sessions[through]:%Y-%m-%d}")
             answers[forecaster.name] = answer = fitted.forecast(panel, cutoffs)
             left_out = _not_finite(panel, answer, last_target=places.last_target)
-            on_step(done + 2, steps, f"{forecaster.name} forecast {len(cutoffs)} sessions{left_out}")
+            on_step(done + 2, steps, f"{forecaster.name} forecast {counted(len(cutoffs), 'session')}{left_out}")
         frames.append(_rows(panel, answers, cutoffs, last_target=places.last_target))
     frame = pd.concat(frames, ignore_index=True)
     if frame.empty:
         raise NotEnoughSessions(
-            f"None of the {len(panel.tickers)} tickers has a forecast of every forecaster in the test sessions "
-            f"{span.test_start} to {span.test_end}; the sessions begin on {panel.sessions[0]:%Y-%m-%d}. "
+            f"None of the {counted(len(panel.tickers), 'ticker')} has a forecast of every forecaster in the test "
+            f"sessions {span.test_start} to {span.test_end}; the sessions begin on {panel.sessions[0]:%Y-%m-%d}. "
             "Bring in an earlier start, or test on later sessions."
         )
     return frame.sort_values(["unique_id", "cutoff", "h"], ignore_index=True)
@@ -178,7 +178,7 @@ def _not_finite(panel: Panel, forecasts: Forecasts, *, last_target: int) -> str:
         return ""
     ticker, cutoff, ahead = (int(each[0]) for each in np.nonzero(lacks_NCH))
     first = f"{panel.tickers[ticker]} {panel.sessions[target_CH[cutoff, ahead]]:%Y-%m-%d}, horizon {ahead + 1}"
-    return f"; {lacks_NCH.sum():,} rows are not finite and left out of the test, first {first}"
+    return f"; {counted(lacks_NCH.sum(), 'row is', 'rows are')} not finite and left out of the test, first {first}"
 
 
 def values_of(name: str, forecasts: Forecasts) -> dict[str, np.ndarray]:

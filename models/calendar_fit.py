@@ -12,7 +12,7 @@ import pandas as pd
 from models.calendar_names import MAJOR
 from models.errors import UnknownCalendar
 from models.sessions import market_calendar
-from models.text import listed
+from models.text import counted, listed
 
 HANDFUL, SHARE = 3, 0.005  # dates: as many may be slips of a vendor; Frankfurt has 2.6 % that New York has not
 DAILY = 0.5  # of the weekdays from the first to the last date; fewer are weekly bars, or hardly traded
@@ -52,7 +52,9 @@ def _why_not(dates: pd.DatetimeIndex, calendar: str) -> str:
         return f"{len(closed):,} of its {len(dates):,} dates are no sessions of {calendar}: {listed(shown, NAMED)}"
     held, had = (np.bincount(days.day_of_week, minlength=7) for days in (sessions, reached))
     never = [WEEKDAYS[day] for day in np.flatnonzero((held >= LEAST) & (had == 0))]
-    return f"none of its {len(dates):,} dates is a {' or a '.join(never)}, which {calendar} has" if never else ""
+    return (
+        f"none of its {counted(len(dates), 'date')} is a {' or a '.join(never)}, which {calendar} has" if never else ""
+    )
 
 
 def _apart(dates: pd.DatetimeIndex, calendar: str) -> int:

@@ -27,7 +27,7 @@ from models.panel import HORIZONS, Panel
 from models.plausibility import CONTEXT, FACTOR, implausible_share
 from models.recipes import MIN_TEST_SESSIONS, SMALL_TEST_SESSIONS, VolumeRecipe
 from models.scores import BANDS, FIRST_TICKER, GATE_BAND, GATE_METRIC, MOST, Scores, calibration, scales, score
-from models.text import listed, silent
+from models.text import counted, listed, silent
 from models.volume_inputs import Inputs, VolumeData
 from models.volume_training import VolumeForecaster
 
@@ -185,8 +185,8 @@ class _Beside:
         """What the two numbers are of."""
         own, other = self.losses[MODEL][GATE_METRIC], self.losses[self.name][GATE_METRIC]
         return (
-            f"Beside the {self.name}, on its {self.tickers} tickers, from {self.cutoffs} closes that it was not "
-            f"trained on: MASE {own:.3f} against {other:.3f}."
+            f"Beside the {self.name}, on its {counted(self.tickers, 'ticker')}, "
+            f"from {counted(self.cutoffs, 'close')} that it was not trained on: MASE {own:.3f} against {other:.3f}."
         )
 
 
@@ -233,7 +233,7 @@ def _earnings(data: VolumeData, recipe: VolumeRecipe) -> str:
     known = data.announcements
     if known.empty:
         return "No announced earnings were known: their features are zeros."
-    words = f"Announced earnings took part: {len(known):,} dates of {', '.join(sorted(set(known['source'])))}."
+    words = f"Announced earnings took part: {counted(len(known), 'date')} of {', '.join(sorted(set(known['source'])))}."
     assumed = int(np.count_nonzero(known["first_seen_assumed"]))
     if assumed:
         words += (
@@ -326,8 +326,9 @@ def _losses(found: Scores) -> dict[str, dict[str, float]]:
 
 def _rows_tested(frame: pd.DataFrame) -> str:
     return (
-        f"Forecasts of the next {HORIZONS} sessions from each close, {len(frame):,} of {len(set(frame['unique_id']))} "
-        f"tickers; the targets, {len(set(frame['ds']))} sessions {frame['ds'].min():%Y-%m-%d} to "
+        f"Forecasts of the next {HORIZONS} sessions from each close, {len(frame):,} of "
+        f"{counted(len(set(frame['unique_id'])), 'ticker')}; the targets, {counted(len(set(frame['ds'])), 'session')} "
+        f"{frame['ds'].min():%Y-%m-%d} to "
         f"{frame['ds'].max():%Y-%m-%d}, were held back from all training."
     )
 

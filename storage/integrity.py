@@ -180,10 +180,10 @@ def _fault_of_file(store: Store, key: str, size: int) -> str:
 
 def _find_left_over(store: Store) -> Iterator[Finding]:
     if frames := len(entries(store, "staging")):
-        words = f"{store.url}/staging: {frames} frames that a stopped run left. volcast gc removes them after a day."
+        words = f"{store.url}/staging: frames that a stopped run left: {frames}. volcast gc removes them after a day."
         yield Finding(words, damage=False)
     if waiting := len(intents(store)):
-        words = f"{store.url}/intents: restatements of {waiting} ingests that died. The next ingest settles them."
+        words = f"{store.url}/intents: restatements of ingests that died: {waiting}. The next ingest settles them."
         yield Finding(words, damage=False)
 
 

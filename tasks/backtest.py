@@ -10,6 +10,7 @@ from models.comparisons import Duel, duels, verdict
 from models.forecast_columns import models_of
 from models.recipes import settings
 from models.scores import score
+from models.text import counted
 from models.volume_evaluation import forecasters
 from models.weights import choose_device
 from storage.artifacts import to_parquet
@@ -32,7 +33,7 @@ def run_backtest(snapshot: Snapshot, request: BacktestSettings) -> BacktestResul
     """
     log, span = get_run_logger(), request.span(snapshot.cutoff, calendar_of(snapshot.store))
     panel = read_panel(snapshot)
-    log.info("%d tickers, %d sessions up to %s", len(panel.tickers), panel.known, panel.cutoff)
+    log.info("%s, %s up to %s", counted(len(panel.tickers), "ticker"), counted(panel.known, "session"), panel.cutoff)
     tested = forecasters(
         seed=request.seed,
         device=choose_device(request.device),
@@ -49,7 +50,7 @@ def run_backtest(snapshot: Snapshot, request: BacktestSettings) -> BacktestResul
     if request.out is not None:
         write_frame(frame, request.out)
     path = str(request.out or ref)
-    log.info("%s forecasts in %s", f"{len(frame):,}", path)
+    log.info("%s in %s", counted(len(frame), "forecast"), path)
     result = _result(snapshot, path, frame, train_volumes(panel, span))
     log.info("%s", result.verdict)
     return result

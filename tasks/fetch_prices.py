@@ -27,7 +27,7 @@ from pydantic import BaseModel, ConfigDict
 
 from models.calendar_fit import misfit
 from models.sessions import FIRST_DATE
-from models.text import listed
+from models.text import counted, listed
 from storage.errors import NotStored
 from storage.price_rows import RESTATED, differs
 from storage.prices import PriceTable
@@ -97,7 +97,7 @@ def fetch_prices(plan: IngestPlan, batch: Batch) -> Fetched:
     unknown = tuple(ticker for ticker in failed if answers[ticker].outcome == Outcome.NOT_FOUND)
     notes = {ticker: list(answer.notes) for ticker, answer in answers.items() if answer.notes}
     bars = [answer.bars for answer in answers.values() if len(answer.bars)]
-    log.info("%s: %d rows of %d tickers", source.spec, sum(map(len, bars)), len(bars))
+    log.info("%s: %s of %s", source.spec, counted(sum(map(len, bars)), "row"), counted(len(bars), "ticker"))
     joined = pd.concat(bars, ignore_index=True) if bars else None
     del answers, bars  # a batch may have millions of rows; one copy of them is enough
     good, bad, doubts = (
@@ -105,7 +105,7 @@ def fetch_prices(plan: IngestPlan, batch: Batch) -> Fetched:
         if joined is None
         else split_by_rules(joined, plan.calendar, stored.sessions)
     )
-    log.info("%s: %d rows pass, %d quarantined", batch.label, len(good), len(bad))
+    log.info("%s: %s, %d quarantined", batch.label, counted(len(good), "row passes", "rows pass"), len(bad))
     if len(bad):
         broken = _too_broken(good, bad, stored if source.incremental else None, plan.max_broken_share)
         failed |= broken
@@ -226,9 +226,8 @@ def _call(source: PriceSource, ticker: str, first: date | None, plan: IngestPlan
 def _refuse_unfit(whole: Fetch, calendar: str) -> Fetch:
     """`whole`, or why a history is none of volumes on the sessions of the calendar: not each row says it then."""
     if not np.any(whole.bars["volume"] > 0):
-        known = (
-            f"none of its {len(whole.bars):,} rows has one; an index or a rate cannot be forecast here. Leave it out"
-        )
+        rows = counted(len(whole.bars), "row")
+        known = f"none of its {rows} has one; an index or a rate cannot be forecast here. Leave it out"
         return Fetch(ticker=whole.ticker, outcome=Outcome.NO_VOLUME, known=known)
     known = misfit(pd.DatetimeIndex(np.unique(whole.bars["session"].dropna())), calendar)
     return Fetch(ticker=whole.ticker, outcome=Outcome.WRONG_CALENDAR, known=known) if known else whole
@@ -261,9 +260,9 @@ def _too_broken(good: pd.DataFrame, bad: pd.DataFrame, stored: _Stored | None, l
         reasons = ", ".join(f"{count:,}: {reason}" for reason, count in rows_of["rule"].value_counts().head(2).items())
         enough = min(math.ceil(100 * broken / rows) / 100, 1)
         failed[name] = (
-            f"{name}: broken: {broken:,} of {rows:,} rows break a rule ({reasons}), the first of session "
-            f"{sessions.min():%Y-%m-%d}; {limit:.0%} may. Nothing of it is stored, what was before stays. See: volcast "
-            f"quarantine {name}. If the others are right: ingest with --max-broken-share {enough}"
+            f"{name}: broken: {broken:,} of {counted(rows, 'row breaks', 'rows break')} a rule ({reasons}), the first "
+            f"of session {sessions.min():%Y-%m-%d}; {limit:.0%} may. Nothing of it is stored, what was before stays. "
+            f"See: volcast quarantine {name}. If the others are right: ingest with --max-broken-share {enough}"
         )
     return failed
 

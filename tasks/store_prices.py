@@ -9,7 +9,7 @@ from prefect import get_run_logger, task
 from prefect.runtime import flow_run
 from pydantic import BaseModel, ConfigDict
 
-from models.text import listed
+from models.text import counted, listed
 from storage.append_tables import QuarantineTable
 from storage.price_rows import bucket_of
 from storage.prices import Commit, PriceTable
@@ -22,7 +22,7 @@ from tasks.run_tools import complete, emit
 from tasks.settings import DataSettings
 from tasks.validate_prices import row_lines
 
-RESTATED = "{ticker}: {kind} restated in {rows:,} rows, the first of session {first:%Y-%m-%d}"
+RESTATED = "{ticker}: {kind} restated in {rows}, the first of session {first:%Y-%m-%d}"
 
 
 class Ingested(BaseModel):
@@ -53,11 +53,11 @@ class Ingested(BaseModel):
         quarantined += f", failed: {listed(list(self.failed), 3)}" if self.failed else ""
         if not self.inserted + self.updated:
             version = f"still prices v{self.prices_version}" if self.prices_version >= 0 else "no prices are stored yet"
-            return f"nothing new, {version} ({self.unchanged:,} rows as before{quarantined})"
+            return f"nothing new, {version} ({counted(self.unchanged, 'row')} as before{quarantined})"
         later = self.updated - self.restated
         changed = f"{self.restated:,} restated" + (f", {later:,} with later dividends known" if later else "")
         return (
-            f"prices v{self.prices_version}: {self.inserted:,} rows new, {changed}, "
+            f"prices v{self.prices_version}: {counted(self.inserted, 'row')} new, {changed}, "
             f"{self.unchanged:,} as before{quarantined}"
         )
 

@@ -19,6 +19,8 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 
+from models.text import counted
+
 LARGE_DIVIDEND = 1 / 3  # of the close before it; 48 of 60,000 true ones are larger than 0.2
 DIVIDEND_TOO_LARGE = "the dividend is not below the close before it"
 DIVIDEND_NOT_SHOWN = "a dividend above a third of the close, which hardly falls"
@@ -47,7 +49,11 @@ def implausible(bars: pd.DataFrame) -> tuple[pd.Series, dict[str, list[str]]]:
             name = str(bars["ticker"].iat[row])
             doubts.setdefault(name, []).append(f"{name} {bars['session'].iat[row]:%Y-%m-%d}: {text}; it is stored")
     for name, lines in doubts.items():
-        lines[TOLD:] = [f"{name}: {len(lines) - TOLD:,} rows more look wrong"] if len(lines) > TOLD else []
+        lines[TOLD:] = (
+            [f"{name}: {counted(len(lines) - TOLD, 'row more looks', 'rows more look')} wrong"]
+            if len(lines) > TOLD
+            else []
+        )
     return pd.Series(list(found.values()), index=bars.index[list(found)], dtype="object"), doubts
 
 

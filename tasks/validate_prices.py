@@ -17,6 +17,7 @@ import pandera.pandas as pa
 
 from models.calendar_names import NEW_YORK, market
 from models.sessions import market_calendar
+from models.text import counted
 from tasks.sources.source import BAR_COLUMNS
 from tasks.suspicious_rows import DIVIDEND_NOT_SHOWN, DIVIDEND_TOO_LARGE, implausible
 
@@ -24,7 +25,7 @@ PRICES = ["open", "high", "low", "close"]
 NOT_BY_DEFAULT = {"dividend": 0.0, "split": 0.0, "later_adjustment": 1.0}  # shown where they differ
 ROUNDING = 2e-6  # relative: Yahoo keeps 32-bit floats, so that a high may stand a hair below the close
 LARGEST_EXACT = 2.0**53  # a float has no odd number above it
-QUARANTINED = "{ticker}: {rows:,} rows quarantined ({kind}), the first of session {first:%Y-%m-%d}"
+QUARANTINED = "{ticker}: {rows} quarantined ({kind}), the first of session {first:%Y-%m-%d}"
 NOT_TRADED = "nothing was traded"
 NEGATIVE_DIVIDEND, NEGATIVE_SPLIT = "a dividend is negative", "a split is negative"
 NOTHING: Mapping[str, pd.DatetimeIndex] = {}
@@ -76,12 +77,15 @@ def row_lines(rows: pd.DataFrame, kind: str, text: str) -> list[str]:
     kinds = pd.DataFrame(rows.groupby(["ticker", kind])["session"].agg(["size", "min"]))
     kinds = kinds.sort_values("size", ascending=False, kind="stable")
     lines = [
-        text.format(ticker=ticker, kind=what, rows=size, first=first)
+        text.format(ticker=ticker, kind=what, rows=counted(size, "row"), first=first)
         for (ticker, what), size, first in zip(kinds.index[:LOGGED], kinds["size"], kinds["min"], strict=False)
     ]
     rest = kinds["size"].iloc[LOGGED:]
     if len(rest):
-        lines.append(f"and {rest.sum():,} rows more, of {len(rest):,} other tickers and {kind}s")
+        lines.append(
+            f"and {counted(rest.sum(), 'row')} more, of "
+            f"{counted(len(rest), f'other ticker and {kind}', f'other tickers and {kind}s')}"
+        )
     return lines
 
 

@@ -90,7 +90,7 @@ def test_what_comes_later_changes_no_bit_of_forecast_retraining_or_backtest(
         assert (batch.snapshot.prices.version, batch.snapshot.caveat) == (0, "")
     else:
         assert "v0 is not kept any more" in batch.snapshot.caveat
-        assert "values that were restated in between are put back" in batch.snapshot.caveat
+        assert "of before a restatement put back" in batch.snapshot.caveat
 
 
 def test_a_champion_from_the_future_is_refused_with_the_version_that_may_forecast(lived: Path, then: Path) -> None:

@@ -250,7 +250,7 @@ def test_verify_names_a_damaged_file_and_exits_1_and_gc_says_what_would_go(volca
     damaged = volcast("verify")
     assert damaged.code == 1
     assert path.name in damaged.out
-    assert damaged.out.endswith("1 faults found.\n")
+    assert damaged.out.endswith("1 fault found.\n")
     assert volcast("verify", "--store", "elsewhere").errors[0].endswith("Give the right one with: --store")
 
 
@@ -314,7 +314,7 @@ def test_status_and_quarantine_say_what_is_stored_and_what_is_wrong_without_a_se
     assert "needs a person" in status.out
     assert re.search(r"STALE_PRICES The prices end on 2020-12-10; .*, or brought nothing newer; then run: ", status.out)
     assert "NO_FORECAST Nothing has been forecast ahead yet. Run: volcast daily" in status.out
-    assert "Prices    v0 in data: 250 rows of 1 tickers, sessions 2019-12-11 to 2020-12-10" in status.out
+    assert "Prices    v0 in data: 250 rows of 1 ticker, sessions 2019-12-11 to 2020-12-10" in status.out
     assert re.search(r"[0-9,]{5,} sessions behind the market's last closed session", status.out)
     assert f"SBUX lacks {frame['Date'][70]} (nothing was traded), {frame['Date'][60]}" in status.out
     quarantine = volcast("quarantine", "SBUX", "--limit", 1)

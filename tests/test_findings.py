@@ -6,6 +6,7 @@ import pytest
 from prefect.logging import disable_run_logger
 
 import tasks.monitor
+from models.text import counted
 from storage.prices import PriceTable
 from storage.records import (
     ArtifactRef,
@@ -22,6 +23,7 @@ from storage.store import open_store
 from tasks.forecast import Trust
 from tasks.monitor import check_health, findings_of
 from tasks.reports.render import health_markdown
+from tasks.reports.views import health_lines
 from tasks.settings import DataSettings, TrainingSettings, WatchSettings
 from tasks.sources.exchange import Exchange
 
@@ -152,3 +154,14 @@ TRUSTS = [
 def test_a_champion_is_trusted_unless_there_is_a_reason(changes: dict[str, object], why: str) -> None:
     facts = {"name": "volume", "champion": champion(), "cutoff": CUTOFF, "behind": 0, "model_age": 5, "errors": None}
     assert Trust(**facts | changes).why_not(WATCH) == why  # pyright: ignore[reportArgumentType]
+
+
+def test_one_is_one_and_a_chance_that_rounds_to_nothing_is_not_none() -> None:
+    assert [counted(0, "fault"), counted(1, "fault"), counted(1250, "fault")] == ["0 faults", "1 fault", "1,250 faults"]
+    health = Health.model_validate({**FINE, "tickers": 1, "model_age": 1, "held_back": 1, "forecast_cutoff": CUTOFF})
+    prices, forecast, champion = health_lines(health)
+    assert prices.startswith("prices of 1 ticker to ")
+    assert forecast.endswith("1 of its rows was held back")
+    assert champion.startswith("model volume v3, 1 session old")
+    assert errors(breached=True).words.endswith("(p 0.001)")
+    assert errors(breached=True).model_copy(update={"p_value": 4e-4}).words.endswith("(p < 0.001)")

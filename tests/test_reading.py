@@ -81,7 +81,7 @@ def test_a_store_that_cannot_be_written_can_be_looked_at(watched: Path, tmp_path
 
 def test_gc_makes_room_on_a_full_disk(watched: Path, tmp_path: Path) -> None:
     (line,) = look(watched, tmp_path, FULL, "gc")
-    assert line.startswith("gc ran: Removed 1 files")
+    assert line.startswith("gc ran: Removed 1 file,")
 
 
 def test_gc_on_a_read_only_mount_says_that_nothing_can_be_removed(watched: Path, tmp_path: Path) -> None:

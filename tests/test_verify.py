@@ -207,7 +207,7 @@ def test_left_over_frames_are_named_and_are_no_damage(root: Path) -> None:
     stage(open_store(str(root)), bars())
     (finding,) = verify(open_store(str(root)))
     assert not finding.damage
-    assert "1 frames" in finding.words
+    assert "left: 1." in finding.words
 
 
 def test_a_simulated_exchange_inside_is_looked_at_too_and_an_empty_folder_is_refused(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from models.forecasters import MODEL
 from models.panel import HORIZONS
 from models.recipes import VolumeRecipe
 from models.scores import FIRST_TICKER
-from models.text import format_millions
+from models.text import counted, format_millions
 from models.volume_evaluation import VolumePredictor, evaluate_volume, volume_frame
 from models.volume_inputs import VolumeData, profile, recent_features, sha256_of, volume_data
 from models.volume_model import VolumeScaler, fit_volume_scaler, volume_from_bytes
@@ -86,10 +86,14 @@ class VolumeMethod(Method[VolumeRecipe, VolumeData, VolumePredictor]):
         """How much there is to train on."""
         panel, span = prepared.inputs.panel, prepared.span
         return [
-            f"Training: {len(panel.tickers)} tickers, {prepared.through + 1} sessions to {span.train_through}, "
-            f"the last {self.recipe.stop_sessions} to stop by; {self.recipe.members} networks of {self.recipe.cell}",
+            f"Training: {counted(len(panel.tickers), 'ticker')}, {counted(prepared.through + 1, 'session')} to "
+            f"{span.train_through}, the last {self.recipe.stop_sessions} to stop by; {self._networks}",
             f"Testing: {self.recipe.test_sessions} sessions {span.test_start} to {span.test_end}",
         ]
+
+    @property
+    def _networks(self) -> str:
+        return f"{counted(self.recipe.members, 'network')} of {self.recipe.cell}"
 
     def train(self, prepared: VolumeData, scaler: bytes, hardware: Hardware) -> Trained:
         fitted = fit_volume(
@@ -111,7 +115,7 @@ class VolumeMethod(Method[VolumeRecipe, VolumeData, VolumePredictor]):
             losses=fitted.losses,
             final_loss=fitted.final_loss,
             seconds=fitted.seconds,
-            summary=f"{self.recipe.members} networks of {self.recipe.cell}, {weights:,} weights in all{kept}",
+            summary=f"{self._networks}, {weights:,} weights in all{kept}",
         )
 
     def load(self, data: bytes) -> VolumePredictor:

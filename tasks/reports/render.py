@@ -20,7 +20,7 @@ from rich.table import Table
 from rich.tree import Tree
 
 from models.calendar_names import NEW_YORK, market
-from models.text import listed
+from models.text import counted, listed
 from storage.artifacts import ArtifactStore
 from storage.records import (
     ArtifactRef,
@@ -72,7 +72,7 @@ def show_prices(console: Console, snapshot: Snapshot) -> None:
     """Which rows there are, and what is known of the earnings calendar."""
     if snapshot.simulated:
         console.print(f"[bold yellow]{SIMULATED}[/] from volcast's own simulated exchange, not from a market.")
-    rows = f"{snapshot.rows:,} rows of {listed(snapshot.tickers)}"
+    rows = f"{counted(snapshot.rows, 'row')} of {listed(snapshot.tickers)}"
     _show(console, "Prices", f"v{snapshot.prices.version} of {snapshot.source}: {rows}")
     sessions = f"{snapshot.first_session} to {snapshot.cutoff}"
     if (calendar := calendar_of(snapshot.store)) != NEW_YORK:
@@ -114,9 +114,11 @@ def show_counts(console: Console, counts: PriceCounts | None, *, ingested: bool)
 def show_status(console: Console, store_url: str, counts: PriceCounts) -> None:
     """What the store holds, and how far behind the market it is."""
     total = counts.total
-    held = f"{total.stored:,} rows of {counts.tickers:,} tickers, sessions {total.first} to {total.last}"
+    held = (
+        f"{counted(total.stored, 'row')} of {counted(counts.tickers, 'ticker')}, sessions {total.first} to {total.last}"
+    )
     _show(console, "Prices", f"v{counts.version} in {nice_path(store_url)}: {held}")
-    behind = f"{total.behind:,} sessions behind" if total.behind else "up to date with"
+    behind = f"{counted(total.behind, 'session')} behind" if total.behind else "up to date with"
     _show(console, "", f"{behind} {market(calendar_of(store_url))}'s last closed session, {counts.last_closed}")
     show_counts(console, counts, ingested=False)
 
@@ -129,7 +131,7 @@ def show_quarantine(console: Console, store_url: str, rows: list[tuple[str, ...]
     headings = ("ticker", "session", "rule", "value", "source", "seen at, UTC")
     console.print(_table([dict(zip(headings, row, strict=True)) for row in rows], text=headings, wrap=headings))
     more = ", the newest; more by --limit" if len(rows) < total else ""
-    _show(console, "", f"{len(rows):,} of {total:,} rows{more}")
+    _show(console, "", f"{len(rows):,} of {counted(total, 'row')}{more}")
 
 
 def show_scorecard(console: Console, scorecard: Scorecard, outcome: str = "") -> None:
@@ -150,7 +152,7 @@ def show_forecast(console: Console, batch: ForecastBatch) -> None:
     if batch.model is None:
         in_place = f"{batch.by} forecasts in place of {batch.artifact.name}: {escape(batch.why)}."
         console.print(f"[bold yellow]Fallback[/]  {in_place}")
-    rows = f"{batch.rows:,} rows, sessions {batch.first_session} to {batch.last_session}"
+    rows = f"{counted(batch.rows, 'row')}, sessions {batch.first_session} to {batch.last_session}"
     unused = "" if batch.snapshot.uses_earnings else ", without announced earnings"
     _show(
         console, "Forecast", f"{batch.artifact} by {batch.model.artifact if batch.model else batch.by}: {rows}{unused}"
@@ -218,9 +220,10 @@ def show_backtest(console: Console, result: BacktestResult) -> None:
     console.print()
     show_prices(console, result.snapshot)
     first, *others = result.ticker_scores
-    counted = f"{result.rows:,} forecasts from {result.cutoffs:,} cutoffs, {result.tickers:,} tickers with a score"
-    _show(console, "Test", f"{counted}\n")
-    tables = {f"Mean over {result.tickers:,} tickers" if others else first: result.scores}
+    tickers = counted(result.tickers, "ticker")
+    made = f"{counted(result.rows, 'forecast')} from {counted(result.cutoffs, 'cutoff')}"
+    _show(console, "Test", f"{made}, {tickers} with a score\n")
+    tables = {f"Mean over {tickers}" if others else first: result.scores}
     tables |= {first: result.ticker_scores[first]} if others else {}
     for title, scores in tables.items():
         ends = [place for place, (one, next_one) in enumerate(pairwise(scores)) if one.band != next_one.band]
@@ -338,7 +341,7 @@ def scorecard_markdown(scorecard: Scorecard, plots: Sequence[Plot] = ()) -> str:
     """How good a model is: verdict, scores, lineage, and pictures."""
     model = scorecard.model
     features, snapshot = model.features, model.snapshot
-    rows = f"{snapshot.source}, {snapshot.rows:,} rows, cutoff {snapshot.cutoff}"
+    rows = f"{snapshot.source}, {counted(snapshot.rows, 'row')}, cutoff {snapshot.cutoff}"
     return _paragraphs(
         f"# {model.artifact}",
         SIMULATED_NOTE if snapshot.simulated else "",
@@ -357,7 +360,7 @@ def forecast_markdown(coming: TickerForecast, forecast: StoredForecast) -> str:
     """The coming sessions of a ticker."""
     skill = skill_rows(coming.skill)
     return _paragraphs(
-        f"# {coming.ticker}: volume of the next {len(coming.rows)} sessions",
+        f"# {coming.ticker}: volume of the next {counted(len(coming.rows), 'session')}",
         SIMULATED_NOTE if forecast.simulated else "",
         f"{forecast.made}.",
         "\n".join(f"* Held back: {words}." for words in forecast.held_back_of(coming.ticker)),

@@ -22,6 +22,7 @@ from fractions import Fraction
 import numpy as np
 import pandas as pd
 
+from models.text import counted
 from storage.adjustment import NOISE_BOUNDS, dividends_from_adj_close, factor_noise, without_splits
 from tasks.sources.source import SourceUnusable
 
@@ -104,7 +105,7 @@ def in_todays_shares(ticker: str, rows: pd.DataFrame) -> tuple[pd.DataFrame, tup
     adjusted = _adjusted(rows, series, as_traded, listed)
     _check_volume(ticker, rows, adjusted)
     names = [f"{shown_ratio(ratio)} on {_date(rows, series, at)}" for at, ratio in sorted(as_traded.items())]
-    changed = f"{series.place[max(as_traded)]:,} rows taken to today's shares"
+    changed = f"{counted(series.place[max(as_traded)], 'row')} taken to today's shares"
     return adjusted, (f"{ticker}: prices as they were traded, {changed}: split {', '.join(names)}",)
 
 

@@ -122,7 +122,7 @@ def test_verify_fails_where_something_is_damaged_and_says_what(
     blob = next(path for path in Path(data.store, "blobs").rglob("*") if path.is_file())
     whole = blob.read_bytes()
     blob.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-    with pytest.raises(Corrupt, match="faults found in"):
+    with pytest.raises(Corrupt, match="1 fault found in"):
         verify(data.store)
     blob.write_bytes(whole)
 

@@ -12,6 +12,7 @@ from rows import yahoo_frame
 
 from flows.ingest import ingest
 from models.sessions import sessions_between
+from models.text import counted
 from storage.append_tables import QuarantineTable, RestatementTable
 from storage.prices import PriceTable
 from storage.records import Snapshot, TickerCount
@@ -160,9 +161,8 @@ def test_a_ticker_with_too_many_broken_rows_has_failed_and_the_others_go_on(
     assert PriceTable(open_store(snapshot.store)).tickers() == ["GOOD"]
     assert snapshot.counts is not None
     (outcome,) = (row.outcome for row in snapshot.counts.worst if row.ticker == "BAD")
-    assert outcome.startswith(
-        f"broken: {broken} of {rows} rows break a rule ({broken}: high is below open, low or close)"
-    )
+    came = counted(rows, "row breaks", "rows break")
+    assert outcome.startswith(f"broken: {broken} of {came} a rule ({broken}: high is below open, low or close)")
     assert len(QuarantineTable(open_store(snapshot.store)).read("ticker = 'BAD'")) == broken  # to be looked at
     with pytest.raises(FetchFailed, match=r"BAD: broken: .* volcast quarantine BAD\. .* is stored\.$"):
         ingest(settings(f"files:{folder}", tmp_path))

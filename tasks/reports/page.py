@@ -139,14 +139,15 @@ def failed_rows(since: datetime | None) -> Rows | None:
 
 def page(data: DataSettings) -> str:
     """The page as HTML. Raises NotStored before any prices are stored, Corrupt."""
-    return page_html(page_facts(data, present_health(data)))
+    return page_html(page_facts(data))
 
 
-def page_facts(data: DataSettings, health: Health) -> dict[str, Any]:
-    """What the page shows. Raises NotStored before any prices are stored, Corrupt."""
+def page_facts(data: DataSettings, health: Health | None = None) -> dict[str, Any]:
+    """What the page shows, by default of how things stand now. Raises NotStored before any prices are, Corrupt."""
     root = data.root
     store, artifacts = open_store(root), ArtifactStore(open_store(root))
     counts = status_of(root, data.tickers, data.session)
+    health = health or present_health(data)
     history, healths = history_of(artifacts, health.name), health_history(artifacts, health.name, DRIFT_SESSIONS)
     before = next((each for each in healths if each.fact("session") < str(health.session)), None)
     facts = {

@@ -113,7 +113,7 @@ def test_a_retraining_carries_one_scorecard_with_its_table_and_plots_and_a_nowca
     assert finished[1].reports
     assert artifacts_of(run_named("forecast tutorial SBUX 2020-12-10")) == {}
     artifacts = artifacts_of(run_named("retrain tutorial SBUX 2020-12-10"))
-    assert set(artifacts) == {"volcast-scorecard-tutorial-sbux"}
+    assert set(artifacts) == {"volcast-scorecard-tutorial-sbux", "volcast-models"}
     markdown = str(artifacts["volcast-scorecard-tutorial-sbux"].data)
     assert markdown.count("](data:image/png;base64,") == 2
     assert len(markdown) < 300_000

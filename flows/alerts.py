@@ -155,6 +155,7 @@ class Outbox:
     """The messages, and how far each channel is with them, in a SQLite database."""
 
     def __init__(self, folder: Path) -> None:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._path = folder / "alerts.db"
         with self._open() as database:
             database.execute(

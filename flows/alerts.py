@@ -213,10 +213,13 @@ def tell(code: str, what: str, body: str, store: str, *, severity: Severity, fol
 
 
 class Alerting:
-    """Messages on their way from the server's events to the channels, as long as this is open."""
+    """Messages on their way from the server's events to the channels, as long as this is open.
 
-    def __init__(self, folder: Path, console: Console) -> None:
-        self._outbox, self._console = Outbox(folder), console
+    `own` are channels that hold whatever the server has saved, which a `volcast deploy` elsewhere may take away.
+    """
+
+    def __init__(self, folder: Path, console: Console, own: Sequence[Channel] = ()) -> None:
+        self._outbox, self._console, self._own = Outbox(folder), console, own
         first = int((datetime.now(UTC) + OVERLAP).timestamp())  # a new outbox is told nothing of before
         self._saved = self._looked = datetime.fromtimestamp(self._outbox.begin(LOOKED, first), UTC)
         self._known: set[UUID] = set()  # the events that were read last
@@ -226,6 +229,7 @@ class Alerting:
         self._is_ending = threading.Event()
 
     def __enter__(self) -> Self:
+        self.use(())
         return self
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
@@ -236,8 +240,8 @@ class Alerting:
             thread.join(max(0, end - time.monotonic()))
 
     def use(self, channels: Sequence[Channel]) -> None:
-        """Send by these channels, and no others, from now on."""
-        self._channels = {channel.key: channel for channel in channels}
+        """Send by these channels and its own, and no others, from now on."""
+        self._channels = {channel.key: channel for channel in (*channels, *self._own)}
         for key in self._channels:
             if key not in self._threads or not self._threads[key].is_alive():
                 number = self._outbox.begin(key, self._outbox.newest())

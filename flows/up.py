@@ -93,14 +93,13 @@ def stay_up(console: Console, served: Served, options: ServerOptions, began: flo
     channels = channels_of(os.environ, label)  # before a server is started for what cannot be
     own_alerts, after_death = OwnAlerts(console, label), announcement() is not None
     with (
-        Alerting(home(), console) as alerting,
+        Alerting(home(), console, channels) as alerting,
         _server(options) as server,
         own_alerts.on_the_end(),
         named_errors(server),
         temporary_settings(server.client_settings()),
         get_client(sync_client=True) as client,
     ):
-        alerting.use(channels)
         console.print(f"Server: {server.api_url} answers, on {_where(server, options)}", markup=False)
         lost = find_orphans(client)
         _settle(console, client, lost)

@@ -162,8 +162,7 @@ def test_ctrl_c_ends_everything_also_a_run_and_the_webhook_is_told_that_it_was_m
 def own_alerts(webhook: Webhook, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[OwnAlerts]:
     monkeypatch.setenv("VOLCAST_HOME", str(tmp_path))
     webhook.posts.clear()
-    with Alerting(tmp_path, Console()) as alerting:
-        alerting.use(channels_of({WEBHOOK: webhook.url}, "data-1"))
+    with Alerting(tmp_path, Console(), channels_of({WEBHOOK: webhook.url}, "data-1")):
         yield OwnAlerts(Console(), "data-1")
 
 

@@ -308,7 +308,7 @@ COMMAND_FAULTS = [
     Fault("two at once", _two_at_once, always_strikes=True),
     Fault("S3: 503", _bucket("refused"), always_strikes=True),
     Fault("S3: resets", _bucket("reset"), always_strikes=True),
-    Fault("S3: lost answers", _bucket("lost"), always_strikes=True),
+    Fault("S3: lost", _bucket("lost"), always_strikes=True),
     Fault("S3: slow", _bucket("slow"), always_strikes=True),
     Fault("S3: outage", _outage),
 ]

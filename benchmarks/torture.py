@@ -23,7 +23,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import cycle
@@ -41,6 +41,7 @@ from flows.server import Server, own_server
 from storage.announced_dates import EventTable
 from storage.append_tables import AppendTable, QuarantineTable, RestatementTable
 from storage.artifacts import ArtifactStore
+from storage.errors import Corrupt
 from storage.integrity import verify
 from storage.ledger import ForecastTable, ScoreTable
 from storage.price_rows import digest
@@ -190,8 +191,10 @@ def facts(place: Path) -> dict[str, str]:
         return {}
     found = {}
     if PriceTable(store).version() is not None:
-        found["prices"] = digest(PriceTable(store).read())
-    found |= {table.name: rows for table in TABLES if (rows := _digest(table(store).read()))}
+        found["prices"] = _or_damaged(lambda: digest(PriceTable(store).read()))
+    for table in TABLES:
+        if rows := _or_damaged(lambda own=table(store): _digest(own.read())):
+            found[table.name] = rows
     artifacts = ArtifactStore(store)
     for kind, name, version in artifacts.all_versions():
         found[f"{kind} {name} v{version}"] = artifacts.get(kind, name, version).digest
@@ -199,6 +202,13 @@ def facts(place: Path) -> dict[str, str]:
         entry = artifacts.alias(kind, name, alias)
         found[f"{alias} of {kind} {name}"] = str(entry.version if entry else None)
     return found
+
+
+def _or_damaged(read: Callable[[], str]) -> str:
+    try:
+        return read()
+    except Corrupt:
+        return "damaged"
 
 
 def _digest(rows: pd.DataFrame) -> str:

@@ -316,7 +316,8 @@ def _message(client: SyncPrefectClient, event: Any) -> Message | None:
     automations = client.read_automations_by_name(subject)  # none where it has been removed since
     severity: Any = next((tag for each in automations for tag in each.tags if tag in get_args(Severity)), "warning")
     caused_by = event.payload.get("triggering_event") or {}
-    lines = [*_facts(caused_by), *(each.description for each in automations[:1])]
+    guides = [each.description.partition("\n")[2] for each in automations[:1]]  # its first line is for the UI
+    lines = [*_facts(caused_by), *guides]
     return Message(
         code=name["code"],
         severity=severity,

@@ -342,7 +342,7 @@ def alerts(root: str) -> list[AutomationCore]:
     return [
         AutomationCore(
             name=f"{PREFIX}alert {alert.code}: {alert.what} ({store_label(root)})",  # and the message's first line
-            description=f"Is sent to every channel that was given: {alert.what}. {alert.guide}",
+            description=f"Is sent to every channel that was given.\n{alert.guide}",
             trigger=alert.trigger,
             actions=[DoNothing()],
             tags=[TAG, store_tag(root), alert.severity],

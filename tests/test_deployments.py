@@ -149,7 +149,7 @@ def test_what_is_deployed_says_what_it_does_and_by_which_clock(client: SyncPrefe
     assert "Schedules" not in found["promote"]
     assert all("(/v2/artifacts/key/volcast-models)" in found[name] for name in ("retrain", "promote", "rollback"))
     for automation in client.read_automations():
-        assert re.match(r"Starts \w+ |Is sent to every channel that was given: ", automation.description)
+        assert re.match(r"Starts \w+ |Is sent to every channel that was given\.", automation.description)
 
 
 def test_each_trigger_listens_to_an_event_that_volcast_sends_of_its_own_store() -> None:

@@ -63,7 +63,7 @@ def test_the_password_of_the_database_is_neither_printed_nor_in_a_command_line(u
     assert re.search(
         r"answers, on postgresql\+asyncpg://volcast:\*\*\*@127\.0\.0\.1:\d+/postgres; it asks for", up.said
     )
-    assert not list((up.folder / "home").glob("*.db"))
+    assert not list((up.folder / "home").glob("prefect*.db"))
     commands = processes_of(up.folder)
     assert len(commands) == 3
     assert not any(IN_URL in command for command in commands.values())

@@ -26,12 +26,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import cycle
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 
-import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
@@ -193,7 +193,7 @@ def facts(place: Path) -> dict[str, str]:
     if PriceTable(store).version() is not None:
         found["prices"] = _or_damaged(lambda: digest(PriceTable(store).read()))
     for table in TABLES:
-        if rows := _or_damaged(lambda own=table(store): _digest(own.read())):
+        if rows := _or_damaged(partial(_digest_of, table(store))):
             found[table.name] = rows
     artifacts = ArtifactStore(store)
     for kind, name, version in artifacts.all_versions():
@@ -211,7 +211,8 @@ def _or_damaged(read: Callable[[], str]) -> str:
         return "damaged"
 
 
-def _digest(rows: pd.DataFrame) -> str:
+def _digest_of(table: AppendTable) -> str:
+    rows = table.read()
     timeless = rows.select_dtypes(exclude="datetimetz")
     return hashlib.sha256(timeless.to_csv(index=False).encode()).hexdigest() if len(rows) else ""
 

@@ -86,7 +86,7 @@ def test_a_run_that_is_killed_with_its_worker_ends_as_crashed_and_frees_its_plac
     os.kill(worker(up), signal.SIGKILL)
     os.kill(pid, signal.SIGKILL)
     assert GONE in up.ended(run)["message"]
-    assert "Crashed: pipeline volume" in up.said
+    up.wait(lambda: "Crashed: pipeline volume" in up.said, "it is said")
     assert up.wait_for_start(up.train(ENDLESS)) == "Running"
     assert up.state(run) == "Crashed"
 
@@ -103,6 +103,7 @@ def test_after_up_is_killed_nothing_is_left_and_the_next_up_settles_its_runs_and
     assert (status.returncode, "SERVER_DOWN" in status.stdout) == (1, True), status.stdout
     up.start()
     assert up.state(run["id"]) == "Crashed"
+    up.wait(lambda: "up-again" in webhook.codes(), "it is told")
     (text,) = (text for text in webhook.texts if "volcast alert up-again: " in text)
     assert f"are Crashed: {run['name']}." in text
 

@@ -196,7 +196,7 @@ def test_a_model_that_fails_is_named_and_stops_no_other(tmp_path: Path) -> None:
     (tmp_path / "csv").mkdir()
     yahoo_frame().to_csv(tmp_path / "csv" / "SBUX.csv", index=False)
     yahoo_frame(150, seed=2).to_csv(tmp_path / "csv" / "NEW.csv", index=False)
-    with pytest.raises(SomeModelsFailed, match=r"1 of 2 models .* NEW: 150 sessions came") as caught:
+    with pytest.raises(SomeModelsFailed, match=r"1 of 2 models\. NEW: 150 sessions came") as caught:
         pipeline(data_of(tmp_path / "csv", tmp_path / "data"), TRAINING)
     (report,) = caught.value.result.reports
     assert report.batch.snapshot.tickers == ("SBUX",)

@@ -269,8 +269,9 @@ def show_models(console: Console, store_url: str) -> None:
     if not histories:
         console.print(f"No model has been trained in {nice_path(store_url)}. Train one with: volcast run")
         return
-    console.print(_table(rows, f"Models in {nice_path(store_url)}", padding=0))
-    console.print(f"{COMPARABLE}\n")
+    if rows:  # there are none where all are damaged
+        console.print(_table(rows, f"Models in {nice_path(store_url)}", padding=0))
+        console.print(f"{COMPARABLE}\n")
     for history in histories:
         _show_history(console, history)
 
@@ -404,7 +405,8 @@ def models_markdown(histories: Sequence[History], *, simulated: bool) -> str:
     texts = ["# Versions of the models", SIMULATED_NOTE if simulated else "", COMPARABLE]
     for history in histories:
         moves = move_rows(history)
-        texts += [f"## {history.name}", markdown_table(version_rows(history), text=("verdict",))]
+        rows = version_rows(history)
+        texts += [f"## {history.name}", markdown_table(rows, text=("verdict",)) if rows else "None can be read."]
         texts += ["Decided so far, the newest first:", markdown_table(moves, text=MOVE_TEXT)] if moves else []
     return _paragraphs(*texts)
 

@@ -60,6 +60,16 @@ for library, least in (("httpx", logging.WARNING), ("apprise", logging.CRITICAL)
     logging.getLogger(library).setLevel(least)  # their lines name URLs, and a webhook's secret is part of its path
 
 
+def subject_of(code: str, what: str, store: str) -> str:
+    """An alert's subject, which is its automation's name as well, and which NAME takes apart."""
+    return f"volcast alert {code}: {what} ({store})"
+
+
+def guide_to(code: str) -> str:
+    """The last line of an alert's message."""
+    return f"What to do: docs/operate.md, {code}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Message:
     """An alert, in words."""
@@ -208,8 +218,9 @@ def tell(code: str, what: str, body: str, store: str, *, severity: Severity, fol
 
     It is sent by the `Alerting` that is open on the folder, or by the next one.
     """
-    subject, words = f"volcast alert {code}: {what} ({store})", f"{shown(body)}\nWhat to do: docs/operate.md, {code}"
-    Outbox(folder).keep(Message(code=code, severity=severity, subject=subject, body=words, store=store))
+    words = f"{shown(body)}\n{guide_to(code)}"
+    message = Message(code=code, severity=severity, subject=subject_of(code, what, store), body=words, store=store)
+    Outbox(folder).keep(message)
 
 
 class Alerting:

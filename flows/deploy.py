@@ -35,7 +35,7 @@ from prefect.flows import Flow, load_flow_from_entrypoint
 from prefect.utilities.callables import parameter_schema
 from pydantic import TypeAdapter
 
-from flows.alerts import Severity, save_channels
+from flows.alerts import Severity, guide_to, save_channels, subject_of
 from flows.server_options import ServerError
 from models.calendar_names import NEW_YORK
 from models.text import listed
@@ -304,7 +304,7 @@ class Alert:
     @property
     def guide(self) -> str:
         """The last lines of the message."""
-        return f"{self.words}\nWhat to do: docs/operate.md, {self.code}".lstrip()
+        return f"{self.words}\n{guide_to(self.code)}".lstrip()
 
 
 def sync_automations(
@@ -341,7 +341,7 @@ def alerts(root: str) -> list[AutomationCore]:
     """The alerts as automations, about the runs of the store's deployments and the events of the store at `root`."""
     return [
         AutomationCore(
-            name=f"{PREFIX}alert {alert.code}: {alert.what} ({store_label(root)})",  # and the message's first line
+            name=subject_of(alert.code, alert.what, store_label(root)),
             description=f"Is sent to every channel that was given.\n{alert.guide}",
             trigger=alert.trigger,
             actions=[DoNothing()],

@@ -45,6 +45,7 @@ WAITING = {
     "Late": ("RUN_LATE", "has not started", "See volcast up and its worker.log"),
     "Suspended": ("APPROVAL_WANTED", "waits for a yes", "Open it in the UI and answer"),
 }
+NO_WORKER = Finding.alarm("WORKER_DOWN", "No worker is online: no run starts.", "See: volcast up")
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,8 @@ def service_of(root: str) -> Service:
     room = ", ".join(f"{size / 1e9:,.1f} GB free for {place}" for place, size in free.items())
     findings = list(found.findings)
     if full := [place for place, size in free.items() if size < LEAST_FREE]:
-        findings.append(_alarm("DISK_FULL", f"Less than 1 GB is free for {listed(full)}.", "Make room: volcast gc"))
+        words = f"Less than 1 GB is free for {listed(full)}."
+        findings.append(Finding.alarm("DISK_FULL", words, "Make room: volcast gc"))
     return Service((*found.lines, room), found.runs, tuple(findings))
 
 
@@ -74,7 +76,7 @@ def _found(root: str) -> Service:
             with named_errors(server):
                 return _served(server, root)
     except (ServerError, ObjectNotFound) as error:
-        return Service(findings=(_alarm("SERVER_DOWN", shown(str(error)), "See server.log; then: volcast up"),))
+        return Service(findings=(Finding.alarm("SERVER_DOWN", shown(str(error)), "See server.log; then: volcast up"),))
     return Service(("no server is configured, and no volcast up runs in this folder",))
 
 
@@ -94,10 +96,10 @@ def _served(server: Server, root: str) -> Service:
         runs = {each.name: (each, _last(client, each), _next(client, each)) for each in scheduled}
         off = [*stopped, *_switched_off(client, deployments, root)]
         findings = [
-            *(() if workers else [_alarm("WORKER_DOWN", "No worker is online: no run starts.", "See: volcast up")]),
+            *(() if workers else [NO_WORKER]),
             *(_failed(last) for _, last, _ in runs.values() if last and not _completed(last)),
             *_waiting(client, root),
-            *([_notice("SWITCHED_OFF", f"Off, by a person: {', '.join(off)}.", "On again in the UI.")] if off else ()),
+            *([_is_off(off)] if off else ()),
         ]
         return Service(lines, tuple(_row(*each) for each in runs.values()), tuple(findings))
 
@@ -116,6 +118,10 @@ def _switched_off(client: SyncPrefectClient, deployments: list[DeploymentRespons
             yield _short(deployment)
         yield from (f"{_short(deployment)}'s schedule {each.slug}" for each in deployment.schedules if not each.active)
     yield from (each.name for each in automations_of(client, store_tag(root)) if not each.enabled)
+
+
+def _is_off(names: list[str]) -> Finding:
+    return Finding.notice("SWITCHED_OFF", f"Off, by a person: {', '.join(names)}.", "On again in the UI.")
 
 
 def _short(deployment: DeploymentResponse) -> str:
@@ -169,7 +175,7 @@ def _ended(run: FlowRun) -> str:
 
 def _failed(run: FlowRun) -> Finding:
     remedy = "See its log in the UI, mend the cause, and start the deployment again."
-    return _alarm("RUN_FAILED", f"The last run {run.name} ended as {_ended(run)}.", remedy)
+    return Finding.alarm("RUN_FAILED", f"The last run {run.name} ended as {_ended(run)}.", remedy)
 
 
 def _waiting(client: SyncPrefectClient, root: str) -> Iterator[Finding]:
@@ -177,12 +183,4 @@ def _waiting(client: SyncPrefectClient, root: str) -> Iterator[Finding]:
     own = FlowRunFilter(state=state, tags=FlowRunFilterTags(all_=[store_tag(root)]))
     for run in client.read_flow_runs(flow_run_filter=own):
         code, words, remedy = WAITING[str(run.state_name)]
-        yield _alarm(code, f"The run {run.name} {words}.", f"{remedy}.")
-
-
-def _alarm(code: str, words: str, remedy: str) -> Finding:
-    return Finding(code=code, words=words, remedy=remedy, needs_person=True)
-
-
-def _notice(code: str, words: str, remedy: str) -> Finding:
-    return Finding(code=code, words=words, remedy=remedy, needs_person=False)
+        yield Finding.alarm(code, f"The run {run.name} {words}.", f"{remedy}.")

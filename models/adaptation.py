@@ -30,6 +30,7 @@ MEMORY, PRIOR = 0.95, 10.0
 WARM_UP = 126  # sessions before the first one that training has not seen: the share is known when it is needed
 RATES = np.array([0.1, 0.8])
 PRIOR_WEIGHTS = np.array([0.97, 0.03])
+ONE_RATE = 0.1  # of the adaptation `one rate`
 ETA, SHARED, FEW = 10.0, 0.05, 4
 LEAST_HALF = 1e-6  # of an interval: of a network that says one number at all levels
 LEVELS_Q = np.array(LEVELS)
@@ -107,9 +108,9 @@ def following_moves(
     found_CHQ = np.empty((cutoffs, *calibration_HQ.shape))
     for place in range(cutoffs):
         losses, tickers = [], 0
-        for h, told in _told(place, horizons):
+        for h, told in _told(place, horizons, unseen):
             there_N = is_there_NCH[:, told, h]
-            if told >= unseen and there_N.any():
+            if there_N.any():
                 quantile_NQ = quantile_NCHQ[there_N, told, h]
                 half_N1 = np.maximum(half_interval(quantile_NQ), LEAST_HALF)
                 error_NQ = (target_NCH[there_N, told, h, None] - quantile_NQ) / half_N1
@@ -120,6 +121,32 @@ def following_moves(
             weight_K = _reweighted(weight_K, np.mean(losses, axis=0), ETA * tickers / (tickers + FEW))
         found_CHQ[place] = np.tensordot(weight_K, moves_KHQ, 1)
     return found_CHQ
+
+
+def one_rate_moves(
+    quantile_NCHQ: np.ndarray,
+    target_NCH: np.ndarray,
+    is_there_NCH: np.ndarray,
+    calibration_HQ: np.ndarray,
+    *,
+    unseen: int,
+) -> np.ndarray:
+    """`following_moves` as release 0.1.0 had them: one rate, and shares below the quantiles as they were said."""
+    moves_HQ, found_CHQ = calibration_HQ.copy(), np.empty((quantile_NCHQ.shape[1], *calibration_HQ.shape))
+    said_NCHQ = np.empty_like(quantile_NCHQ)
+    for place in range(len(found_CHQ)):
+        for h, told in _told(place, quantile_NCHQ.shape[2], unseen):
+            if is_there_NCH[:, told, h].any():
+                there_N = is_there_NCH[:, told, h]
+                below_Q = (target_NCH[there_N, told, h, None] <= said_NCHQ[there_N, told, h]).mean(axis=0)
+                moves_HQ[h] += ONE_RATE * (LEVELS_Q - below_Q) * IS_MOVED
+        found_CHQ[place], said_NCHQ[:, place] = moves_HQ, moved(quantile_NCHQ[:, place], moves_HQ)
+    return found_CHQ
+
+
+def moved(quantile_HQ: np.ndarray, moves_HQ: np.ndarray) -> np.ndarray:
+    """(..., H, Q): quantiles moved by so many halves of their 80 % interval, in ascending order still."""
+    return np.sort(quantile_HQ + (moves_HQ * half_interval(quantile_HQ)).astype(np.float32), axis=-1)
 
 
 def _step(moves_KQ: np.ndarray, error_NQ: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -135,6 +162,6 @@ def _reweighted(weight_K: np.ndarray, loss_K: np.ndarray, eta: float) -> np.ndar
     return (1 - SHARED) * better_K / better_K.sum() + SHARED * PRIOR_WEIGHTS
 
 
-def _told(place: int, horizons: int) -> list[tuple[int, int]]:
-    """(h, the place of the cutoff whose target h + 1 sessions ahead is the session at `place`)."""
-    return [(h, place - h - 1) for h in range(min(horizons, place))]
+def _told(place: int, horizons: int, unseen: int = 0) -> list[tuple[int, int]]:
+    """(h, the place of the cutoff, `unseen` or later, whose target h + 1 sessions ahead is the session at `place`)."""
+    return [(h, place - h - 1) for h in range(min(horizons, place - max(unseen, 0)))]

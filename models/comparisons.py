@@ -40,7 +40,7 @@ from models.scores import (
     scored_rows,
     stretch,
 )
-from models.text import format_shares
+from models.text import format_p, format_shares
 
 NOT_SURE = 0.05  # a larger p-value may be chance
 OUTSIDE = 0.1  # the share of cases in which the true difference lies outside of its interval
@@ -174,7 +174,7 @@ def _sureness(p_value: float) -> str:
         return "too few sessions to tell it from chance"
     if p_value > NOT_SURE:
         return f"p {p_value:.2f}: it may be chance"
-    return f"p {p_value:.3f}" if p_value >= 0.001 else "p < 0.001"
+    return f"p {format_p(p_value)}"
 
 
 # --- the gate --------------------------------------------------------------------------------------------------------

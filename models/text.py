@@ -19,6 +19,11 @@ def brief(value: object, limit: int = 60) -> str:
     return text if len(text) <= limit else f"{text[:limit]}… ({len(text):,} characters)"
 
 
+def format_p(p_value: float) -> str:
+    """A p-value in three decimals, or < 0.001."""
+    return f"{p_value:.3f}" if p_value >= 0.001 else "< 0.001"
+
+
 def format_shares(shares: float) -> str:
     """Shares, three digits or so: 2.53 M, 12.3 k, 950."""
     if abs(shares) >= 1e6:

@@ -7,7 +7,7 @@
 4. quantiles other than the median are moved, by horizon and level, in units of half the 80 % interval: by what the
    sessions held back from training asked for (conformalised quantile regression: Romano, Patterson and Candès, 2019),
    and then, session after session, by what the share of tickers below missed the level by (models/adaptation.py).
-   Models of release 0.1.0, whose recipe has the adaptation `one rate`, have no third step, and here RATE of that share
+   Models of release 0.1.0, whose recipe has the adaptation `one rate`, have no third step, and here ONE_RATE of that
 5. the mean is that of the quantiles' law in shares
 
 A cutoff's pass begins BEFORE sessions or more before it, at a place that depends on the cutoff alone, and passes and
@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models.adaptation import IS_MOVED, WARM_UP, following_moves, half_interval, with_rhythm
+from models.adaptation import IS_MOVED, WARM_UP, following_moves, half_interval, moved, one_rate_moves, with_rhythm
 from models.forecasters import LEVELS, Forecasts, season_of
 from models.panel import HORIZONS
 from models.recipes import VolumeRecipe
@@ -30,7 +30,6 @@ from models.weights import load_exactly
 # N tickers, C cutoffs, B sessions of a stretch, H horizons, Q levels, M members, R rows, X columns of a session
 
 CLIP = 3.0
-RATE = 0.1  # of the adaptation `one rate`
 STRETCH = 252  # sessions that are passed over in one go
 BLOCK = 21  # cutoffs that are forecast in one go, all of them whichever are asked for; a part of STRETCH
 BEFORE = 252  # sessions that a pass begins before its stretch
@@ -166,33 +165,6 @@ def calibrate(model: VolumeModel, inputs: Inputs, cutoffs: np.ndarray, *, throug
         if len(error_RQ):
             moves_HQ[h] = [np.quantile(error_RQ[:, place], level) for place, level in enumerate(LEVELS)] * IS_MOVED
     model.calibration_HQ = torch.from_numpy(moves_HQ).to(model.calibration_HQ.device)
-
-
-def one_rate_moves(
-    quantile_NCHQ: np.ndarray,
-    target_NCH: np.ndarray,
-    is_there_NCH: np.ndarray,
-    calibration_HQ: np.ndarray,
-    *,
-    unseen: int,
-) -> np.ndarray:
-    """`following_moves` as release 0.1.0 had them: one rate, and shares below the quantiles as they were said."""
-    moves_HQ, found_CHQ = calibration_HQ.copy(), np.empty((quantile_NCHQ.shape[1], *calibration_HQ.shape))
-    said_NCHQ = np.empty_like(quantile_NCHQ)
-    for place in range(len(found_CHQ)):
-        for h in range(min(HORIZONS, place - max(unseen, 0))):
-            told = place - h - 1  # the cutoff whose target this session is
-            if is_there_NCH[:, told, h].any():
-                there_N = is_there_NCH[:, told, h]
-                below_Q = (target_NCH[there_N, told, h, None] <= said_NCHQ[there_N, told, h]).mean(axis=0)
-                moves_HQ[h] += RATE * (np.array(LEVELS) - below_Q) * IS_MOVED
-        found_CHQ[place], said_NCHQ[:, place] = moves_HQ, moved(quantile_NCHQ[:, place], moves_HQ)
-    return found_CHQ
-
-
-def moved(quantile_HQ: np.ndarray, moves_HQ: np.ndarray) -> np.ndarray:
-    """(..., H, Q): quantiles moved by so many halves of their 80 % interval, in ascending order still."""
-    return np.sort(quantile_HQ + (moves_HQ * half_interval(quantile_HQ)).astype(np.float32), axis=-1)
 
 
 def scaled_sessions(

@@ -8,7 +8,7 @@ how things stand at the close of a session: what an operator is told, and what i
 """
 
 from datetime import date
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, JsonValue, StringConstraints
 
@@ -387,6 +387,16 @@ class Finding(Record):
     words: str  # what is so, a sentence
     remedy: str  # what to do
     needs_person: bool  # False: it heals itself, or is only to be known
+
+    @classmethod
+    def alarm(cls, code: str, words: str, remedy: str) -> Self:
+        """One that needs a person."""
+        return cls(code=code, words=words, remedy=remedy, needs_person=True)
+
+    @classmethod
+    def notice(cls, code: str, words: str, remedy: str) -> Self:
+        """One that is only to be known."""
+        return cls(code=code, words=words, remedy=remedy, needs_person=False)
 
 
 class Errors(Record):

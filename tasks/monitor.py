@@ -350,24 +350,26 @@ def _of_prices(health: Health, watch: WatchSettings) -> list[Finding]:
     found, last = [], f"The prices end on {health.cutoff}; the market's last closed session is {health.session}"
     if health.behind > watch.max_behind:
         remedy = "See why the last ingest failed, or brought nothing newer; then run: volcast daily"
-        found.append(_alarm("STALE_PRICES", f"{last}, {counted(health.behind, 'session')} later.", remedy))
+        found.append(Finding.alarm("STALE_PRICES", f"{last}, {counted(health.behind, 'session')} later.", remedy))
     elif health.behind:
-        found.append(_notice("LATE_PRICES", f"{last}.", "Nothing: the next ingest brings what is missing."))
+        found.append(Finding.notice("LATE_PRICES", f"{last}.", "Nothing: the next ingest brings what is missing."))
     if health.late:
         words = f"{len(health.late):,} of {counted(health.tickers, 'ticker')} lack a price of {health.cutoff}"
         shown = listed(health.late, 5)
         found.append(
-            _notice("GAPS", f"{words}, and get no forecast: {shown}.", "See: volcast status, volcast quarantine.")
+            Finding.notice(
+                "GAPS", f"{words}, and get no forecast: {shown}.", "See: volcast status, volcast quarantine."
+            )
         )
     if health.quarantined:
         looked_at = f"{RECENT * health.tickers:,} sessions, the last {RECENT} of each ticker"
         words = f"{health.quarantined:,} of {looked_at}, have only rows that broke a rule."
         if health.quarantined > BROKEN_SHARE * RECENT * health.tickers:
             remedy = "See which rule: volcast quarantine. Mend the source, or use another; then: volcast daily"
-            found.append(_alarm("BAD_PRICES", words, remedy))
+            found.append(Finding.alarm("BAD_PRICES", words, remedy))
         else:
             remedy = "Look at them: volcast quarantine. They heal when the source does."
-            found.append(_notice("QUARANTINE", words, remedy))
+            found.append(Finding.notice("QUARANTINE", words, remedy))
     return found
 
 
@@ -377,29 +379,31 @@ def _of_forecasts(health: Health) -> list[Finding]:
         words = f"No forecast was published from {health.cutoff}; the newest is from {health.forecast_cutoff}."
         if health.forecast_cutoff is None:
             words = "Nothing has been forecast ahead yet."
-        found.append(_alarm("NO_FORECAST", words, "Run: volcast daily"))
+        found.append(Finding.alarm("NO_FORECAST", words, "Run: volcast daily"))
     elif health.not_asked:
         words = f"The forecast from {health.forecast_cutoff} was not asked for {len(health.not_asked):,} of"
         words = f"{words} {counted(health.tickers, 'stored ticker')}: {listed(health.not_asked, 5)}."
-        found.append(_alarm("PARTIAL_FORECAST", words, "Run, without --tickers: volcast daily"))
+        found.append(Finding.alarm("PARTIAL_FORECAST", words, "Run, without --tickers: volcast daily"))
     if health.due and (health.forecast_cutoff is None or health.forecast_cutoff < health.due):
         words = f"No forecast from {health.due} was there by {health.forecast_by}, the market's time."
-        found.append(_alarm("DEADLINE_MISSED", words, "See whether daily ran, and why it failed; run: volcast daily"))
+        remedy = "See whether daily ran, and why it failed; run: volcast daily"
+        found.append(Finding.alarm("DEADLINE_MISSED", words, remedy))
     if health.by == FALLBACK:
         words = f"{FALLBACK} forecast from {health.forecast_cutoff}: {health.why}."
         remedy = "The forecast is safe to use, at har's accuracy. Mend the reason; then: volcast daily"
-        found.append(_alarm("FALLBACK_IN_USE", words, remedy))
+        found.append(Finding.alarm("FALLBACK_IN_USE", words, remedy))
     if health.held_back:
         words = (
             f"{counted(health.held_back, 'row')} of the forecast from {health.forecast_cutoff} could not be believed."
         )
         remedy = "Others are published in their place. Its log names them; retrain, or go back: volcast models rollback"
-        found.append(_alarm("HELD_BACK", words, remedy))
+        found.append(Finding.alarm("HELD_BACK", words, remedy))
     if health.intervals is not None and health.intervals.broken:
         words = f"{health.intervals.words}. Chance alone would say so once in {CHANCE:,.0f} sessions."
         kind = "narrow" if health.intervals.covered < health.intervals.expected else "wide"
-        remedy = f"Take intervals as too {kind} until this is gone; see what the retraining came to"
-        found.append(_alarm("MISCALIBRATED", f"Intervals do not hold: {words}", f"{remedy}, or: volcast retrain"))
+        remedy = f"Take intervals as too {kind} until this is gone"
+        remedy = f"{remedy}; see what the retraining came to, or: volcast retrain"
+        found.append(Finding.alarm("MISCALIBRATED", f"Intervals do not hold: {words}", remedy))
     return found
 
 
@@ -408,35 +412,27 @@ def _of_champion(health: Health, watch: WatchSettings) -> list[Finding]:
     if health.champion_fault:
         remedy = f"har forecasts in its place. Train anew: volcast retrain; or: volcast models rollback {health.name}"
         words = health.champion_fault[0].upper() + health.champion_fault[1:]
-        return [_alarm("UNUSABLE_CHAMPION", f"{words}.", remedy)]
+        return [Finding.alarm("UNUSABLE_CHAMPION", f"{words}.", remedy)]
     if health.champion and health.model_age is None:
         remedy = f"See older ones: volcast models list. Or train one: volcast retrain --as-of {health.cutoff}"
         words = f"{health.champion} was made of sessions after {health.cutoff}, which are not to be known."
-        return [_alarm("FUTURE_MODEL", words, remedy)]
+        return [Finding.alarm("FUTURE_MODEL", words, remedy)]
     if health.model_age is None:
         remedy = "Train one with: volcast retrain. Its scorecard says why, if it does not pass."
-        return [_alarm("NO_CHAMPION", f"No version of {health.name} has passed the gate yet.", remedy)]
+        return [Finding.alarm("NO_CHAMPION", f"No version of {health.name} has passed the gate yet.", remedy)]
     if health.model_age > watch.max_model_age:
         words = f"{health.champion} is {counted(health.model_age, 'session')} old, more than {watch.max_model_age}."
         found.append(
-            _alarm("MODEL_TOO_OLD", words, "Retrain: volcast retrain. See why the scheduled retraining did not.")
+            Finding.alarm("MODEL_TOO_OLD", words, "Retrain: volcast retrain. See why the scheduled retraining did not.")
         )
     if errors is not None and errors.breached:
         remedy = "Retrain: volcast retrain, or go back: volcast models rollback"
-        found.append(_alarm("ERROR_BREACH", f"{health.champion} errs too much: {errors.words}.", remedy))
+        found.append(Finding.alarm("ERROR_BREACH", f"{health.champion} errs too much: {errors.words}.", remedy))
     elif errors is not None and errors.grown:
         words = f"Errors have grown, and har's as well, the market is harder: {errors.words}."
-        found.append(_notice("ERROR_DRIFT", words, "A retraining may help: volcast retrain"))
+        found.append(Finding.notice("ERROR_DRIFT", words, "A retraining may help: volcast retrain"))
     if drift is not None and len(drift.drifted) > DRIFTED_SHARE * len(drift.features):
         words = f"{len(drift.drifted)} of {len(drift.features)} features have drifted since {drift.model} was trained"
         listed = ", ".join(f"{own.name} {own.index:.2f} (limit {own.limit:.2f})" for own in drift.drifted[:3])
-        found.append(_notice("DRIFT", f"{words}: {listed}.", "Retrain: volcast retrain"))
+        found.append(Finding.notice("DRIFT", f"{words}: {listed}.", "Retrain: volcast retrain"))
     return found
-
-
-def _alarm(code: str, words: str, remedy: str) -> Finding:
-    return Finding(code=code, words=words, remedy=remedy, needs_person=True)
-
-
-def _notice(code: str, words: str, remedy: str) -> Finding:
-    return Finding(code=code, words=words, remedy=remedy, needs_person=False)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from panels import gappy_volumes, priced_panel, tiny_recipe
 
-from models.adaptation import half_interval
+from models.adaptation import half_interval, moved
 from models.errors import WrongWeights
 from models.forecasters import LEVELS, MEDIAN
 from models.panel import HORIZONS
@@ -15,7 +15,6 @@ from models.volume_model import (
     VolumeModel,
     calibrate,
     fit_volume_scaler,
-    moved,
     scaled_sessions,
     targets_at,
     volume_from_bytes,

@@ -62,6 +62,7 @@ from tasks.reports.views import (
     ticker_forecasts,
     version_rows,
 )
+from tasks.run_tools import store_tag
 from tasks.settings import DataSettings, TrainingSettings, calendar_of
 from tasks.stored_models import find_champion, read_or_fault
 
@@ -98,7 +99,7 @@ def publish_page(data: DataSettings, batch: ForecastBatch, health: Health, train
 def _publish_page(data: DataSettings, health: Health) -> None:
     store = open_store(data.root, writable=True)
     facts = page_facts(data, health)
-    facts["failed"] = failed_rows(facts["since"])
+    facts["failed"] = failed_rows(store.url, facts["since"])
     put(store, latest_file(health.name, "html"), page_html(facts).encode(), replace=True)
     where, line = f"{store.folder or store.url}/{latest_file(health.name, '')}", facts["actual"] or health.words
     create_markdown_artifact(key="volcast-latest", markdown=latest_markdown(health, facts, where), description=line)
@@ -110,14 +111,13 @@ def latest_file(name: str, ending: str) -> str:
     return f"reports/{name}/latest.{ending}"
 
 
-def failed_rows(since: datetime | None) -> Rows | None:
-    """The runs of this run's store that failed or crashed since then; None where this is no deployment's run."""
+def failed_rows(root: str, since: datetime | None) -> Rows | None:
+    """The runs of the store at `root` that failed or crashed since then; None where this is no deployment's run."""
     if deployment.id is None:
         return None
-    own = [tag for tag in flow_run.tags if tag.startswith("volcast-")]  # flows/deploy.py: store_tag
     is_bad = FlowRunFilterStateType(any_=[StateType.FAILED, StateType.CRASHED])
     wanted = FlowRunFilter(
-        tags=FlowRunFilterTags(all_=own),
+        tags=FlowRunFilterTags(all_=[store_tag(root)]),
         state=FlowRunFilterState(type=is_bad),
         end_time=FlowRunFilterEndTime(after_=DateTime.instance(since or datetime.now(UTC) - FAILURES)),
         parent_task_run_id=FlowRunFilterParentTaskRunId(is_null_=True),

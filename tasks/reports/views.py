@@ -19,7 +19,7 @@ from models.forecasters import FALLBACK, MODEL
 from models.recipes import DEFAULT_RECIPE, Recipe, TutorialRecipe, stored_recipe
 from models.scores import SKILL_SPAN, live_skill
 from models.sessions import market_calendar, session_before, sessions_after
-from models.text import counted, format_millions, format_shares
+from models.text import counted, format_millions, format_p, format_shares
 from storage.announced_dates import EventTable
 from storage.artifacts import ArtifactStore
 from storage.errors import NotStored
@@ -62,7 +62,6 @@ NOT_SCORED = "not scored"
 DRIFT_ROWS = 8  # features
 INTERVALS = {f"{share} %": (f"{MODEL}-lo-{share}", f"{MODEL}-hi-{share}") for share in (80, 95)}
 MEAN_SESSIONS = 20
-LEAST_P = 0.001  # that is shown as a number
 HALF_DAY, WHEN = "half day", {"bmo": " before the open", "amc": " after the close"}
 LEGEND = (
     "Median, 80 % and 95 % interval in million shares; of mean: the median as a share of the mean volume of the last "
@@ -191,16 +190,10 @@ def duel_rows(result: BacktestResult) -> Rows:
             "MASE ratio": f"{duel.mase_ratio:.3f}",
             "pinball ratio": f"{duel.pinball_ratio:.3f}",
             "tickers won": f"{duel.ticker_share:.0%}",
-            "p": _p(duel.p_value),
+            "p": "too few sessions" if duel.p_value is None else format_p(duel.p_value),
         }
         for duel in result.duels
     ]
-
-
-def _p(value: float | None) -> str:
-    if value is None:
-        return "too few sessions"
-    return f"{value:.3f}" if value >= LEAST_P else f"< {LEAST_P}"
 
 
 # --- models ----------------------------------------------------------------------------------------------------------

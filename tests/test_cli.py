@@ -389,7 +389,7 @@ class Kept:
 
 sys.kept = Kept()
 atexit.register(print, "exit function")
-threading.Thread(target=lambda: (time.sleep(1), print("thread"))).start()
+threading.Thread(target=lambda: (threading.main_thread().join(), print("thread"))).start()
 process()
 """
 

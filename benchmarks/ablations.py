@@ -66,7 +66,7 @@ class Ablated(VolumeForecaster):
     """The volume recipe without some features."""
 
     def __init__(self, name: str, variant: Variant, *, members: int, seed: int) -> None:
-        recipe = replace(VolumeRecipe(), **({"members": members} | variant.settings))
+        recipe = replace(VolumeRecipe(start="scratch"), **({"members": members} | variant.settings))
         super().__init__(recipe, seed=seed, device=torch.device("cpu"))
         self.name, self._variant = name.replace(" ", "_"), variant
 

@@ -1,16 +1,17 @@
 """Forecast from the stored prices with the champion of a recipe, or with har where it is watched and not trusted.
 
-prices -> choice -> forecast -> ledger, charts, latest, status
+prices -> pretrained, before the first version -> choice -> forecast -> ledger, charts, latest, status
 """
 
 from prefect import flow
 
+from flows.retrain import adopt_pretrained
 from storage.records import ForecastBatch
 from tasks.forecast import choose_forecaster, forecast_volume, publish_charts, publish_forecast
 from tasks.reports.page import publish_latest
 from tasks.reports.publish import refresh_status
 from tasks.run_tools import complete
-from tasks.settings import DataSettings, ForecasterSettings, TrainingSettings, WatchSettings
+from tasks.settings import DataSettings, ForecasterSettings, TrainingSettings, WatchSettings, as_asked
 from tasks.snapshot import take_snapshot
 
 CHAMPION = ForecasterSettings()
@@ -29,6 +30,8 @@ def forecast(
     """
     snapshot = take_snapshot(data)
 
+    if chosen.version is None:
+        adopt_pretrained(snapshot, as_asked(training, data))
     choice = choose_forecaster(snapshot, data, training, watch, chosen)
     batch = forecast_volume(snapshot, training, choice)
     published = publish_forecast(batch, training, choice)

@@ -1,16 +1,24 @@
 """Retrain the model of one recipe; the new version forecasts only if it earned the place.
 
 prices -> features -> scaler -> train -> evaluate -> report -> approval -> promote -> status
+before the first version: prices -> features -> scaler -> pretrained weights -> evaluate -> report -> promote
 """
 
 from prefect import flow
 
-from storage.records import FeatureSet, Scorecard
-from tasks.gate import ask_approval, complete_training, find_trained, promote_model, skip_training
+from storage.records import Answer, FeatureSet, Scorecard, Snapshot
+from tasks.gate import (
+    ask_approval,
+    complete_training,
+    find_trained,
+    promote_model,
+    promote_untested,
+    skip_training,
+)
 from tasks.reports.publish import publish_models, publish_scorecard, refresh_status
 from tasks.settings import DataSettings, RetrainSettings, TrainingSettings, as_asked
 from tasks.snapshot import take_snapshot
-from tasks.train import build_features, evaluate_model, fit_scaler, train_model
+from tasks.train import build_features, evaluate_model, fit_scaler, is_testable, train_model, untrained
 
 BY_HAND = RetrainSettings()
 
@@ -24,6 +32,8 @@ def retrain(data: DataSettings, training: TrainingSettings, why: RetrainSettings
     [volcast-models](/v2/artifacts/key/volcast-models) compares the versions there are.
     """
     snapshot, training = take_snapshot(data), as_asked(training, data)
+    if why.promote:
+        adopt_pretrained(snapshot, training)
     features = build_features(snapshot, training)
 
     found = find_trained(features, training, why)
@@ -37,6 +47,21 @@ def retrain(data: DataSettings, training: TrainingSettings, why: RetrainSettings
     publish_models(snapshot.store)
     refresh_status(snapshot.store, data.session)
     return complete_training(scorecard, outcome)
+
+
+def adopt_pretrained(snapshot: Snapshot, training: TrainingSettings) -> None:
+    """Before the first version of a model let pretrained weights forecast as they are, where there are any.
+
+    They have to beat har, as every version has, but where there are too few sessions to test them.
+    """
+    as_they_are = untrained(snapshot, training)
+    if as_they_are is None:
+        return
+    features = build_features(snapshot, as_they_are)
+    if is_testable(features, as_they_are):
+        promote_model(train_challenger(features, as_they_are, BY_HAND), Answer(), BY_HAND)
+    else:
+        promote_untested(train_model(fit_scaler(features, as_they_are), as_they_are))
 
 
 def train_challenger(features: FeatureSet, training: TrainingSettings, why: RetrainSettings) -> Scorecard:

@@ -11,7 +11,8 @@ import torch
 from models.earnings_features import EarningsCalendar
 from models.market_calendar import CALENDAR_COLUMNS
 from models.panel import HORIZONS
-from models.past_features import mean_of_neighbours
+from models.past_features import market_part, mean_of_neighbours
+from models.recipes import Market
 
 # N tickers, T sessions with prices, S = T + HORIZONS, E echo columns
 
@@ -63,7 +64,7 @@ def habits(surprise_NT: np.ndarray, calendar_SK: np.ndarray, weekday_S: np.ndarr
     return np.stack([*columns, np.sum(weekdays, axis=0)], axis=2)
 
 
-def earnings_season(earnings: EarningsCalendar, surprise_NT: np.ndarray) -> np.ndarray:
+def earnings_season(earnings: EarningsCalendar, surprise_NT: np.ndarray, market: Market) -> np.ndarray:
     """(N, S, 3) float32, of SEASON_COLUMNS: who else announces on a session, as was known HORIZONS before it.
 
     The neighbours' weighted share, and of all tickers with a calendar five times the share that announces on the
@@ -72,8 +73,8 @@ def earnings_season(earnings: EarningsCalendar, surprise_NT: np.ndarray) -> np.n
     place_S = torch.arange(earnings.newest_NS.shape[1])
     since_NS = earnings.sessions_since(torch.arange(len(surprise_NT))[:, None], place_S - HORIZONS, place_S).numpy()
     today_NS, after_NS = (since_NS == offset for offset in (0, 1))
-    covered_S = np.maximum(earnings.covered_NS[:, (place_S - HORIZONS).clamp(min=0)].numpy().sum(axis=0), 1)
-    shares = [np.broadcast_to(5 * flags.sum(axis=0) / covered_S, flags.shape) for flags in (today_NS, after_NS)]
+    covered_NS = earnings.covered_NS[:, (place_S - HORIZONS).clamp(min=0)].numpy()
+    shares = [market_part(np.where(covered_NS, 5.0 * flags, np.nan), market) for flags in (today_NS, after_NS)]
     neighbours_NS = mean_of_neighbours(today_NS + 0.5 * after_NS, surprise_NT)
     return np.stack([neighbours_NS, *shares], axis=2).astype(np.float32)
 

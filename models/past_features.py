@@ -1,8 +1,9 @@
 """What the volume recipe knows of each session at its close, from the rows up to it.
 
 1. the unit of volume is its log less the mean of the last 20 sessions: a ratio to normal
-2. `surprise`: log volume less the mean of the 20 sessions before, less the same of the market (the panel's mean):
-   what the ticker did that the market did not
+2. `surprise`: log volume less the mean of the 20 sessions before, less the same of the market: what the ticker did
+   that the market did not. The market is the other tickers of the panel, shrunk to 0 where they are few: a ticker alone
+   has none, and its surprise is its own. Models of release 0.1.0 took the mean of all, the ticker among them
 3. moves are in units of the ticker's own 60-session volatility
 4. values are clipped, so that one bad row cannot be arbitrarily large; where nothing traded they are 0, and the column
    `traded` says so
@@ -23,6 +24,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from models.panel import HORIZONS, Panel
+from models.recipes import Market
 
 # N tickers, T sessions, F features
 
@@ -31,6 +33,7 @@ SPIKE = 0.7  # a surprise that doubles the volume
 SPIKE_MEMORY = 60  # sessions after which a spike is forgotten
 MIN_VARIANCE = 1e-8  # of returns and of volumes: a price that never moves has no volatility to divide by
 MIN_NOISE = 0.02
+FEW_OTHERS = 3  # the mean of n other tickers is shrunk by n / (n + FEW_OTHERS)
 
 PAST_COLUMNS = (
     "volume_to_20",  # log volume less its 20-session mean
@@ -43,7 +46,7 @@ PAST_COLUMNS = (
     "signed_return",
     "absolute_gap",  # open against the close before
     "volatility_to_252",  # log of 60-session volatility against the 252-session one
-    "market_volume",  # the panel's mean of volume_to_20, absolute_return and range_to_20
+    "market_volume",  # the market's volume_to_20, absolute_return and range_to_20
     "market_return",
     "market_range",
     "since_spike",  # sessions since the last surprise above SPIKE, log scaled to 0..1
@@ -56,27 +59,36 @@ PAST_COLUMNS = (
     "volume_beta",  # of volume_to_20 on market_volume, over 252 sessions
     "neighbours_surprise",  # of the ten tickers whose surprises go with the ticker's own (models/past_features.py)
     "neighbours_surprise_5",  # its 5-session mean
-    "traded",
+    "others",  # n / (n + FEW_OTHERS) of the n other tickers that traded; in models of release 0.1.0 always 1
 )
 
 
-def surprise(panel: Panel, level_NT: np.ndarray) -> np.ndarray:
-    """(N, T) float64: log volume less the level before it, less the mean of all tickers; NaN where there is none."""
+def surprise(panel: Panel, level_NT: np.ndarray, market: Market) -> np.ndarray:
+    """(N, T) float64: log volume less the level before it, less the market's; NaN where there is none."""
     before_NT = np.concatenate([np.full((len(level_NT), 1), np.nan), level_NT[:, :-1]], axis=1)
     own_NT = np.clip(panel.log_volume_NT - before_NT, -CLIP, CLIP)
-    return own_NT - mean_of_tickers(own_NT)
+    return own_NT - market_part(own_NT, market)
 
 
-def past_features(panel: Panel, surprise_NT: np.ndarray, neighbours_NT: np.ndarray) -> np.ndarray:
+def market_part(values_NT: np.ndarray, market: Market) -> np.ndarray:
+    """(N, T): what the market's value was for each ticker; 0 where no ticker has one."""
+    if market == "mean of all":
+        return np.broadcast_to(mean_of_tickers(values_NT), values_NT.shape)
+    there_NT = np.isfinite(values_NT)
+    own_NT = np.where(there_NT, values_NT, 0.0)
+    return (own_NT.sum(axis=0) - own_NT) / (_others(there_NT) + FEW_OTHERS)
+
+
+def past_features(panel: Panel, surprise_NT: np.ndarray, neighbours_NT: np.ndarray, market: Market) -> np.ndarray:
     """(N, T, F) float32, of PAST_COLUMNS. `neighbours_NT`: the mean surprise of each ticker's neighbours."""
     columns = {
-        **_volume_and_range(panel),
-        **_prices(panel),
-        **_noise(panel, surprise_NT),
+        **_volume_and_range(panel, market),
+        **_prices(panel, market),
+        **_noise(panel, surprise_NT, market),
         "since_spike": _since_spike(surprise_NT),
         "neighbours_surprise": neighbours_NT,
         "neighbours_surprise_5": trailing_mean(neighbours_NT, 5)[0],
-        "traded": panel.traded_NT,
+        "others": _share_of_others(panel.traded_NT) if market == "others" else panel.traded_NT,
     }
     past_NTF = np.empty((*surprise_NT.shape, len(PAST_COLUMNS)), dtype=np.float32)
     for place, name in enumerate(PAST_COLUMNS):
@@ -86,7 +98,7 @@ def past_features(panel: Panel, surprise_NT: np.ndarray, neighbours_NT: np.ndarr
     return past_NTF
 
 
-def _volume_and_range(panel: Panel) -> dict[str, np.ndarray]:
+def _volume_and_range(panel: Panel, market: Market) -> dict[str, np.ndarray]:
     log_volume_NT, log_range_NT = panel.log_volume_NT, _log_range(panel.fields)
     volume = {window: trailing_mean(log_volume_NT, window)[0] for window in (5, 20, 60, 252)}
     spread = {window: trailing_mean(log_range_NT, window)[0] for window in (20, 252)}
@@ -98,12 +110,12 @@ def _volume_and_range(panel: Panel) -> dict[str, np.ndarray]:
         "volume_60_to_252": volume[60] - volume[252],
         "range_to_20": range_NT,
         "range_20_to_252": spread[20] - spread[252],
-        "market_volume": np.broadcast_to(mean_of_tickers(volume_NT), volume_NT.shape),
-        "market_range": np.broadcast_to(mean_of_tickers(range_NT), volume_NT.shape),
+        "market_volume": market_part(volume_NT, market),
+        "market_range": market_part(range_NT, market),
     }
 
 
-def _prices(panel: Panel) -> dict[str, np.ndarray]:
+def _prices(panel: Panel, market: Market) -> dict[str, np.ndarray]:
     fields = panel.fields
     log_close_NT = np.log(fields["adj_close"])
     return_NT = log_close_NT - value_before(log_close_NT)
@@ -121,7 +133,7 @@ def _prices(panel: Panel) -> dict[str, np.ndarray]:
         "signed_return": move_NT,
         "absolute_gap": np.abs(np.log(fields["open"]) - value_before(np.log(fields["close"]))) / volatility[60],
         "volatility_to_252": np.log(volatility[60] / volatility[252]),
-        "market_return": np.broadcast_to(mean_of_tickers(np.abs(move_NT)), move_NT.shape),
+        "market_return": market_part(np.abs(move_NT), market),
         "return_20": month_NT / volatility[60] / np.sqrt(20),
         "below_high_252": (trailing_max(path_NT, 252) - path_NT) / volatility[60] / np.sqrt(252),
         "above_low_252": (path_NT + trailing_max(-path_NT, 252)) / volatility[60] / np.sqrt(252),
@@ -129,18 +141,28 @@ def _prices(panel: Panel) -> dict[str, np.ndarray]:
     }
 
 
-def _noise(panel: Panel, surprise_NT: np.ndarray) -> dict[str, np.ndarray]:
+def _noise(panel: Panel, surprise_NT: np.ndarray, market: Market) -> dict[str, np.ndarray]:
     noise = {}
     for window in (60, 252):
         noise[window] = np.log(np.sqrt(trailing_mean(surprise_NT**2, window)[0]) + MIN_NOISE)
     volume_NT = panel.log_volume_NT - trailing_mean(panel.log_volume_NT, 20)[0]
-    market_NT = np.where(np.isfinite(volume_NT), mean_of_tickers(volume_NT), np.nan)
+    market_NT = np.where(np.isfinite(volume_NT), market_part(volume_NT, market), np.nan)
     together_NT, apart_NT = (trailing_mean(values, 252)[0] for values in (volume_NT * market_NT, market_NT**2))
     return {
         "noise_60_to_252": noise[60] - noise[252],
         "noise_252": noise[252],
         "volume_beta": together_NT / (apart_NT + MIN_NOISE**2),
     }
+
+
+def _others(there_NT: np.ndarray) -> np.ndarray:
+    """(N, T): how many tickers other than each one are there."""
+    return there_NT.sum(axis=0) - there_NT
+
+
+def _share_of_others(there_NT: np.ndarray) -> np.ndarray:
+    others_NT = _others(there_NT)
+    return others_NT / (others_NT + FEW_OTHERS)
 
 
 def _log_range(fields: dict[str, np.ndarray]) -> np.ndarray:

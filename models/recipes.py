@@ -29,6 +29,7 @@ LIMITS = {
     "layers": 16,
     "members": 64,
     "steps": 1_000_000,
+    "tuning_steps": 1_000_000,
     "epochs": 1_000_000,
     "validate_every_steps": 1_000_000,
     "log_every_epochs": 1_000_000,
@@ -42,8 +43,16 @@ LIMITS = {
 }  # the largest value of each count, far beyond what helps: a mistyped one must not fill the memory, or train for ever
 MAX_CLIP = 1e6
 MAX_WINDOW_SESSIONS = 25_200  # a century
+Market = Literal["mean of all", "others"]
+Start = Literal["pretrained", "scratch"]
 Adaptation = Literal["one rate", "rhythm and two rates"]
-OLD_SETTINGS = {"adaptation": "one rate"}  # what a recipe of release 0.1.0 means, which does not have them
+OLD_SETTINGS = {
+    "adaptation": "one rate",
+    "market": "mean of all",
+    "start": "scratch",
+    "tuning_steps": 100,
+    "tuning_rate": 1e-3,
+}  # what a recipe of release 0.1.0 means, which does not have them
 OLD_NAMES = {"log_every_steps": "validate_every_steps"}  # of release 0.1.0, in which digests were made with it
 
 
@@ -87,7 +96,7 @@ class TutorialRecipe:
         _require_counts(self)
         trainable = self.train_sessions >= MIN_TRAIN_SESSIONS
         _require(trainable, self, "train_sessions", f"{MIN_TRAIN_SESSIONS} or more")
-        _require_rate(self)
+        _require_rate(self, "learning_rate")
         window = self.window_sessions
         enough = window is None or (_is_count(window, MAX_WINDOW_SESSIONS) and window > self.train_sessions)
         expected = f"None, or more than train_sessions ({self.train_sessions}) and up to {MAX_WINDOW_SESSIONS:,}"
@@ -107,6 +116,7 @@ class VolumeRecipe:
     hidden_size: int = 32  # numbers in the cell's state
     head_size: int = 64  # numbers between state and quantiles
     members: int = 4  # networks from seeds of their own, averaged
+    start: Start = "pretrained"  # weights that come with volcast are tuned, where they know nothing of the test
     steps: int = 300  # of the optimiser, for each member
     batch_sequences: int = 128  # stretches of a ticker's history in a step
     burn_in_sessions: int = 20  # at the start of a sequence, not scored: the state fills
@@ -114,9 +124,12 @@ class VolumeRecipe:
     score_every: int = 8  # sessions: neighbours share most of their targets
     dropout: float = 0.2
     learning_rate: float = 8e-3  # the highest of the schedule
+    tuning_steps: int = 100  # in place of steps, where pretrained weights are tuned; 0 takes them as they are
+    tuning_rate: float = 1e-3  # in place of learning_rate there
     weight_decay: float = 1e-3
     gradient_clip: float = 1.0  # norm
     validate_every_steps: int = 50  # each time by other random numbers than before: it changes the weights
+    market: Market = "others"  # what a ticker's own volume is seen against (models/past_features.py)
     adaptation: Adaptation = "rhythm and two rates"  # to the sessions after the training (models/adaptation.py)
     stop_sessions: int = 63  # the last ones of the train span: early stopping, first calibration
     test_sessions: int = 63  # the newest ones, held back: each is forecast from the sessions before it
@@ -124,10 +137,13 @@ class VolumeRecipe:
     def __post_init__(self) -> None:
         _require(self.name == "volume", self, "name", "volume")
         _require(self.cell in get_args(Cell), self, "cell", f"one of {list(get_args(Cell))}")
+        _require(self.start in get_args(Start), self, "start", f"one of {list(get_args(Start))}")
+        _require(self.market in get_args(Market), self, "market", f"one of {list(get_args(Market))}")
         _require(self.adaptation in get_args(Adaptation), self, "adaptation", f"one of {list(get_args(Adaptation))}")
         _require(isinstance(self.use_earnings, bool), self, "use_earnings", "true or false")
-        _require_counts(self)
-        _require_rate(self)
+        _require_counts(self, may_be_0=("tuning_steps",))
+        _require_rate(self, "learning_rate")
+        _require_rate(self, "tuning_rate")
         for setting in ("dropout", "weight_decay", "gradient_clip"):
             if type(getattr(self, setting)) is int:  # 0 is as good as 0.0
                 object.__setattr__(self, setting, float(getattr(self, setting)))
@@ -137,6 +153,11 @@ class VolumeRecipe:
         clip = self.gradient_clip
         _require(isinstance(clip, float) and 0 < clip <= MAX_CLIP, self, "gradient_clip", f"above 0, up to {MAX_CLIP}")
         _require(self.test_sessions >= MIN_TEST_SESSIONS, self, "test_sessions", f"{MIN_TEST_SESSIONS} or more")
+
+    @property
+    def trains(self) -> bool:
+        """Whether pretrained weights, where there are any, are tuned; else they forecast as they are."""
+        return self.start == "scratch" or self.tuning_steps > 0
 
 
 Recipe = TutorialRecipe | VolumeRecipe
@@ -197,20 +218,21 @@ def digest(recipe: Recipe) -> str:
     return hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()
 
 
-def _is_count(value: object, limit: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= limit
+def _is_count(value: object, limit: int, *, least: int = 1) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= limit
 
 
-def _require_counts(recipe: Recipe) -> None:
+def _require_counts(recipe: Recipe, *, may_be_0: tuple[str, ...] = ()) -> None:
     for setting, limit in LIMITS.items():
         if hasattr(recipe, setting):
-            is_count = _is_count(getattr(recipe, setting), limit)
-            _require(is_count, recipe, setting, f"a whole number from 1 to {limit:,}")
+            least = 0 if setting in may_be_0 else 1
+            is_count = _is_count(getattr(recipe, setting), limit, least=least)
+            _require(is_count, recipe, setting, f"a whole number from {least} to {limit:,}")
 
 
-def _require_rate(recipe: Recipe) -> None:
-    rate = recipe.learning_rate
-    _require(isinstance(rate, float) and 0 < rate < 1, recipe, "learning_rate", "a number between 0 and 1")
+def _require_rate(recipe: Recipe, setting: str) -> None:
+    rate = getattr(recipe, setting)
+    _require(isinstance(rate, float) and 0 < rate < 1, recipe, setting, "a number between 0 and 1")
 
 
 def _require(holds: bool, recipe: Recipe, setting: str, expected: str) -> None:

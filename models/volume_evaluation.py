@@ -179,13 +179,15 @@ class _Beside:
     cutoffs: int
     losses: dict[str, dict[str, float]]  # of both, as METRICS
     duel: Duel
+    trains: bool  # or is of pretrained weights as they are
 
     @property
     def words(self) -> str:
         """What the two numbers are of."""
         own, other = self.losses[MODEL][GATE_METRIC], self.losses[self.name][GATE_METRIC]
+        name = self.name if self.trains else f"{self.name}, pretrained weights as they are"
         return (
-            f"Beside the {self.name}, on its {counted(self.tickers, 'ticker')}, "
+            f"Beside the {name}, on its {counted(self.tickers, 'ticker')}, "
             f"from {counted(self.cutoffs, 'close')} that it was not trained on: MASE {own:.3f} against {other:.3f}."
         )
 
@@ -216,7 +218,7 @@ def evaluate_volume(data: VolumeData, model: VolumePredictor, contest: Contest) 
     words = (
         _rows_tested(frame),
         verdict([*(each.duel for each in besides), *fights]),
-        *(each.words for each in besides if each.rows < len(frame)),
+        *(each.words for each in besides if each.rows < len(frame) or not each.trains),
         *_first_ticker(found.by_ticker),
         _earnings(data, model.recipe),
         *_outgrown(found.by_ticker),
@@ -264,6 +266,7 @@ def _beside(data: VolumeData, frame: pd.DataFrame, train: pd.DataFrame, name: st
         cutoffs=rows["cutoff"].nunique(),
         losses=_losses(found),
         duel=duel,
+        trains=predecessor.predictor.recipe.trains,
     )
 
 

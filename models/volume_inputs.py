@@ -37,7 +37,7 @@ from models.errors import NotEnoughSessions
 from models.market_calendar import CALENDAR_COLUMNS, calendar_columns
 from models.panel import HORIZONS, Panel
 from models.past_features import PAST_COLUMNS, mean_of_neighbours, past_features, surprise, trailing_mean
-from models.recipes import VolumeRecipe
+from models.recipes import Market, VolumeRecipe
 
 # N tickers, T sessions with prices, S = T + HORIZONS, F past features, K calendar columns, R rows of any selection
 
@@ -90,21 +90,21 @@ class Inputs:
         return InputTensors(**tensors, earnings=self.earnings.to(device))
 
 
-def build_inputs(panel: Panel, *, use_earnings: bool) -> Inputs:
+def build_inputs(panel: Panel, *, use_earnings: bool, market: Market = "others") -> Inputs:
     """The features of every ticker and session of a panel; without earnings, as if no ticker had a calendar."""
     level_NT, rows_NT = trailing_mean(panel.log_volume_NT, 20)
     level_NT = np.where(rows_NT >= MIN_LEVEL_ROWS, level_NT, np.nan)
-    surprise_NT = surprise(panel, level_NT)
+    surprise_NT = surprise(panel, level_NT, market)
     ahead_NH = np.zeros((len(panel.tickers), HORIZONS))
     surprise_NS = np.concatenate([np.nan_to_num(surprise_NT), ahead_NH], axis=1).astype(np.float32)
     calendar_SK = calendar_columns(panel.sessions, panel.calendar)
     earnings = earnings_calendar(panel, surprise_NS, use=use_earnings)
     neighbours_NT = mean_of_neighbours(surprise_NS, surprise_NT)[:, : panel.known]
     weekday_S = panel.sessions.day_of_week.to_numpy()
-    known_ahead = [habits(surprise_NT, calendar_SK, weekday_S), earnings_season(earnings, surprise_NT)]
+    known_ahead = [habits(surprise_NT, calendar_SK, weekday_S), earnings_season(earnings, surprise_NT, market)]
     return Inputs(
         panel=panel,
-        past_NTF=past_features(panel, surprise_NT, neighbours_NT),
+        past_NTF=past_features(panel, surprise_NT, neighbours_NT, market),
         level_NT=level_NT,
         surprise_NS=surprise_NS,
         calendar_SK=calendar_SK,
@@ -180,7 +180,7 @@ class VolumeData:
     """Inputs, and where their train span ends."""
 
     inputs: Inputs
-    use_earnings: bool  # of these inputs
+    recipe: VolumeRecipe  # that they are for
     announcements: pd.DataFrame  # ticker, announced_for, first_seen (datetime64), first_seen_assumed (bool), source
     through: int  # place of the last train session; those after it with prices are the test
 
@@ -200,50 +200,65 @@ class VolumeData:
         return np.array([self.inputs.panel.known - 1])
 
     def inputs_of(self, recipe: VolumeRecipe) -> Inputs:
-        """The inputs for a model that was made by another recipe: with announced earnings, or without."""
-        if recipe.use_earnings == self.use_earnings:
+        """The inputs for a model that was made by another recipe."""
+        if inputs_settings(recipe) == inputs_settings(self.recipe):
             return self.inputs
-        return build_inputs(self.inputs.panel, use_earnings=recipe.use_earnings)
+        return inputs_for(self.inputs.panel, recipe)
 
     def of(self, tickers: Sequence[str]) -> "VolumeData":
         """The data of some of the tickers: what a feature takes from the others, it takes from these alone."""
         if set(tickers) == set(self.inputs.panel.tickers):
             return self
         panel = self.inputs.panel.of(tickers)
-        return replace(self, inputs=build_inputs(panel, use_earnings=self.use_earnings))
+        return replace(self, inputs=inputs_for(panel, self.recipe))
+
+
+def inputs_settings(recipe: VolumeRecipe) -> dict[str, Any]:
+    """The settings of a recipe that its inputs depend on, as `build_inputs` takes them."""
+    return {"use_earnings": recipe.use_earnings, "market": recipe.market}
+
+
+def inputs_for(panel: Panel, recipe: VolumeRecipe) -> Inputs:
+    """The features of every ticker and session of a panel, as a recipe looks at them."""
+    return build_inputs(panel, **inputs_settings(recipe))
 
 
 def volume_data(panel: Panel, announcements: pd.DataFrame, recipe: VolumeRecipe) -> VolumeData:
     """The data of a recipe from a panel, and the announcements that it was made from.
 
-    Raises NotEnoughSessions when nothing would be left to train on.
+    Raises NotEnoughSessions when nothing would be left to train on, or, of a recipe that does not train, when no ticker
+    has traded on MIN_LEVEL_ROWS of 20 sessions.
     """
     held_back = recipe.stop_sessions + recipe.test_sessions
     needed = recipe.burn_in_sessions + recipe.scored_sessions + HORIZONS + held_back
-    if panel.known < needed:
+    came = (
+        f"{', '.join(panel.tickers[:5])}: {panel.known} sessions came, {panel.sessions[0]:%Y-%m-%d} to {panel.cutoff}"
+    )
+    if recipe.trains and panel.known < needed:
         raise NotEnoughSessions(
-            f"{', '.join(panel.tickers[:5])}: {panel.known} sessions came, {panel.sessions[0]:%Y-%m-%d} to "
-            f"{panel.cutoff}; recipe volume needs {needed}, the last {held_back} of them to stop and to test. Bring in "
+            f"{came}; recipe volume needs {needed}, the last {held_back} of them to stop and to test. Bring in "
             "an earlier start, or take the recipe that needs 201: --recipe tutorial"
         )
-    inputs = build_inputs(panel, use_earnings=recipe.use_earnings)
-    return VolumeData(
-        inputs=inputs,
-        use_earnings=recipe.use_earnings,
+    data = VolumeData(
+        inputs=inputs_for(panel, recipe),
+        recipe=recipe,
         announcements=announcements,
-        through=panel.known - 1 - recipe.test_sessions,
+        through=max(panel.known - 1 - recipe.test_sessions, 0),
     )
+    if not data.inputs.usable_NT.any():
+        raise NotEnoughSessions(f"{came}; a forecast needs {MIN_LEVEL_ROWS} that traded among 20. Bring in more.")
+    return data
 
 
 def profile(data: VolumeData) -> dict[str, Any]:
     """What the features were like, as JSON types: enough to know them again, and to see later ones drift.
 
     sha256 of all arrays, columns, tickers, traded sessions of each, and for each past feature mean, standard deviation
-    and deciles over the rows of the train span that can be forecast from.
+    and deciles over the rows of the train span that can be forecast from; over all, where nothing is trained.
     """
     inputs, panel = data.inputs, data.inputs.panel
-    is_train_NT = inputs.usable_NT[:, : data.through + 1]
-    train_RF = inputs.past_NTF[:, : data.through + 1][is_train_NT].astype(np.float64)
+    end = data.through + 1 if data.recipe.trains else panel.known
+    train_RF = inputs.past_NTF[:, :end][inputs.usable_NT[:, :end]].astype(np.float64)
     features = {
         name: {
             "mean": float(values_R.mean()),
@@ -262,10 +277,11 @@ def profile(data: VolumeData) -> dict[str, Any]:
 
 
 def recent_features(data: VolumeData, sessions: int) -> dict[str, np.ndarray]:
-    """Of PAST_COLUMNS: feature -> (N, sessions) float64 of the newest sessions, NaN where none can be forecast from."""
+    """Each measurement of PAST_COLUMNS, (N, sessions) float64 of the newest ones; NaN where none is forecast from."""
     inputs, first = data.inputs, data.inputs.panel.known - sessions
     recent_NSF = np.where(inputs.usable_NT[:, first:, None], inputs.past_NTF[:, first:].astype(np.float64), np.nan)
-    return dict(zip(PAST_COLUMNS, np.moveaxis(recent_NSF, 2, 0), strict=True))
+    values = zip(PAST_COLUMNS, np.moveaxis(recent_NSF, 2, 0), strict=True)
+    return {name: own_NS for name, own_NS in values if name != "others"}  # of that many tickers, which cannot drift
 
 
 def sha256_of(inputs: Inputs) -> str:

@@ -35,6 +35,7 @@ BLOCK = 21  # cutoffs that are forecast in one go, all of them whichever are ask
 BEFORE = 252  # sessions that a pass begins before its stretch
 TICKERS = 32  # at a time: 100 MB
 EPOCH = np.datetime64("1970-01-01")
+CALIBRATED = 500  # errors that a calibration of before counts as
 TAIL = 0.5  # of the step from 0.9 to 0.975: about where the mean of a normal law's upper tail lies beyond it
 
 
@@ -149,11 +150,14 @@ def volume_from_bytes(data: bytes, recipe: VolumeRecipe) -> VolumeModel:
     return load_exactly(model, data)
 
 
-def calibrate(model: VolumeModel, inputs: Inputs, cutoffs: np.ndarray, *, through: int) -> None:
+def calibrate(
+    model: VolumeModel, inputs: Inputs, cutoffs: np.ndarray, *, through: int, before_HQ: np.ndarray | None = None
+) -> None:
     """Set the model's calibration by cutoffs that it was not trained on, of targets up to place `through`.
 
     Of each horizon and level the error of a quantile, in units of half the 80 % interval, has the level's own quantile
-    added: then that share of these targets lies below. The median stays.
+    added: then that share of these targets lies below. The median stays. Where there is a calibration of before, as
+    that of pretrained weights, n errors move it n / (n + CALIBRATED) of the way.
     """
     first, every_NCHQ = model.centred(inputs, int(cutoffs[0]), int(cutoffs[-1]), through=through)
     raw_NCHQ = every_NCHQ[:, cutoffs - first]
@@ -164,6 +168,8 @@ def calibrate(model: VolumeModel, inputs: Inputs, cutoffs: np.ndarray, *, throug
         error_RQ = error_NCHQ[:, :, h][is_there_NCH[:, :, h]]
         if len(error_RQ):
             moves_HQ[h] = [np.quantile(error_RQ[:, place], level) for place, level in enumerate(LEVELS)] * IS_MOVED
+        if before_HQ is not None:
+            moves_HQ[h] += (before_HQ[h] - moves_HQ[h]) * CALIBRATED / (len(error_RQ) + CALIBRATED)
     model.calibration_HQ = torch.from_numpy(moves_HQ).to(model.calibration_HQ.device)
 
 

@@ -28,9 +28,10 @@ from torch import Tensor
 from models.errors import NotEnoughSessions, TrainingDiverged
 from models.forecasters import LEVELS, MODEL, Forecasts
 from models.panel import Panel
+from models.pretrained import Vintage, vintage_for
 from models.recipes import VolumeRecipe
 from models.text import silent
-from models.volume_inputs import CPU, Inputs, InputTensors, build_inputs
+from models.volume_inputs import CPU, Inputs, InputTensors, inputs_for
 from models.volume_model import (
     EPOCH,
     VolumeModel,
@@ -74,6 +75,7 @@ class TrainingRun:
     through: int  # place of the last session that may be a target, held-back sessions included
     seed: int
     device: torch.device
+    vintage: Vintage | None = None  # whose weights are tuned; None: from scratch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +114,17 @@ class _Data:
     first_N: np.ndarray  # the first place at which a sequence of each ticker may begin
     choices_N: np.ndarray  # how many places there are; 0 for a ticker that cannot be trained on
     run: TrainingRun
+    start: VolumeModel | None  # pretrained
+
+    @property
+    def steps(self) -> int:
+        """Of the optimiser, for each member."""
+        return self.recipe.tuning_steps if self.start else self.recipe.steps
+
+    @property
+    def learning_rate(self) -> float:
+        """The highest of the schedule."""
+        return self.recipe.tuning_rate if self.start else self.recipe.learning_rate
 
     @cached_property
     def level_loss(self) -> float:
@@ -155,14 +168,18 @@ def fit_volume(
     stays, until whoever gave its place has stored the model. The same arguments give the same weights bit for bit on
     a CPU. Raises NotEnoughSessions, TrainingDiverged.
     """
+    if run.vintage and not recipe.tuning_steps:
+        return FittedVolume(
+            model=run.vintage.model(recipe), losses=(), final_loss=run.vintage.loss, exploded=0, seconds=0.0
+        )
     started, device = time.perf_counter(), run.device
     data = _prepare(inputs, recipe, run)
     members = [_new_member(data, number) for number in range(recipe.members)]
     saved = checkpoint.load() if checkpoint else None
     losses = _restore(members, saved) if saved else []
     if losses:
-        on_resume(_steps_done(recipe, len(losses) - 1))
-    epochs = math.ceil(recipe.steps / recipe.validate_every_steps)
+        on_resume(_steps_done(data, len(losses) - 1))
+    epochs = math.ceil(data.steps / recipe.validate_every_steps)
     threads = _threads(device)  # before one_thread makes it 1
     with one_thread(), ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         while len(losses) < epochs and any(member.worse < PATIENCE for member in members):
@@ -171,16 +188,35 @@ def fit_volume(
             losses.append(float(np.mean([member.last_loss for member in members])))
             if checkpoint:
                 checkpoint.save(_saved(members, losses))
-            on_epoch(_steps_done(recipe, epoch), losses[-1])
+            on_epoch(_steps_done(data, epoch), losses[-1])
         _check_converged(members, data)
         model = _finished(data, members)
     return FittedVolume(
         model=model,
-        losses=tuple((_steps_done(recipe, epoch), loss) for epoch, loss in enumerate(losses)),
+        losses=tuple((_steps_done(data, epoch), loss) for epoch, loss in enumerate(losses)),
         final_loss=float(np.mean([member.best_loss for member in members])),
         exploded=sum(member.last_loss > EXPLODED * data.level_loss for member in members),
         seconds=time.perf_counter() - started,
     )
+
+
+def training_run(inputs: Inputs, recipe: VolumeRecipe, *, through: int, seed: int, device: torch.device) -> TrainingRun:
+    """From the newest pretrained weights that know nothing after `through`, or from scratch.
+
+    Raises NotEnoughSessions.
+    """
+    vintage = vintage_for(recipe, through=inputs.panel.sessions.date[through])
+    if vintage is None:
+        check_enough_sessions(inputs, recipe, through=through)
+    scaler = scaler_for(inputs, recipe, vintage, through=through)
+    return TrainingRun(scaler=scaler, through=through, seed=seed, device=device, vintage=vintage)
+
+
+def scaler_for(inputs: Inputs, recipe: VolumeRecipe, vintage: Vintage | None, *, through: int) -> VolumeScaler:
+    """The vintage's, or one of the sessions up to place `through` without those that the training stops by."""
+    if vintage:
+        return vintage.model(recipe).scaler
+    return fit_volume_scaler(inputs, through=through - recipe.stop_sessions)
 
 
 class VolumeForecaster:
@@ -203,9 +239,7 @@ class VolumeForecaster:
     def fit(self, panel: Panel, *, through: int) -> Self:
         """Scaler, networks and calibration from the sessions up to place `through`."""
         inputs = self.inputs(panel)
-        check_enough_sessions(inputs, self._recipe, through=through)
-        scaler = fit_volume_scaler(inputs, through=through - self._recipe.stop_sessions)
-        run = TrainingRun(scaler=scaler, through=through, seed=self._seed, device=self._device)
+        run = training_run(inputs, self._recipe, through=through, seed=self._seed, device=self._device)
         self._model = fit_volume(inputs, self._recipe, run, on_epoch=self._on_epoch).model
         return self
 
@@ -217,7 +251,7 @@ class VolumeForecaster:
     def inputs(self, panel: Panel) -> Inputs:
         """The features of a panel; those of the last one are at hand."""
         if self._built is None or self._built[0] is not panel:
-            self._built = (panel, build_inputs(panel, use_earnings=self._recipe.use_earnings))
+            self._built = (panel, inputs_for(panel, self._recipe))
         return self._built[1]
 
 
@@ -258,20 +292,27 @@ def _prepare(inputs: Inputs, recipe: VolumeRecipe, run: TrainingRun) -> _Data:
         first_N=first_N,
         choices_N=(newest + 1 - first_N) * usable_NT.any(axis=1),
         run=run,
+        start=run.vintage.model(recipe) if run.vintage else None,
     )
 
 
 def _new_member(data: _Data, number: int) -> _Member:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(int(np.random.default_rng([data.run.seed, number]).integers(2**31)))
-        network = ForkingNetwork(data.recipe).to(data.run.device)
+        network = ForkingNetwork(data.recipe)
+    if data.start:
+        network.load_state_dict(data.start.members[number].state_dict())
+    network.to(data.run.device)
     optimizer = torch.optim.AdamW(
         network.parameters(),
-        lr=data.recipe.learning_rate,
+        lr=data.learning_rate,
         weight_decay=data.recipe.weight_decay,
         fused=data.run.device.type == "cuda",
     )
-    return _Member(network=network, optimizer=optimizer, gradients=_Gradients(network, data))
+    member = _Member(network=network, optimizer=optimizer, gradients=_Gradients(network, data))
+    if data.start:
+        _look(member, data)  # what it starts from is the best so far
+    return member
 
 
 class _Gradients:
@@ -331,28 +372,33 @@ def _run_epoch(member: _Member, data: _Data, number: int, epoch: int) -> None:
     rng = np.random.default_rng([data.run.seed, number, epoch])
     member.gradients.generator.manual_seed(int(rng.integers(2**31)))
     losses = []
-    for step in range(begin, min(begin + recipe.validate_every_steps, recipe.steps)):
-        rate, beta = one_cycle(step / recipe.steps)
+    for step in range(begin, min(begin + recipe.validate_every_steps, data.steps)):
+        rate, beta = one_cycle(step / data.steps)
         for group in member.optimizer.param_groups:
-            group["lr"], group["betas"] = recipe.learning_rate * rate, (beta, 0.999)
+            group["lr"], group["betas"] = data.learning_rate * rate, (beta, 0.999)
         losses.append(member.gradients(_sample(data, rng)))  # looked at later: reading each would stall a GPU
         member.optimizer.step()
     for step, loss in enumerate(torch.stack(losses).tolist(), begin):
-        _check_finite(loss, step, recipe)
+        _check_finite(loss, step, data)
+    _look(member, data)
+    _check_finite(member.last_loss, _steps_done(data, epoch), data)
+
+
+def _look(member: _Member, data: _Data) -> None:
+    """At the held-back sessions; the best weights are kept."""
     with torch.no_grad():
         member.last_loss = float(_loss(member.network, data, _held_back(data)))
-    _check_finite(member.last_loss, _steps_done(recipe, epoch), recipe)
     member.worse += 1
     if member.last_loss < member.best_loss:
         member.best_loss, member.worse = member.last_loss, 0
         member.best = {name: tensor.detach().clone() for name, tensor in member.network.state_dict().items()}
 
 
-def _check_finite(loss: float, step: int, recipe: VolumeRecipe) -> None:
+def _check_finite(loss: float, step: int, data: _Data) -> None:
     if not math.isfinite(loss):
         raise TrainingDiverged(
-            f"The loss is {loss} at step {step} of {recipe.steps}; it must be finite. Lower the learning "
-            f"rate ({recipe.learning_rate}), and look for extreme values in the train rows."
+            f"The loss is {loss} at step {step} of {data.steps}; it must be finite. Lower the learning "
+            f"rate ({data.learning_rate}), and look for extreme values in the train rows."
         )
 
 
@@ -362,7 +408,7 @@ def _check_converged(members: list[_Member], data: _Data) -> None:
         raise TrainingDiverged(
             f"The loss on the held-back sessions is {worst:.3g} at its best, more than {EXPLODED:g} times that of "
             f"saying the mean of 20 sessions ({idle:.3g}): the training diverged. Lower the learning rate "
-            f"({data.recipe.learning_rate}), and look for extreme values in the train rows."
+            f"({data.learning_rate}), and look for extreme values in the train rows."
         )
 
 
@@ -415,7 +461,9 @@ def _finished(data: _Data, members: list[_Member]) -> VolumeModel:
         network.load_state_dict(member.best)
     last = data.inputs.panel.sessions.to_numpy()[data.run.through] - EPOCH
     model.fitted_through = torch.tensor(last // np.timedelta64(1, "D"))
-    calibrate(model.eval(), data.inputs, np.arange(data.train_end, data.run.through), through=data.run.through)
+    before_HQ = data.start.calibration_HQ.numpy() if data.start else None
+    held_back = np.arange(data.train_end, data.run.through)
+    calibrate(model.eval(), data.inputs, held_back, through=data.run.through, before_HQ=before_HQ)
     return model
 
 
@@ -423,8 +471,8 @@ def _threads(device: torch.device) -> int:
     return torch.get_num_threads() if device.type == "cpu" else 1
 
 
-def _steps_done(recipe: VolumeRecipe, epoch: int) -> int:
-    return min((epoch + 1) * recipe.validate_every_steps, recipe.steps)
+def _steps_done(data: _Data, epoch: int) -> int:
+    return min((epoch + 1) * data.recipe.validate_every_steps, data.steps)
 
 
 def _saved(members: list[_Member], losses: list[float]) -> bytes:

@@ -191,6 +191,7 @@ class FeatureSet(Record):
     snapshot: Snapshot
     rows: int
     train_rows: int
+    pretrained: str = ""  # the weights that a training on them starts from, and whether there is one; empty for none
 
 
 class FittedScaler(Record):
@@ -299,7 +300,10 @@ class ForecastBatch(Record):
     @property
     def author(self) -> str:
         """The model, or the fallback and why."""
-        return str(self.model.artifact) if self.model else f"{self.by}, a fallback: {self.why}"
+        if self.model is None:
+            return f"{self.by}, a fallback: {self.why}"
+        origin = self.model.features.pretrained
+        return f"{self.model.artifact} ({origin})" if origin else str(self.model.artifact)
 
     @property
     def marked(self) -> str:

@@ -28,10 +28,20 @@ from pydantic import Field, StringConstraints
 
 from models.recipes import digest
 from models.sessions import sessions_after
-from models.text import counted
+from models.text import counted, listed
 from storage.artifacts import ArtifactStore
 from storage.errors import NotStored
-from storage.records import AliasEntry, Answer, ArtifactRef, FeatureSet, ForecastBatch, Outcome, Record, Scorecard
+from storage.records import (
+    AliasEntry,
+    Answer,
+    ArtifactRef,
+    FeatureSet,
+    ForecastBatch,
+    ModelVersion,
+    Outcome,
+    Record,
+    Scorecard,
+)
 from storage.store import open_store
 from tasks.preflight import artifacts_of
 from tasks.reports.render import scorecard_markdown
@@ -106,12 +116,12 @@ def find_trained(features: FeatureSet, training: TrainingSettings, why: RetrainS
 
 
 def find_scorecard(batch: ForecastBatch) -> Scorecard | None:
-    """The newest scorecard of the model that made the forecast. Raises NotStored when it was never scored.
+    """The newest scorecard of the model that made the forecast, or None where it was never scored.
 
     Beside a fallback's forecast: the newest one of that name, which says why its model did not pass; None without any.
     """
     if batch.model is not None:
-        return scorecard_of_model(batch.snapshot.store, batch.model.artifact)
+        return read_or_fault(lambda model=batch.model: scorecard_of_model(batch.snapshot.store, model.artifact))[0]
     return next(scorecards(ArtifactStore(open_store(batch.snapshot.store)), batch.artifact.name), None)
 
 
@@ -232,6 +242,19 @@ def promote_model(scorecard: Scorecard, answer: Answer, why: RetrainSettings) ->
         emit("volcast.approval.refused", root, words=words, model=model.name, version=model.version)
     get_run_logger().info("%s: %s", model, outcome.words)
     return outcome
+
+
+@task(task_run_name="let {model.artifact} forecast untested")
+def promote_untested(model: ModelVersion) -> None:
+    """Let pretrained weights be the first champion where there are too few sessions to score them."""
+    ref, snapshot = model.artifact, model.snapshot
+    rows = f"{counted(snapshot.rows, 'row')} of {listed(snapshot.tickers)}"
+    reason = f"Pretrained weights, untested here: {rows} are too few to hold some back."
+    artifacts = ArtifactStore(open_store(snapshot.store, writable=True))
+    artifacts.move_alias(ref, CHAMPION, reason, after=0)
+    words = f"Promoted: {ref} forecasts {_instead_of(None)}. {reason}"
+    emit("volcast.champion.moved", snapshot.store, words=words, model=ref.name, version=ref.version)
+    get_run_logger().info("%s: %s", ref, reason)
 
 
 def complete_training(scorecard: Scorecard, outcome: Outcome) -> Scorecard:

@@ -219,6 +219,9 @@ class TrainingSettings(_Settings):
     settings: dict[str, JsonValue] = Field(
         default={}, description="Other settings of the recipe, by name, such as steps=1000"
     )
+    from_scratch: bool = Field(
+        default=False, description="Volume: train new weights, instead of tuning those that come with volcast"
+    )
     name: Name | None = Field(
         default=None,
         description="The model's registered name, for a model beside the recipe's own; none means the recipe's name",
@@ -230,6 +233,8 @@ class TrainingSettings(_Settings):
         for name in RECIPE_FIELDS:
             if name in known or getattr(self, name) != TrainingSettings.model_fields[name].default:
                 chosen.setdefault(name, getattr(self, name))
+        if self.from_scratch:
+            chosen["start"] = "scratch"
         return make_recipe(self.recipe, **_without_name(chosen))
 
     def method(self) -> Method:

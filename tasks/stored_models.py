@@ -221,7 +221,8 @@ def model_version(artifacts: ArtifactStore, store_url: str, manifest: Manifest) 
 def features_record(manifest: Manifest, snapshot: Snapshot) -> FeatureSet:
     """The record of stored features of a snapshot."""
     counts = {name: manifest.fact(name) for name in ("rows", "train_rows")}
-    return FeatureSet(artifact=manifest.ref, snapshot=snapshot, **counts)
+    pretrained = cast(str, manifest.facts.get("pretrained", ""))  # 0.1.0 has none
+    return FeatureSet(artifact=manifest.ref, snapshot=snapshot, pretrained=pretrained, **counts)
 
 
 def scaler_record(manifest: Manifest, features: FeatureSet) -> FittedScaler:

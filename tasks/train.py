@@ -54,6 +54,27 @@ from tasks.stored_models import (
 )
 
 
+def untrained(snapshot: Snapshot, training: TrainingSettings) -> TrainingSettings | None:
+    """The settings by which pretrained weights forecast as they are, before the first version of a model.
+
+    None where there are none for it, or they have seen the sessions that they would be tested on.
+    """
+    method = training.method()
+    changed = method.untrained(snapshot.cutoff)
+    artifacts = ArtifactStore(open_store(snapshot.store))
+    if changed is None or artifacts.versions("model", method.model_name(snapshot.tickers)):
+        return None
+    found = training.model_copy(update={"settings": {**training.settings, **changed}, "force": False})
+    method = found.method()
+    return found if method.pretrained(prepare(snapshot, method)) else None
+
+
+def is_testable(features: FeatureSet, training: TrainingSettings) -> bool:
+    """Whether a model of these features can be scored on sessions that are held back."""
+    method = training.method()
+    return method.is_testable(read_prepared(features, method))
+
+
 @task(task_run_name="build {training.recipe} features")
 def build_features(snapshot: Snapshot, training: TrainingSettings) -> FeatureSet:
     """Features of the snapshot as a version. Raises NotEnoughSessions, IncompletePrices, UnknownRecipe."""
@@ -107,15 +128,17 @@ def train_model(scaler: FittedScaler, training: TrainingSettings) -> ModelVersio
     prepared = read_prepared(features, method)
     for line in method.shapes(prepared):
         log.info("%s", line)
+    epochs = method.epochs(prepared)
     with progress("training", log) as advance:
 
         def on_epoch(epoch: int, loss: float) -> None:
-            line = f"{method.progress_words(epoch)}, loss: {loss:.5f}"
-            advance(line, completed=method.done(epoch), total=method.epochs, words=f"loss {loss:.5f}")
+            line = f"{method.progress_words(epoch, epochs)}, loss: {loss:.5f}"
+            advance(line, completed=method.done(epoch), total=epochs, words=f"loss {loss:.5f}")
 
         def on_resume(epoch: int) -> None:
             log.info(
-                "This training was stopped before, and resumes from its checkpoint: %s", method.progress_words(epoch)
+                "This training was stopped before, and resumes from its checkpoint: %s",
+                method.progress_words(epoch, epochs),
             )
 
         inputs = inputs_digest(features, training)

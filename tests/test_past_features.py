@@ -22,8 +22,9 @@ def test_a_doubled_volume_by_hand() -> None:
     inputs = built(panel_of(volume_NT))
     assert column(inputs, "volume_to_20")[0, 40] == pytest.approx(np.log(2) * 19 / 20)
     assert column(inputs, "volume_5_to_20")[0, 40] == pytest.approx(np.log(2) * (1 / 5 - 1 / 20))
-    assert column(inputs, "market_volume")[1, 40] == pytest.approx(np.log(2) * 19 / 40)
-    assert inputs.surprise_NS[:, 40] == pytest.approx([np.log(2) / 2, -np.log(2) / 2])  # less that of the market
+    # the market is the other one, and 1 ticker counts 1 / (1 + 3)
+    assert column(inputs, "market_volume")[:, 40] == pytest.approx([0, np.log(2) * 19 / 80])
+    assert inputs.surprise_NS[:, 40] == pytest.approx([np.log(2), -np.log(2) / 4])  # less that of the market
     assert inputs.level_NT[0, 40] == pytest.approx(np.log(1000) + np.log(2) / 20)
 
 
@@ -47,7 +48,7 @@ def test_where_nothing_traded_all_is_0_and_says_so() -> None:
     panel = priced_panel(np.where(volume_NT > 0, volume_NT, np.nan))
     inputs = built(panel)
     is_there_NT = volume_NT > 0
-    assert (column(inputs, "traded") == is_there_NT).all()
+    assert (column(inputs, "others")[:, 280] == [0.5, 0.5, 0.5, 0.5]).all()  # three others: 3 of 3 + 3
     assert (inputs.past_NTF[~is_there_NT] == 0).all()
     assert np.isfinite(inputs.past_NTF).all()
     assert np.abs(inputs.past_NTF).max() <= 5

@@ -55,7 +55,7 @@ def test_the_same_rows_are_prepared_once_whenever_the_snapshot_was_taken(store: 
 def test_a_changed_row_a_new_announcement_and_another_recipe_are_prepared_anew(store: Store) -> None:
     before: VolumeData = prepare(snapshot_of(store), METHOD)
     other = prepare(snapshot_of(store), VolumeMethod(tiny_recipe(use_earnings=False)))
-    assert (before.use_earnings, other.use_earnings) == (True, False)
+    assert (before.recipe.use_earnings, other.recipe.use_earnings) == (True, False)
     assert other.inputs.panel is before.inputs.panel
 
     dates = {

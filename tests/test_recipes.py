@@ -1,12 +1,13 @@
 import json
 import math
 from dataclasses import fields
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
 from models.errors import UnknownRecipe
-from models.recipes import TutorialRecipe, VolumeRecipe, digest, make_recipe, settings, stored_recipe
+from models.recipes import OLD_SETTINGS, TutorialRecipe, VolumeRecipe, digest, make_recipe, settings, stored_recipe
 from tasks.settings import TrainingSettings
 
 
@@ -56,7 +57,7 @@ def test_a_setting_that_is_not_allowed_is_named_with_its_value(setting: str, val
 
 @pytest.mark.parametrize("setting", [each.name for each in fields(VolumeRecipe) if each.type is int])
 def test_every_count_of_the_volume_recipe_has_an_upper_limit(setting: str) -> None:
-    with pytest.raises(UnknownRecipe, match=f"{setting} must be a whole number from 1 to [0-9,]+; 1000000000 came"):
+    with pytest.raises(UnknownRecipe, match=f"{setting} must be a whole number from [01] to [0-9,]+; 1000000000 came"):
         make_recipe("volume", **{setting: 10**9})
 
 
@@ -74,13 +75,14 @@ def test_a_whole_number_does_where_a_number_is_asked_for() -> None:
 
 def test_a_recipe_of_release_0_1_0_loads_and_keeps_its_digest() -> None:
     """Its settings as that release stored them, and the digests that it gave."""
-    later = ("validate_every_steps", "adaptation")
+    later = ("validate_every_steps", *OLD_SETTINGS)
     stored = {name: value for name, value in settings(VolumeRecipe()).items() if name not in later}
+    old: dict[str, Any] = {"adaptation": "one rate", "market": "mean of all", "start": "scratch"}
     recipe = stored_recipe(stored | {"log_every_steps": 50})
-    assert recipe == VolumeRecipe(adaptation="one rate")
+    assert recipe == VolumeRecipe(**old)
     assert digest(recipe) == "3f5f98fd68496304d7873f9e6c6ffe4bff64739b05a2ae7ec39a819a82979a55"
     other = stored_recipe(stored | {"log_every_steps": 10})
-    assert other == VolumeRecipe(adaptation="one rate", validate_every_steps=10)
+    assert other == VolumeRecipe(**old, validate_every_steps=10)
     assert digest(other) == "c59c8504667587a5d4c5dd71a6091a044884812f66c504257e2efaf24865bc51"
     assert digest(VolumeRecipe()) != digest(recipe)
     assert stored_recipe(settings(VolumeRecipe())) == VolumeRecipe()

@@ -10,6 +10,7 @@ from panels import InMemory, drawn_volumes, gappy_volumes, panel_of, priced_pane
 import models.volume_training
 from models.errors import NotEnoughSessions, TrainingDiverged
 from models.forecasters import LEVELS
+from models.recipes import Market
 from models.text import silent
 from models.volume_inputs import Inputs, build_inputs
 from models.volume_model import fit_volume_scaler, targets_at
@@ -133,5 +134,7 @@ def test_a_training_that_diverges_is_told_so(steps: int) -> None:
         fit(some_inputs(), steps=steps, beyond_its_limits={"learning_rate": 1e30})
 
 
-def test_the_golden_loss() -> None:
-    assert fit(some_inputs()).final_loss == pytest.approx(0.10466, abs=1e-4)
+@pytest.mark.parametrize(("market", "loss"), [("mean of all", 0.10466), ("others", 0.10529)])
+def test_the_golden_loss(market: Market, loss: float) -> None:
+    inputs = build_inputs(some_inputs().panel, use_earnings=True, market=market)
+    assert fit(inputs).final_loss == pytest.approx(loss, abs=1e-4)

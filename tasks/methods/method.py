@@ -21,6 +21,8 @@ from models.recipes import Recipe, TutorialRecipe, stored_recipe
 from models.text import brief, silent
 
 if TYPE_CHECKING:
+    from datetime import date
+
     import pandas as pd
     import torch
     from pydantic import JsonValue
@@ -113,16 +115,15 @@ class Method(ABC, Generic[SomeRecipe, Prepared, Predictor]):
     def __init__(self, recipe: SomeRecipe, name: str | None = None) -> None:
         self.recipe, self._name = recipe, name or recipe.name
 
-    @property
     @abstractmethod
-    def epochs(self) -> int:
+    def epochs(self, prepared: Prepared) -> int:
         """The epochs of a training."""
 
     def done(self, epoch: int) -> int:
         """How many epochs are done when `epoch` is reported; the article counts them from 0."""
         return epoch + 1
 
-    def progress_words(self, epoch: int) -> str:
+    def progress_words(self, epoch: int, epochs: int) -> str:  # noqa: ARG002 (the article does not say of how many)
         """How the log of a training counts."""
         return f"Epoch: {epoch}"
 
@@ -133,6 +134,18 @@ class Method(ABC, Generic[SomeRecipe, Prepared, Predictor]):
     def model_name(self, tickers: Sequence[str]) -> str:  # noqa: ARG002 (whichever they are)
         """The registered name of the model of some tickers. Raises ValueError when they are not one model's."""
         return self._name
+
+    def untrained(self, cutoff: date) -> dict[str, JsonValue] | None:  # noqa: ARG002
+        """The settings by which pretrained weights forecast from a cutoff as they are; None where there are none."""
+        return None
+
+    def pretrained(self, prepared: Prepared) -> str:  # noqa: ARG002
+        """The pretrained weights that a training starts from, in words; empty for none."""
+        return ""
+
+    def is_testable(self, prepared: Prepared) -> bool:  # noqa: ARG002
+        """Whether there are sessions enough to hold some back as a test."""
+        return True
 
     @abstractmethod
     def prepare(self, rows: Rows) -> Prepared:

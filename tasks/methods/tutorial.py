@@ -36,8 +36,7 @@ Nowcast = Callable[[pd.DataFrame], np.ndarray]  # a features frame -> shares, on
 class TutorialMethod(Method[TutorialRecipe, pd.DataFrame, Nowcast]):
     """Prepared is the features frame; a predictor says the volume of each of its rows."""
 
-    @property
-    def epochs(self) -> int:
+    def epochs(self, prepared: pd.DataFrame) -> int:  # noqa: ARG002 (the article's, whatever comes)
         return self.recipe.epochs
 
     def split_tickers(self, tickers: Sequence[str]) -> list[tuple[str, ...]]:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import date
 
 import pandas as pd
 from pydantic import JsonValue
@@ -12,13 +13,14 @@ from models.drift import FeatureDrift, feature_drift
 from models.forecast_columns import interval_columns, quantile_columns
 from models.forecasters import MODEL
 from models.panel import HORIZONS
+from models.pretrained import Vintage, vintage_for
 from models.recipes import VolumeRecipe
 from models.scores import FIRST_TICKER
 from models.text import counted, format_millions
 from models.volume_evaluation import VolumePredictor, evaluate_volume, volume_frame
 from models.volume_inputs import VolumeData, profile, recent_features, sha256_of, volume_data
-from models.volume_model import VolumeScaler, fit_volume_scaler, volume_from_bytes
-from models.volume_training import TrainingRun, fit_volume
+from models.volume_model import VolumeScaler, volume_from_bytes
+from models.volume_training import TrainingRun, fit_volume, scaler_for
 from models.weights import load_exactly
 from storage.artifacts import from_parquet, to_parquet
 from storage.errors import Corrupt
@@ -26,6 +28,7 @@ from tasks.methods.method import Evaluated, Hardware, Method, Names, Plot, ReadF
 from tasks.reports.plots import SHOWN_SESSIONS, calibration_plot, fan_chart
 
 PROFILE_FILE, ANNOUNCEMENTS_FILE, CALIBRATION_FILE = "profile.json", "announcements.parquet", "calibration.json"
+LEAST_BEFORE_TEST = 126  # sessions: half a year, for the scale of the errors, and for har to be fitted on
 DRAWN_TICKERS = 12
 TABLE_TICKERS = 3  # side by side in 80 columns
 HEADINGS = {
@@ -43,21 +46,35 @@ class VolumeMethod(Method[VolumeRecipe, VolumeData, VolumePredictor]):
 
     horizon = HORIZONS
 
-    @property
-    def epochs(self) -> int:
-        return self.recipe.steps
+    def epochs(self, prepared: VolumeData) -> int:
+        return self.recipe.tuning_steps if self._vintage(prepared) else self.recipe.steps
 
     def done(self, epoch: int) -> int:
         return epoch
 
-    def progress_words(self, epoch: int) -> str:
-        return f"Step {epoch} of {self.epochs}"
+    def progress_words(self, epoch: int, epochs: int) -> str:
+        return f"Step {epoch} of {epochs}"
+
+    def untrained(self, cutoff: date) -> dict[str, JsonValue] | None:
+        return {"tuning_steps": 0} if vintage_for(self.recipe, through=cutoff) else None
+
+    def pretrained(self, prepared: VolumeData) -> str:
+        vintage = self._vintage(prepared)
+        return f"{vintage.words}, {'tuned' if self.recipe.trains else 'not trained'} here" if vintage else ""
+
+    def is_testable(self, prepared: VolumeData) -> bool:
+        return prepared.through >= LEAST_BEFORE_TEST
+
+    def _vintage(self, prepared: VolumeData) -> Vintage | None:
+        """The pretrained weights that a training starts from: they know nothing of its test."""
+        return vintage_for(self.recipe, through=prepared.inputs.panel.sessions.date[prepared.through])
 
     def prepare(self, rows: Rows) -> VolumeData:
         return volume_data(rows.panel, rows.announcements, self.recipe)
 
     def describe(self, prepared: VolumeData) -> tuple[dict[str, bytes], dict[str, JsonValue]]:
-        panel, known = prepared.inputs.panel, prepared.announcements
+        panel, known, vintage = prepared.inputs.panel, prepared.announcements, self._vintage(prepared)
+        seen = vintage.last_session if vintage and not self.recipe.trains else prepared.span.train_through
         files = {
             PROFILE_FILE: json.dumps(profile(prepared), indent=1).encode(),
             ANNOUNCEMENTS_FILE: to_parquet(known),
@@ -65,8 +82,9 @@ class VolumeMethod(Method[VolumeRecipe, VolumeData, VolumePredictor]):
         facts: dict[str, JsonValue] = {
             "rows": int(panel.traded_NT.sum()),
             "train_rows": int(panel.traded_NT[:, : prepared.through + 1].sum()),
-            "train_through": str(prepared.span.train_through),
+            "train_through": str(seen),
             "test_start": str(prepared.span.test_start),
+            "pretrained": self.pretrained(prepared),
             "earnings_sources": sorted(set(known["source"])) if self.recipe.use_earnings else [],
             "first_seen_assumed": bool(known["first_seen_assumed"].any()),
         }
@@ -84,15 +102,17 @@ class VolumeMethod(Method[VolumeRecipe, VolumeData, VolumePredictor]):
         return data
 
     def scaler(self, prepared: VolumeData) -> VolumeScaler:
-        """Without the sessions that the training stops by: they are held back here, too."""
-        return fit_volume_scaler(prepared.inputs, through=prepared.through - self.recipe.stop_sessions)
+        return scaler_for(prepared.inputs, self.recipe, self._vintage(prepared), through=prepared.through)
 
     def shapes(self, prepared: VolumeData) -> list[str]:
         """How much there is to train on."""
-        panel, span = prepared.inputs.panel, prepared.span
+        panel, span, start = prepared.inputs.panel, prepared.span, self.pretrained(prepared)
+        if start and not self.recipe.trains:
+            return [f"No training: {self._networks}, {start}"]
         return [
             f"Training: {counted(len(panel.tickers), 'ticker')}, {counted(prepared.through + 1, 'session')} to "
-            f"{span.train_through}, the last {self.recipe.stop_sessions} to stop by; {self._networks}",
+            f"{span.train_through}, the last {self.recipe.stop_sessions} to stop by; {self._networks}"
+            f"{f', {start}' if start else ''}",
             f"Testing: {self.recipe.test_sessions} sessions {span.test_start} to {span.test_end}",
         ]
 
@@ -101,6 +121,7 @@ class VolumeMethod(Method[VolumeRecipe, VolumeData, VolumePredictor]):
         return f"{counted(self.recipe.members, 'network')} of {self.recipe.cell}"
 
     def train(self, prepared: VolumeData, scaler: bytes, hardware: Hardware) -> Trained:
+        vintage = self._vintage(prepared)
         fitted = fit_volume(
             prepared.inputs,
             self.recipe,
@@ -109,6 +130,7 @@ class VolumeMethod(Method[VolumeRecipe, VolumeData, VolumePredictor]):
                 through=prepared.through,
                 seed=hardware.seed,
                 device=hardware.device,
+                vintage=vintage,
             ),
             on_epoch=hardware.on_epoch,
             on_resume=hardware.on_resume,
@@ -121,7 +143,7 @@ class VolumeMethod(Method[VolumeRecipe, VolumeData, VolumePredictor]):
             losses=fitted.losses,
             final_loss=fitted.final_loss,
             seconds=fitted.seconds,
-            summary=f"{self._networks}, {weights:,} weights in all{kept}",
+            summary=f"{self._networks}, {weights:,} weights in all{kept}{f'; {vintage.words}' if vintage else ''}",
         )
 
     def load(self, data: bytes) -> VolumePredictor:
@@ -129,9 +151,10 @@ class VolumeMethod(Method[VolumeRecipe, VolumeData, VolumePredictor]):
 
     def evaluate(self, prepared: VolumeData, model: VolumePredictor, contest: Contest) -> Evaluated:
         found = evaluate_volume(prepared, model, contest)
+        start = self.pretrained(prepared)
         return Evaluated(
             scores=found.scores,
-            words=found.words,
+            words=(*found.words, *([f"The networks: {start}."] if start else [])),
             decision=found.decision,
             files={CALIBRATION_FILE: json.dumps(found.calibration.to_dict(), indent=1).encode()},
         )
@@ -139,7 +162,8 @@ class VolumeMethod(Method[VolumeRecipe, VolumeData, VolumePredictor]):
     def drift(self, prepared: VolumeData, read: ReadFile, sessions: int) -> dict[str, FeatureDrift]:
         trained = json.loads(read(PROFILE_FILE))["features"]
         deciles = {name: own["deciles"] for name, own in trained.items()}
-        return feature_drift(recent_features(prepared, sessions), deciles)
+        recent = recent_features(prepared, sessions)
+        return feature_drift({name: recent[name] for name in recent if name in deciles}, deciles)
 
     def forecast(self, prepared: VolumeData, model: VolumePredictor) -> pd.DataFrame:
         return volume_frame(prepared, model)

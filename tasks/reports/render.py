@@ -147,7 +147,7 @@ def show_scorecard(console: Console, scorecard: Scorecard, outcome: str = "") ->
     model, features = scorecard.model, scorecard.model.features
     _show(console, "Model", f"{model.artifact}: final loss {model.final_loss:.5f} on {model.device};")
     sessions = f"{features.train_rows:,} train and {features.rows - features.train_rows:,} test sessions"
-    _show(console, "", f"{sessions}, scalers fitted on {model.scaler.fitted_on} rows\n")
+    _show(console, "", f"{sessions}, {features.pretrained or f'scalers fitted on {model.scaler.fitted_on} rows'}\n")
     console.print(_table(score_rows(scorecard), str(scorecard.artifact)))
     for sentence in scorecard.words:
         console.print(f"  {escape(sentence)}")

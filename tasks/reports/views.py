@@ -263,19 +263,29 @@ def _version_line(
         version=version,
         trained=manifest.created_at.date(),
         cutoff=cutoff,
-        test_sessions=sessions_after(trained_through(artifacts, features), cutoff, calendar_of(artifacts.url)),
+        test_sessions=_tested(artifacts, features, cutoff),
         tickers=tuple(features.fact("tickers")),
-        size=_size(recipe),
+        size=_size(recipe, pretrained=bool(features.facts.get("pretrained"))),
         score=_decisive_score(recipe, own) if scorecard else NOT_SCORED,
         verdict=scorecard.fact("verdict") if scorecard else "",
         is_champion=is_champion,
     )
 
 
-def _size(recipe: Recipe) -> str:
+def _tested(artifacts: ArtifactStore, features: Manifest, cutoff: date) -> int:
+    """How many sessions a model was held back from that was made of these features."""
+    if not features.facts.get("pretrained"):
+        return sessions_after(trained_through(artifacts, features), cutoff, calendar_of(artifacts.url))
+    test_start = date.fromisoformat(features.fact("test_start"))  # what is pretrained may have ended long before
+    return sessions_after(test_start, cutoff, calendar_of(artifacts.url)) + 1
+
+
+def _size(recipe: Recipe, *, pretrained: bool) -> str:
     """The cell, how many networks, and how many steps each was trained."""
     if isinstance(recipe, TutorialRecipe):
         return f"lstm 1x{recipe.epochs}"
+    if pretrained:
+        return f"pretrained {recipe.members}x{recipe.tuning_steps}"
     return f"{recipe.cell} {recipe.members}x{recipe.steps}"
 
 

@@ -17,11 +17,12 @@ Each says its number as it is, also as its mean; the intervals around it come fr
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, Self
 
 import numpy as np
 import pandas as pd
+from scipy.stats import t as student_t
 
 from models.panel import HORIZONS, Panel
 
@@ -69,7 +70,8 @@ class Forecaster(Protocol):
 # N tickers, T sessions, C cutoffs, E ends of windows, H horizons, Q quantile levels, W sessions of a window
 
 REFRESH = 5  # sessions; sorting each window anew for each cutoff takes 5 times as long and changes next to nothing
-LEAST_ERRORS = 60  # of a window: with fewer, the ends of the 95 % interval are the smallest and the largest error
+MANY_ERRORS = 60  # of a window: with fewer, the ends of the 95 % interval would be the smallest and the largest error
+LEAST_ERRORS = 20  # of a window, for an interval
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -89,6 +91,15 @@ class LogForecasts:
     def mean_NCH(self) -> np.ndarray:
         """float32, shares: the mean of a log-normal volume, exp(median of the log + variance / 2)."""
         return np.exp(self.log_NCH + self.error_NCHQ[..., MEDIAN] + self.variance_NCH / 2).astype(np.float32)
+
+    def widened(self, times_NH: np.ndarray) -> Self:
+        """With errors so many times as far from their median."""
+        median_NCH1 = self.error_NCHQ[..., MEDIAN, None]
+        return replace(
+            self,
+            error_NCHQ=median_NCH1 + (self.error_NCHQ - median_NCH1) * times_NH[:, None, :, None],
+            variance_NCH=self.variance_NCH * times_NH[:, None, :] ** 2,
+        )
 
 
 def with_errors(
@@ -119,7 +130,8 @@ def trailing_spread(error_NT: np.ndarray, ends: np.ndarray, *, window: int) -> t
     """(N, E, Q) quantiles and (N, E) variances of the errors in the `window` sessions that end at each of `ends`.
 
     NaN errors do not count; NaN where fewer than LEAST_ERRORS are left. Quantiles are interpolated linearly between
-    neighbours, as numpy does; the variance is that of a sample.
+    neighbours, as numpy does; those of fewer than MANY_ERRORS are Student's t for one more error, around their median.
+    The variance is that of a sample.
     """
     spreads = [_spread(np.sort(error_NT[:, max(0, end + 1 - window) : end + 1], axis=1)) for end in ends]
     quantiles, variances = zip(*spreads, strict=True)
@@ -139,7 +151,14 @@ def _spread(sorted_NW: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     mean_N = np.where(known_NW, sorted_NW, 0).sum(axis=1) / np.maximum(count_N, 1)
     square_NW = np.where(known_NW, (sorted_NW - mean_N[:, None]) ** 2, 0)
     variance_N = square_NW.sum(axis=1) / np.maximum(count_N - 1, 1)
+    few_N = np.flatnonzero(enough_N & (count_N < MANY_ERRORS))
+    quantiles_NQ[few_N] = quantiles_NQ[few_N, MEDIAN, None] + _of_few(count_N[few_N], variance_N[few_N])
     return np.where(enough_N[:, None], quantiles_NQ, np.nan), np.where(enough_N, variance_N, np.nan)
+
+
+def _of_few(count_N: np.ndarray, variance_N: np.ndarray) -> np.ndarray:
+    """(N, Q) quantiles of the next error less the median, from the variance of the errors so far."""
+    return student_t.ppf(np.array(LEVELS), count_N[:, None] - 1) * np.sqrt(variance_N * (1 + 1 / count_N))[:, None]
 
 
 def _end_of(cutoffs: np.ndarray) -> np.ndarray:

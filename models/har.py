@@ -1,16 +1,20 @@
 """Log-HAR with the calendar: the least squares forecaster of volume, and the one to beat.
 
 Corsi (2009), "A Simple Approximate Long-Memory Model of Realized Volatility", for log volume. With v_1, v_5 and v_22
-the means of log volume over the last 1, 5 and 22 traded sessions at cutoff t, and k the calendar of session t + h:
+the means of log volume over the last 1, 5 and 22 traded sessions at cutoff t, m the ticker's mean of v_22 in the fit,
+and k the calendar of session t + h:
 
-    log V(t + h) - v_22 = b_0 + b_1 (v_1 - v_22) + b_2 (v_5 - v_22) + b_3 v_22 + b_4 k_1 + ... + b_28 k_25 + error
+    log V(t + h) - v_22 = b_0 + b_1 (v_1 - v_22) + b_2 (v_5 - v_22) + b_3 (v_22 - m) + b_4 k_1 + ... + b_28 k_25 + error
 
-1. fit: for each ticker and horizon, from sums of products over the sessions whose target is known
-2. a ticker with fewer than LEAST_ROWS of them takes the fit of all tickers together, without b_3: relative to its own
-   level, so that one ticker can speak for another
+1. fit: for each ticker and horizon, from sums of products over the sessions whose target is known; one counts half as
+   much as another that is HALF_LIFE sessions newer
+2. ridge: all tickers are fitted together as if RIDGE sessions more said 0 of each coefficient; then each for itself as
+   if these sessions, and POOLED sessions of the average ticker, said what all together say. A long history outweighs
+   them, a short one does not, and RIDGE steadies even a ticker that is alone
 3. forecast: what the equation says, and around it the quantiles of its recent errors. Their median is part of the
-   point: the years of the fit are not those of the forecast. Without it 56 % of the points of 2021-2022 lie above the
-   volume instead of 51 %, and MASE one session ahead is 0.618 instead of 0.611 (230 tickers, fitted through 2020)
+   point: the years of the fit are not those of the forecast. They are widened, most where the fit had few sessions
+
+All constants were chosen on 2017 to 2020; docs/results.md says what came of them.
 """
 
 from dataclasses import dataclass, replace
@@ -25,11 +29,15 @@ from models.panel import HORIZONS, Panel
 # N tickers, T sessions, S sessions of the grid, C cutoffs, H horizons, R rows of a fit, B coefficients, K calendar
 
 MEANS = (1, 5, 22)  # sessions: a day, a week, a month
-RELATIVE = ("intercept", "v1", "v5")
-LEVEL = len(RELATIVE)  # where b_3 stands
-LEAST_ROWS = 500  # two years: each date of the calendar has come about twice
+LEVEL = 3  # where b_3 stands
+HALF_LIFE = 1260  # sessions, five years
+POOLED = 1000  # sessions
+RIDGE = (1, 10, 10, 1000)  # sessions, of b_0 to b_3: a short history says little of the level that volume returns to
+RIDGE_CALENDAR = 400  # sessions: a date of the calendar comes a few times a year
+LEAST_SQUARE = 1e-6  # the mean square of a regressor counts as this at least: where it was always 0, so is its beta
 WINDOW = 1000  # sessions of errors, four years
-SMALLEST = 1e-10  # singular values below this share of the largest count as 0: a calendar date that did not come
+SPENT = 32  # sessions: errors are sqrt(1 + SPENT / sessions of the fit) times as wide outside of it as in it
+LEAST_FIT = 4 * SPENT  # sessions that count in this at least: few errors have wide quantiles of their own
 
 
 @dataclass(kw_only=True, eq=False)
@@ -39,21 +47,27 @@ class Har:
     name: str = HAR
     tickers: tuple[str, ...] = ()  # of the fit
     betas_NHB: np.ndarray | None = None  # float64; None before the fit
+    weights_NH: np.ndarray | None = None  # float64: the sum of the weights of the fit's sessions
 
     def fit(self, panel: Panel, *, through: int) -> Self:
         """The fit on all targets up to place `through`."""
         known = panel.until(through + 1)
-        design_NTL, calendar_SK = _design(known), _calendar(known)
-        products = [_products(design_NTL, known, calendar_SK, h) for h in range(1, HORIZONS + 1)]
-        betas_HNB = [_solve_each(products_NBB, rows_N) for products_NBB, rows_N in products]
-        return replace(self, tickers=panel.tickers, betas_NHB=np.stack(betas_HNB, axis=1))
+        weight_T = 0.5 ** (np.arange(through, -1, -1) / HALF_LIFE)
+        design_NTL = _design(known)
+        level_N = _level(design_NTL[:, :, LEVEL], weight_T)
+        products = [_products(known, design_NTL, weight_T, h) for h in range(1, HORIZONS + 1)]
+        weights_NH = np.stack([products_NBB[:, 0, 0] for products_NBB in products], axis=1)
+        betas_NHB = np.stack([_ridge(_centered(products_NBB, level_N)) for products_NBB in products], axis=1)
+        betas_NHB[np.isnan(level_N), :, LEVEL] = 0
+        betas_NHB[:, :, 0] -= betas_NHB[:, :, LEVEL] * np.nan_to_num(level_N)[:, None]  # for v_22 instead of v_22 - m
+        return replace(self, tickers=panel.tickers, betas_NHB=betas_NHB, weights_NH=weights_NH)
 
     def forecast(self, panel: Panel, cutoffs: np.ndarray) -> Forecasts:
         """Forecasts at `cutoffs` (C,); NaN where the ticker has no row at the cutoff, or fewer than 22 up to it.
 
         The point is the median. Raises ValueError before `fit`, and for a panel of other tickers than the fit's.
         """
-        if self.betas_NHB is None or panel.tickers != self.tickers:
+        if self.betas_NHB is None or self.weights_NH is None or panel.tickers != self.tickers:
             raise ValueError(f"har forecasts the {len(self.tickers)} tickers it was fitted on; fit it on this panel.")
         betas_NHB = self.betas_NHB
         design_NTL, calendar_SK = _design(panel.until(int(cutoffs.max()) + 1)), _calendar(panel)
@@ -62,7 +76,8 @@ class Har:
             ahead_TK = calendar_SK[places.start + h : places.stop + h]
             return _answers(design_NTL[:, places], ahead_TK, betas_NHB[:, h - 1])
 
-        errors = with_errors(panel, cutoffs, window=WINDOW, log_forecast=log_forecast)
+        widening_NH = np.sqrt(1 + SPENT / np.maximum(self.weights_NH, LEAST_FIT))
+        errors = with_errors(panel, cutoffs, window=WINDOW, log_forecast=log_forecast).widened(widening_NH)
         return Forecasts(cutoffs=cutoffs, quantiles_NCHQ=errors.quantiles_NCHQ, mean_NCH=errors.mean_NCH)
 
 
@@ -78,32 +93,42 @@ def _design(panel: Panel) -> np.ndarray:
     return np.stack([v22_NT * 0 + 1, v1_NT - v22_NT, v5_NT - v22_NT, v22_NT], axis=2)
 
 
-def _products(design_NTL: np.ndarray, panel: Panel, calendar_SK: np.ndarray, h: int) -> tuple[np.ndarray, np.ndarray]:
-    """((N, B + 1, B + 1), (N,)): sums of products of the regressors and, last, the target; and the rows summed."""
-    products, rows = [], []
+def _level(v22_NT: np.ndarray, weight_T: np.ndarray) -> np.ndarray:
+    """(N,) the weighted mean of v_22; NaN where there is none."""
+    weight_NT = np.where(np.isfinite(v22_NT), weight_T, 0)
+    with np.errstate(invalid="ignore"):
+        return (np.nan_to_num(v22_NT) * weight_NT).sum(axis=1) / weight_NT.sum(axis=1)
+
+
+def _products(panel: Panel, design_NTL: np.ndarray, weight_T: np.ndarray, h: int) -> np.ndarray:
+    """(N, B + 1, B + 1): weighted sums of products of the regressors and, last, the target."""
+    calendar_SK, products = _calendar(panel), []
     for design_TL, log_volume_T in zip(design_NTL, panel.log_volume_NT, strict=True):
         at_R = np.flatnonzero(np.isfinite(design_TL[:-h, LEVEL] + log_volume_T[h:]))
         design_RL = design_TL[at_R]
         target_R1 = log_volume_T[at_R + h, None] - design_RL[:, LEVEL, None]
         whole_RB = np.concatenate([design_RL, calendar_SK[at_R + h], target_R1], axis=1)
-        products.append(whole_RB.T @ whole_RB)
-        rows.append(len(at_R))
-    return np.stack(products), np.array(rows)
+        products.append(whole_RB.T @ (whole_RB * weight_T[at_R + h, None]))
+    return np.stack(products)
 
 
-def _solve_each(products_NBB: np.ndarray, rows_N: np.ndarray) -> np.ndarray:
-    """(N, B): each ticker's own coefficients, or those of all together where it has fewer than LEAST_ROWS rows."""
-    betas = np.arange(products_NBB.shape[1] - 1)
-    betas_NB, pooled = np.zeros((len(rows_N), len(betas))), np.delete(betas, LEVEL)
-    betas_NB[:, pooled] = _solve(products_NBB.sum(axis=0), pooled)
-    for place in np.flatnonzero(rows_N >= LEAST_ROWS):
-        betas_NB[place] = _solve(products_NBB[place], betas)
-    return betas_NB
+def _centered(products_NBB: np.ndarray, level_N: np.ndarray) -> np.ndarray:
+    """The sums of products with v_22 - m for v_22."""
+    shift_NBB = np.tile(np.eye(products_NBB.shape[1]), (len(level_N), 1, 1))
+    shift_NBB[:, 0, LEVEL] = -np.nan_to_num(level_N)
+    return shift_NBB.transpose(0, 2, 1) @ products_NBB @ shift_NBB
 
 
-def _solve(products_BB: np.ndarray, regressors: np.ndarray) -> np.ndarray:
-    """The least squares coefficients of `regressors`, from the sums of products; 0 for one that was always 0."""
-    return np.linalg.lstsq(products_BB[np.ix_(regressors, regressors)], products_BB[regressors, -1], rcond=SMALLEST)[0]
+def _ridge(products_NBB: np.ndarray) -> np.ndarray:
+    """(N, B): the coefficients of each ticker, shrunk towards those of all together, and these towards 0."""
+    sums_BB = products_NBB.sum(axis=0)
+    mean_BB = sums_BB[:-1, :-1] / max(sums_BB[0, 0], 1)  # of a session
+    sessions_B = np.r_[RIDGE, np.full(len(mean_BB) - len(RIDGE), RIDGE_CALENDAR)]
+    ridge_BB = np.diag(sessions_B * np.maximum(np.diag(mean_BB), LEAST_SQUARE))
+    pooled_B = np.linalg.solve(sums_BB[:-1, :-1] + ridge_BB, sums_BB[:-1, -1])
+    prior_BB = POOLED * mean_BB + ridge_BB
+    answers_NB = products_NBB[:, :-1, -1] + prior_BB @ pooled_B
+    return np.linalg.solve(products_NBB[:, :-1, :-1] + prior_BB, answers_NB[:, :, None])[:, :, 0]
 
 
 def _answers(design_NTL: np.ndarray, ahead_TK: np.ndarray, betas_NB: np.ndarray) -> np.ndarray:

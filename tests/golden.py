@@ -34,6 +34,7 @@ from rich.console import Console
 
 from flows.cli import app, console, main
 from models.comparisons import CHAMPION, Contest
+from models.forecasters import FALLBACK
 from models.scores import live_calibration, rolling_errors, score_forecasts
 from models.sessions import session_before
 from models.volume_evaluation import fallback_frame, naive_frame, scales_now
@@ -223,13 +224,16 @@ class Opened:
     def frames(self) -> dict[str, pd.DataFrame]:
         """The forecasts of the newest cutoff: by each version of each model, by har and by naive."""
         snapshot = self.snapshot(self.artifacts.get("forecast", "volume"))
-        panel = read_panel(snapshot)
-        found = {"har": fallback_frame(panel), "naive": naive_frame(panel)}
+        found = {"har": self.by_har(), "naive": naive_frame(read_panel(snapshot))}
         for model in self.of_kind("model"):
             newest = self.artifacts.get("forecast", model.name)
             record = model_version(self.artifacts, snapshot.store, model)
             found[f"{model.name}-v{model.version}"] = model_frame(self.snapshot(newest), record)[1]
         return found
+
+    def by_har(self) -> pd.DataFrame:
+        """har's forecasts of the newest cutoff."""
+        return fallback_frame(read_panel(self.snapshot(self.artifacts.get("forecast", "volume"))))
 
     def snapshot(self, forecast: Manifest) -> Snapshot:
         """The rows that a stored forecast was made from."""
@@ -241,15 +245,17 @@ class Opened:
         return newest.model_copy(update={"prices": prices})
 
     def again(self, forecast: Manifest) -> pd.DataFrame:
-        """A stored forecast of the volume model or of har, made again from its own version of the prices."""
-        snapshot, parents = self.snapshot(forecast), forecast.parents
-        if len(parents) == 1:
-            return fallback_frame(read_panel(snapshot))
-        model = self.artifacts.get("model", forecast.name, parents[0].version)
+        """A stored forecast of the volume model, made again from its own version of the prices."""
+        snapshot = self.snapshot(forecast)
+        model = self.artifacts.get("model", forecast.name, forecast.parents[0].version)
         return model_frame(snapshot, model_version(self.artifacts, snapshot.store, model))[1]
 
     def scores(self, scorecard: Manifest) -> tuple[Any, Any]:
-        """A stored scorecard: its scores, as they are stored and as they come out now; the gate's rules may change."""
+        """A stored scorecard: its scores, as they are stored and as they come out now.
+
+        Those of har are left out: it is fitted anew each time, and a later release may fit it better. The gate's rules
+        may change.
+        """
         model = self.artifacts.get("model", scorecard.name, scorecard.parents[0].version)
         features = model_version(self.artifacts, open_store(self.root).url, model).features
         method, own = read_model(self.artifacts, model.name, model.version)
@@ -257,7 +263,8 @@ class Opened:
         champion = facts["champion"]
         predecessors = {CHAMPION: predecessor(self.artifacts, model.name, champion)} if champion else {}
         found = method.evaluate(read_prepared(features, method), own, Contest(predecessors=predecessors))
-        return json.loads(self.artifacts.read(scorecard, SCORES_FILE)), found.scores
+        stored = json.loads(self.artifacts.read(scorecard, SCORES_FILE))
+        return {name: scores for name, scores in stored.items() if name != FALLBACK}, found.scores
 
     def drift(self) -> tuple[Any, Any]:
         """The drift of the features up to the newest session, as the day's health has it and as it comes out now."""

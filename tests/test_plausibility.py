@@ -107,9 +107,9 @@ def test_where_har_cannot_be_believed_either_the_seasonal_naive_is_published_or_
 
 
 def test_a_short_history_names_the_horizons_that_har_lacks() -> None:
-    """har's intervals take 60 errors: of 88 sessions the nearest horizons have them, and the farthest not."""
+    """har's intervals take 20 errors: of 48 sessions the nearest horizons have them, and the farthest not."""
     volume_NT = drawn_volumes(2, SESSIONS)
-    volume_NT[1, : SESSIONS - 88] = np.nan
+    volume_NT[1, : SESSIONS - 48] = np.nan
     short = priced_panel(volume_NT)
     frame = fallback_frame(short)
     assert frame.groupby("unique_id").size().to_dict() == {"A": 10, "B": 10}

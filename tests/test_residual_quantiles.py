@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 from panels import gappy_volumes, panel_of, shaken_after
+from scipy.stats import t as student_t
 
-from models.forecasters import LEAST_ERRORS, LEVELS, Forecaster, Forecasts, trailing_spread
+from models.forecasters import LEAST_ERRORS, LEVELS, MANY_ERRORS, Forecaster, Forecasts, trailing_spread
 from models.volume_evaluation import baselines
 
 FORECASTERS = {each.name: each for each in baselines()}
@@ -36,6 +37,14 @@ def test_too_few_errors_make_no_interval() -> None:
     assert np.isnan(variance_NE[0]).all()
     assert (quantiles_NEQ[1] == 0.5).all()
     assert (variance_NE[1] == 0).all()
+
+
+def test_few_errors_have_the_quantiles_of_students_t_for_one_more_error() -> None:
+    error_NT = np.random.default_rng(0).normal(size=(1, MANY_ERRORS))
+    few, many = (trailing_spread(error_NT[:, :count], np.array([count - 1]), window=100)[0] for count in (40, 60))
+    spread = np.std(error_NT[0, :40], ddof=1) * np.sqrt(1 + 1 / 40)
+    np.testing.assert_allclose(few[0, 0], np.median(error_NT[0, :40]) + student_t(39).ppf(LEVELS) * spread)
+    np.testing.assert_allclose(many[0, 0], np.quantile(error_NT[0], LEVELS))
 
 
 def test_a_row_after_the_cutoff_cannot_change_one_bit_of_a_forecast(forecaster: Forecaster) -> None:

@@ -26,8 +26,8 @@ from typing import IO, Literal
 import time_machine
 
 from benchmarks import fake_s3
+from benchmarks.programs import CODE
 
-CODE = Path(__file__).parents[1]
 LIMIT_SECONDS = 600  # after which a command counts as one that hangs
 INTERRUPTED = 130
 IN_NAMESPACE = "VOLCAST_TORTURE_NAMESPACE"
@@ -274,7 +274,8 @@ def in_a_mount_namespace() -> None:
         os.execvp("unshare", [*unshared, sys.executable, *sys.orig_argv[1:]])
 
 
-def _needs_mounts() -> str:
+def needs_mounts() -> str:
+    """Why nothing can be mounted here; empty where it can."""
     return "" if IN_NAMESPACE in os.environ else "it needs the right to mount"
 
 
@@ -301,8 +302,8 @@ COMMAND_FAULTS = [
     Fault("Ctrl-C", _signal(signal.SIGINT)),
     Fault("file size", _limit(resource.RLIMIT_FSIZE, 8, 15)),
     Fault("memory", _limit(resource.RLIMIT_DATA, 26, 31), is_left_to_libraries=True),
-    Fault("full disk", _full_disk, needs=_needs_mounts),
-    Fault("read-only", _read_only, needs=_needs_mounts),
+    Fault("full disk", _full_disk, needs=needs_mounts),
+    Fault("read-only", _read_only, needs=needs_mounts),
     Fault("clock jumps", _clock_jumps, always_strikes=True),
     Fault("clock change", _clock_change, always_strikes=True),
     Fault("two at once", _two_at_once, always_strikes=True),

@@ -35,8 +35,8 @@ from tempfile import TemporaryDirectory
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.faults import CODE, COMMAND_FAULTS, Attempt, Fault, Running, in_a_mount_namespace
-from benchmarks.service_faults import TARGETS, Service
+from benchmarks.faults import COMMAND_FAULTS, Attempt, Fault, Run, Running, in_a_mount_namespace
+from benchmarks.programs import BEATS_HAR, CODE, PARTS, Up, options
 from flows.server import Server, own_server
 from storage.announced_dates import EventTable
 from storage.append_tables import AppendTable, QuarantineTable, RestatementTable
@@ -49,8 +49,7 @@ from storage.prices import PriceTable
 from storage.store import Store, open_store
 from tasks.reports.render import NARROW
 
-SMALL = ["--device", "cpu", "--set", "members=1", "--set", "hidden_size=8", "--set", "batch_sequences=8"]
-SMALL += ["--set", "steps=60", "--set", "validate_every_steps=10", "--set", "stop_sessions=40"]
+SMALL = ["--device", "cpu", *options(BEATS_HAR)]
 NEXT_DAYS = ["--as-of", "2004-06-30"]  # two more sessions, too few for a training by event
 STAGES: dict[str, tuple[str, list[str]]] = {  # name -> the stage whose store it begins with, and its command
     "ingest": ("", ["ingest", "--tickers", "SBUX,T1,T2", "--as-of", "2004-06-28"]),
@@ -63,6 +62,7 @@ STAGES: dict[str, tuple[str, list[str]]] = {  # name -> the stage whose store it
     "gc": ("daily", ["gc", "--keep-versions", "1"]),
 }
 TABLES: list[type[AppendTable]] = [QuarantineTable, RestatementTable, EventTable, ForecastTable, ScoreTable]
+TARGETS = (*PARTS, "up")  # of a kill -9 while the service runs
 COUNTED = ("struck", "torn", "lost", "unclear", "healed")  # of a trial
 LONG_AGO = 40 * 86_400  # seconds: what gc may remove
 
@@ -139,23 +139,23 @@ class Campaign:
         """kill -9 of a part of the service while its deployment `daily` runs, and the `daily` that heals."""
         before, command = STAGES["daily"]
         place = self._copy(before, self._folder / "trial")
-        service = Service(place, self._environment)
         data = {"as_of": command[-1]}
-        run = service.begin("daily", data)
-        service.wait_for("flow run")
-        time.sleep(chance.uniform(0, self._seconds["daily"]))
-        killed = service.kill(target)
-        began = time.monotonic()
-        first = service.end_of(run)
-        torn = damage(place)
-        second = service.end_of(service.begin("daily", data))
-        seconds = time.monotonic() - began
-        ended = service.end()
+        with Up(place, "--source", "simulated") as up:
+            run = up.run("daily", data=data)
+            up.part("flow run")
+            time.sleep(chance.uniform(0, self._seconds["daily"]))
+            killed = up.kill(target)
+            began = time.monotonic()
+            first = up.ended(run)
+            torn = damage(place)
+            second = up.ended(up.run("daily", data=data))
+            seconds = time.monotonic() - began
+            ended = Run(up.end(), up.said, seconds)
         after, expected = facts(place), self._facts["daily"]
         lost = [f"{name} after healing" for name in expected | after if after.get(name) != expected.get(name)]
-        healed = second.is_completed() and not damage(place) and not lost
+        healed = second["type"] == "COMPLETED" and not damage(place) and not lost
         shutil.rmtree(place)
-        how = f"{'killed' if killed else 'it was gone'}, run {first.name}, up {ended.ended}"
+        how = f"{'killed' if killed else 'it was gone'}, run {first['name']}, up {ended.ended}"
         unclear = [ended.unclear] if ended.unclear else []
         return Trial(_name(target), "daily", how, killed, torn, lost, unclear, healed, seconds)
 

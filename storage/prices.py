@@ -48,7 +48,7 @@ from storage.append_tables import (
     require_unchanged,
     retried,
 )
-from storage.errors import NotStored
+from storage.errors import NotStored, StoreError
 from storage.price_files import PARTITION, around, files_of, touched, where, write_files
 from storage.price_rows import (
     bucket_of,
@@ -264,10 +264,19 @@ class PriceTable:
     def coverage(self, version: int | None = None, *, last: date | None = None) -> pd.DataFrame:
         """A row a ticker, which is the index, sorted: first and last session (datetime64), rows; of those up to `last`.
 
-        It is of every ticker, so that data files are not compared with their sha256 for it. Raises NotStored.
+        It is of every ticker, so that data files are compared with their sha256 for it only where they cannot be read.
+        Raises NotStored, StoreError.
         """
         table, sql = self._open(version), _sql(COVERAGE, where(None, None, last), BY_TICKER)
-        found = _remembered(table, ("coverage", last), lambda: query(sql, prices=table))
+
+        def find() -> pa.Table:
+            try:
+                return query(sql, prices=table)
+            except StoreError:
+                require_unchanged(self._store, table)  # which names file and tickers, and what to do
+                raise
+
+        found = _remembered(table, ("coverage", last), find)
         return found.to_pandas(date_as_object=False).set_index("ticker")
 
     def sessions(self, tickers: Iterable[str]) -> dict[str, pd.DatetimeIndex]:

@@ -276,7 +276,7 @@ def _outcome(scorecard: Scorecard, answer: Answer, why: RetrainSettings) -> Outc
         return Outcome(name="Promoted", words=scorecard.verdict)
     if answer.approved:
         return Outcome(name="Promoted", words=f"{scorecard.verdict} Approved: {answer.reason}")
-    return Outcome(name="Refused", words=f"{answer.reason} The gate had said: {scorecard.verdict}")
+    return Outcome(name="Refused", words=f"{answer.reason.rstrip('. ')}. The gate had said: {scorecard.verdict}")
 
 
 Reason = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500, pattern=r"\S")]

@@ -10,10 +10,11 @@ from urllib.request import urlopen
 
 import pytest
 from prefect.settings import PREFECT_API_URL
-from programs import CODE, Volcast
+from programs import Volcast
 from rows import yahoo_frame
 
 from benchmarks.fake_s3 import access
+from benchmarks.programs import CODE
 from flows.server import Server, prefect_server
 
 if TYPE_CHECKING:

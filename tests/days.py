@@ -3,6 +3,7 @@
 from datetime import date
 from pathlib import Path
 
+from benchmarks.programs import BEATS_HAR
 from flows.daily import daily
 from flows.ingest import ingest
 from flows.retrain import retrain
@@ -11,15 +12,7 @@ from storage.records import Daily
 from storage.store import Store, open_store
 from tasks.settings import DataSettings, TrainingSettings
 
-QUICK = {
-    "steps": 60,  # with fewer it does not beat har
-    "members": 1,
-    "hidden_size": 8,
-    "batch_sequences": 8,
-    "validate_every_steps": 10,
-    "stop_sessions": 40,
-}
-TRAINING = TrainingSettings.model_validate({"device": "cpu", "settings": QUICK})
+TRAINING = TrainingSettings.model_validate({"device": "cpu", "settings": BEATS_HAR})
 TICKERS = ("SBUX", "T1", "T2")
 TRAINED = date(2004, 6, 28)
 DAYS = [session.date() for session in sessions_between(date(2004, 6, 29), date(2004, 7, 7))]  # six, and a holiday

@@ -15,10 +15,10 @@ import pytest
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.states import Scheduled
-from programs import VOLCAST, environment, run_volcast, wait_for_exit, wait_until
 from rich.console import Console
-from webhooks import Webhook
 
+from benchmarks.programs import VOLCAST, environment, run_volcast, wait_for_exit, wait_until
+from benchmarks.webhooks import Webhook
 from flows.alerts import (
     URLS,
     WEBHOOK,

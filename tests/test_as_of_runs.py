@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from days import QUICK, TICKERS, TRAINED, TRAINING, data_in, store_in
+from days import TICKERS, TRAINED, TRAINING, data_in, store_in
 from deltalake import DeltaTable
 from runs import forecasts_of, log_lines, run_named
 
+from benchmarks.programs import BEATS_HAR
 from flows.backtest import backtest
 from flows.forecast import forecast
 from flows.ingest import ingest
@@ -27,7 +28,7 @@ pytestmark = pytest.mark.usefixtures("prefect_api")
 
 LATER = date(2004, 7, 30)
 SECOND = TRAINING.model_copy(
-    update={"settings": {**QUICK, "test_sessions": 20}}
+    update={"settings": {**BEATS_HAR, "test_sessions": 20}}
 )  # trained through July's first session
 
 

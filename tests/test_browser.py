@@ -5,7 +5,6 @@ The browser reaches the local server and nothing else. VOLCAST_SCREENSHOTS=1 tak
 
 import os
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -13,26 +12,38 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, Locator, Page, Response, expect, sync_playwright
-from programs import CODE, QUICK, QUIET_SECONDS, Up, free_port, project, wait_until
+from playwright.sync_api import Browser, Page, expect
+from programs import project
 
+from benchmarks.browser import (
+    CHROMIUM,
+    HOW_TO_INSTALL,
+    answer,
+    approval_form,
+    fill_approval,
+    help_texts,
+    log_in,
+    main,
+    open_browser,
+    open_newest,
+    overflowing,
+    window,
+)
+from benchmarks.programs import CODE, QUICK, Up, free_port, wait_until
 from flows.up import POOL
 
 FIRST_DAY = {"as_of": "2004-06-28", "tickers": ["SBUX", "AAPL", "JPM"]}
 DAY_AFTER = FIRST_DAY | {"as_of": "2004-06-29"}
-CHROMIUM = shutil.which("chromium")
-PATIENCE = QUIET_SECONDS * 1000  # milliseconds; the machine may be busy, and the scheduler looks once a minute
 IMAGES = CODE / "docs" / "images"
 IN_README = ("ui-run", "ui-forecast")
 
-expect.set_options(timeout=PATIENCE)
 pytestmark = [
     pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="no chromium: install Debian's package `chromium`"),
+    pytest.mark.skipif(CHROMIUM is None, reason=f"no chromium: {HOW_TO_INSTALL}"),
 ]
 
 
@@ -43,18 +54,11 @@ class Site:
     up: Up
     runs: dict[str, str] = field(default_factory=dict)  # name -> id
 
-    @property
-    def ui(self) -> str:
-        return str(self.up.api.base_url).removesuffix("/api/") + "/v2"
-
     def deployment(self, name: str) -> str:
-        return f"{self.ui}/deployments/deployment/{self.up.deployments[name]['id']}"
-
-    def artifact(self, key: str) -> str:
-        return f"{self.ui}/artifacts/key/{key}"
+        return f"{self.up.ui}/deployments/deployment/{self.up.deployments[name]['id']}"
 
     def run(self, name: str) -> str:
-        return f"{self.ui}/runs/flow-run/{self.runs[name]}"
+        return f"{self.up.ui}/runs/flow-run/{self.runs[name]}"
 
     def ended(self, name: str) -> dict[str, Any]:
         """The run, once it has ended well."""
@@ -85,42 +89,19 @@ def pause_triggers(up: Up) -> None:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    flags = ["--disable-gpu", "--disable-quic"]
-    with sync_playwright() as play, play.chromium.launch(executable_path=CHROMIUM, args=flags) as browser:
+    with open_browser() as browser:
         yield browser
 
 
 @pytest.fixture(scope="module")
 def logged_in(browser: Browser, site: Site) -> Any:
-    """What a browser keeps that has logged in by a link."""
-    with browser.new_context() as context:
-        page = context.new_page()
-        page.goto(site.up.access.link())
-        expect(page).to_have_url(re.compile("/v2/dashboard"))
-        return context.storage_state()
+    return log_in(browser, site.up)
 
 
 @pytest.fixture
 def page(browser: Browser, site: Site, logged_in: Any) -> Iterator[Page]:
-    """A new window, for which the world is the local server, and which has logged in to it."""
-    context = browser.new_context(
-        viewport={"width": 1280, "height": 800},
-        locale="en-US",
-        timezone_id="America/New_York",
-        storage_state=logged_in,
-    )
-    host, outside = urlsplit(site.ui).netloc, set[str]()
-    with context:
-        context.set_default_timeout(PATIENCE)
-        context.route(lambda url: urlsplit(url).netloc not in ("", host), lambda route: route.abort())
-        page = context.new_page()
-        page.on("requestfailed", lambda request: outside.add(urlsplit(request.url).netloc))
+    with window(browser, site.up, logged_in) as page:
         yield page
-    assert outside - {host} <= {"sr-client-cfg.amplitude.com"}  # Prefect's UI asks it at each page, whatever is set
-
-
-def main(page: Page) -> Locator:
-    return page.get_by_role("main")
 
 
 def photograph(page: Page, folder: Path, name: str) -> None:
@@ -132,36 +113,11 @@ def photograph(page: Page, folder: Path, name: str) -> None:
             picture.quantize().save(IMAGES / file.name, optimize=True)  # 256 colours: a third of the size
 
 
-def answer(page: Page, button: Locator, endpoint: str) -> Response:
-    """Of the server, to the form that the button sends."""
-    with page.expect_response(re.compile(f"/{endpoint}$")) as response:
-        button.click()
-    return response.value
-
-
 PLACES = """chart => {
     const [box, around, picture] = [chart, chart.parentElement, chart.querySelector('img')].map(
         each => each.getBoundingClientRect())
     return [Math.round(box.left - around.left), Math.round(picture.right - box.right)]
 }"""  # of a chart on the page of the day: its left end from what is around it, its picture's right end from its own
-
-
-def overflowing(area: Locator) -> list[str]:
-    """Elements whose content is wider than they are, by their first words."""
-    return area.evaluate(
-        """area => [area, ...area.querySelectorAll('*')]
-            .filter(each => each.clientWidth > 1 && each.scrollWidth > each.clientWidth + 1)
-            .map(each => each.tagName + ' ' + each.innerText.slice(0, 60))"""
-    )
-
-
-def open_newest(page: Page, site: Site, key: str) -> Locator:
-    """The newest version of an artifact, by way of its history; gives its own part of the page."""
-    page.goto(site.artifact(key))
-    main(page).locator("a[href*='/artifacts/artifact/']").first.click()
-    shown = main(page).get_by_role("tabpanel", name="Artifact")
-    expect(shown).to_be_visible()
-    return shown
 
 
 def test_a_link_logs_in_once_and_a_page_that_waits_goes_on_to_where_it_was_asked_for(
@@ -180,7 +136,7 @@ def test_a_link_logs_in_once_and_a_page_that_waits_goes_on_to_where_it_was_asked
         link = site.up.access.link()
         other = context.new_page()
         other.goto(link)
-        expect(other).to_have_url(re.compile(f"^{site.ui}/dashboard"))
+        expect(other).to_have_url(re.compile(f"^{site.up.ui}/dashboard"))
         expect(waiting).to_have_url(re.compile(f"^{wanted}"))
         expect(main(waiting).get_by_text("flows.daily.daily")).to_be_visible()
         assert "#" not in other.evaluate("performance.getEntriesByType('resource').map(each => each.name).join()")
@@ -190,13 +146,13 @@ def test_a_link_logs_in_once_and_a_page_that_waits_goes_on_to_where_it_was_asked
         expect(page.get_by_role("alert")).to_have_text(re.compile("This link has been used, or is too old"))
         page.get_by_label("Password").fill(site.up.access.auth)
         page.get_by_role("button", name="Log in").click()
-        expect(page).to_have_url(re.compile(f"^{site.ui}/dashboard"))
+        expect(page).to_have_url(re.compile(f"^{site.up.ui}/dashboard"))
 
 
 @pytest.mark.parametrize("wanted", ["https://evil.example/", "//evil.example", "javascript:alert(1)", "/login?next=/x"])
 def test_a_login_leads_to_no_foreign_page(page: Page, site: Site, wanted: str) -> None:
-    page.goto(f"{site.ui.removesuffix('/v2')}/login?next={quote(wanted, safe='')}")
-    expect(page).to_have_url(re.compile(f"^{site.ui}/dashboard"))
+    page.goto(f"{site.up.ui.removesuffix('/v2')}/login?next={quote(wanted, safe='')}")
+    expect(page).to_have_url(re.compile(f"^{site.up.ui}/dashboard"))
 
 
 FOREIGN_PAGE = """
@@ -270,7 +226,7 @@ def is_open(port: int) -> bool:
 
 
 def test_every_deployment_is_listed_and_the_scheduled_ones_say_so(site: Site, page: Page, tmp_path: Path) -> None:
-    page.goto(f"{site.ui}/deployments?limit=100")
+    page.goto(f"{site.up.ui}/deployments?limit=100")
     for deployment in project()["deployments"]:
         made = site.up.deployments[deployment["name"]]
         row = main(page).get_by_role("row").filter(has=page.get_by_role("link", name=made["name"], exact=True))
@@ -307,16 +263,6 @@ def test_the_form_of_a_run_explains_every_field(site: Site, page: Page, tmp_path
     photograph(page, tmp_path, f"ui-form-{deployment}")
 
 
-def help_texts(schema: dict[str, Any]) -> dict[str, str | None]:
-    """The description of every field that a form has, those of its groups among them."""
-    groups = schema["definitions"]
-    return {
-        name: groups[facts["$ref"].rpartition("/")[2]]["description"] if "$ref" in facts else facts.get("description")
-        for group in (schema, *groups.values())
-        for name, facts in group.get("properties", {}).items()
-    }
-
-
 def test_what_a_form_does_not_show_reaches_the_run_as_the_deployment_has_it(site: Site, page: Page) -> None:
     page.goto(f"{site.deployment('retrain')}/run")
     expect(main(page).get_by_text("Max Broken Share")).to_have_count(0)
@@ -336,8 +282,8 @@ def test_a_rollback_needs_a_reason_and_says_in_the_ui_why_it_could_not_go_back(
     page.goto(f"{site.deployment('rollback')}?tab=Description")
     page.get_by_role("tab", name="Description").click()
     main(page).get_by_role("link", name="volcast-models").click()
-    expect(page).to_have_url(site.artifact("volcast-models"))
-    shown = open_newest(page, site, "volcast-models")
+    expect(page).to_have_url(f"{site.up.ui}/artifacts/key/volcast-models")
+    shown = open_newest(page, site.up, "volcast-models")
     expect(shown).to_contain_text(re.compile("v1.*MASE 1-5"))
     assert overflowing(shown) == []
     photograph(page, tmp_path, "ui-models")
@@ -380,11 +326,11 @@ def test_a_retrain_run_shows_its_outcome_its_steps_and_its_scorecard(site: Site,
 
     page.get_by_role("tab", name="Artifacts").click()
     page.get_by_role("link", name="volcast-scorecard").click()
-    expect(page).to_have_url(site.artifact("volcast-scorecard"))
+    expect(page).to_have_url(f"{site.up.ui}/artifacts/key/volcast-scorecard")
 
 
 def test_the_scorecard_shows_its_plots_beside_nothing_that_they_cover(site: Site, page: Page, tmp_path: Path) -> None:
-    shown = open_newest(page, site, "volcast-scorecard")
+    shown = open_newest(page, site.up, "volcast-scorecard")
     plots = shown.get_by_role("img")
     expect(plots.first).to_be_visible()
     for plot in plots.all():
@@ -400,14 +346,14 @@ def test_what_is_published_each_day_has_a_history(
     site: Site, page: Page, tmp_path: Path, key: str, picture: str
 ) -> None:
     site.ended("day after")
-    page.goto(f"{site.ui}/artifacts")
+    page.goto(f"{site.up.ui}/artifacts")
     main(page).get_by_role("link", name=re.compile(key)).click()
-    expect(page).to_have_url(site.artifact(key))
+    expect(page).to_have_url(f"{site.up.ui}/artifacts/key/{key}")
     for day in ("2004-06-28", "2004-06-29"):
         expect(main(page).get_by_role("link", name=day).first).to_be_visible()
     photograph(page, tmp_path, f"{picture}-history")
 
-    shown = open_newest(page, site, key)
+    shown = open_newest(page, site.up, key)
     expect(shown).to_contain_text("2004-06-29")
     expect(page.get_by_role("complementary").get_by_role("link", name="2004-06-29")).to_be_visible()  # the run
     assert overflowing(shown) == []
@@ -418,7 +364,7 @@ def test_the_page_of_the_day_is_named_in_the_ui_and_its_charts_stand_where_they_
     site: Site, page: Page, browser: Browser, tmp_path: Path
 ) -> None:
     site.ended("day after")
-    shown = open_newest(page, site, "volcast-latest")
+    shown = open_newest(page, site.up, "volcast-latest")
     expect(shown).to_contain_text("2004-06-29: of 3 tickers")
     expect(shown).to_contain_text("Runs that failed")
     assert overflowing(shown) == []
@@ -446,18 +392,14 @@ def test_a_person_sees_the_scorecard_of_a_held_version_and_lets_it_forecast(
     page.goto(site.run("held"))
     expect(main(page).get_by_text("Suspended", exact=True)).to_be_visible()
 
-    page.get_by_role("button", name="Open menu").click()
-    page.get_by_role("menuitem", name="Resume").click()
-    form = page.get_by_role("dialog")
+    form = approval_form(page)
     expect(form).to_contain_text("Passed the gate: RMSE")
     photograph(page, tmp_path, "ui-approval")
     resume = form.get_by_role("button", name="Resume")
     answer(page, resume, "resume")
     expect(page.get_by_text("'answer' is a required property").first).to_be_visible()
 
-    form.get_by_role("button", name="Select Answer").click()
-    page.get_by_role("option", name="yes").click()
-    form.get_by_label("Reason").fill("It explains SBUX well")
+    fill_approval(page, form, "yes", "It explains SBUX well")
     assert answer(page, resume, "resume").ok
     state = site.ended("held")["state"]
     assert state["message"].startswith("Promoted tutorial.SBUX v1: RMSE")
@@ -465,7 +407,7 @@ def test_a_person_sees_the_scorecard_of_a_held_version_and_lets_it_forecast(
 
 
 def test_every_alert_is_listed_by_its_name(site: Site, page: Page, tmp_path: Path) -> None:
-    page.goto(f"{site.ui}/automations")
+    page.goto(f"{site.up.ui}/automations")
     alerts = [each["name"] for each in site.up.api.post("/automations/filter", json={}).json()]
     assert alerts
     for name in alerts:
@@ -476,8 +418,8 @@ def test_every_alert_is_listed_by_its_name(site: Site, page: Page, tmp_path: Pat
 def test_the_address_of_the_server_opens_the_dashboard_with_the_completed_runs(
     site: Site, page: Page, tmp_path: Path
 ) -> None:
-    page.goto(site.ui.removesuffix("/v2"))
-    expect(page).to_have_url(re.compile(f"^{site.ui}/dashboard"))
+    page.goto(site.up.ui.removesuffix("/v2"))
+    expect(page).to_have_url(re.compile(f"^{site.up.ui}/dashboard"))
     page.get_by_role("tab", name="completed runs").click()
     for name in ("daily", "retrain"):
         expect(main(page).get_by_role("heading", name=name)).to_be_visible()

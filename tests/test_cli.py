@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from programs import VOLCAST, Volcast, environment
+from programs import Volcast
 from rows import yahoo_frame
 
+from benchmarks.programs import VOLCAST, environment
 from tasks.settings import BacktestSettings, TrainingSettings
 
 pytestmark = pytest.mark.usefixtures("prefect_api")

@@ -5,9 +5,9 @@ import signal
 from collections.abc import Iterator
 
 import pytest
-from programs import ENDLESS, QUICK, Up, processes_of, run_volcast, wait_for_exit, wait_until
-from webhooks import Webhook
 
+from benchmarks.programs import ENDLESS, QUICK, Up, processes_of, run_volcast, wait_for_exit, wait_until
+from benchmarks.webhooks import Webhook
 from flows.prefect_processes import CANCELLED
 
 pytestmark = pytest.mark.crash
@@ -25,10 +25,6 @@ def webhook() -> Iterator[Webhook]:
 def up(webhook: Webhook, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     with Up(tmp_path_factory.mktemp("up"), VOLCAST_ALERT_WEBHOOK=webhook.url) as started:
         yield started
-
-
-def worker(up: Up) -> int:
-    return next(iter(up.wait(lambda: processes_of(up.folder, "worker start"), "there is a worker")))
 
 
 def called_by(up: Up, run: str) -> dict[str, str]:
@@ -56,7 +52,7 @@ def test_a_run_whose_process_is_killed_ends_as_crashed_with_what_it_called(up: U
 def test_the_next_run_heals_and_a_worker_that_is_killed_comes_back_while_it_goes_on(up: Up) -> None:
     run = up.train(QUICK)
     assert up.wait_for_start(run) == "Running"
-    os.kill(worker(up), signal.SIGKILL)
+    os.kill(up.part("worker"), signal.SIGKILL)
     ended = up.ended(run)
     assert ended["type"] == "COMPLETED", ended
     up.wait(lambda: "The worker is started again" in up.said, "the worker comes back")
@@ -68,7 +64,7 @@ def test_the_next_run_heals_and_a_worker_that_is_killed_comes_back_while_it_goes
 
 def test_a_run_of_a_worker_that_was_killed_is_cancelled_and_its_process_ends(up: Up) -> None:
     run = up.train(ENDLESS)
-    pid, killed = up.wait_for_training(run), worker(up)
+    pid, killed = up.wait_for_training(run), up.part("worker")
     os.kill(killed, signal.SIGKILL)
     up.wait(lambda: processes_of(up.folder, "worker start").keys() - {killed}, "another worker is there")
     up.api.post(f"/flow_runs/{run}/set_state", json={"state": {"type": "CANCELLING"}})  # as the UI's Cancel does
@@ -83,7 +79,7 @@ def test_a_run_of_a_worker_that_was_killed_is_cancelled_and_its_process_ends(up:
 def test_a_run_that_is_killed_with_its_worker_ends_as_crashed_and_frees_its_place(up: Up) -> None:
     run = up.train(ENDLESS)
     pid = up.wait_for_training(run)
-    os.kill(worker(up), signal.SIGKILL)
+    os.kill(up.part("worker"), signal.SIGKILL)
     os.kill(pid, signal.SIGKILL)
     assert GONE in up.ended(run)["message"]
     up.wait(lambda: "Crashed: pipeline volume" in up.said, "it is said")

@@ -14,11 +14,11 @@ from days import DAYS, HOLIDAY, TICKERS, TRAINED, TRAINING, Served, data_in, sto
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from prefect.client.schemas.sorting import ArtifactSort
-from programs import wait_until
 from rich.console import Console
 from runs import log_lines, message_of, run_named
-from webhooks import Webhook
 
+from benchmarks.programs import wait_until
+from benchmarks.webhooks import Webhook
 from flows.alerts import WEBHOOK, Alerting, save_channels
 from flows.champion import promote, rollback
 from flows.daily import daily

@@ -6,12 +6,13 @@ from datetime import date
 from pathlib import Path
 
 import pytest
-from programs import Volcast, wait_until
+from programs import Volcast
 from runs import log_lines, run_named
-from webhooks import Webhook
 
 import flows.service
 import tasks.runs
+from benchmarks.programs import wait_until
+from benchmarks.webhooks import Webhook
 from flows.daily import daily
 from tasks.settings import DataSettings, TrainingSettings
 from tasks.sources.source import SourceMissing

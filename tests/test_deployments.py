@@ -23,8 +23,9 @@ from prefect.events.schemas.deployment_triggers import DeploymentEventTrigger
 from prefect.flows import load_flow_from_entrypoint
 from prefect.utilities.callables import parameter_schema
 from prefect.utilities.schema_tools import validate
-from programs import CODE, Volcast, project
+from programs import Volcast, project
 
+from benchmarks.programs import CODE
 from flows.alerts import Severity
 from flows.deploy import PREFIX, PROJECT_FILE, TRIGGER, Served, _filled, alerts, deploy, sync_automations
 from flows.server import Server

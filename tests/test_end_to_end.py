@@ -3,20 +3,16 @@
 import signal
 import sqlite3
 import subprocess
-from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 
 import pytest
-from programs import ENDLESS, QUICK, VOLCAST, environment, processes_of, run_volcast, wait_until
+
+from benchmarks.programs import ENDLESS, QUICK, VOLCAST, environment, options, processes_of, run_volcast, wait_until
 
 pytestmark = pytest.mark.service
 
 RUN = ["run", "--source", "simulated", "--tickers", "SBUX", "--as-of", "2004-06-28", "--out", "f.csv"]
-
-
-def options(settings: Mapping[str, int]) -> list[str]:
-    return [option for name, value in settings.items() for option in ("--set", f"{name}={value}")]
 
 
 def test_an_interrupt_ends_the_server_and_the_next_run_starts_one_goes_on_stores_all_states_and_stops_it(

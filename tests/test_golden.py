@@ -30,8 +30,8 @@ from golden import (
     volcast,
     with_stores,
 )
-from programs import environment
 
+from benchmarks.programs import environment
 from tasks.reports.page import page
 from tasks.stored_models import FORECAST_FILE, read_frame
 

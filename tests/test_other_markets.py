@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from days import QUICK, TRAINING
+from days import TRAINING
 from exchange_calendars import get_calendar_names
 from programs import Volcast
 from rows import yahoo_frame
 
+from benchmarks.programs import BEATS_HAR
 from flows.backtest import backtest
 from flows.daily import daily
 from flows.forecast import forecast
@@ -145,7 +146,7 @@ def test_a_daily_run_after_a_friday_forecasts_saturday_and_scores_what_came(
 
 def test_a_backtest_has_the_sessions_of_the_market_as_targets(markets: Path) -> None:
     request = BacktestSettings(
-        test_start=date(2024, 2, 1), test_end=date(2024, 2, 11), device="cpu", settings={**QUICK, "steps": 20}
+        test_start=date(2024, 2, 1), test_end=date(2024, 2, 11), device="cpu", settings={**BEATS_HAR, "steps": 20}
     )
     result = backtest(data_of(markets, "24/7", as_of=request.test_end), request)
     assert result.cutoffs == 11  # each day, Saturdays and Sundays too

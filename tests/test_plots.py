@@ -2,10 +2,12 @@ from datetime import date
 
 import numpy as np
 import pandas as pd
+import pytest
+from matplotlib.figure import Figure
 
 from models.forecasters import LEVELS
 from models.sessions import sessions_between
-from tasks.reports.plots import calibration_plot, drift_plot, errors_plot, fan_chart
+from tasks.reports.plots import _label_sessions, calibration_plot, drift_plot, errors_plot, fan_chart
 
 PNG = b"\x89PNG\r\n\x1a\n"
 SESSIONS = sessions_between(date(2023, 1, 3), date(2023, 6, 30))
@@ -42,3 +44,10 @@ def test_the_drift_over_time_is_drawn_beside_its_limit() -> None:
     shares = pd.Series([0.0, 0.05, 0.3], index=SESSIONS[:3])
     assert drift_plot(shares, 0.1, title="SBUX").startswith(PNG)
     assert drift_plot(shares, 0.1, title="SBUX") != drift_plot(shares, 0.2, title="SBUX")
+
+
+@pytest.mark.parametrize(("count", "label"), [(3, "session, Jan 2023"), (30, "session, Jan 2023 to Feb 2023")])
+def test_a_chart_within_a_month_names_it_once(count: int, label: str) -> None:
+    axes = Figure().subplots()
+    _label_sessions(axes, SESSIONS[:count])
+    assert axes.get_xlabel() == label

@@ -1,56 +1,27 @@
-"""`volcast up` on a PostgreSQL of the tests' own: Debian's programs, in a temporary folder, on a free port."""
+"""`volcast up` on a PostgreSQL of the tests' own (benchmarks/postgres.py)."""
 
-import getpass
 import os
-import pwd
 import re
-import shutil
 import signal
-import subprocess
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from programs import ENDLESS, QUICK, Up, free_port, processes_of, wait_until
 
+from benchmarks.postgres import HOW_TO_INSTALL, IN_URL, empty_database, postgres_programs
+from benchmarks.programs import ENDLESS, QUICK, Up, free_port, processes_of
 from flows.server_options import ServerError, ServerOptions, require_database
 
 pytestmark = pytest.mark.service
-
-USER, PASSWORD = "volcast", "p:w/1 %"
-IN_URL = "p%3Aw%2F1%20%25"
 
 
 @pytest.fixture(scope="module")
 def database() -> Iterator[str]:
     """The URL of an empty database."""
-    programs = [
-        *sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True),
-        Path(shutil.which("initdb") or "").parent,
-    ]
-    binaries = next((folder for folder in programs if (folder / "initdb").is_file()), None)
-    if binaries is None:
-        pytest.skip("no initdb: apt-get install postgresql")
-    owner = pwd.getpwnam("postgres" if getpass.getuser() == "root" else getpass.getuser())  # initdb refuses root
-    port, as_owner = free_port(), {"user": owner.pw_uid, "group": owner.pw_gid, "extra_groups": []}
-    with tempfile.TemporaryDirectory(prefix="volcast-postgres-") as name:
-        folder = Path(name)
-        (folder / "password").write_text(PASSWORD)
-        for path in (folder, folder / "password"):
-            os.chown(path, owner.pw_uid, owner.pw_gid)
-        setup = [binaries / "initdb", "--pgdata", folder / "data", "--username", USER, "--pwfile", folder / "password"]
-        subprocess.run([*setup, "--auth", "scram-sha-256", "--no-sync"], check=True, capture_output=True, **as_owner)
-        settings = {"listen_addresses": "127.0.0.1", "unix_socket_directories": name, "fsync": "off"}
-        command = [binaries / "postgres", "-D", folder / "data", "-p", str(port)]
-        command += [word for key, value in settings.items() for word in ("-c", f"{key}={value}")]
-        with subprocess.Popen(command, stderr=subprocess.DEVNULL, **as_owner) as server:
-            try:
-                ready = [binaries / "pg_isready", "--host", "127.0.0.1", "--port", str(port)]
-                wait_until(lambda: subprocess.run(ready, capture_output=True).returncode == 0, what="it answers")
-                yield f"postgresql+asyncpg://{USER}:{IN_URL}@127.0.0.1:{port}/postgres"
-            finally:
-                server.send_signal(signal.SIGINT)  # PostgreSQL's fast shutdown
+    programs = postgres_programs()
+    if programs is None:
+        pytest.skip(f"no initdb: {HOW_TO_INSTALL}")
+    with empty_database(programs) as url:
+        yield url
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,8 @@ import pytest
 from prefect import flow, task
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
-from programs import CODE, free_port
 
+from benchmarks.programs import CODE, free_port
 from flows import prefect_processes
 from flows.prefect_processes import own_process
 from flows.server import Server, _wait_until_ready, announce, own_server, prefect_server, present_server

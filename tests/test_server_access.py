@@ -18,11 +18,11 @@ from typing import Any
 import httpx
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
-from programs import CODE
 from starlette.types import Receive, Scope, Send
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosedError, InvalidStatus
 
+from benchmarks.programs import CODE
 from flows import server_access
 from flows.prefect_processes import own_process
 from flows.server import Server, announce, own_server, prefect_server, present_server, server_that_is_up

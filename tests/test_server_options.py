@@ -1,8 +1,8 @@
 import socket
 
 import pytest
-from programs import free_port
 
+from benchmarks.programs import free_port
 from flows.server_options import ServerError, ServerOptions
 
 

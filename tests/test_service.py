@@ -11,9 +11,9 @@ from uuid import uuid4
 
 import pandas as pd
 import pytest
-from programs import Up, run_volcast
-from webhooks import Webhook
 
+from benchmarks.programs import BEATS_HAR, Up, run_volcast
+from benchmarks.webhooks import Webhook
 from storage.artifacts import ArtifactStore
 from storage.ledger import Ledger
 from storage.store import open_store
@@ -21,8 +21,7 @@ from tasks.stored_models import CHAMPION, HELD
 
 pytestmark = pytest.mark.service
 
-QUICK = {"steps": 60, "members": 1, "hidden_size": 8, "batch_sequences": 8, "stop_sessions": 40}
-TRAINING = {"recipe": "volume", "device": "cpu", "settings": QUICK}
+TRAINING = {"recipe": "volume", "device": "cpu", "settings": BEATS_HAR}
 FIRST, LATER = "2004-06-28", "2004-07-13"  # ten sessions later
 
 
@@ -55,12 +54,6 @@ class Service:
         sent = {"id": str(uuid4()), "occurred": datetime.now(UTC).isoformat(), "event": event, "resource": resource}
         self.api.post("/events", json=[{**sent, "payload": {"words": "Sent by a test."}}])
 
-    def runs(self, name: str) -> list[dict[str, Any]]:
-        """The runs of a deployment that are not only scheduled for later, oldest first."""
-        wanted = {"deployments": {"id": {"any_": [self.deployments[name]["id"]]}}, "sort": "EXPECTED_START_TIME_ASC"}
-        runs = self.api.post("/flow_runs/filter", json=wanted).json()
-        return [run for run in runs if run["auto_scheduled"] is False]
-
     def start(self, name: str, **parameters: object) -> str:
         """Start a run by hand; gives its id."""
         path = f"/deployments/{self.deployments[name]['id']}/create_flow_run"
@@ -73,21 +66,11 @@ class Service:
         """The run's final state."""
         return self.up.ended(run_id)
 
-    def ended_runs(self, name: str, count: int) -> list[dict[str, Any]]:
-        """All runs of a deployment, once there are so many and all have ended."""
-        self.up.wait(lambda: len(self.runs(name)) >= count, f"{count} runs of {name}")
-        return [run | {"state": self.ended(run["id"])} for run in self.runs(name)]
-
     def form(self, run_id: str) -> str:
         """What the form asks with which a run waits for an approval; Prefect keeps it after the state."""
         path, asked = f"/flow_runs/{run_id}/input/filter", {"prefix": "suspended-approve-1-description"}
         self.up.wait(lambda: self.api.post(path, json=asked).json(), "the form")
         return self.api.post(path, json=asked).json()[0]["value"]
-
-    def answer(self, run_id: str, answer: str, reason: str) -> None:
-        """Answer that form, as soon as it is there."""
-        path, given = f"/flow_runs/{run_id}/resume", {"run_input": {"answer": answer, "reason": reason}}
-        self.up.wait(lambda: self.api.post(path, json=given).json()["status"] == "ACCEPT", "the form to be there")
 
 
 @pytest.fixture(scope="module")
@@ -109,15 +92,15 @@ def test_the_whole_loop_from_new_prices_to_an_approved_model_and_back(service: S
     """One story, for each of its steps is what the next one starts from."""
     # prices are published: a forecast starts by itself, by har as long as there is no model
     assert service.ended(service.start("ingest"))["type"] == "COMPLETED"
-    (by_har,) = service.ended_runs("forecast", 1)
+    (by_har,) = service.up.ended_runs("forecast", 1)
     assert by_har["state"]["type"] == "COMPLETED"
     assert set(published(service)["model"]) == {"har"}
     assert service.webhook.texts == []
 
     # a daily finds that har stands in and that nothing was ever trained: an alert, and a retraining that is held
     assert service.ended(service.start("daily"))["type"] == "COMPLETED"
-    service.up.wait(lambda: len(service.runs("retrain")) == 1, "the retraining")
-    (held,) = service.runs("retrain")
+    service.up.wait(lambda: len(service.up.runs("retrain")) == 1, "the retraining")
+    (held,) = service.up.runs("retrain")
     assert held["parameters"]["why"] == {"cause": "sessions", "require_approval": True}
     service.up.wait(lambda: service.state(held["id"])["type"] in ("PAUSED", "COMPLETED", "FAILED"), "the question")
     assert service.state(held["id"])["name"] == "Suspended", service.state(held["id"])
@@ -141,7 +124,7 @@ def test_the_whole_loop_from_new_prices_to_an_approved_model_and_back(service: S
     assert asked in service.form(held["id"])
 
     # the answer starts the same run again, which promotes the version that it held, and a forecast by it
-    service.answer(held["id"], "yes", "the scorecard is good")
+    service.up.answer(held["id"], "yes", "the scorecard is good")
     service.up.wait(lambda: service.state(held["id"])["type"] == "COMPLETED", "the promotion")
     promoted = service.state(held["id"])
     assert promoted["message"].startswith("Promoted volume v1: MASE ")
@@ -151,7 +134,7 @@ def test_the_whole_loop_from_new_prices_to_an_approved_model_and_back(service: S
     service.up.wait(lambda: "champion-moved" in service.webhook.codes(), "the alert")
     (text, *_) = (text for text in service.webhook.texts if "champion-moved" in text)
     assert text.splitlines()[1].startswith("Promoted: model volume v1 forecasts as the first champion. MASE ")
-    service.ended_runs("forecast", 2)
+    service.up.ended_runs("forecast", 2)
     assert set(published(service)["model"]) == {"volcast"}
 
 
@@ -172,12 +155,12 @@ def test_three_missed_days_are_caught_up_by_one_run_and_enough_sessions_retrain(
     assert state["type"] == "COMPLETED"
     scores = Ledger(open_store(service.root)).scores("volume", first=date.fromisoformat(FIRST))
     assert len(set(scores["ds"])) == 10
-    service.up.wait(lambda: len(service.runs("retrain")) == 2, "the retraining after ten sessions")
-    second = service.runs("retrain")[1]
+    service.up.wait(lambda: len(service.up.runs("retrain")) == 2, "the retraining after ten sessions")
+    second = service.up.runs("retrain")[1]
     assert second["parameters"]["why"]["cause"] == "sessions"
     service.up.wait(lambda: service.state(second["id"])["type"] in ("PAUSED", "COMPLETED"), "its gate")
     if service.state(second["id"])["type"] == "PAUSED":
-        service.answer(second["id"], "no", "not before the holiday")
+        service.up.answer(second["id"], "no", "not before the holiday")
         assert service.ended(second["id"])["message"].startswith("Refused volume v2: not before the holiday")
         service.up.wait(lambda: "approval-refused" in service.webhook.codes(), "the alert")
     else:
@@ -188,16 +171,16 @@ def test_three_missed_days_are_caught_up_by_one_run_and_enough_sessions_retrain(
 
 
 def test_a_breach_starts_one_retraining_and_no_other_until_it_has_cooled_down(service: Service) -> None:
-    before = len(service.runs("retrain"))
+    before = len(service.up.runs("retrain"))
     versions = ArtifactStore(open_store(service.root)).versions("model", "volume")
     service.send("volcast.quality.breached", service.root_url)
-    (*_, first) = service.ended_runs("retrain", before + 1)
+    (*_, first) = service.up.ended_runs("retrain", before + 1)
     assert first["parameters"]["why"]["cause"] == "quality"
     assert first["state"]["message"].startswith("Skipped: ")  # trained on the same data a moment ago
     service.send("volcast.quality.breached", "file:///another/store")
     service.send("volcast.quality.breached", service.root_url)  # what the one before it started would be there first
-    service.ended_runs("retrain", before + 2)
-    assert len(service.runs("retrain")) == before + 2
+    service.up.ended_runs("retrain", before + 2)
+    assert len(service.up.runs("retrain")) == before + 2
     assert ArtifactStore(open_store(service.root)).versions("model", "volume") == versions
 
 
@@ -222,10 +205,10 @@ def test_a_rollback_and_forward_again_by_the_ui_and_by_the_command_line_stand_in
     versions = artifacts.versions("model", "volume")
     if len(versions) < 2:
         pytest.fail("the second retraining left no version")
-    forecasts = len(service.runs("forecast"))
+    forecasts = len(service.up.runs("forecast"))
     state = service.ended(service.start("promote", model="volume", version=versions[-1], reason="a trial"))
     assert state["type"] == "COMPLETED"
-    service.ended_runs("forecast", forecasts + 1)
+    service.up.ended_runs("forecast", forecasts + 1)
     assert set(published(service)["model_version"]) == {versions[-1]}
     said = run_volcast(service.folder, "models", "rollback", "volume", "--reason", "the trial is over")
     assert said.returncode == 0, said.stderr
@@ -234,7 +217,7 @@ def test_a_rollback_and_forward_again_by_the_ui_and_by_the_command_line_stand_in
     assert "a trial" in listed.stdout
     assert "the trial is over" in listed.stdout
     assert "was told" in said.stdout
-    service.ended_runs("forecast", forecasts + 2)
+    service.up.ended_runs("forecast", forecasts + 2)
     assert set(published(service)["model_version"]) == {1}
     service.up.wait(lambda: "Rolled back: volume v1" in " ".join(service.webhook.texts), "the alert")
     assert "Promoted by hand: volume v2" in " ".join(service.webhook.texts)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import UTC, date, datetime
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -31,6 +32,7 @@ from storage.announced_dates import EventTable
 from storage.artifacts import ArtifactStore
 from storage.ledger import Ledger
 from tasks.monitor import present_health
+from tasks.reports import plots
 from tasks.reports.changes import _revisions, changes_since, health_history
 from tasks.reports.page import page
 from tasks.reports.render import show_result
@@ -259,6 +261,19 @@ def test_announced_earnings_are_marked_and_what_has_changed_is_named(served: Ser
     revised = _revisions(rows)
     assert len(revised) == 5 + 1
     assert re.match(r"\w+, \w{3} 2004-07-\d\d: [\d.]+ M shares, [\d.]+ M before \(\+\d+%\)$", revised[0])
+
+
+def test_every_chart_of_a_simulated_exchange_says_so(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    titles, canvas = [], plots._canvas
+
+    def noted(title: str, **more: Any) -> Any:
+        titles.append(title)
+        return canvas(title, **more)
+
+    monkeypatch.setattr(plots, "_canvas", noted)
+    page(data_in(served[0], DAYS[-1]))
+    assert len(titles) >= 5
+    assert [title for title in titles if "(simulated)" not in title] == []
 
 
 def test_the_page_needs_nothing_from_elsewhere_and_runs_nothing(served: Served) -> None:

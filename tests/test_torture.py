@@ -8,9 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from programs import CODE
 
 from benchmarks.faults import Attempt, Fault, Run, Running
+from benchmarks.programs import CODE
 from benchmarks.torture import Campaign, environment_of, store_of
 from flows.server import Server
 from storage.prices import PriceTable

@@ -13,11 +13,11 @@ import pytest
 import yaml
 from prefect.server.api.server import SubprocessASGIServer
 from prefect.workers.process import ProcessJobConfiguration, ProcessWorker
-from programs import CODE, ENDLESS, QUICK, Up, processes_of, run_volcast, wait_until
 from rich.console import Console
-from webhooks import Webhook
 
 import flows.up
+from benchmarks.programs import CODE, ENDLESS, QUICK, Up, processes_of, run_volcast, wait_until
+from benchmarks.webhooks import Webhook
 from flows.alerts import WEBHOOK, Alerting, channels_of
 from flows.deploy import PROJECT_FILE
 from flows.up import MANY_DEATHS, POOL, TEMPLATE, OwnAlerts, Worker

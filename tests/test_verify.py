@@ -167,6 +167,17 @@ def test_what_a_training_or_a_forecast_reads_is_compared_with_what_was_written(
     assert len(PriceTable(store).read(["AAPL"])) == 200
 
 
+@pytest.mark.parametrize("damage", [truncate, empty])
+def test_a_data_file_that_no_reader_opens_is_named_with_its_tickers_and_what_to_do(
+    root: Path, monkeypatch: pytest.MonkeyPatch, damage: Callable[[Path], None]
+) -> None:
+    monkeypatch.setattr(append_tables, "_unchanged", set())  # as in another process
+    monkeypatch.setattr(prices, "_answers", {})
+    damage(next(root.glob(SBUX_FILES)))
+    with pytest.raises(Corrupt, match=r"SBUX: file:.*its sha256 .*Restore it.* volcast verify"):
+        PriceTable(open_store(str(root))).coverage()
+
+
 def test_the_ledger_is_compared_too_where_it_is_read(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ledger = Ledger(open_store(str(root)))
     ledger.record_forecasts(forecast_rows())

@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from days import QUICK, TRAINING
+from days import TRAINING
 from rows import yahoo_frame
 from runs import forecasts_of, log_lines, run_named, scored
 
 import tasks.methods.volume
+from benchmarks.programs import BEATS_HAR
 from flows.backtest import backtest
 from flows.daily import daily
 from flows.forecast import forecast
@@ -237,7 +238,7 @@ def test_events_none_uses_none_of_the_announcements_that_are_stored(finished: Fi
 
     words = retrain(asked, TRAINING).words
     assert "Announced earnings were not used: use_earnings is false." in words
-    days = {"test_start": date(2004, 6, 22), "test_end": date(2004, 6, 28), "settings": {**QUICK, "steps": 10}}
+    days = {"test_start": date(2004, 6, 22), "test_end": date(2004, 6, 28), "settings": {**BEATS_HAR, "steps": 10}}
     tested = backtest(asked, BacktestSettings.model_validate(days))
     assert not tested.snapshot.uses_earnings
     facts = ArtifactStore(open_store(tested.snapshot.store)).get("backtest", "volume").facts
@@ -355,7 +356,7 @@ def test_a_checkpoint_is_replaced_checked_and_cleared(tmp_path: Path) -> None:
 
 def test_a_champion_without_earnings_is_scored_on_inputs_of_its_own(tmp_path: Path) -> None:
     data = data_in(tmp_path)
-    without = TRAINING.model_copy(update={"settings": {**QUICK, "use_earnings": False}})
+    without = TRAINING.model_copy(update={"settings": {**BEATS_HAR, "use_earnings": False}})
     first = scored(pipeline(data, without).reports[0])
     assert "Announced earnings were not used: use_earnings is false." in first.words
     with suppress(AlreadyChampion):  # as good as har: whether it passes hangs by a thread

@@ -216,7 +216,9 @@ def _errors(store: Store, health: Health) -> Plot | None:
     rolling = rolling_errors(errors) if len(errors) else errors
     if rolling.dropna(how="all").empty:
         return None
-    png = errors_plot(rolling, title=f"MASE, mean over the last {ROLLING} target sessions")
+    png = errors_plot(
+        rolling, title=f"MASE, mean over the last {ROLLING} target sessions{simulated_note(health.simulated)}"
+    )
     return Plot(file="errors.png", title="Live errors over time, of what was published, har and naive", png=png)
 
 
@@ -227,7 +229,8 @@ def _calibration(store: Store, health: Health) -> tuple[Plot | None, Rows]:
     if below.empty:
         return None, []
     observed = live_calibration(below)
-    png = calibration_plot(observed.dropna(axis="columns"), title=f"{health.name}, live: calibration")
+    title = f"{health.name}, live{simulated_note(health.simulated)}: calibration"
+    png = calibration_plot(observed.dropna(axis="columns"), title=title)
     rows = [
         {"quantile": f"{level:.1%}", **{AHEAD[str(band)]: f"{share:.1%}" for band, share in shares.items()}}
         for level, shares in observed.iterrows()

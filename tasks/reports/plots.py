@@ -134,7 +134,8 @@ def _label_sessions(axes: "Axes", sessions: pd.DatetimeIndex) -> None:
     """The date of every tenth session (of more than 80: fewer) below its place, counted back from the newest one."""
     places = np.arange(len(sessions) - 1, -1, -max(TICK_SESSIONS, len(sessions) // TICKS))
     axes.set_xticks(places, [f"{sessions[place]:%d %b}" for place in places])
-    axes.set_xlabel(f"session, {sessions[0]:%b %Y} to {sessions[-1]:%b %Y}")
+    months = dict.fromkeys(f"{session:%b %Y}" for session in (sessions[0], sessions[-1]))
+    axes.set_xlabel(f"session, {' to '.join(months)}")
 
 
 def _label_volume(axes: "Axes") -> None:

@@ -3,6 +3,7 @@ import json
 from dataclasses import replace
 from datetime import date
 from importlib.resources import files
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,8 +37,9 @@ def recent_panel(tickers: int = 3, sessions: int = LATER, *, seed: int = 0) -> P
     )
 
 
-def tuned(panel: Panel, *, checkpoint: InMemory | None = None, **changes: int) -> FittedVolume:
-    recipe = VolumeRecipe(**{"members": 1, "tuning_steps": 20, "validate_every_steps": 10, **changes})
+def tuned(panel: Panel, *, checkpoint: InMemory | None = None, **changes: Any) -> FittedVolume:
+    own: dict[str, Any] = {"members": 1, "tuning_steps": 20, "validate_every_steps": 10, **changes}
+    recipe = VolumeRecipe(**own)
     inputs = build_inputs(panel, use_earnings=True)
     run = training_run(inputs, recipe, through=panel.known - 1, seed=3, device=CPU)
     return fit_volume(inputs, recipe, run, checkpoint=checkpoint)
@@ -81,8 +83,8 @@ def test_a_training_starts_from_the_newest_weights_that_know_nothing_of_its_test
     "changes",
     [{"start": "scratch"}, {"cell": "gru"}, {"hidden_size": 16}, {"members": 64}, {"market": "mean of all"}],
 )
-def test_a_recipe_of_another_shape_is_trained_from_scratch(changes: dict[str, object]) -> None:
-    assert vintage_for(VolumeRecipe(**changes), through=date(2026, 7, 1)) is None  # pyright: ignore[reportArgumentType]
+def test_a_recipe_of_another_shape_is_trained_from_scratch(changes: dict[str, Any]) -> None:
+    assert vintage_for(VolumeRecipe(**changes), through=date(2026, 7, 1)) is None
 
 
 def test_without_a_step_the_weights_are_the_vintages_and_few_sessions_are_enough() -> None:

@@ -51,7 +51,7 @@ OLD_SETTINGS = {
     "market": "mean of all",
     "start": "scratch",
     "tuning_steps": 100,
-    "tuning_rate": 1e-3,
+    "tuning_rate": 2e-3,
 }  # what a recipe of release 0.1.0 means, which does not have them
 OLD_NAMES = {"log_every_steps": "validate_every_steps"}  # of release 0.1.0, in which digests were made with it
 
@@ -125,7 +125,7 @@ class VolumeRecipe:
     dropout: float = 0.2
     learning_rate: float = 8e-3  # the highest of the schedule
     tuning_steps: int = 100  # in place of steps, where pretrained weights are tuned; 0 takes them as they are
-    tuning_rate: float = 1e-3  # in place of learning_rate there
+    tuning_rate: float = 2e-3  # in place of learning_rate there
     weight_decay: float = 1e-3
     gradient_clip: float = 1.0  # norm
     validate_every_steps: int = 50  # each time by other random numbers than before: it changes the weights

@@ -201,9 +201,12 @@ def outcomes(
 def complete_pipeline(
     snapshot: Snapshot, reports: Sequence[Report], trained: Mapping[str, str | Exception]
 ) -> PipelineResult:
-    """The result of the run. Raises the error of the only model, or SomeModelsFailed with the errors of several."""
+    """The result of the run.
+
+    Raises the error of the only model where it could not be forecast either, else SomeModelsFailed with all errors.
+    """
     failed = [outcome for outcome in trained.values() if isinstance(outcome, Exception)]
-    if len(failed) == len(trained) == 1:
+    if len(failed) == len(trained) == 1 and not reports:
         raise failed[0]
     trainings = {name: str(outcome) for name, outcome in trained.items()}
     result = PipelineResult(snapshot=snapshot, reports=tuple(reports), trainings=trainings)

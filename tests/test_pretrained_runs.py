@@ -11,8 +11,8 @@ from runs import forecasts_of
 
 from flows.forecast import forecast
 from flows.ingest import ingest
+from flows.pipeline import pipeline
 from flows.retrain import retrain
-from models.errors import NotEnoughSessions
 from models.forecasters import FALLBACK
 from models.pretrained import vintages
 from models.sessions import session_before
@@ -20,6 +20,7 @@ from storage.artifacts import ArtifactStore
 from storage.records import ForecastBatch
 from storage.store import open_store
 from tasks.reports.views import history_of
+from tasks.runs import SomeModelsFailed
 from tasks.settings import DataSettings, TrainingSettings
 from tasks.stored_models import CHAMPION
 
@@ -90,8 +91,10 @@ def test_sixty_sessions_are_enough_for_a_forecast_and_too_few_for_a_training(tmp
     assert len(forecasts_of(batch)) == 10
     (entry,) = artifacts_of(batch).history("model", "volume", CHAMPION)
     assert entry.reason == "Pretrained weights, untested here: 60 rows of SBUX are too few to hold some back."
-    with pytest.raises(NotEnoughSessions, match=r"60 sessions came, .* recipe volume needs 220"):
-        retrain(data, TRAINING)
+    with pytest.raises(SomeModelsFailed, match=r"60 sessions came, .* recipe volume needs 220") as caught:
+        pipeline(data, TRAINING)
+    (report,) = caught.value.result.reports  # which is shown before the error
+    assert (report.batch.author, report.scorecard) == (batch.author, None)
 
 
 def test_as_of_before_the_first_vintage_there_are_none(tmp_path: Path) -> None:

@@ -149,8 +149,8 @@ TEST = {
 }
 PRICES, DATED = "source calendar tickers store as_of events", "source calendar tickers store as_of"  # of DataSettings
 READING = "date_format decimal columns"  # those that become part of the source
-MODEL = "recipe cell fit_scalers_on window_sessions seed device force settings name"  # fields of TrainingSettings
-SERVED_MODEL = "recipe cell seed device settings"
+SERVED_MODEL = "recipe cell seed device settings from_scratch"  # of TrainingSettings
+MODEL = f"{SERVED_MODEL} fit_scalers_on window_sessions force name"
 Store = Annotated[str, Parameter(env_var="VOLCAST_STORE", help=DataSettings.model_fields["store"].description)]
 Approve = Annotated[
     bool, Parameter(env_var="VOLCAST_REQUIRE_APPROVAL", help="A person says yes to each model in the UI")
@@ -416,7 +416,7 @@ def monitor(data: DataSettings, training: TrainingSettings, watch: WatchSettings
 @command(
     request="train_through! test_start! test_end! out! refit seed device settings",
     data=f"source calendar tickers store events {READING}",
-    training="cell",
+    training="cell from_scratch",
     texts=TEST,
 )
 def backtest(data: DataSettings, request: BacktestSettings, training: TrainingSettings) -> None:
@@ -426,7 +426,7 @@ def backtest(data: DataSettings, request: BacktestSettings, training: TrainingSe
     """
     from tasks.preflight import check_backtest
 
-    request = request.model_copy(update={"settings": {"cell": training.cell, **request.settings}})
+    request = request.model_copy(update={"settings": {**training.backtested, **request.settings}})
     check_backtest(data, request)
     from flows.backtest import backtest as backtest_flow
     from tasks.reports import render

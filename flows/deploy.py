@@ -98,8 +98,7 @@ class Served:
     def parameters(self) -> dict[str, Any]:
         """What prefect.yaml puts where it says so."""
         own = self.training.model_dump(mode="json", exclude_defaults=True)
-        settings = {name: own[name] for name in ("cell",) if name in own} | own.get("settings", {})
-        tested = {name: own[name] for name in ("seed", "device") if name in own}
+        settings, tested = self.training.backtested, {name: own[name] for name in ("seed", "device") if name in own}
         by = self.watch.forecast_by
         return {
             "VOLCAST_STORE": self.data.store,

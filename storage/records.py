@@ -376,12 +376,14 @@ class BacktestResult(Record):
     test_start: date
     test_end: date
     refit: str
+    start: str  # what the first training of volcast's own forecaster started from
 
     @property
     def span(self) -> str:
         """Which sessions were trained on and tested, in a line."""
         refit = "" if self.refit == "never" else f", fitted again {self.refit}"
-        return f"sessions {self.test_start} to {self.test_end}, by fits on those to {self.train_through}{refit}"
+        fits = f"by fits on those to {self.train_through}{refit}; volcast: {self.start}"
+        return f"sessions {self.test_start} to {self.test_end}, {fits}"
 
 
 class Finding(Record):

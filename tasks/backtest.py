@@ -8,6 +8,7 @@ from prefect.artifacts import create_markdown_artifact
 from models.backtest import TestSpan, backtest, train_volumes
 from models.comparisons import Duel, duels, errors_over_time, verdict
 from models.forecast_columns import models_of
+from models.pretrained import vintage_for
 from models.recipes import settings
 from models.scores import GATE_BAND, ROLLING, score
 from models.text import counted
@@ -52,7 +53,7 @@ def run_backtest(snapshot: Snapshot, request: BacktestSettings) -> BacktestResul
         write_frame(frame, request.out)
     path = str(request.out or ref)
     log.info("%s in %s", counted(len(frame), "forecast"), path)
-    result, errors = _scored(snapshot, span, path, frame, train_volumes(panel, span))
+    result, errors = _scored(snapshot, span, path, frame, train_volumes(panel, span), start=_start(request, span))
     log.info("%s", result.verdict)
     _publish(result, errors)
     return result
@@ -91,8 +92,14 @@ def _store(snapshot: Snapshot, request: BacktestSettings, span: TestSpan, frame:
     return stored.ref
 
 
+def _start(request: BacktestSettings, span: TestSpan) -> str:
+    """What the first fit starts from: it may know nothing of the test."""
+    vintage = vintage_for(request.recipe(), through=span.train_through)
+    return vintage.words if vintage else "trained from scratch"
+
+
 def _scored(
-    snapshot: Snapshot, span: TestSpan, path: str, frame: pd.DataFrame, train: pd.DataFrame
+    snapshot: Snapshot, span: TestSpan, path: str, frame: pd.DataFrame, train: pd.DataFrame, *, start: str
 ) -> tuple[BacktestResult, pd.DataFrame]:
     """The scores of a frame, the leading forecaster, the first one, against each other; and the errors over time."""
     scores = score(frame, train)
@@ -112,6 +119,7 @@ def _scored(
         test_start=span.test_start,
         test_end=span.test_end,
         refit=span.refit,
+        start=start,
     )
     return result, errors_over_time(frame, train, scores)
 

@@ -237,6 +237,12 @@ class TrainingSettings(_Settings):
             chosen["start"] = "scratch"
         return make_recipe(self.recipe, **_without_name(chosen))
 
+    @property
+    def backtested(self) -> dict[str, JsonValue]:
+        """The settings by which a backtest tests the same model."""
+        cell = {} if self.cell == TrainingSettings.model_fields["cell"].default else {"cell": self.cell}
+        return {**cell, **({"start": "scratch"} if self.from_scratch else {}), **self.settings}
+
     def method(self) -> Method:
         """The steps of the recipe. Raises UnknownRecipe."""
         return method_of(self.make(), self.name)

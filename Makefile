@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 TWO_AT_ONCE := -n 2 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help install run quick test torture fuzz year check map clean
+.PHONY: help install run quick test torture fuzz year week check map clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ fuzz: install ## 100,000 odd files, stores, settings, command lines and paramete
 
 year: install ## a year of the service in minutes, with outages, a regime shift and poor models, and checks
 	$(BIN)/python -m benchmarks.year
+
+week: install ## an operator's week in minutes: the real service, its UI, kills, damage, alerts, a move; with checks
+	$(BIN)/python -m benchmarks.week
 
 clean: ## remove .venv and caches; keeps ./data and ./.volcast
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache

@@ -161,7 +161,9 @@ def test_three_missed_days_are_caught_up_by_one_run_and_enough_sessions_retrain(
     service.up.wait(lambda: service.state(second["id"])["type"] in ("PAUSED", "COMPLETED"), "its gate")
     if service.state(second["id"])["type"] == "PAUSED":
         service.up.answer(second["id"], "no", "not before the holiday")
-        assert service.ended(second["id"])["message"].startswith("Refused volume v2: not before the holiday")
+        assert service.ended(second["id"])["message"].startswith(
+            "Refused volume v2: not before the holiday. The gate had said: "
+        )
         service.up.wait(lambda: "approval-refused" in service.webhook.codes(), "the alert")
     else:
         assert service.state(second["id"])["message"].startswith("Kept volume v2: ")

@@ -1,6 +1,6 @@
 """How accurate volcast is beside its baselines and its peers, on a panel of real prices with rolling cutoffs.
 
-python -m benchmarks.accuracy --panel panel.parquet [--earnings earnings.csv] [--keep DIR] [--markdown]
+python -m benchmarks.accuracy --panel panel.parquet [--earnings earnings.csv] [--alone [--rows 253]] [--keep DIR]
 
 --panel: Parquet with ticker, date, open, high, low, close, adj_close, volume. --earnings: CSV with Ticker and
 Earnings_Date, each date taken as known ten sessions ahead; --no-events leaves it out of every method's columns.
@@ -8,28 +8,37 @@ Every method is fitted once, through --train-through, and forecasts 1 to 10 sess
 need the extra: pip install -c constraints.txt --editable '.[bench]'. lstm and nhits are fitted on --neural-tickers of
 the panel, the automatic models of statsforecast on --local-tickers of those, one by one; a table has the methods that
 forecast all of its tickers, on exactly the same rows. The columns are those of models/scores.py: MASE, then for
-horizons 1 to 5 the scaled pinball loss, the coverages, and the share of tickers with a smaller MASE than log-HAR's.
+horizons 1 to 5 the scaled pinball loss, the coverages, and the share of tickers with a smaller MASE than log-HAR's; and
+R2 of the next session (`dollar_r2`).
+
+--alone gives 30 tickers to each method one by one, each as a panel of its own, and, with --rows, only so many of its
+rows before the test begins. Errors are scaled by the ticker's whole history through --train-through, whatever --rows
+is, so that the tables compare. A method that needs more rows than a ticker has is named, and has no row.
 """
 
 import argparse
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import date
 from functools import reduce
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 
 from benchmarks.kept import LIBRARIES, SECONDS, forecasts_of, version_of
 from benchmarks.markets import pick, read_announcements, read_prices
-from benchmarks.methods import PEERS, Scope, make_method, own_methods
+from benchmarks.methods import ALONE, PEERS, Scope, make_method, own_methods
 from models.backtest import TestSpan, train_volumes
-from models.forecast_columns import KEYS
-from models.forecasters import HAR
+from models.errors import NotEnoughSessions
+from models.forecast_columns import KEYS, models_of
+from models.forecasters import HAR, traded_mean
 from models.panel import Panel, make_panel
 from models.scores import FIRST_TICKER, score
 
 SCOPES: tuple[Scope, ...] = ("panel", "neural", "local")  # each one's tickers are among those of the one before
+LONG = 1260  # rows, five years
 TITLES = {"panel": "All", "neural": "The networks'", "local": "The automatic models'"}
 
 
@@ -41,6 +50,9 @@ def main() -> None:
     span = TestSpan(
         train_through=asked.train_through, test_start=asked.test_start, test_end=asked.test_end, step=asked.step
     )
+    if asked.alone:
+        _print_alone(asked, panels["panel"], span)
+        return
     frames: dict[Scope, dict[str, pd.DataFrame]] = {scope: {} for scope in SCOPES}
     for name in asked.methods or [*own_methods(seed=asked.seed), *PEERS]:
         scope, forecaster = make_method(name, seed=asked.seed, quick=asked.quick)
@@ -52,14 +64,76 @@ def main() -> None:
         tickers = panels[scope].tickers
         joined, seconds = _join(methods, tickers)
         print(f"\n{TITLES[scope]} {len(tickers)} tickers, {len(joined):,} forecasts a method\n")
-        table = accuracy_table(joined, train_volumes(panels[scope], span)).assign(**{"training CPU s": seconds})
+        table = accuracy_table(joined, panels[scope], span).assign(**{"training CPU s": seconds})
         print(_markdown(table) if asked.markdown else table.to_string(float_format="%.4f"))
 
 
-def accuracy_table(frame: pd.DataFrame, train: pd.DataFrame) -> pd.DataFrame:
-    """A row a method: MASE of SBUX and of the panel, and the panel's pinball, coverage and share of tickers won."""
-    scores = score(frame, train)
-    panel = scores.panel.set_index(["band", "model"])
+def _print_alone(asked: argparse.Namespace, panel: Panel, span: TestSpan) -> None:
+    """The table of tickers that are given to every method one by one."""
+    methods: dict[str, pd.DataFrame] = {}
+    for name in asked.methods or ALONE:
+        _scope, forecaster = make_method(name, seed=asked.seed, quick=asked.quick)
+        settings = f"seed {asked.seed}, quick {asked.quick}"
+        try:
+            panels = [alone(panel, ticker, span, rows=asked.rows) for ticker in panel.tickers]
+            parts = [forecasts_of(forecaster, own, span, settings=settings, folder=asked.keep) for own in panels]
+        except NotEnoughSessions as error:
+            print(f"{name} has no row: {error}", flush=True)
+            continue
+        methods[name] = pd.concat(parts, ignore_index=True)
+        methods[name].attrs[SECONDS] = sum(part.attrs[SECONDS] for part in parts)
+        print(f"{name}: {methods[name].attrs[SECONDS]:.0f} s of training", flush=True)
+    print(_heading(asked, panel))
+    joined, seconds = _join(methods, panel.tickers)
+    given = f"its last {asked.rows} rows" if asked.rows else "all of its rows"
+    print(f"\nEach alone with {given}: {len(panel.tickers)} tickers, {len(joined):,} forecasts a method\n")
+    table = accuracy_table(joined, panel, span).assign(**{"training CPU s": seconds})
+    print(_markdown(table) if asked.markdown else table.to_string(float_format="%.4f"))
+
+
+def alone(panel: Panel, ticker: str, span: TestSpan, *, rows: int) -> Panel:
+    """The panel of one ticker, on a grid that begins with the last `rows` (0: all) of its rows of the train span."""
+    own = panel.of([ticker])
+    train_T = own.sessions[: own.known].to_numpy() <= np.datetime64(span.train_through)
+    first = np.flatnonzero(own.traded_NT[0] & train_T)[-rows if rows else 0]
+    return replace(
+        own,
+        sessions=own.sessions[first:],
+        known=own.known - first,
+        fields={name: values[:, first:] for name, values in own.fields.items()},
+    )
+
+
+def dollar_r2(frame: pd.DataFrame, panel: Panel) -> pd.Series:
+    """Forecaster -> R2 of next-session log dollar volume less its 5-session mean, all tickers and cutoffs pooled.
+
+    Goyenko, Kelly, Moskowitz, Su and Zhang (2024), "Trading Volume Alpha", NBER w33037. With V shares, P the close and
+    f a forecast of V(t + 1), the point of horizon 1, all in the shares of the panel:
+
+        y    = log(V(t + 1) P(t + 1)) - the mean of log(V P) over the last five traded sessions up to the cutoff t
+        yhat = log(f P(t)) - the same mean
+        R2   = 1 - sum (y - yhat)^2 / sum y^2
+
+    It is against 0, no mean of y is taken off. The price of t + 1 is not known to a forecast: that of t stands for it.
+    """
+    close_NT = panel.fields["close"]
+    log_dollars_NT = panel.log_volume_NT + np.log(close_NT)
+    usual_NT = traded_mean(log_dollars_NT, 5)
+    rows = frame.loc[frame["h"] == 1]
+    row_R = np.searchsorted(np.array(panel.tickers), rows["unique_id"].to_numpy(dtype=str))
+    cutoff_R, target_R = (panel.sessions.get_indexer(pd.DatetimeIndex(rows[name])) for name in ("cutoff", "ds"))
+    usual_R, log_close_R = usual_NT[row_R, cutoff_R], np.log(close_NT[row_R, cutoff_R])
+    y_R = log_dollars_NT[row_R, target_R] - usual_R
+    known_R = np.isfinite(y_R)
+    errors = {name: y_R - (np.log(rows[name].to_numpy()) + log_close_R - usual_R) for name in models_of(rows)}
+    square = (y_R[known_R] ** 2).sum()
+    return pd.Series({name: 1 - (error_R[known_R] ** 2).sum() / square for name, error_R in errors.items()})
+
+
+def accuracy_table(frame: pd.DataFrame, panel: Panel, span: TestSpan) -> pd.DataFrame:
+    """A row a method: MASE of SBUX and of the panel, and the panel's pinball, coverage, share of tickers won and R2."""
+    scores = score(frame, train_volumes(panel, span))
+    of_all = scores.panel.set_index(["band", "model"])
     of_one = scores.by_ticker.loc[scores.by_ticker["unique_id"] == FIRST_TICKER].set_index(["band", "model"])
     mase = scores.by_ticker.loc[scores.by_ticker["band"] == "1-5"].pivot(
         index="unique_id", columns="model", values="mase"
@@ -67,25 +141,32 @@ def accuracy_table(frame: pd.DataFrame, train: pd.DataFrame) -> pd.DataFrame:
     columns = {
         f"{FIRST_TICKER} h=1": of_one["mase"]["1"],
         f"{FIRST_TICKER} h=1..5": of_one["mase"]["1-5"],
-        "panel h=1": panel["mase"]["1"],
-        "panel h=1..5": panel["mase"]["1-5"],
-        "panel h=1..10": panel["mase"]["1-10"],
-        "pinball h=1..5": panel["pinball"]["1-5"],
-        "coverage 80": panel["coverage_80"]["1-5"],
-        "coverage 95": panel["coverage_95"]["1-5"],
+        "panel h=1": of_all["mase"]["1"],
+        "panel h=1..5": of_all["mase"]["1-5"],
+        "panel h=1..10": of_all["mase"]["1-10"],
+        "pinball h=1..5": of_all["pinball"]["1-5"],
+        "coverage 80": of_all["coverage_80"]["1-5"],
+        "coverage 95": of_all["coverage_95"]["1-5"],
     }
     if HAR in mase:
         columns[f"better than {HAR}"] = mase.lt(mase[HAR], axis=0).mean()
-    return pd.DataFrame(columns).loc[panel.loc["1"].index].rename_axis("method")
+    columns["R2 h=1"] = dollar_r2(frame, panel)
+    return pd.DataFrame(columns).loc[of_all.loc["1"].index].rename_axis("method")
 
 
 def _panels(asked: argparse.Namespace) -> dict[Scope, Panel]:
     prices = read_prices(asked.panel, through=asked.test_end)
     announced = read_announcements(asked.earnings) if asked.earnings and asked.events else None
-    tickers = pick(prices["ticker"].unique().tolist(), asked.tickers)
+    tickers = pick(_long_listed(prices, asked) if asked.alone else prices["ticker"].unique().tolist(), asked.tickers)
     names: dict[Scope, list[str]] = {"panel": tickers, "neural": pick(tickers, asked.neural_tickers)}
     names["local"] = pick(names["neural"], asked.local_tickers)
     return {scope: make_panel(prices.loc[prices["ticker"].isin(some)], announced) for scope, some in names.items()}
+
+
+def _long_listed(prices: pd.DataFrame, asked: argparse.Namespace) -> list[str]:
+    """The tickers with LONG rows of the train span: how short a history is, --rows says."""
+    rows = prices.loc[prices["session"] <= pd.Timestamp(asked.train_through)].groupby("ticker").size()
+    return rows.index[rows >= LONG].tolist()
 
 
 def _tables(frames: dict[Scope, dict[str, pd.DataFrame]]) -> Iterator[tuple[Scope, dict[str, pd.DataFrame]]]:
@@ -142,6 +223,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--step", type=int, default=1, help="sessions between cutoffs; no multiple of 5")
     parser.add_argument("--methods", nargs="+", help="all by default")
     parser.add_argument("--tickers", type=int, default=0, help="SBUX and others evenly picked; 0: all of the panel")
+    parser.add_argument("--alone", action="store_true", help="each ticker as a panel of its own")
+    parser.add_argument("--rows", type=int, default=0, help="with --alone: of each before the test; 0: all")
     parser.add_argument("--neural-tickers", type=int, default=50, help="of them; 0: all")
     parser.add_argument("--local-tickers", type=int, default=11, help="of those; 0: all")
     parser.add_argument("--seed", type=int, default=0)
@@ -150,8 +233,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--keep", type=Path, help="a folder in which forecasts are kept, and found again")
     parser.add_argument("--markdown", action="store_true")
     asked = parser.parse_args()
-    if asked.quick:
-        asked.tickers = asked.tickers or 5
+    if asked.quick or asked.alone:
+        asked.tickers = asked.tickers or (5 if asked.quick else 30)
     return asked
 
 

@@ -18,7 +18,7 @@ from models.backtest import TestSpan, backtest
 from models.forecasters import Forecaster
 from models.panel import Panel
 
-LIBRARIES = ("numpy", "pandas", "torch", "lightgbm", "statsforecast", "neuralforecast")
+LIBRARIES = ("numpy", "pandas", "torch", "lightgbm", "statsforecast", "neuralforecast", "fracast")
 OURS = ("models.", "benchmarks.")
 SECONDS = "training_cpu_seconds"  # in the frame's attrs
 

@@ -6,7 +6,9 @@ from typing import Literal
 import torch
 
 from benchmarks.peers.boosting import Boosting, BoostingSettings
+from benchmarks.peers.linear import Linear
 from benchmarks.peers.neural import NeuralPeer
+from benchmarks.peers.pretrained import PretrainedPeer
 from benchmarks.peers.statistical import StatisticalPeer
 from models.forecasters import Forecaster
 from models.volume_evaluation import forecasters
@@ -17,12 +19,24 @@ Scope = Literal[
 
 PEERS: dict[str, tuple[Scope, Callable[[], Forecaster]]] = {
     "lightgbm": ("panel", Boosting),
+    "har-x": ("panel", Linear),
     "lstm": ("neural", lambda: NeuralPeer("LSTM")),
     "nhits": ("neural", lambda: NeuralPeer("NHITS")),
     "autoarima": ("local", lambda: StatisticalPeer("AutoARIMA")),
     "autoets": ("local", lambda: StatisticalPeer("AutoETS")),
     "autotheta": ("local", lambda: StatisticalPeer("AutoTheta")),
+    "fracast": ("local", PretrainedPeer),
 }
+ALONE = (
+    "volcast",  # from scratch; how else it can begin stands after it
+    "har",
+    "adv20",
+    "lightgbm",
+    "har-x",
+    "autoarima",
+    "autoets",
+    "fracast",
+)  # of `accuracy --alone`
 QUICK: dict[str, Callable[[], Forecaster]] = {
     "lightgbm": lambda: Boosting(BoostingSettings(rows=50_000, rounds=50)),
     "lstm": lambda: NeuralPeer("LSTM", max_steps=20),

@@ -57,7 +57,9 @@ class Har:
         level_N = _level(design_NTL[:, :, LEVEL], weight_T)
         products = [_products(known, design_NTL, weight_T, h) for h in range(1, HORIZONS + 1)]
         weights_NH = np.stack([products_NBB[:, 0, 0] for products_NBB in products], axis=1)
-        betas_NHB = np.stack([_ridge(_centered(products_NBB, level_N)) for products_NBB in products], axis=1)
+        centered = [_centered(products_NBB, level_N) for products_NBB in products]
+        added_B = np.r_[RIDGE, np.full(centered[0].shape[1] - 1 - len(RIDGE), RIDGE_CALENDAR)]
+        betas_NHB = np.stack([ridge(products_NBB, added_B) for products_NBB in centered], axis=1)
         betas_NHB[np.isnan(level_N), :, LEVEL] = 0
         betas_NHB[:, :, 0] -= betas_NHB[:, :, LEVEL] * np.nan_to_num(level_N)[:, None]  # for v_22 instead of v_22 - m
         return replace(self, tickers=panel.tickers, betas_NHB=betas_NHB, weights_NH=weights_NH)
@@ -119,14 +121,17 @@ def _centered(products_NBB: np.ndarray, level_N: np.ndarray) -> np.ndarray:
     return shift_NBB.transpose(0, 2, 1) @ products_NBB @ shift_NBB
 
 
-def _ridge(products_NBB: np.ndarray) -> np.ndarray:
-    """(N, B): the coefficients of each ticker, shrunk towards those of all together, and these towards 0."""
+def ridge(products_NBB: np.ndarray, added_B: np.ndarray) -> np.ndarray:
+    """(N, B): the coefficients of each ticker, shrunk towards those of all together, and these towards 0.
+
+    `products_NBB`: (N, B + 1, B + 1) sums of products of the regressors, the first of which is 1, and, last, of the
+    target. `added_B`: how many sessions say 0 of each coefficient, as step 2 above has it.
+    """
     sums_BB = products_NBB.sum(axis=0)
     mean_BB = sums_BB[:-1, :-1] / max(sums_BB[0, 0], 1)  # of a session
-    sessions_B = np.r_[RIDGE, np.full(len(mean_BB) - len(RIDGE), RIDGE_CALENDAR)]
-    ridge_BB = np.diag(sessions_B * np.maximum(np.diag(mean_BB), LEAST_SQUARE))
-    pooled_B = np.linalg.solve(sums_BB[:-1, :-1] + ridge_BB, sums_BB[:-1, -1])
-    prior_BB = POOLED * mean_BB + ridge_BB
+    added_BB = np.diag(added_B * np.maximum(np.diag(mean_BB), LEAST_SQUARE))
+    pooled_B = np.linalg.solve(sums_BB[:-1, :-1] + added_BB, sums_BB[:-1, -1])
+    prior_BB = POOLED * mean_BB + added_BB
     answers_NB = products_NBB[:, :-1, -1] + prior_BB @ pooled_B
     return np.linalg.solve(products_NBB[:, :-1, :-1] + prior_BB, answers_NB[:, :, None])[:, :, 0]
 

@@ -11,7 +11,9 @@ from benchmarks.peers.neural import NeuralPeer
 from benchmarks.peers.pretrained import PretrainedPeer
 from benchmarks.peers.statistical import StatisticalPeer
 from models.forecasters import Forecaster
+from models.recipes import VolumeRecipe
 from models.volume_evaluation import forecasters
+from models.volume_training import VolumeForecaster
 
 Scope = Literal[
     "panel", "neural", "local"
@@ -28,7 +30,9 @@ PEERS: dict[str, tuple[Scope, Callable[[], Forecaster]]] = {
     "fracast": ("local", PretrainedPeer),
 }
 ALONE = (
-    "volcast",  # from scratch; how else it can begin stands after it
+    "volcast",  # pretrained weights, tuned; then as they are, and networks from scratch
+    "untrained",
+    "scratch",
     "har",
     "adv20",
     "lightgbm",
@@ -37,11 +41,20 @@ ALONE = (
     "autoets",
     "fracast",
 )  # of `accuracy --alone`
+RECIPES = {"untrained": VolumeRecipe(tuning_steps=0), "scratch": VolumeRecipe(start="scratch")}  # volcast's others
 QUICK: dict[str, Callable[[], Forecaster]] = {
     "lightgbm": lambda: Boosting(BoostingSettings(rows=50_000, rounds=50)),
     "lstm": lambda: NeuralPeer("LSTM", max_steps=20),
     "nhits": lambda: NeuralPeer("NHITS", max_steps=20),
 }
+
+
+class NamedForecaster(VolumeForecaster):
+    """volcast by another recipe than its own, under another name."""
+
+    def __init__(self, name: str, recipe: VolumeRecipe, *, seed: int) -> None:
+        super().__init__(recipe, seed=seed, device=torch.device("cpu"))
+        self.name = name
 
 
 def own_methods(*, seed: int) -> dict[str, Forecaster]:
@@ -54,7 +67,9 @@ def make_method(name: str, *, seed: int, quick: bool) -> tuple[Scope, Forecaster
     own = own_methods(seed=seed)
     if name in own:
         return "panel", own[name]
+    if name in RECIPES:
+        return "panel", NamedForecaster(name, RECIPES[name], seed=seed)
     if name not in PEERS:
-        raise ValueError(f"Unknown method {name!r}. Expected one of: {', '.join([*own, *PEERS])}.")
+        raise ValueError(f"Unknown method {name!r}. Expected one of: {', '.join([*own, *RECIPES, *PEERS])}.")
     scope, make = PEERS[name]
     return scope, QUICK.get(name, make)() if quick else make()

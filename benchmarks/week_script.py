@@ -330,7 +330,7 @@ def friday(week: Week) -> None:
     week.see(promoted_by_hand=_move(week, "promote", version=tried))
     by_promoted = _versions(week)
     week.see(rolled_back=_move(week, "rollback"), versions_that_forecast=[by_promoted, _versions(week)])
-    week.see(same_after_the_rollback=_medians(week.published()).equals(_medians(before)))
+    week.see(same_after_the_rollback=_medians(week.published()) == _medians(before))
     week.see(moves_told=[week.told("champion-moved", "by hand"), week.told("champion-moved", "Rolled back")])
     refused = week.up.run("retrain", training={"name": "refused"})
     week.wait_for_question(refused)
@@ -356,8 +356,8 @@ def _versions(week: Week) -> list[int]:
     return [int(version) for version in week.published()["model_version"].unique()]
 
 
-def _medians(forecasts: pd.DataFrame) -> pd.DataFrame:
-    return forecasts[["ticker", "h", "median"]].sort_values(["ticker", "h"], ignore_index=True)
+def _medians(forecasts: pd.DataFrame) -> list[tuple[Any, ...]]:
+    return sorted(zip(forecasts["ticker"], forecasts["h"], forecasts["median"], strict=True))
 
 
 def _severities(week: Week) -> dict[str, list[str]]:

@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from models.forecasters import HAR, Forecasts, traded_mean, with_errors
 from models.market_calendar import calendar_columns, weekend_columns
@@ -55,13 +56,8 @@ class Har:
         weight_T = 0.5 ** (np.arange(through, -1, -1) / HALF_LIFE)
         design_NTL = _design(known)
         level_N = _level(design_NTL[:, :, LEVEL], weight_T)
-        products = [_products(known, design_NTL, weight_T, h) for h in range(1, HORIZONS + 1)]
-        weights_NH = np.stack([products_NBB[:, 0, 0] for products_NBB in products], axis=1)
-        centered = [_centered(products_NBB, level_N) for products_NBB in products]
-        added_B = np.r_[RIDGE, np.full(centered[0].shape[1] - 1 - len(RIDGE), RIDGE_CALENDAR)]
-        betas_NHB = np.stack([ridge(products_NBB, added_B) for products_NBB in centered], axis=1)
-        betas_NHB[np.isnan(level_N), :, LEVEL] = 0
-        betas_NHB[:, :, 0] -= betas_NHB[:, :, LEVEL] * np.nan_to_num(level_N)[:, None]  # for v_22 instead of v_22 - m
+        with threadpool_limits(1, "blas"):  # for matrices as small as these more threads wait for each other
+            betas_NHB, weights_NH = _betas(known, design_NTL, weight_T, level_N)
         return replace(self, tickers=panel.tickers, betas_NHB=betas_NHB, weights_NH=weights_NH)
 
     def forecast(self, panel: Panel, cutoffs: np.ndarray) -> Forecasts:
@@ -100,6 +96,20 @@ def _level(v22_NT: np.ndarray, weight_T: np.ndarray) -> np.ndarray:
     weight_NT = np.where(np.isfinite(v22_NT), weight_T, 0)
     with np.errstate(invalid="ignore"):
         return (np.nan_to_num(v22_NT) * weight_NT).sum(axis=1) / weight_NT.sum(axis=1)
+
+
+def _betas(
+    panel: Panel, design_NTL: np.ndarray, weight_T: np.ndarray, level_N: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The coefficients (N, H, B), and the sums of the weights (N, H)."""
+    products = [_products(panel, design_NTL, weight_T, h) for h in range(1, HORIZONS + 1)]
+    weights_NH = np.stack([products_NBB[:, 0, 0] for products_NBB in products], axis=1)
+    centered = [_centered(products_NBB, level_N) for products_NBB in products]
+    added_B = np.r_[RIDGE, np.full(centered[0].shape[1] - 1 - len(RIDGE), RIDGE_CALENDAR)]
+    betas_NHB = np.stack([ridge(products_NBB, added_B) for products_NBB in centered], axis=1)
+    betas_NHB[np.isnan(level_N), :, LEVEL] = 0
+    betas_NHB[:, :, 0] -= betas_NHB[:, :, LEVEL] * np.nan_to_num(level_N)[:, None]  # for v_22 instead of v_22 - m
+    return betas_NHB, weights_NH
 
 
 def _products(panel: Panel, design_NTL: np.ndarray, weight_T: np.ndarray, h: int) -> np.ndarray:

@@ -25,7 +25,7 @@ from models.panel import HORIZONS
 from models.recipes import VolumeRecipe
 from models.volume_inputs import AT_COLUMNS, CPU, Inputs, InputTensors
 from models.volume_network import ForkingNetwork
-from models.weights import load_exactly
+from models.weights import load_exactly, one_thread
 
 # N tickers, C cutoffs, B sessions of a stretch, H horizons, Q levels, M members, R rows, X columns of a session
 
@@ -80,6 +80,7 @@ class VolumeModel(nn.Module):
         self.register_buffer("calibration_HQ", torch.zeros(HORIZONS, len(LEVELS), dtype=torch.float64))
         self.register_buffer("fitted_through", torch.zeros((), dtype=torch.int64))
 
+    @one_thread()
     def forecast(self, inputs: Inputs, cutoffs: np.ndarray) -> Forecasts:
         """Forecasts at cutoffs (C,), places in the panel's sessions, ascending; NaN where `inputs.usable_NT` is not."""
         known = inputs.panel.known - 1
@@ -111,6 +112,7 @@ class VolumeModel(nn.Module):
         last = EPOCH + np.timedelta64(int(self.fitted_through), "D")
         return int(inputs.panel.sessions.searchsorted(last.astype("datetime64[s]"), side="right")) - 1
 
+    @one_thread()
     def quantiles(self, inputs: Inputs, cutoffs: np.ndarray) -> np.ndarray:
         """(N, C, H, Q) float32, log volume less the cutoff's level, not yet calibrated."""
         stretch_C, tensors = cutoffs // STRETCH, inputs.on(self.calibration_HQ.device)

@@ -174,7 +174,8 @@ def fit_volume(
         )
     started, device = time.perf_counter(), run.device
     data = _prepare(inputs, recipe, run)
-    members = [_new_member(data, number) for number in range(recipe.members)]
+    with one_thread():
+        members = [_new_member(data, number) for number in range(recipe.members)]
     saved = checkpoint.load() if checkpoint else None
     losses = _restore(members, saved) if saved else []
     if losses:

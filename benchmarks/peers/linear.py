@@ -5,8 +5,9 @@
 3. fit and intervals are har's (`models.har`): sums of products with newer sessions weighing more, ridge, the quantiles
    of the recent errors with their median as part of the point
 
-It stays a benchmark: it needs all the features that the network needs, so that it cannot stand in where these are what
-fails, and it errs more than the network.
+It is no part of the product. It cannot stand in for the network where the network's inputs are what fails, as har can;
+and a champion needs a form that is stored and follows the sessions that come. By its errors it would be worth
+it (docs/results.md: "The inputs in a linear model").
 """
 
 from typing import Self

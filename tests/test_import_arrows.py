@@ -20,7 +20,17 @@ FORBIDDEN = {
     "flows": {"torch", "pandas", "yfinance"},
 }
 LIBRARIES = {  # beside Python's own, all that the package may import
-    "models": {"torch", "numpy", "pandas", "sklearn", "scipy", "exchange_calendars", "safetensors", "utilsforecast"},
+    "models": {
+        "torch",
+        "numpy",
+        "pandas",
+        "sklearn",
+        "scipy",
+        "threadpoolctl",
+        "exchange_calendars",
+        "safetensors",
+        "utilsforecast",
+    },
     "storage": {"pyarrow", "deltalake", "obstore", "pandas", "numpy", "pydantic"},
 }
 FOR_FLOWS = {  # of models and storage: records, errors, names and words, and what opens a store

@@ -22,13 +22,14 @@ from flows.server_access import Access
 VOLCAST = [sys.executable, "-m", "flows"]
 CODE = Path(__file__).parents[1]
 QUICK = {"steps": 20, "members": 1, "hidden_size": 8}  # a training of seconds
-BEATS_HAR = {  # a training of seconds as well, whose model passes the gate; with fewer steps it does not
-    "steps": 60,
-    "members": 1,
-    "hidden_size": 8,
-    "batch_sequences": 8,
+BEATS_HAR = {  # a training of two seconds, whose model passes the gate; with fewer steps or members it does not
+    "steps": 140,
+    "members": 4,
+    "hidden_size": 4,
+    "batch_sequences": 16,
+    "learning_rate": 0.004,
     "validate_every_steps": 10,
-    "stop_sessions": 40,
+    "stop_sessions": 100,
 }
 ENDLESS = {"steps": 1_000_000, "validate_every_steps": 1_000_000, "members": 1, "hidden_size": 8}
 QUIET_SECONDS = 300  # without anything that moves, on an idle machine, until one stops waiting

@@ -43,7 +43,7 @@ def artifacts_of(batch: ForecastBatch) -> ArtifactStore:
 def data_of_rows(folder: Path, rows: int) -> DataSettings:
     """Made-up prices of one ticker, out of a file."""
     source = folder / "SBUX.csv"
-    yahoo_frame(rows, last=AS_OF).assign(Volume=drawn_volumes(1, rows)[0]).to_csv(source, index=False)
+    yahoo_frame(rows, last=AS_OF).assign(Volume=drawn_volumes(1, rows, seed=4)[0]).to_csv(source, index=False)
     data = data_in(folder / "store", source=f"files:{source}")
     ingest(data)
     return data

@@ -12,7 +12,7 @@ from storage.store import Store, open_store
 from tasks.settings import DataSettings, TrainingSettings
 
 QUICK = {
-    "steps": 60,  # with fewer it does not beat har
+    "steps": 120,  # with fewer it does not beat har
     "members": 1,
     "hidden_size": 8,
     "batch_sequences": 8,

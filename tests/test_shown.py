@@ -257,7 +257,7 @@ def test_announced_earnings_are_marked_and_what_has_changed_is_named(served: Ser
     assert "Restated sessions of the last 20: none then, 7 now" in lines
     assert any(re.match(r"volume v1 is champion since .* UTC\. as a trial$", line) for line in lines)
     rows = ledger.forecasts("volume", first=DAYS[-2])
-    rows.loc[rows["cutoff"] == DAYS[-1], "median"] *= 2
+    rows.loc[rows["cutoff"] == pd.Timestamp(DAYS[-1]), "median"] *= 2
     revised = _revisions(rows)
     assert len(revised) == 5 + 1
     assert re.match(r"\w+, \w{3} 2004-07-\d\d: [\d.]+ M shares, [\d.]+ M before \(\+\d+%\)$", revised[0])

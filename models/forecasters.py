@@ -22,7 +22,6 @@ from typing import Protocol, Self
 
 import numpy as np
 import pandas as pd
-from scipy.stats import t as student_t
 
 from models.panel import HORIZONS, Panel
 
@@ -158,6 +157,8 @@ def _spread(sorted_NW: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _of_few(count_N: np.ndarray, variance_N: np.ndarray) -> np.ndarray:
     """(N, Q) quantiles of the next error less the median, from the variance of the errors so far."""
+    from scipy.stats import t as student_t  # which what only reads a forecaster's name does without
+
     return student_t.ppf(np.array(LEVELS), count_N[:, None] - 1) * np.sqrt(variance_N * (1 + 1 / count_N))[:, None]
 
 

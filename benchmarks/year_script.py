@@ -38,7 +38,7 @@ TICKERS = ("SBUX", *(f"T{number}" for number in range(1, 8)))
 FAULTS = "gap,null,restated,outage"
 # Small, so that a training takes seconds; few sessions held back, so that a new regime soon counts.
 SETTINGS: dict[str, Any] = {
-    "members": 1,
+    "members": 4,
     "steps": 150,
     "hidden_size": 16,
     "head_size": 32,

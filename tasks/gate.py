@@ -120,18 +120,23 @@ def find_scorecard(batch: ForecastBatch) -> Scorecard | None:
 
     Beside a fallback's forecast: the newest one of that name, which says why its model did not pass; None without any.
     """
+    artifacts = ArtifactStore(open_store(batch.snapshot.store))
     if batch.model is not None:
-        return read_or_fault(lambda model=batch.model: scorecard_of_model(batch.snapshot.store, model.artifact))[0]
-    return next(scorecards(ArtifactStore(open_store(batch.snapshot.store)), batch.artifact.name), None)
+        return _newest_scorecard_of(artifacts, batch.model.artifact)
+    return next(scorecards(artifacts, batch.artifact.name), None)
 
 
 def scorecard_of_model(url: str, model: ArtifactRef) -> Scorecard:
     """The newest scorecard of a version of a model. Raises NotStored when it was never scored."""
-    artifacts = ArtifactStore(open_store(url))
-    manifest = newest_scorecard(artifacts, model.name, model.version)
-    if manifest is None:
+    found = _newest_scorecard_of(ArtifactStore(open_store(url)), model)
+    if found is None:
         raise NotStored(f"{model} has no scorecard in {url}. Score it with: volcast retrain --force")
-    return scorecard_of(artifacts, model.name, manifest.version)
+    return found
+
+
+def _newest_scorecard_of(artifacts: ArtifactStore, model: ArtifactRef) -> Scorecard | None:
+    manifest = newest_scorecard(artifacts, model.name, model.version)
+    return scorecard_of(artifacts, model.name, manifest.version) if manifest else None
 
 
 def skip_training(found: Found) -> Scorecard:
@@ -233,9 +238,7 @@ def promote_model(scorecard: Scorecard, answer: Answer, why: RetrainSettings) ->
     if outcome.name == "Promoted" and (moved := champion_moved(artifacts, scorecard)):
         outcome = Outcome(name="Kept", words=moved)
     if outcome.name == "Promoted" and (entry is None or entry.version != model.version):
-        artifacts.move_alias(model, CHAMPION, outcome.words, after=entry.number if entry else 0)
-        words = f"Promoted: {model} forecasts {_instead_of(entry.version if entry else None)}. {outcome.words}"
-        emit("volcast.champion.moved", root, words=words, model=model.name, version=model.version)
+        _move(artifacts, model, entry, outcome.words)
     if outcome.name == "Refused":
         artifacts.set_alias("model", model.name, REFUSED, model.version, outcome.words)
         words = f"Refused: {model} does not forecast. {outcome.words}"
@@ -250,11 +253,15 @@ def promote_untested(model: ModelVersion) -> None:
     ref, snapshot = model.artifact, model.snapshot
     rows = f"{counted(snapshot.rows, 'row')} of {listed(snapshot.tickers)}"
     reason = f"Pretrained weights, untested here: {rows} are too few to hold some back."
-    artifacts = ArtifactStore(open_store(snapshot.store, writable=True))
-    artifacts.move_alias(ref, CHAMPION, reason, after=0)
-    words = f"Promoted: {ref} forecasts {_instead_of(None)}. {reason}"
-    emit("volcast.champion.moved", snapshot.store, words=words, model=ref.name, version=ref.version)
+    _move(ArtifactStore(open_store(snapshot.store, writable=True)), ref, None, reason)
     get_run_logger().info("%s: %s", ref, reason)
+
+
+def _move(artifacts: ArtifactStore, model: ArtifactRef, before: AliasEntry | None, reason: str) -> None:
+    """Let a version forecast in place of the one that did before, and tell of it. Raises VersionConflict."""
+    artifacts.move_alias(model, CHAMPION, reason, after=before.number if before else 0)
+    words = f"Promoted: {model} forecasts {_instead_of(before.version if before else None)}. {reason}"
+    emit("volcast.champion.moved", artifacts.url, words=words, model=model.name, version=model.version)
 
 
 def complete_training(scorecard: Scorecard, outcome: Outcome) -> Scorecard:

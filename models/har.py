@@ -102,7 +102,8 @@ def _betas(
     panel: Panel, design_NTL: np.ndarray, weight_T: np.ndarray, level_N: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """The coefficients (N, H, B), and the sums of the weights (N, H)."""
-    products = [_products(panel, design_NTL, weight_T, h) for h in range(1, HORIZONS + 1)]
+    calendar_SK = _calendar(panel)
+    products = [_products(panel, design_NTL, calendar_SK, weight_T, h) for h in range(1, HORIZONS + 1)]
     weights_NH = np.stack([products_NBB[:, 0, 0] for products_NBB in products], axis=1)
     centered = [_centered(products_NBB, level_N) for products_NBB in products]
     added_B = np.r_[RIDGE, np.full(centered[0].shape[1] - 1 - len(RIDGE), RIDGE_CALENDAR)]
@@ -112,9 +113,11 @@ def _betas(
     return betas_NHB, weights_NH
 
 
-def _products(panel: Panel, design_NTL: np.ndarray, weight_T: np.ndarray, h: int) -> np.ndarray:
+def _products(
+    panel: Panel, design_NTL: np.ndarray, calendar_SK: np.ndarray, weight_T: np.ndarray, h: int
+) -> np.ndarray:
     """(N, B + 1, B + 1): weighted sums of products of the regressors and, last, the target."""
-    calendar_SK, products = _calendar(panel), []
+    products = []
     for design_TL, log_volume_T in zip(design_NTL, panel.log_volume_NT, strict=True):
         at_R = np.flatnonzero(np.isfinite(design_TL[:-h, LEVEL] + log_volume_T[h:]))
         design_RL = design_TL[at_R]

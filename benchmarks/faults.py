@@ -266,6 +266,13 @@ def _mount(*arguments: str) -> None:
     subprocess.run(["mount", *arguments], check=True, capture_output=True)
 
 
+def flip_a_bit(path: Path, place: int | None = None) -> None:
+    """Of the byte of a file at that place, counted from its end where it is below 0; by default in the middle."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2 if place is None else place] ^= 1
+    path.write_bytes(content)
+
+
 def in_a_mount_namespace() -> None:
     """Begin this process anew where its mounts are its own and vanish with it; without the right to, go on as it is."""
     unshared = ["unshare", "--mount", "--propagation", "private"]

@@ -31,6 +31,7 @@ import pyarrow.parquet as pq
 from playwright.sync_api import Page, expect
 
 from benchmarks import browser as ui
+from benchmarks.faults import flip_a_bit
 from benchmarks.programs import (
     BEATS_HAR,
     ENDLESS,
@@ -185,7 +186,7 @@ def _damage_the_champion(week: Week) -> None:
     version = week.champion()
     assert version is not None
     weights = week.data / "simulated-0" / blob_key(week.artifacts.get("model", NAME, version).files[MODEL_FILE])
-    _flip_a_bit(weights, weights.stat().st_size // 2)
+    flip_a_bit(weights)
     daily = week.run("daily")
     week.see(daily_without_a_champion=[daily["type"], daily["run"]], authors_without_a_champion=week.authors())
     week.see(
@@ -214,7 +215,7 @@ def _damage_the_prices(week: Week) -> None:
     whole = {file: file.read_bytes() for file in files}
     restatements = len(RestatementTable(week.store).read())
     for file in files:
-        _flip_a_bit(file, _place_of_lows(file))
+        flip_a_bit(file, _place_of_lows(file))
     week.see(damage_found=_verified(week))
     into = week.run("ingest", data=other)
     week.see(restated_into_damage=[into["type"], into["message"]], damage_found_again=_verified(week))
@@ -225,12 +226,6 @@ def _damage_the_prices(week: Week) -> None:
     week.see(found_after_the_backup=_verified(week), restated_after_the_backup=week.run("ingest", data=other)["type"])
     week.see(new_restatements=len(RestatementTable(week.store).read()) - restatements)
     week.run("ingest")
-
-
-def _flip_a_bit(path: Path, place: int) -> None:
-    content = bytearray(path.read_bytes())
-    content[place] ^= 1
-    path.write_bytes(content)
 
 
 def _place_of_lows(path: Path) -> int:

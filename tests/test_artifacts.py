@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from benchmarks.faults import flip_a_bit
 from storage.artifacts import ArtifactStore, Draft, canonical_json, sha256
 from storage.errors import Corrupt, NotStored
 from storage.records import ArtifactRef, Manifest, Provenance
@@ -125,7 +126,7 @@ def test_what_is_not_stored_is_named(artifacts):
 def test_a_flipped_bit_in_a_blob_is_corrupt(on_disk, tmp_path):
     stored = on_disk.put(draft())
     blob = the_file(tmp_path, "blobs/sha256/*/*")
-    blob.write_bytes(bytes([blob.read_bytes()[0] ^ 1]) + blob.read_bytes()[1:])
+    flip_a_bit(blob, 0)
     with pytest.raises(Corrupt, match=stored.files["model.bin"].sha256):
         on_disk.read(stored, "model.bin")
     assert on_disk.put(draft()) == stored  # the step that made it, run again, mends it

@@ -10,6 +10,7 @@ from days import DAYS, TRAINED, TRAINING, Served, data_in, store_in
 from programs import Volcast
 from runs import run_named
 
+from benchmarks.faults import flip_a_bit
 from flows.daily import daily
 from flows.forecast import forecast
 from flows.monitor import monitor
@@ -40,14 +41,9 @@ def manifest_of(folder: Path, kind: str) -> Path:
     return folder / f"simulated-0/artifacts/{kind}/volume/00000001.json"
 
 
-def flip_a_bit(path: Path) -> None:
-    data = path.read_bytes()
-    path.write_bytes(data[:-9] + bytes([data[-9] ^ 1]) + data[-8:])
-
-
 DAMAGES: dict[str, Callable[[Path], object]] = {
     "weights gone": lambda folder: blob_of(folder, "model", MODEL_FILE).unlink(),
-    "weights and calibration damaged": lambda folder: flip_a_bit(blob_of(folder, "model", MODEL_FILE)),
+    "weights and calibration damaged": lambda folder: flip_a_bit(blob_of(folder, "model", MODEL_FILE), -9),
     "manifest torn": lambda folder: manifest_of(folder, "model").write_bytes(b""),
     "manifest of the scaler gone": lambda folder: manifest_of(folder, "scaler").unlink(),
     "manifest of the features torn": lambda folder: manifest_of(folder, "features").write_bytes(b"{"),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.faults import Attempt, Fault, Run, Running
+from benchmarks.faults import Attempt, Fault, Run, Running, flip_a_bit
 from benchmarks.programs import CODE
 from benchmarks.torture import Campaign, environment_of, store_of
 from flows.server import Server
@@ -30,10 +30,7 @@ def store(place: Path) -> Path:
 
 
 def flip_a_byte(place: Path) -> None:
-    path = next((store(place) / "prices").rglob("*.parquet"))
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
+    flip_a_bit(next((store(place) / "prices").rglob("*.parquet")))
 
 
 def change_a_price(place: Path) -> None:

@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from rows import MADE_BY, bars, forecast_rows, quarantined, score_rows
 
+from benchmarks.faults import flip_a_bit
 from storage import append_tables, prices
 from storage.append_tables import QuarantineTable
 from storage.artifacts import ArtifactStore, Draft
@@ -40,12 +41,6 @@ def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-20])
 
 
-def flip(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 4
-    path.write_bytes(content)
-
-
 def flip_unnoticed(path: Path) -> None:
     """Flip the first bit that changes a value and that no reader notices."""
     whole, rows = path.read_bytes(), pq.read_table(path)
@@ -71,7 +66,7 @@ def test_a_whole_store_has_no_faults(root: Path) -> None:
     assert words(root) == []
 
 
-@pytest.mark.parametrize("damage", [truncate, flip, empty])
+@pytest.mark.parametrize("damage", [truncate, flip_a_bit, empty])
 @pytest.mark.parametrize(
     "pattern",
     ["prices/bucket=*/*/*.parquet", "blobs/sha256/*/*", "artifacts/model/m/*.json", "aliases/model/m/champion/*.json"],
@@ -201,7 +196,7 @@ def test_the_ledger_is_compared_too_where_it_is_read(root: Path, monkeypatch: py
 def test_a_frame_that_changed_between_two_steps_is_an_error(root: Path) -> None:
     store = open_store(str(root))
     staged = stage(store, bars())
-    flip(root / staged.key)
+    flip_a_bit(root / staged.key)
     with pytest.raises(Corrupt, match=r"its sha256 is not the one in its name"):
         unstage(store, staged)
 
@@ -226,5 +221,5 @@ def test_a_simulated_exchange_inside_is_looked_at_too_and_an_empty_folder_is_ref
         list(find_faults(str(tmp_path)))
     PriceTable(open_store(str(tmp_path / "simulated-7"), writable=True)).upsert(bars())
     assert list(find_faults(str(tmp_path))) == []
-    flip(next(tmp_path.glob("simulated-7/prices/bucket=*/*/*.parquet")))
+    flip_a_bit(next(tmp_path.glob("simulated-7/prices/bucket=*/*/*.parquet")))
     assert [finding.damage for finding in find_faults(str(tmp_path))] == [True]

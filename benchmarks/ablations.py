@@ -67,8 +67,8 @@ class Ablated(VolumeForecaster):
 
     def __init__(self, name: str, variant: Variant, *, members: int, seed: int) -> None:
         recipe = replace(VolumeRecipe(start="scratch"), **({"members": members} | variant.settings))
-        super().__init__(recipe, seed=seed, device=torch.device("cpu"))
-        self.name, self._variant = name.replace(" ", "_"), variant
+        super().__init__(recipe, seed=seed, device=torch.device("cpu"), name=name.replace(" ", "_"))
+        self._variant = variant
 
     def inputs(self, panel: Panel) -> Inputs:
         """The features of the panel, those left out at 0."""

@@ -49,14 +49,6 @@ QUICK: dict[str, Callable[[], Forecaster]] = {
 }
 
 
-class NamedForecaster(VolumeForecaster):
-    """volcast by another recipe than its own, under another name."""
-
-    def __init__(self, name: str, recipe: VolumeRecipe, *, seed: int) -> None:
-        super().__init__(recipe, seed=seed, device=torch.device("cpu"))
-        self.name = name
-
-
 def own_methods(*, seed: int) -> dict[str, Forecaster]:
     """volcast and the baselines by name, in the order in which the product lists them."""
     return {forecaster.name: forecaster for forecaster in forecasters(seed=seed, device=torch.device("cpu"))}
@@ -68,7 +60,7 @@ def make_method(name: str, *, seed: int, quick: bool) -> tuple[Scope, Forecaster
     if name in own:
         return "panel", own[name]
     if name in RECIPES:
-        return "panel", NamedForecaster(name, RECIPES[name], seed=seed)
+        return "panel", VolumeForecaster(RECIPES[name], seed=seed, device=torch.device("cpu"), name=name)
     if name not in PEERS:
         raise ValueError(f"Unknown method {name!r}. Expected one of: {', '.join([*own, *RECIPES, *PEERS])}.")
     scope, make = PEERS[name]

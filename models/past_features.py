@@ -5,8 +5,7 @@
    that the market did not. The market is the other tickers of the panel, shrunk to 0 where they are few: a ticker alone
    has none, and its surprise is its own. Models of release 0.1.0 took the mean of all, the ticker among them
 3. moves are in units of the ticker's own 60-session volatility
-4. values are clipped, so that one bad row cannot be arbitrarily large; where nothing traded they are 0, and the column
-   `traded` says so
+4. values are clipped, so that one bad row cannot be arbitrarily large; where nothing traded they are 0
 
 The tickers whose volume moves with a ticker's own: its industry, as far as volume shows it.
 

@@ -281,7 +281,7 @@ def recent_features(data: VolumeData, sessions: int) -> dict[str, np.ndarray]:
     inputs, first = data.inputs, data.inputs.panel.known - sessions
     recent_NSF = np.where(inputs.usable_NT[:, first:, None], inputs.past_NTF[:, first:].astype(np.float64), np.nan)
     values = zip(PAST_COLUMNS, np.moveaxis(recent_NSF, 2, 0), strict=True)
-    return {name: own_NS for name, own_NS in values if name != "others"}  # of that many tickers, which cannot drift
+    return {name: own_NS for name, own_NS in values if name != "others"}  # a count of tickers is no measurement
 
 
 def sha256_of(inputs: Inputs) -> str:

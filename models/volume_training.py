@@ -119,7 +119,7 @@ class _Data:
     @property
     def steps(self) -> int:
         """Of the optimiser, for each member."""
-        return self.recipe.tuning_steps if self.start else self.recipe.steps
+        return steps_of(self.recipe, self.run.vintage)
 
     @property
     def learning_rate(self) -> float:
@@ -168,7 +168,7 @@ def fit_volume(
     stays, until whoever gave its place has stored the model. The same arguments give the same weights bit for bit on
     a CPU. Raises NotEnoughSessions, TrainingDiverged.
     """
-    if run.vintage and not recipe.tuning_steps:
+    if run.vintage and not recipe.trains:
         return FittedVolume(
             model=run.vintage.model(recipe), losses=(), final_loss=run.vintage.loss, exploded=0, seconds=0.0
         )
@@ -213,6 +213,11 @@ def training_run(inputs: Inputs, recipe: VolumeRecipe, *, through: int, seed: in
     return TrainingRun(scaler=scaler, through=through, seed=seed, device=device, vintage=vintage)
 
 
+def steps_of(recipe: VolumeRecipe, vintage: Vintage | None) -> int:
+    """The steps of the optimiser, for each member, of a training that starts from a vintage, or from scratch."""
+    return recipe.tuning_steps if vintage else recipe.steps
+
+
 def scaler_for(inputs: Inputs, recipe: VolumeRecipe, vintage: Vintage | None, *, through: int) -> VolumeScaler:
     """The vintage's, or one of the sessions up to place `through` without those that the training stops by."""
     if vintage:
@@ -221,9 +226,7 @@ def scaler_for(inputs: Inputs, recipe: VolumeRecipe, vintage: Vintage | None, *,
 
 
 class VolumeForecaster:
-    """The volume recipe as one forecaster among others: `volcast`."""
-
-    name = MODEL
+    """The volume recipe as one forecaster among others: `volcast`, or another name, by another recipe than its own."""
 
     def __init__(
         self,
@@ -232,7 +235,9 @@ class VolumeForecaster:
         seed: int,
         device: torch.device,
         on_epoch: Callable[[int, float], None] = silent,
+        name: str = MODEL,
     ) -> None:
+        self.name = name
         self._recipe, self._seed, self._device, self._on_epoch = recipe, seed, device, on_epoch
         self._model: VolumeModel | None = None
         self._built: tuple[Panel, Inputs] | None = None

@@ -229,19 +229,21 @@ class TrainingSettings(_Settings):
 
     def make(self) -> Recipe:
         """The recipe with these settings; one that it lacks must stand at its default. Raises UnknownRecipe."""
-        known, chosen = setting_names(self.recipe), dict(self.settings)
+        known, chosen = setting_names(self.recipe), self._chosen
         for name in RECIPE_FIELDS:
             if name in known or getattr(self, name) != TrainingSettings.model_fields[name].default:
                 chosen.setdefault(name, getattr(self, name))
-        if self.from_scratch:
-            chosen["start"] = "scratch"
         return make_recipe(self.recipe, **_without_name(chosen))
 
     @property
     def backtested(self) -> dict[str, JsonValue]:
         """The settings by which a backtest tests the same model."""
         cell = {} if self.cell == TrainingSettings.model_fields["cell"].default else {"cell": self.cell}
-        return {**cell, **({"start": "scratch"} if self.from_scratch else {}), **self.settings}
+        return {**cell, **self._chosen}
+
+    @property
+    def _chosen(self) -> dict[str, JsonValue]:
+        return self.settings | ({"start": "scratch"} if self.from_scratch else {})
 
     def method(self) -> Method:
         """The steps of the recipe. Raises UnknownRecipe."""

@@ -20,7 +20,7 @@ from models.text import counted, format_millions
 from models.volume_evaluation import VolumePredictor, evaluate_volume, volume_frame
 from models.volume_inputs import VolumeData, profile, recent_features, sha256_of, volume_data
 from models.volume_model import VolumeScaler, volume_from_bytes
-from models.volume_training import TrainingRun, fit_volume, scaler_for
+from models.volume_training import TrainingRun, fit_volume, scaler_for, steps_of
 from models.weights import load_exactly
 from storage.artifacts import from_parquet, to_parquet
 from storage.errors import Corrupt
@@ -47,7 +47,7 @@ class VolumeMethod(Method[VolumeRecipe, VolumeData, VolumePredictor]):
     horizon = HORIZONS
 
     def epochs(self, prepared: VolumeData) -> int:
-        return self.recipe.tuning_steps if self._vintage(prepared) else self.recipe.steps
+        return steps_of(self.recipe, self._vintage(prepared))
 
     def done(self, epoch: int) -> int:
         return epoch
@@ -162,8 +162,7 @@ class VolumeMethod(Method[VolumeRecipe, VolumeData, VolumePredictor]):
     def drift(self, prepared: VolumeData, read: ReadFile, sessions: int) -> dict[str, FeatureDrift]:
         trained = json.loads(read(PROFILE_FILE))["features"]
         deciles = {name: own["deciles"] for name, own in trained.items()}
-        recent = recent_features(prepared, sessions)
-        return feature_drift({name: recent[name] for name in recent if name in deciles}, deciles)
+        return feature_drift(recent_features(prepared, sessions), deciles)
 
     def forecast(self, prepared: VolumeData, model: VolumePredictor) -> pd.DataFrame:
         return volume_frame(prepared, model)

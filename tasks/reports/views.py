@@ -274,10 +274,10 @@ def _version_line(
 
 def _tested(artifacts: ArtifactStore, features: Manifest, cutoff: date) -> int:
     """How many sessions a model was held back from that was made of these features."""
-    if not features.facts.get("pretrained"):
-        return sessions_after(trained_through(artifacts, features), cutoff, calendar_of(artifacts.url))
-    test_start = date.fromisoformat(features.fact("test_start"))  # what is pretrained may have ended long before
-    return sessions_after(test_start, cutoff, calendar_of(artifacts.url)) + 1
+    calendar = calendar_of(artifacts.url)
+    if "test_start" in features.facts:  # the weights may have been trained on sessions that ended long before
+        return sessions_after(date.fromisoformat(features.fact("test_start")), cutoff, calendar) + 1
+    return sessions_after(trained_through(artifacts, features), cutoff, calendar)
 
 
 def _size(recipe: Recipe, *, pretrained: bool) -> str:

@@ -18,7 +18,6 @@ is, so that the tables compare. A method that needs more rows than a ticker has 
 
 import argparse
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import date
 from functools import reduce
 from pathlib import Path
@@ -95,13 +94,7 @@ def alone(panel: Panel, ticker: str, span: TestSpan, *, rows: int) -> Panel:
     """The panel of one ticker, on a grid that begins with the last `rows` (0: all) of its rows of the train span."""
     own = panel.of([ticker])
     train_T = own.sessions[: own.known].to_numpy() <= np.datetime64(span.train_through)
-    first = np.flatnonzero(own.traded_NT[0] & train_T)[-rows if rows else 0]
-    return replace(
-        own,
-        sessions=own.sessions[first:],
-        known=own.known - first,
-        fields={name: values[:, first:] for name, values in own.fields.items()},
-    )
+    return own.since(int(np.flatnonzero(own.traded_NT[0] & train_T)[-rows if rows else 0]))
 
 
 def dollar_r2(frame: pd.DataFrame, panel: Panel) -> pd.Series:

@@ -109,20 +109,10 @@ def _short(alone: Panel, begin: int) -> Inputs:
     inputs = build_inputs(replace(alone, fields=kept), use_earnings=True)
     past_NTF, known_NSA = np.zeros_like(inputs.past_NTF), np.zeros_like(inputs.known_ahead_NSA)
     for stretch in stretches:
-        own = build_inputs(_between(alone, stretch), use_earnings=True)
+        own = build_inputs(alone.until(stretch.stop).since(stretch.start), use_earnings=True)
         past_NTF[:, stretch] = own.past_NTF
         known_NSA[:, stretch.start : stretch.stop + HORIZONS] = own.known_ahead_NSA
     return replace(inputs, past_NTF=past_NTF, known_ahead_NSA=known_NSA)
-
-
-def _between(panel: Panel, stretch: slice) -> Panel:
-    """The panel of some of its sessions."""
-    return replace(
-        panel,
-        sessions=panel.sessions[stretch.start : stretch.stop + HORIZONS],
-        known=stretch.stop - stretch.start,
-        fields={name: values[:, stretch] for name, values in panel.fields.items()},
-    )
 
 
 def _joined(parts: Sequence[Inputs]) -> Inputs:

@@ -70,6 +70,15 @@ class Panel:
             announcements=self.announcements.loc[seen].reset_index(drop=True),
         )
 
+    def since(self, first: int) -> "Panel":
+        """The panel from the session at place `first` on, as if nothing was known of before."""
+        return replace(
+            self,
+            sessions=self.sessions[first:],
+            known=self.known - first,
+            fields={name: values[:, first:] for name, values in self.fields.items()},
+        )
+
     def of(self, tickers: Sequence[str]) -> "Panel":
         """The panel of some of its tickers, on the same grid."""
         kept = [place for place, ticker in enumerate(self.tickers) if ticker in tickers]

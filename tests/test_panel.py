@@ -37,6 +37,14 @@ def test_a_position_is_that_of_a_session() -> None:
         panel.position(date(2021, 7, 5))
 
 
+def test_since_begins_the_grid_later_and_keeps_its_end() -> None:
+    panel = make_panel(prices(*THREE))
+    later = panel.since(1)
+    assert (later.known, later.cutoff, later.position(date(2021, 7, 6))) == (2, panel.cutoff, 0)
+    np.testing.assert_array_equal(later.fields["volume"], panel.fields["volume"][:, 1:])
+    assert len(later.sessions) == 2 + HORIZONS
+
+
 def test_until_forgets_prices_and_announcements_of_later() -> None:
     seen = pd.DatetimeIndex(["2021-07-02", "2021-07-06", "2021-07-08"])
     events = pd.DataFrame({"ticker": "A", "announced_for": pd.DatetimeIndex(["2021-07-14"] * 3), "first_seen": seen})

@@ -12,7 +12,7 @@ from panels import InMemory, gappy_volumes, panel_of, priced_panel
 
 from benchmarks.pretrain import FEW, SHORT, views
 from models.panel import HORIZONS, Panel
-from models.pretrained import FOLDER, PROVENANCE, Vintage, vintage_for, vintages
+from models.pretrained import FOLDER, PROVENANCE, vintage_for, vintages
 from models.recipes import VolumeRecipe
 from models.volume_inputs import AHEAD_COLUMNS, CPU, Inputs, build_inputs
 from models.volume_training import FittedVolume, VolumeForecaster, fit_volume, training_run
@@ -21,20 +21,10 @@ from models.weights import to_bytes
 LATER = 300  # sessions of a panel that begins after the last vintage
 
 
-def last_vintage() -> Vintage:
-    return max(vintages(), key=lambda vintage: vintage.last_session)
-
-
 def recent_panel(tickers: int = 3, sessions: int = LATER, *, seed: int = 0) -> Panel:
     """On sessions that the first vintage has not seen, for the panels of tests begin in 2012."""
     before = 1300
-    panel = priced_panel(gappy_volumes(tickers, before + sessions, seed=seed))
-    return replace(
-        panel,
-        sessions=panel.sessions[before:],
-        known=sessions,
-        fields={name: values[:, before:] for name, values in panel.fields.items()},
-    )
+    return priced_panel(gappy_volumes(tickers, before + sessions, seed=seed)).since(before)
 
 
 def tuned(panel: Panel, *, checkpoint: InMemory | None = None, **changes: Any) -> FittedVolume:
@@ -151,13 +141,8 @@ def test_a_short_history_knows_nothing_of_before_it() -> None:
     row = 3  # of one ticker: among all, among few, alone, short
     kept_T = np.flatnonzero(inputs.panel.traded_NT[row])
     begin = int(kept_T[0])
-    cut = replace(
-        panel,
-        sessions=panel.sessions[begin:],
-        known=panel.known - begin,
-        fields={name: values[:, begin:] for name, values in panel.fields.items()},
-    )
-    assert np.array_equal(told(inputs, row, begin + 100), told(build_inputs(cut, use_earnings=True), 0, 100))
+    cut = build_inputs(panel.since(begin), use_earnings=True)
+    assert np.array_equal(told(inputs, row, begin + 100), told(cut, 0, 100))
     assert len(kept_T) < 2 * SHORT
 
 

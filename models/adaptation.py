@@ -5,15 +5,16 @@ ticker, horizon and weekday, the errors of the median on the last WEEKS such ses
 these weeks, are what the model misses of the rhythm; the forecast is moved by a share of it. The share is the slope of
 the errors that have come on what was missed before them: least squares with weights that fall by MEMORY a session, and
 shrunk by PRIOR, so that it is near 0 where errors have no rhythm (it never exceeded 0.17 on real prices of 2017 to
-2020) and near 1 within three weeks where they do. It is one number for all tickers and horizons.
+2020) and near 1 within three weeks where they do. It is one number for all tickers and horizons; a session of n tickers
+counts by n / (n + SOME), as the errors of one ticker alone look like a rhythm by chance.
 
 The widths. After each session a quantile other than the median moves by a rate times what the share of tickers below it
 missed its level by (adaptive conformal inference: Gibbs and Candès, 2021). It is followed at two rates: the slow one
 costs nothing in quiet times, the fast one makes up for a shift. What is said is their mean, weighted by exp(-ETA times
 their pinball losses), with SHARED of the weight given back to PRIOR_WEIGHTS after each session, so that either can come
 to lead again (Gibbs and Candès, 2024, "Conformal inference for online prediction with arbitrary distribution shifts",
-after the fixed share of Herbster and Warmuth, 1998). A loss of few tickers says little about a rate: ETA counts by
-n / (n + FEW) of n tickers.
+after the fixed share of Herbster and Warmuth, 1998). Few tickers say little: of n of them ETA counts by n / (n + FEW),
+and the rates by n / (n + PAIR), or the quantiles of one ticker alone would wander past its median.
 
 Errors are in units of half the 80 % interval. Only what has come by a cutoff is used for it. Chosen on real prices of
 2017 to 2020 and on simulated shifts (docs/results.md).
@@ -26,12 +27,13 @@ import numpy as np
 from models.forecasters import LEVELS, MEDIAN
 
 WEEKS, LEAST_WEEKS = 3, 2
-MEMORY, PRIOR = 0.95, 10.0
+MEMORY, PRIOR, SOME = 0.95, 10.0, 8
 WARM_UP = 126  # sessions before the first one that training has not seen: the share is known when it is needed
 RATES = np.array([0.1, 0.8])
 PRIOR_WEIGHTS = np.array([0.97, 0.03])
 ONE_RATE = 0.1  # of the adaptation `one rate`
 ETA, SHARED, FEW = 10.0, 0.05, 4
+PAIR = 2  # tickers
 LEAST_HALF = 1e-6  # of an interval: of a network that says one number at all levels
 LEVELS_Q = np.array(LEVELS)
 IS_MOVED = np.arange(len(LEVELS)) != MEDIAN
@@ -63,8 +65,9 @@ def with_rhythm(
             if there_N.any():
                 half_N, missed_N = half_NCH[there_N, told, h], missed_NCH[there_N, told, h]
                 beyond_N = error_NCH[there_N, told, h] - mean_NCH[there_N, told, h]
-                product += float(np.mean(beyond_N * missed_N / half_N**2))
-                square += float(np.mean((missed_N / half_N) ** 2))
+                counts = len(half_N) / (len(half_N) + SOME)
+                product += counts * float(np.mean(beyond_N * missed_N / half_N**2))
+                square += counts * float(np.mean((missed_N / half_N) ** 2))
         share = min(max(product / square, 0.0), 1.0)
         moved_NCHQ[:, place] += (share * missed_NCH[:, place, :, None]).astype(np.float32)
     return moved_NCHQ
@@ -153,7 +156,8 @@ def _step(moves_KQ: np.ndarray, error_NQ: np.ndarray) -> tuple[np.ndarray, np.nd
     """The pinball loss (K,) of each rate's moves at one session, and the moves (K, Q) after it."""
     beyond_KNQ = error_NQ[None] - moves_KQ[:, None]
     loss_KNQ = np.maximum(LEVELS_Q * beyond_KNQ, (LEVELS_Q - 1) * beyond_KNQ)
-    step_KQ = RATES[:, None] * (LEVELS_Q - (beyond_KNQ <= 0).mean(axis=1)) * IS_MOVED
+    rate_K1 = RATES[:, None] * len(error_NQ) / (len(error_NQ) + PAIR)
+    step_KQ = rate_K1 * (LEVELS_Q - (beyond_KNQ <= 0).mean(axis=1)) * IS_MOVED
     return loss_KNQ[..., IS_MOVED].mean(axis=(1, 2)), moves_KQ + step_KQ
 
 

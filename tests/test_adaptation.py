@@ -61,16 +61,16 @@ def test_a_rhythm_of_the_week_is_followed_within_three_weeks(tickers: int) -> No
 
 
 def test_what_is_missed_of_a_weekday_is_its_mean_error_less_that_of_all() -> None:
-    """One ticker, each Monday 2 above the median and no other error: 2 - 2/5 is missed of Mondays, -2/5 of others."""
-    quantile_NCHQ, target_NCH, is_there_NCH = told(1)
+    """Tickers that on each Monday are 2 above the median, without another error: 2 - 2/5 of Mondays, -2/5 of others."""
+    quantile_NCHQ, target_NCH, is_there_NCH = told(100)
     target_CH = np.arange(CUTOFFS)[:, None] + np.arange(1, HORIZONS + 1)
-    target_NCH = np.where(WEEKDAY[target_CH] == 0, 2.0, 0.0)[None].astype(np.float32)
+    target_NCH = np.broadcast_to(np.where(WEEKDAY[target_CH] == 0, 2.0, 0.0), target_NCH.shape).astype(np.float32)
     moved_NCHQ = with_rhythm(quantile_NCHQ, target_NCH, is_there_NCH, WEEKDAY, SEASON)
     assert (moved_NCHQ[:, :5] == quantile_NCHQ[:, :5]).all()  # a first week says nothing
     late_CH = moved_NCHQ[0, 100:120, :, MEDIAN]
     is_monday_CH = WEEKDAY[target_CH[100:120]] == 0
-    np.testing.assert_allclose(late_CH[is_monday_CH], 1.6, rtol=0.13)  # the share is nearly 1
-    np.testing.assert_allclose(late_CH[~is_monday_CH], -0.4, rtol=0.13)
+    np.testing.assert_allclose(late_CH[is_monday_CH], 1.6, rtol=0.15)  # the share is nearly 1
+    np.testing.assert_allclose(late_CH[~is_monday_CH], -0.4, rtol=0.15)
 
 
 @pytest.mark.parametrize("tickers", [8, 100])
@@ -81,7 +81,7 @@ def test_a_law_three_times_as_wide_is_covered_again_sooner_than_by_one_rate(tick
         moved_NCHQ = followed(*errors, rule)
         shares[rule] = [covered(moved_NCHQ, errors[1], SHIFT + a, SHIFT + b) for a, b in ((0, 5), (10, 20), (40, 70))]
     assert max(shares[one_rate_moves][:2]) < 0.55
-    assert shares[following_moves][1] > 0.62
+    assert shares[following_moves][1] > 0.6
     assert shares[following_moves][2] == pytest.approx(0.8, abs=0.06)
 
 
@@ -90,7 +90,7 @@ def test_quantiles_that_are_right_hardly_move(tickers: int) -> None:
     quantile_NCHQ, target_NCH, is_there_NCH = told(tickers)
     moved_NCHQ = followed(quantile_NCHQ, target_NCH, is_there_NCH)
     slow_NQ = np.abs(moved_NCHQ - quantile_NCHQ)[:, 20:, 0].mean(axis=(0, 1))
-    assert (slow_NQ < (0.4 if tickers == 1 else 0.15)).all()
+    assert (slow_NQ < 0.15).all()
     assert slow_NQ[MEDIAN] == 0
 
 
@@ -98,14 +98,14 @@ def test_the_first_session_that_comes_moves_the_quantiles_by_the_mixed_rates() -
     """Worked: one ticker, its volume above all quantiles; each rate moves by itself times the level.
 
     The losses of the two rates are equal, for both had not moved yet: the weights stay 0.97 and 0.03, in all a rate of
-    0.97 * 0.1 + 0.03 * 0.8 = 0.121.
+    0.97 * 0.1 + 0.03 * 0.8 = 0.121, which of one ticker counts by 1 / (1 + 2).
     """
     quantile_NCHQ, target_NCH, is_there_NCH = told(1)
     target_NCH = np.full_like(target_NCH, 9.0)
     none = np.zeros((HORIZONS, len(LEVELS)))
     moves_CHQ = following_moves(quantile_NCHQ, target_NCH, is_there_NCH, none, unseen=0)
     assert (moves_CHQ[0] == 0).all()
-    expected_Q = 0.121 * np.array(LEVELS)
+    expected_Q = 0.121 / 3 * np.array(LEVELS)
     expected_Q[MEDIAN] = 0
     np.testing.assert_allclose(moves_CHQ[1, 0], expected_Q)
     assert (moves_CHQ[1, 1:] == 0).all()  # two sessions ahead: no target has come yet

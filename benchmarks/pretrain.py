@@ -7,7 +7,8 @@ python -m benchmarks.pretrain --panel panel.parquet --earnings earnings.csv [--c
 2. each ticker is seen four times: among all the others, among four of them, alone, and alone with a short history,
    SHORT sessions at a time without anything of before; so the networks are at home with one ticker and with all,
    with 23 years and with one
-3. weights and their provenance are written to models/pretrained; the same panel gives the same bytes on a CPU
+3. the linear member's pooled coefficients are those of all these rows
+4. weights and their provenance are written to models/pretrained; the same panel gives the same bytes on a CPU
 
 With --check nothing is written: each vintage is trained again, and its bytes are compared with those that are there.
 """
@@ -34,6 +35,8 @@ from models.panel import HORIZONS, Panel, make_panel
 from models.pretrained import FOLDER, PROVENANCE
 from models.recipes import VolumeRecipe, settings
 from models.volume_inputs import Inputs, build_inputs
+from models.volume_linear import LinearMember
+from models.volume_model import VolumeModel, fit_linear
 from models.volume_training import fit_volume, training_run
 from models.weights import to_bytes
 
@@ -71,7 +74,11 @@ def _vintage(asked: argparse.Namespace, last: date) -> tuple[bytes, dict[str, An
     panel = make_panel(read_prices(asked.panel, through=last), read_announcements(asked.earnings))
     inputs = views(panel, np.random.default_rng(SEED))
     run = training_run(inputs, RECIPE, through=panel.known - 1, seed=SEED, device=torch.device("cpu"))
-    fitted = fit_volume(inputs, RECIPE, run, on_epoch=lambda step, loss: print(f"{last}: step {step}, loss {loss:.5f}"))
+    networks = replace(RECIPE, linear_share=0.0)  # which are calibrated for a ticker that has no history to fit to
+    fitted = fit_volume(
+        inputs, networks, run, on_epoch=lambda step, loss: print(f"{last}: step {step}, loss {loss:.5f}")
+    )
+    fitted.model.linear = _pooled(fitted.model, inputs, through=panel.known - 1)
     weights = to_bytes(fitted.model)
     print(f"{last}: {cpu_seconds() - begun:.0f} CPU-seconds", flush=True)
     return weights, {
@@ -88,6 +95,16 @@ def _vintage(asked: argparse.Namespace, last: date) -> tuple[bytes, dict[str, An
         "earnings": {"file": asked.earnings.name, "sha256": hashlib.sha256(asked.earnings.read_bytes()).hexdigest()},
         "versions": {name: version_of(name) for name in ("volcast", *LIBRARIES[:3])},
     }
+
+
+def _pooled(networks: VolumeModel, inputs: Inputs, *, through: int) -> LinearMember:
+    """The linear member of all rows together, which knows no ticker."""
+    model = VolumeModel(RECIPE, networks.scaler)
+    fit_linear(model, inputs, RECIPE, through=through)
+    assert model.linear is not None
+    found = LinearMember()
+    found.pooled_HB = model.linear.pooled_HB
+    return found
 
 
 def views(panel: Panel, rng: np.random.Generator) -> Inputs:

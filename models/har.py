@@ -140,11 +140,19 @@ def ridge(products_NBB: np.ndarray, added_B: np.ndarray) -> np.ndarray:
     `products_NBB`: (N, B + 1, B + 1) sums of products of the regressors, the first of which is 1, and, last, of the
     target. `added_B`: how many sessions say 0 of each coefficient, as step 2 above has it.
     """
-    sums_BB = products_NBB.sum(axis=0)
+    return own_ridge(products_NBB, *pooled_ridge(products_NBB.sum(axis=0), added_B, np.zeros(len(added_B))))
+
+
+def pooled_ridge(sums_BB: np.ndarray, added_B: np.ndarray, towards_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The coefficients of all tickers together (B,), shrunk to others, and what holds each ticker to them (B, B)."""
     mean_BB = sums_BB[:-1, :-1] / max(sums_BB[0, 0], 1)  # of a session
     added_BB = np.diag(added_B * np.maximum(np.diag(mean_BB), LEAST_SQUARE))
-    pooled_B = np.linalg.solve(sums_BB[:-1, :-1] + added_BB, sums_BB[:-1, -1])
-    prior_BB = POOLED * mean_BB + added_BB
+    pooled_B = np.linalg.solve(sums_BB[:-1, :-1] + added_BB, sums_BB[:-1, -1] + added_BB @ towards_B)
+    return pooled_B, POOLED * mean_BB + added_BB
+
+
+def own_ridge(products_NBB: np.ndarray, pooled_B: np.ndarray, prior_BB: np.ndarray) -> np.ndarray:
+    """(N, B): the coefficients of each ticker, held to those of all together."""
     answers_NB = products_NBB[:, :-1, -1] + prior_BB @ pooled_B
     return np.linalg.solve(products_NBB[:, :-1, :-1] + prior_BB, answers_NB[:, :, None])[:, :, 0]
 

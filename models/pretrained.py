@@ -16,7 +16,7 @@ from models.text import counted
 from models.volume_model import VolumeModel, volume_from_bytes
 
 FOLDER, PROVENANCE = "pretrained", "provenance.json"
-SHAPE = ("cell", "hidden_size", "head_size", "market", "adaptation")  # settings in which a recipe must be as theirs
+SHAPE = ("cell", "hidden_size", "head_size", "market", "adaptation", "rare_dates")  # what a recipe must have as they do
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +38,8 @@ class Vintage:
         """The first members, as many as the recipe has. Raises WrongWeights."""
         model = volume_from_bytes((files("models") / FOLDER / self.file).read_bytes(), self.recipe)
         del model.members[recipe.members :]
+        if not recipe.linear_share:
+            model.linear = None
         return model
 
 

@@ -42,6 +42,7 @@ LIMITS = {
     "test_sessions": 1260,
 }  # the largest value of each count, far beyond what helps: a mistyped one must not fill the memory, or train for ever
 MAX_CLIP = 1e6
+MAX_RARE = 100.0
 MAX_WINDOW_SESSIONS = 25_200  # a century
 Market = Literal["mean of all", "others"]
 Start = Literal["pretrained", "scratch"]
@@ -52,6 +53,8 @@ OLD_SETTINGS = {
     "start": "scratch",
     "tuning_steps": 100,
     "tuning_rate": 2e-3,
+    "linear_share": 0.0,
+    "rare_dates": 1.0,
 }  # what a recipe of release 0.1.0 means, which does not have them
 OLD_NAMES = {"log_every_steps": "validate_every_steps"}  # of release 0.1.0, in which digests were made with it
 
@@ -129,6 +132,8 @@ class VolumeRecipe:
     weight_decay: float = 1e-3
     gradient_clip: float = 1.0  # norm
     validate_every_steps: int = 50  # each time by other random numbers than before: it changes the weights
+    linear_share: float = 0.5  # of the linear member in a forecast, at most (models/volume_linear.py); 0: it has none
+    rare_dates: float = 5.0  # what the columns of rare dates are for the networks, instead of 1: they learn them sooner
     market: Market = "others"  # what a ticker's own volume is seen against (models/past_features.py)
     adaptation: Adaptation = "rhythm and two rates"  # to the sessions after the training (models/adaptation.py)
     stop_sessions: int = 63  # the last ones of the train span: early stopping, first calibration
@@ -144,12 +149,14 @@ class VolumeRecipe:
         _require_counts(self, may_be_0=("tuning_steps",))
         _require_rate(self, "learning_rate")
         _require_rate(self, "tuning_rate")
-        for setting in ("dropout", "weight_decay", "gradient_clip"):
+        for setting in ("dropout", "weight_decay", "gradient_clip", "linear_share", "rare_dates"):
             if type(getattr(self, setting)) is int:  # 0 is as good as 0.0
                 object.__setattr__(self, setting, float(getattr(self, setting)))
-        for setting in ("dropout", "weight_decay"):
+        for setting in ("dropout", "weight_decay", "linear_share"):
             value = getattr(self, setting)
             _require(isinstance(value, float) and 0 <= value < 1, self, setting, "a number from 0 up to 1")
+        rare = self.rare_dates
+        _require(isinstance(rare, float) and 1 <= rare <= MAX_RARE, self, "rare_dates", f"from 1 to {MAX_RARE:g}")
         clip = self.gradient_clip
         _require(isinstance(clip, float) and 0 < clip <= MAX_CLIP, self, "gradient_clip", f"above 0, up to {MAX_CLIP}")
         _require(self.test_sessions >= MIN_TEST_SESSIONS, self, "test_sessions", f"{MIN_TEST_SESSIONS} or more")

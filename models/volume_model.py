@@ -2,12 +2,14 @@
 
 1. features of a session are brought to mean 0 and variance 1, and clipped to CLIP of these units: a crash is far
    outside of what a network has seen
-2. the members' quantiles of log volume, less its level, are averaged (Vincent averaging of their laws)
+2. the members' quantiles of log volume, less its level, are averaged (Vincent averaging of their laws), and moved as
+   the linear member says (models/volume_linear.py)
 3. what the errors of the last weeks say of each ticker's week is added (models/adaptation.py)
 4. quantiles other than the median are moved, by horizon and level, in units of half the 80 % interval: by what the
    sessions held back from training asked for (conformalised quantile regression: Romano, Patterson and Candès, 2019),
    and then, session after session, by what the share of tickers below missed the level by (models/adaptation.py).
-   Models of release 0.1.0, whose recipe has the adaptation `one rate`, have no third step, and here ONE_RATE of that
+   Models of release 0.1.0, whose recipe has the adaptation `one rate`, have no linear member, no third step, and here
+   ONE_RATE of that
 5. the mean is that of the quantiles' law in shares
 
 A cutoff's pass begins BEFORE sessions or more before it, at a place that depends on the cutoff alone, and passes and
@@ -24,8 +26,9 @@ from models.forecasters import LEVELS, Forecasts, season_of
 from models.panel import HORIZONS
 from models.recipes import VolumeRecipe
 from models.volume_inputs import AT_COLUMNS, CPU, Inputs, InputTensors
+from models.volume_linear import Coefficients, History, LinearMember
 from models.volume_network import ForkingNetwork
-from models.weights import load_exactly, one_thread
+from models.weights import load_exactly, one_thread, shapes_of
 
 # N tickers, C cutoffs, B sessions of a stretch, H horizons, Q levels, M members, R rows, X columns of a session
 
@@ -72,11 +75,12 @@ class VolumeModel(nn.Module):
     calibration_HQ: Tensor  # float64, in units of half the 80 % interval
     fitted_through: Tensor  # int64, days since 1970: the last session that weights or calibration have seen
 
-    def __init__(self, recipe: VolumeRecipe, scaler: VolumeScaler) -> None:
+    def __init__(self, recipe: VolumeRecipe, scaler: VolumeScaler, linear: LinearMember | None = None) -> None:
         super().__init__()
         self.follows_by_one_rate = recipe.adaptation == "one rate"
         self.scaler = scaler
         self.members = nn.ModuleList(ForkingNetwork(recipe) for _ in range(recipe.members))
+        self.linear = (linear or LinearMember()) if recipe.linear_share else None
         self.register_buffer("calibration_HQ", torch.zeros(HORIZONS, len(LEVELS), dtype=torch.float64))
         self.register_buffer("fitted_through", torch.zeros((), dtype=torch.int64))
 
@@ -116,18 +120,32 @@ class VolumeModel(nn.Module):
     def quantiles(self, inputs: Inputs, cutoffs: np.ndarray) -> np.ndarray:
         """(N, C, H, Q) float32, log volume less the cutoff's level, not yet calibrated."""
         stretch_C, tensors = cutoffs // STRETCH, inputs.on(self.calibration_HQ.device)
-        parts = [self._stretch(tensors, int(each), cutoffs[stretch_C == each]) for each in np.unique(stretch_C)]
+        linear = self.linear.of(inputs.panel.tickers) if self.linear else None
+        parts = [self._stretch(tensors, linear, int(each), cutoffs[stretch_C == each]) for each in np.unique(stretch_C)]
         return np.concatenate(parts, axis=1)
 
-    def _stretch(self, tensors: InputTensors, stretch: int, cutoffs: np.ndarray) -> np.ndarray:
+    def _stretch(
+        self, tensors: InputTensors, linear: Coefficients | None, stretch: int, cutoffs: np.ndarray
+    ) -> np.ndarray:
         """(N, C, H, Q) of the cutoffs of one stretch; the pass is as long whichever they are."""
         sessions, device = tensors.past_NTF.shape[1], tensors.past_NTF.device
         begin = max(stretch * STRETCH - BEFORE, 0)
         places = torch.arange(begin, (stretch + 1) * STRETCH, device=device).clamp(max=sessions - 1)
         tickers = torch.arange(len(tensors.past_NTF), device=device)
-        return np.concatenate([self._pass(tensors, some, places, cutoffs) for some in tickers.split(TICKERS)])
+        parts = [
+            self._pass(tensors, linear.of(some) if linear else None, some, places, cutoffs)
+            for some in tickers.split(TICKERS)
+        ]
+        return np.concatenate(parts)
 
-    def _pass(self, tensors: InputTensors, tickers: Tensor, places: Tensor, cutoffs: np.ndarray) -> np.ndarray:
+    def _pass(
+        self,
+        tensors: InputTensors,
+        linear: Coefficients | None,
+        tickers: Tensor,
+        places: Tensor,
+        cutoffs: np.ndarray,
+    ) -> np.ndarray:
         blocks, block_C = np.unique(cutoffs // BLOCK, return_inverse=True)
         with torch.inference_mode():
             x_NBX, calendar_NBK = scaled_sessions(tensors, self.scaler, tickers, places)
@@ -141,15 +159,40 @@ class VolumeModel(nn.Module):
                     member.decode(h_NBU[:, at], x_NBX[:, at], ahead_NCHA)
                     for member, h_NBU in zip(members, hidden, strict=True)
                 ]
-                answers.append(torch.stack(said).mean(0).cpu().numpy())
+                quantile_NCHQ = torch.stack(said).mean(0)
+                if linear:
+                    quantile_NCHQ = linear.moved(quantile_NCHQ, x_NBX[:, at], ahead_NCHA)
+                answers.append(quantile_NCHQ.cpu().numpy())
         return np.stack(answers)[block_C, :, cutoffs % BLOCK].swapaxes(0, 1)
 
 
 def volume_from_bytes(data: bytes, recipe: VolumeRecipe) -> VolumeModel:
     """The model whose tensors `weights.to_bytes` saved, on the CPU and in evaluation mode. Raises WrongWeights."""
+    shapes = shapes_of(data)
+    tickers, letters = (shapes.get(f"linear.{name}", (0,))[0] for name in ("share_NH", "names"))
     with torch.device("meta"):  # shapes only: no random initial weights are drawn to be thrown away
-        model = VolumeModel(recipe, VolumeScaler())
+        model = VolumeModel(recipe, VolumeScaler(), LinearMember(tickers=tickers, letters=letters))
     return load_exactly(model, data)
+
+
+def fit_linear(model: VolumeModel, inputs: Inputs, recipe: VolumeRecipe, *, through: int) -> None:
+    """Fit the model's linear member, where it has one, to targets up to place `through`, beginning with what it is."""
+    if model.linear is None:
+        return
+    tensors = inputs.on(CPU)
+
+    def history(row: int, newest: int) -> History:
+        cutoff_R = np.flatnonzero(inputs.usable_NT[row, :through])[-newest:]
+        ticker_1, place_R = torch.tensor([row]), torch.from_numpy(cutoff_R)
+        target_RH, is_there_RH = tensors.targets(ticker_1, place_R, through=through)
+        return History(
+            cutoff_R=cutoff_R,
+            x_RX=scaled_sessions(tensors, model.scaler, ticker_1, place_R)[0][0],
+            ahead_RHA=ahead_of(tensors, ticker_1, place_R),
+            target_RH=np.where(is_there_RH, target_RH, np.nan),
+        )
+
+    model.linear = model.linear.fitted(inputs.panel.tickers, history, through=through, share=recipe.linear_share)
 
 
 def calibrate(

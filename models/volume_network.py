@@ -4,6 +4,7 @@ Wen, Torkkola, Narayanaswamy and Madeka (2017), "A multi-horizon quantile recurr
 
 1. the recurrent cell reads x_t, what is known of session t, and keeps h_t;
 2. for horizon h, with c what is known at t of session t + h:   a = W1 [h_t, x_t] * (1 + g_h) + W2 c + b_h
+   where columns of dates that come rarely are RARE_DATES times as large, or they would hardly be learned
 3. raw outputs o = W3 dropout(gelu(a)) + S_h [h_t, x_t], the last a linear path of each horizon's own: without it
    yesterday's volume counts alike at every horizon
 4. the middle of o is the median, the others are steps away from it, made positive: quantiles cannot cross
@@ -25,6 +26,10 @@ from models.volume_inputs import AHEAD_COLUMNS, AT_COLUMNS
 # B sequences, T sessions of each, P of them forecast from, H horizons, Q quantile levels, U units
 # X known of a session, K its calendar, A known of a session ahead
 
+RARE_DATES = (  # columns that are 1 on a few sessions a year
+    *("half_day", "before_holiday", "after_holiday", "month_start", "month_end", "quarter_end", "expiry"),
+    *("triple_witching", "msci", "russell", "first_week", "year_end", "black_friday"),
+)
 NARROW = 1.5  # taken from a step before it is made positive, so that an untrained fan is about as wide as volumes are
 
 
@@ -58,6 +63,7 @@ class ForkingNetwork(nn.Module):
         self.out = nn.Linear(units, len(LEVELS))  # W3
         self.direct = nn.Linear(known, HORIZONS * len(LEVELS))  # S
         self.keep = 1 - recipe.dropout
+        self.rare_dates = recipe.rare_dates
 
     def encode(self, x_BTX: Tensor, calendar_BTK: Tensor) -> Tensor:
         """The hidden state after each session (B, T, U), from zero."""
@@ -71,6 +77,8 @@ class ForkingNetwork(nn.Module):
         `generator` draws the dropout of a training step; without one nothing is dropped.
         """
         known_BPV = torch.cat([h_BPU, x_BPX], dim=2)
+        if self.rare_dates != 1:
+            ahead_BPHA = ahead_BPHA * _units(self.rare_dates, ahead_BPHA.device)
         hidden_BPHU = self.known(known_BPV).unsqueeze(2) * (1 + self.gate_HU) + self.ahead(ahead_BPHA) + self.shift_HU
         hidden_BPHU = nn.functional.gelu(hidden_BPHU)
         if generator is not None:
@@ -95,6 +103,12 @@ def pinball_loss(quantile_BPHQ: Tensor, target_BPH: Tensor, is_there_BPH: Tensor
     error_BPHQ = target_BPH.unsqueeze(-1) - quantile_BPHQ
     loss_BPH = torch.maximum(level_Q * error_BPHQ, (level_Q - 1) * error_BPHQ).mean(-1)
     return (loss_BPH * is_there_BPH).sum() / is_there_BPH.sum().clamp(min=1)
+
+
+@cache
+def _units(rare_dates: float, device: torch.device) -> Tensor:
+    """(A,): what each column is multiplied by."""
+    return torch.tensor([rare_dates if name in RARE_DATES else 1.0 for name in AHEAD_COLUMNS], device=device)
 
 
 @cache

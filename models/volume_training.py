@@ -7,7 +7,8 @@
 3. AdamW under a one-cycle schedule (Smith and Topin, 2018, arXiv:1708.07120), gradients clipped by their norm
 4. after each epoch: the pinball loss on the held-back sessions, the best weights kept, a checkpoint written; a member
    that has not improved for PATIENCE epochs stops; one that was never better than EXPLODED is a TrainingDiverged
-5. at the end the quantiles are calibrated on the held-back sessions
+5. the linear member is fitted to the sessions that the networks are trained on (models/volume_linear.py); at the end
+   the quantiles are calibrated on the held-back sessions
 
 A run resumed from a checkpoint gives the same weights, bit for bit, as one that was never interrupted.
 """
@@ -38,6 +39,7 @@ from models.volume_model import (
     VolumeScaler,
     ahead_of,
     calibrate,
+    fit_linear,
     fit_volume_scaler,
     scaled_sessions,
 )
@@ -169,9 +171,9 @@ def fit_volume(
     a CPU. Raises NotEnoughSessions, TrainingDiverged.
     """
     if run.vintage and not recipe.trains:
-        return FittedVolume(
-            model=run.vintage.model(recipe), losses=(), final_loss=run.vintage.loss, exploded=0, seconds=0.0
-        )
+        model = run.vintage.model(recipe)
+        fit_linear(model, inputs, recipe, through=run.through)
+        return FittedVolume(model=model, losses=(), final_loss=run.vintage.loss, exploded=0, seconds=0.0)
     started, device = time.perf_counter(), run.device
     data = _prepare(inputs, recipe, run)
     with one_thread():
@@ -462,12 +464,13 @@ def _loss(
 
 
 def _finished(data: _Data, members: list[_Member]) -> VolumeModel:
-    model = VolumeModel(data.recipe, data.run.scaler)
+    model = VolumeModel(data.recipe, data.run.scaler, data.start.linear if data.start else None)
     for network, member in zip(model.members, members, strict=True):
         network.load_state_dict(member.best)
     last = data.inputs.panel.sessions.to_numpy()[data.run.through] - EPOCH
     model.fitted_through = torch.tensor(last // np.timedelta64(1, "D"))
     before_HQ = data.start.calibration_HQ.numpy() if data.start else None
+    fit_linear(model, data.inputs, data.recipe, through=data.train_end)
     held_back = np.arange(data.train_end, data.run.through)
     calibrate(model.eval(), data.inputs, held_back, through=data.run.through, before_HQ=before_HQ)
     return model

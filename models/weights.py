@@ -21,15 +21,17 @@ def to_bytes(module: nn.Module) -> bytes:
     return save({name: tensor.contiguous().cpu() for name, tensor in module.state_dict().items()})
 
 
+def shapes_of(data: bytes) -> dict[str, tuple[int, ...]]:
+    """The shape of each tensor that `to_bytes` saved. Raises WrongWeights."""
+    return {name: tuple(tensor.shape) for name, tensor in _tensors(data).items()}
+
+
 def load_exactly(module: Module, data: bytes) -> Module:
     """`module` with the tensors that `to_bytes` saved, on the CPU and in evaluation mode.
 
     Raises WrongWeights unless names, shapes and dtypes are exactly the module's own.
     """
-    try:
-        came = load(data)
-    except SafetensorError as error:
-        raise WrongWeights(f"The {len(data)} bytes are not safetensors: {error}. Save the model again.") from error
+    came = _tensors(data)
     expected_kinds, came_kinds = _kinds(module.state_dict()), _kinds(came)
     if came_kinds != expected_kinds:
         raise WrongWeights(
@@ -43,6 +45,13 @@ def load_exactly(module: Module, data: bytes) -> Module:
         raise WrongWeights(f"Expected numbers in every tensor; {_listed(set(broken))}: not a number, or infinite.")
     module.load_state_dict(came, assign=True)
     return module.eval()
+
+
+def _tensors(data: bytes) -> dict[str, Tensor]:
+    try:
+        return load(data)
+    except SafetensorError as error:
+        raise WrongWeights(f"The {len(data)} bytes are not safetensors: {error}. Save the model again.") from error
 
 
 def _kinds(tensors: dict[str, Tensor]) -> set[str]:

@@ -77,7 +77,7 @@ def test_a_recipe_of_release_0_1_0_loads_and_keeps_its_digest() -> None:
     """Its settings as that release stored them, and the digests that it gave."""
     later = ("validate_every_steps", *OLD_SETTINGS)
     stored = {name: value for name, value in settings(VolumeRecipe()).items() if name not in later}
-    old: dict[str, Any] = {"adaptation": "one rate", "market": "mean of all", "start": "scratch"}
+    old: dict[str, Any] = dict(OLD_SETTINGS)
     recipe = stored_recipe(stored | {"log_every_steps": 50})
     assert recipe == VolumeRecipe(**old)
     assert digest(recipe) == "3f5f98fd68496304d7873f9e6c6ffe4bff64739b05a2ae7ec39a819a82979a55"

@@ -73,8 +73,7 @@ class VolumeMethod(Method[VolumeRecipe, VolumeData, VolumePredictor]):
         return volume_data(rows.panel, rows.announcements, self.recipe)
 
     def describe(self, prepared: VolumeData) -> tuple[dict[str, bytes], dict[str, JsonValue]]:
-        panel, known, vintage = prepared.inputs.panel, prepared.announcements, self._vintage(prepared)
-        seen = vintage.last_session if vintage and not self.recipe.trains else prepared.span.train_through
+        panel, known = prepared.inputs.panel, prepared.announcements
         files = {
             PROFILE_FILE: json.dumps(profile(prepared), indent=1).encode(),
             ANNOUNCEMENTS_FILE: to_parquet(known),
@@ -82,7 +81,7 @@ class VolumeMethod(Method[VolumeRecipe, VolumeData, VolumePredictor]):
         facts: dict[str, JsonValue] = {
             "rows": int(panel.traded_NT.sum()),
             "train_rows": int(panel.traded_NT[:, : prepared.through + 1].sum()),
-            "train_through": str(seen),
+            "train_through": str(prepared.span.train_through),
             "test_start": str(prepared.span.test_start),
             "pretrained": self.pretrained(prepared),
             "earnings_sources": sorted(set(known["source"])) if self.recipe.use_earnings else [],

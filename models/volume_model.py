@@ -15,6 +15,8 @@ blocks are always of one length: rounding depends on the shapes of matrices, and
 bit, whichever other cutoffs are asked for and however many sessions follow.
 """
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -25,7 +27,7 @@ from models.panel import HORIZONS
 from models.recipes import VolumeRecipe
 from models.volume_inputs import AT_COLUMNS, CPU, Inputs, InputTensors
 from models.volume_network import ForkingNetwork
-from models.weights import load_exactly, one_thread
+from models.weights import THREADS, load_exactly, one_thread
 
 # N tickers, C cutoffs, B sessions of a stretch, H horizons, Q levels, M members, R rows, X columns of a session
 
@@ -124,8 +126,10 @@ class VolumeModel(nn.Module):
         sessions, device = tensors.past_NTF.shape[1], tensors.past_NTF.device
         begin = max(stretch * STRETCH - BEFORE, 0)
         places = torch.arange(begin, (stretch + 1) * STRETCH, device=device).clamp(max=sessions - 1)
-        tickers = torch.arange(len(tensors.past_NTF), device=device)
-        return np.concatenate([self._pass(tensors, some, places, cutoffs) for some in tickers.split(TICKERS)])
+        blocks = torch.arange(len(tensors.past_NTF), device=device).split(TICKERS)
+        threads = THREADS if device.type == "cpu" else 1
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            return np.concatenate(list(pool.map(lambda some: self._pass(tensors, some, places, cutoffs), blocks)))
 
     def _pass(self, tensors: InputTensors, tickers: Tensor, places: Tensor, cutoffs: np.ndarray) -> np.ndarray:
         blocks, block_C = np.unique(cutoffs // BLOCK, return_inverse=True)

@@ -13,7 +13,7 @@ import torch
 from models.earnings_features import EarningsCalendar
 from models.market_calendar import CALENDAR_COLUMNS
 from models.panel import HORIZONS
-from models.past_features import BLOCK, Neighbours, market_part, mean_of_neighbours, sums_of_tickers
+from models.past_features import Neighbours, blocks_of, market_part, mean_of_neighbours, sums_of_tickers
 from models.recipes import Market
 
 # N tickers, T sessions with prices, S = T + HORIZONS, E echo columns
@@ -73,7 +73,7 @@ def earnings_season(earnings: EarningsCalendar, neighbours: Sequence[Neighbours]
     """
     place_S, shape = torch.arange(earnings.newest_NS.shape[1]), tuple(earnings.newest_NS.shape)
     today_NS, after_NS = np.empty(shape, dtype=bool), np.empty(shape, dtype=bool)
-    blocks = [slice(begin, begin + BLOCK) for begin in range(0, shape[0], BLOCK)]
+    blocks = blocks_of(shape[0])
     for block in blocks:
         ticker_N1 = torch.arange(shape[0])[block, None]
         since_NS = earnings.sessions_since(ticker_N1, place_S - HORIZONS, place_S).numpy()

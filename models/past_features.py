@@ -97,7 +97,7 @@ def past_features(panel: Panel, surprise_NT: np.ndarray, neighbours_NT: np.ndarr
 
     Blocks of tickers are gone through twice: for the sums of MARKET_COLUMNS, and for the columns.
     """
-    blocks = [slice(begin, begin + BLOCK) for begin in range(0, len(surprise_NT), BLOCK)]
+    blocks = blocks_of(len(surprise_NT))
     panels = [_block_of(panel, block) for block in blocks]
     past_NTF = np.empty((*surprise_NT.shape, len(PAST_COLUMNS)), dtype=np.float32)
     traded_T = panel.traded_NT.sum(axis=0)
@@ -124,6 +124,11 @@ def past_features(panel: Panel, surprise_NT: np.ndarray, neighbours_NT: np.ndarr
             sums = {name: sums_of_tickers(values_NT, sums.get(name)) for name, values_NT in values.items()}
         list(pool.map(fill, panels, blocks))
     return past_NTF
+
+
+def blocks_of(tickers: int) -> list[slice]:
+    """So many tickers in blocks of BLOCK."""
+    return [slice(begin, begin + BLOCK) for begin in range(0, tickers, BLOCK)]
 
 
 def _block_of(panel: Panel, block: slice) -> Panel:
@@ -260,8 +265,7 @@ def find_neighbours(surprise_NT: np.ndarray, end: int) -> list[Neighbours]:
 
 def highest(values_NN: np.ndarray, count: int) -> np.ndarray:
     """(N, count): where the highest values of each row stand, the highest first; of equal ones the first."""
-    blocks = (values_NN[begin : begin + BLOCK] for begin in range(0, len(values_NN), BLOCK))
-    return np.concatenate([_lowest(-values_RN, count) for values_RN in blocks])
+    return np.concatenate([_lowest(-values_NN[block], count) for block in blocks_of(len(values_NN))])
 
 
 def _lowest(values_RN: np.ndarray, count: int) -> np.ndarray:

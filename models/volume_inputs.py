@@ -38,6 +38,7 @@ from models.market_calendar import CALENDAR_COLUMNS, calendar_columns
 from models.panel import HORIZONS, Panel
 from models.past_features import (
     PAST_COLUMNS,
+    blocks_of,
     find_neighbours,
     mean_of_neighbours,
     past_features,
@@ -108,8 +109,11 @@ def build_inputs(panel: Panel, *, use_earnings: bool, market: Market = "others")
     earnings = earnings_calendar(panel, surprise_NS, use=use_earnings)
     neighbours = find_neighbours(surprise_NT, len(panel.sessions))
     neighbours_NT = mean_of_neighbours(surprise_NS, neighbours)[:, : panel.known]
-    weekday_S = panel.sessions.day_of_week.to_numpy()
-    known_ahead = [habits(surprise_NT, calendar_SK, weekday_S), earnings_season(earnings, neighbours, market)]
+    weekday_S, habit_count = panel.sessions.day_of_week.to_numpy(), len(HABIT_COLUMNS)
+    known_ahead_NSA = np.empty((*surprise_NS.shape, habit_count + len(SEASON_COLUMNS)), dtype=np.float32)
+    known_ahead_NSA[:, :, habit_count:] = earnings_season(earnings, neighbours, market)
+    for block in blocks_of(len(surprise_NT)):
+        known_ahead_NSA[block, :, :habit_count] = habits(surprise_NT[block], calendar_SK, weekday_S)
     return Inputs(
         panel=panel,
         past_NTF=past_features(panel, surprise_NT, neighbours_NT, market),
@@ -117,7 +121,7 @@ def build_inputs(panel: Panel, *, use_earnings: bool, market: Market = "others")
         surprise_NS=surprise_NS,
         calendar_SK=calendar_SK,
         echo_places_SE=echo_places(panel.sessions),
-        known_ahead_NSA=np.concatenate(known_ahead, axis=2),
+        known_ahead_NSA=known_ahead_NSA,
         earnings=earnings,
     )
 

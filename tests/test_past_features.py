@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from panels import gappy_volumes, panel_of, priced_panel
 
-from models import ahead_features, past_features
+from models import past_features
 from models.panel import Panel
 from models.past_features import PAST_COLUMNS
 from models.recipes import Market
@@ -70,6 +70,5 @@ def test_features_are_the_same_bit_for_bit_in_blocks_of_any_size(monkeypatch, ma
     panel, found = priced_panel(gappy_volumes(5, 420)), set[str]()
     for size in (1, 3, 100):
         monkeypatch.setattr(past_features, "BLOCK", size)
-        monkeypatch.setattr(ahead_features, "BLOCK", size)
         found.add(sha256_of(build_inputs(panel, use_earnings=True, market=market)))
     assert len(found) == 1

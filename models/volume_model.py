@@ -35,7 +35,8 @@ CLIP = 3.0
 STRETCH = 252  # sessions that are passed over in one go
 BLOCK = 21  # cutoffs that are forecast in one go, all of them whichever are asked for; a part of STRETCH
 BEFORE = 252  # sessions that a pass begins before its stretch
-TICKERS = 32  # at a time: 100 MB
+TICKERS = 32  # of a pass: 100 MB
+PASSES = 4  # side by side, at most
 EPOCH = np.datetime64("1970-01-01")
 CALIBRATED = 500  # errors that a calibration of before counts as
 TAIL = 0.5  # of the step from 0.9 to 0.975: about where the mean of a normal law's upper tail lies beyond it
@@ -127,7 +128,7 @@ class VolumeModel(nn.Module):
         begin = max(stretch * STRETCH - BEFORE, 0)
         places = torch.arange(begin, (stretch + 1) * STRETCH, device=device).clamp(max=sessions - 1)
         blocks = torch.arange(len(tensors.past_NTF), device=device).split(TICKERS)
-        threads = THREADS if device.type == "cpu" else 1
+        threads = min(THREADS, PASSES) if device.type == "cpu" else 1
         with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             return np.concatenate(list(pool.map(lambda some: self._pass(tensors, some, places, cutoffs), blocks)))
 

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -260,16 +261,17 @@ def run(data: DataSettings, training: TrainingSettings, why: RetrainSettings, *,
 
     check_out(out)
     check(data, training)
-    from flows.pipeline import pipeline
-    from tasks.reports import render
-    from tasks.runs import SomeModelsFailed
 
-    failed: SomeModelsFailed | None = None
-    with _server() as server:
+    failed: Exception | None = None
+    with _server("pipeline") as (server, pipeline):
+        from tasks.runs import SomeModelsFailed
+
         try:
             result = pipeline(data, training, why)
         except SomeModelsFailed as error:
             failed, result = error, error.result
+    from tasks.reports import render
+
     render.show_result(console, result)
     _export([report.batch for report in result.reports], out)
     _show_server(server)
@@ -283,16 +285,15 @@ def ingest(data: DataSettings) -> None:
     from tasks.preflight import check
 
     check(data)
-    from flows.ingest import ingest as ingest_flow
-    from tasks.fetch_prices import FetchFailed
-    from tasks.reports import render
+    with _server("ingest") as (server, ingest_flow):
+        from tasks.fetch_prices import FetchFailed
+        from tasks.reports import render
 
-    try:
-        with _server() as server:
+        try:
             snapshot = ingest_flow(data)
-    except FetchFailed as error:
-        render.show_counts(console, error.counts, ingested=True)
-        raise
+        except FetchFailed as error:
+            render.show_counts(console, error.counts, ingested=True)
+            raise
     render.show_prices(console, snapshot)
     render.show_counts(console, snapshot.counts, ingested=True)
     _show_server(server)
@@ -350,12 +351,11 @@ def retrain(data: DataSettings, training: TrainingSettings, why: RetrainSettings
     from tasks.preflight import check, stored_parts
 
     check(data, training)
-    from flows.retrain import retrain as retrain_flow
+    parts = stored_parts(data, training)
+    with _server("retrain") as (server, retrain_flow):
+        scorecards = [retrain_flow(part, training, why) for part in parts]
     from tasks.reports import render
 
-    parts = stored_parts(data, training)
-    with _server() as server:
-        scorecards = [retrain_flow(part, training, why) for part in parts]
     for scorecard in scorecards:
         render.show_scorecard(console, scorecard)
         console.print(f"\n[bold]Outcome[/]   {scorecard.outcome}", highlight=False)
@@ -369,12 +369,11 @@ def forecast(data: DataSettings, training: TrainingSettings, chosen: ForecasterS
 
     check_out(out)
     check(data, training)
-    from flows.forecast import forecast as forecast_flow
+    parts = stored_parts(data, training)
+    with _server("forecast") as (server, forecast_flow):
+        batches = [forecast_flow(part, training, chosen=chosen) for part in parts]
     from tasks.reports import render
 
-    parts = stored_parts(data, training)
-    with _server() as server:
-        batches = [forecast_flow(part, training, chosen=chosen) for part in parts]
     for batch in batches:
         render.show_forecast(console, batch)
     _export(batches, out)
@@ -388,11 +387,10 @@ def daily(data: DataSettings, training: TrainingSettings, watch: WatchSettings) 
 
     check(data, training)
     require_ahead(training)
-    from flows.daily import daily as daily_flow
+    with _server("daily") as (server, daily_flow):
+        result = daily_flow(data, training, watch)
     from tasks.reports import render
 
-    with _server() as server:
-        result = daily_flow(data, training, watch)
     render.show_daily(console, result)
     _show_server(server)
 
@@ -404,11 +402,10 @@ def monitor(data: DataSettings, training: TrainingSettings, watch: WatchSettings
 
     check(data, training)
     require_ahead(training)
-    from flows.monitor import monitor as monitor_flow
+    with _server("monitor") as (server, monitor_flow):
+        health = monitor_flow(data, training, watch)
     from tasks.reports import render
 
-    with _server() as server:
-        health = monitor_flow(data, training, watch)
     render.show_health(console, health)
     _show_server(server)
 
@@ -428,11 +425,10 @@ def backtest(data: DataSettings, request: BacktestSettings, training: TrainingSe
 
     request = request.model_copy(update={"settings": {**training.backtested, **request.settings}})
     check_backtest(data, request)
-    from flows.backtest import backtest as backtest_flow
+    with _server("backtest") as (server, backtest_flow):
+        result = backtest_flow(data.model_copy(update={"as_of": request.test_end}), request)
     from tasks.reports import render
 
-    with _server() as server:
-        result = backtest_flow(data.model_copy(update={"as_of": request.test_end}), request)
     render.show_backtest(console, result)
     _show_server(server)
 
@@ -731,13 +727,17 @@ def _export(batches: "Sequence[ForecastBatch]", out: Path | None) -> None:
 
 
 @contextmanager
-def _server() -> "Iterator[Server]":
-    """Prefect's server for the length of a command, which logs the steps alone."""
+def _server(flow: str) -> "Iterator[tuple[Server, Callable[..., Any]]]":
+    """Prefect's server for the length of a command, which logs the steps alone; and the flow of that name.
+
+    What the flow needs is imported while a server starts: each takes some seconds.
+    """
     from flows.server import prefect_server
 
     _filter_console()
-    with prefect_server() as server:
-        yield server
+    module = f"flows.{flow}"
+    with prefect_server(meanwhile=lambda: import_module(module)) as server:
+        yield server, getattr(import_module(module), flow)
 
 
 def _filter_console() -> None:

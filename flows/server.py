@@ -14,7 +14,7 @@ import secrets
 import stat
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -53,6 +53,7 @@ from flows.prefect_processes import (
 )
 from flows.server_access import LISTENER, VARIABLE, Access
 from flows.server_options import ServerError, ServerOptions, require_database
+from models.text import silent
 
 STORED_SECONDS = 60
 REACH_SECONDS = 7.0  # to connect to a configured server, and again for its answer
@@ -100,13 +101,16 @@ def home() -> Path:
 
 
 @contextmanager
-def prefect_server() -> Iterator[Server]:
-    """A server for the length of one command; on the way out, whatever that command did has been stored."""
+def prefect_server(meanwhile: Callable[[], object] = silent) -> Iterator[Server]:
+    """A server for the length of one command; on the way out, whatever that command did has been stored.
+
+    `meanwhile` is done while a server of its own starts.
+    """
     if server := server_that_is_up():
         with _drained(server):
             yield server
     else:
-        with own_server() as started, _drained(started):
+        with own_server(meanwhile=meanwhile) as started, _drained(started):
             with get_client(sync_client=True) as client:
                 settle(client, find_orphans(client))
             yield started
@@ -140,14 +144,15 @@ def configured_server() -> Server | None:
 
 
 @contextmanager
-def own_server(options: ServerOptions | None = None) -> Iterator[Server]:
-    """Start a server; end it by its process id."""
+def own_server(options: ServerOptions | None = None, *, meanwhile: Callable[[], object] = silent) -> Iterator[Server]:
+    """Start a server, with something to be done `meanwhile`; end it by its process id."""
     options = options or ServerOptions()
     require_database(options)
     with alone_in(home()) as folder:
         server = _start(folder, options)
         assert server.process is not None
         try:
+            meanwhile()
             _wait_until_ready(server.process, server, folder / "server.log")
             yield server
         finally:

@@ -4,6 +4,8 @@ Each column of a session is known HORIZONS sessions before it, so that it is the
 it; announced earnings, which may be seen later, are in models/earnings_features.py.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 import torch
@@ -11,7 +13,7 @@ import torch
 from models.earnings_features import EarningsCalendar
 from models.market_calendar import CALENDAR_COLUMNS
 from models.panel import HORIZONS
-from models.past_features import market_part, mean_of_neighbours
+from models.past_features import Neighbours, blocks_of, market_part, mean_of_neighbours, sums_of_tickers
 from models.recipes import Market
 
 # N tickers, T sessions with prices, S = T + HORIZONS, E echo columns
@@ -53,34 +55,44 @@ def echo_places(sessions: pd.DatetimeIndex) -> np.ndarray:
 def habits(surprise_NT: np.ndarray, calendar_SK: np.ndarray, weekday_S: np.ndarray) -> np.ndarray:
     """(N, S, len(HABIT_COLUMNS)) float32: the ticker's mean surprise on the last sessions of the same kind; else 0."""
     own_NT = np.clip(surprise_NT, -HABIT_LIMIT, HABIT_LIMIT)
-    columns = [
-        _usual(own_NT, np.flatnonzero(calendar_SK[:, CALENDAR_COLUMNS.index(name)]), len(calendar_SK), count, few=FEW)
-        for name, count in HABITS.items()
-    ]
-    weekdays = [
-        _usual(own_NT, np.flatnonzero(weekday_S == day), len(calendar_SK), WEEKS, few=FEW_WEEKS)
-        for day in np.unique(weekday_S)
-    ]
-    return np.stack([*columns, np.sum(weekdays, axis=0)], axis=2)
+    usual_NSC = np.zeros((len(own_NT), len(calendar_SK), len(HABIT_COLUMNS)), dtype=np.float32)
+    for column, (name, count) in enumerate(HABITS.items()):
+        place_P = np.flatnonzero(calendar_SK[:, CALENDAR_COLUMNS.index(name)])
+        usual_NSC[:, place_P, column] = _usual(own_NT, place_P, count, few=FEW)
+    for day in np.unique(weekday_S):
+        place_P = np.flatnonzero(weekday_S == day)
+        usual_NSC[:, place_P, -1] = _usual(own_NT, place_P, WEEKS, few=FEW_WEEKS)
+    return usual_NSC
 
 
-def earnings_season(earnings: EarningsCalendar, surprise_NT: np.ndarray, market: Market) -> np.ndarray:
+def earnings_season(earnings: EarningsCalendar, neighbours: Sequence[Neighbours], market: Market) -> np.ndarray:
     """(N, S, 3) float32, of SEASON_COLUMNS: who else announces on a session, as was known HORIZONS before it.
 
     The neighbours' weighted share, and of all tickers with a calendar five times the share that announces on the
     session and the one before it.
     """
-    place_S = torch.arange(earnings.newest_NS.shape[1])
-    since_NS = earnings.sessions_since(torch.arange(len(surprise_NT))[:, None], place_S - HORIZONS, place_S).numpy()
-    today_NS, after_NS = (since_NS == offset for offset in (0, 1))
+    place_S, shape = torch.arange(earnings.newest_NS.shape[1]), tuple(earnings.newest_NS.shape)
+    today_NS, after_NS = np.empty(shape, dtype=bool), np.empty(shape, dtype=bool)
+    blocks = blocks_of(shape[0])
+    for block in blocks:
+        ticker_N1 = torch.arange(shape[0])[block, None]
+        since_NS = earnings.sessions_since(ticker_N1, place_S - HORIZONS, place_S).numpy()
+        today_NS[block], after_NS[block] = since_NS == 0, since_NS == 1
+    season_NSC = np.empty((*shape, len(SEASON_COLUMNS)), dtype=np.float32)
+    season_NSC[:, :, 0] = mean_of_neighbours(today_NS + np.float32(0.5) * after_NS, neighbours)
     covered_NS = earnings.covered_NS[:, (place_S - HORIZONS).clamp(min=0)].numpy()
-    shares = [market_part(np.where(covered_NS, 5.0 * flags, np.nan), market) for flags in (today_NS, after_NS)]
-    neighbours_NS = mean_of_neighbours(today_NS + 0.5 * after_NS, surprise_NT)
-    return np.stack([neighbours_NS, *shares], axis=2).astype(np.float32)
+    for column, flags_NS in enumerate((today_NS, after_NS), 1):
+        sums = None
+        for block in blocks:
+            sums = sums_of_tickers(np.where(covered_NS[block], 5.0 * flags_NS[block], np.nan), sums)
+        for block in blocks:
+            own_NS = np.where(covered_NS[block], 5.0 * flags_NS[block], np.nan)
+            season_NSC[block, :, column] = market_part(own_NS, market, sums)
+    return season_NSC
 
 
-def _usual(own_NT: np.ndarray, place_P: np.ndarray, end: int, count: int, *, few: int) -> np.ndarray:
-    """(N, S) float32: on each of the places (ascending), the mean of up to `count` places more than HORIZONS before."""
+def _usual(own_NT: np.ndarray, place_P: np.ndarray, count: int, *, few: int) -> np.ndarray:
+    """(N, P) float64: on each of the places (ascending), the mean of up to `count` places more than HORIZONS before."""
     closed_C = place_P[place_P < own_NT.shape[1]]
     there_NC = np.isfinite(own_NT[:, closed_C])
     values_NC = np.where(there_NC, own_NT[:, closed_C], 0.0)
@@ -90,6 +102,4 @@ def _usual(own_NT: np.ndarray, place_P: np.ndarray, end: int, count: int, *, few
     )
     last_P = np.searchsorted(closed_C, place_P - HORIZONS)
     first_P = np.maximum(last_P - count, 0)
-    usual_NS = np.zeros((len(own_NT), end), dtype=np.float32)
-    usual_NS[:, place_P] = (sums_NC[:, last_P] - sums_NC[:, first_P]) / (rows_NC[:, last_P] - rows_NC[:, first_P] + few)
-    return usual_NS
+    return (sums_NC[:, last_P] - sums_NC[:, first_P]) / (rows_NC[:, last_P] - rows_NC[:, first_P] + few)

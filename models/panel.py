@@ -4,10 +4,11 @@ The grid holds every session of the market from the first row to the last, and H
 ahead. A ticker that was not listed yet, halted, or has a gap has NaN there, and `traded_NT` says so: nothing is filled.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -32,6 +33,7 @@ class Panel:
     fields: dict[str, np.ndarray]  # FIELDS -> (N, T) float64: USD a share, volume in shares; NaN where nothing traded
     announcements: pd.DataFrame  # ticker, announced_for, first_seen (datetime64); no row where no calendar is used
     calendar: str = NEW_YORK  # whose sessions they are
+    made: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)  # of the panel, to be had again
 
     @cached_property
     def traded_NT(self) -> np.ndarray:
@@ -100,42 +102,80 @@ def make_panel(prices: pd.DataFrame, announcements: pd.DataFrame | None = None, 
     """
     if prices.empty:
         raise IncompletePrices("A panel needs prices; no row came. Ingest some first.")
-    first, last = prices["session"].min(), prices["session"].max()
-    sessions = sessions_ahead(first.date(), last.date(), HORIZONS, calendar).as_unit("s")
+    first, last = (session.date() for session in prices["session"].agg(["min", "max"]))
+    sessions = sessions_ahead(first, last, HORIZONS, calendar).as_unit("s")
     known = len(sessions) - HORIZONS
-    tickers, row_R = np.unique(prices["ticker"].to_numpy(dtype=str), return_inverse=True)
+    row_R, tickers = pd.factorize(prices["ticker"], sort=True)
     column_R = sessions.get_indexer(pd.DatetimeIndex(prices["session"]))
-    _check_rows(prices, row_R, column_R, calendar)
+    _check_sessions(prices, column_R, calendar)
+    cell_R = row_R * known + column_R
+    _check_once(prices, cell_R, len(tickers) * known)
     fields = {}
     for name in FIELDS:
         fields[name] = np.full((len(tickers), known), np.nan)
-        fields[name][row_R, column_R] = prices[name].to_numpy(np.float64)
+        fields[name].ravel()[cell_R] = prices[name].to_numpy(np.float64)
     nothing_NT = ~(fields["volume"] > 0)
     for values_NT in fields.values():
         values_NT[nothing_NT] = np.nan
-    if announcements is None:
-        announcements = pd.DataFrame({"ticker": [], "announced_for": [], "first_seen": []})
-    events = pd.DataFrame(announcements[["ticker", "announced_for", "first_seen"]]).astype(
-        {"ticker": str, "announced_for": "datetime64[s]", "first_seen": "datetime64[s]"}
-    )
-    ours = np.isin(events["ticker"], tickers) & (events["first_seen"] <= last)
     return Panel(
         tickers=tuple(str(ticker) for ticker in tickers),
         sessions=sessions,
         known=known,
         fields=fields,
-        announcements=events.loc[ours].sort_values(["ticker", "announced_for"], ignore_index=True),
+        announcements=_known_of(announcements, tickers, last),
         calendar=calendar,
     )
 
 
-def _check_rows(prices: pd.DataFrame, row_R: np.ndarray, column_R: np.ndarray, calendar: str) -> None:
+def join_panels(panels: Sequence[Panel], announcements: pd.DataFrame | None = None) -> Panel:
+    """What `make_panel` makes of the prices of all these panels, no two of which share a ticker; it uses them up.
+
+    So that not all prices need to be in memory at once.
+    """
+    first, last = min(panel.sessions.date[0] for panel in panels), max(panel.cutoff for panel in panels)
+    sessions = sessions_ahead(first, last, HORIZONS, panels[0].calendar).as_unit("s")
+    tickers = sorted(ticker for panel in panels for ticker in panel.tickers)
+    row_of = {ticker: row for row, ticker in enumerate(tickers)}
+    fields = {}
+    for name in FIELDS:
+        fields[name] = np.full((len(tickers), len(sessions) - HORIZONS), np.nan)
+        for panel in panels:
+            begin = sessions.get_indexer(panel.sessions[:1])[0]
+            rows = [row_of[ticker] for ticker in panel.tickers]
+            fields[name][rows, begin : begin + panel.known] = panel.fields.pop(name)
+    return Panel(
+        tickers=tuple(tickers),
+        sessions=sessions,
+        known=len(sessions) - HORIZONS,
+        fields=fields,
+        announcements=_known_of(announcements, tickers, last),
+        calendar=panels[0].calendar,
+    )
+
+
+def _known_of(announcements: pd.DataFrame | None, tickers: Collection[str], last: date) -> pd.DataFrame:
+    """The announcements of these tickers that were seen by the session `last`."""
+    if announcements is None:
+        announcements = pd.DataFrame({"ticker": [], "announced_for": [], "first_seen": []})
+    events = pd.DataFrame(announcements[["ticker", "announced_for", "first_seen"]]).astype(
+        {"ticker": str, "announced_for": "datetime64[s]", "first_seen": "datetime64[s]"}
+    )
+    is_known = events["ticker"].isin(list(tickers)) & (events["first_seen"] <= pd.Timestamp(last))
+    return events.loc[is_known].sort_values(["ticker", "announced_for"], ignore_index=True)
+
+
+def _check_sessions(prices: pd.DataFrame, column_R: np.ndarray, calendar: str) -> None:
     if (column_R < 0).any():
         at = int((column_R < 0).argmax())
         ticker, session = prices["ticker"].iloc[at], prices["session"].iloc[at]
         raise NotASession(f"{ticker} {session:%Y-%m-%d}: the market is closed on that date ({calendar}).")
-    twice = pd.Series(row_R.astype(np.int64) * (column_R.max() + 1) + column_R).duplicated().to_numpy()
-    if twice.any():
-        at = int(twice.argmax())
+
+
+def _check_once(prices: pd.DataFrame, cell_R: np.ndarray, cells: int) -> None:
+    """Each cell of the panel, of which there are so many, has one row at the most."""
+    is_there = np.zeros(cells, dtype=bool)
+    is_there[cell_R] = True
+    if np.count_nonzero(is_there) < len(cell_R):
+        at = int(pd.Series(cell_R).duplicated().to_numpy().argmax())
         ticker, session = prices["ticker"].iloc[at], prices["session"].iloc[at]
         raise IncompletePrices(f"{ticker} {session:%Y-%m-%d} is there twice. Each ticker and session must come once.")

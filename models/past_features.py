@@ -18,12 +18,15 @@ Trailing statistics of values by ticker and session, over the rows that there ar
 Each is a sum of prefixes, so that a value is the same bit for bit whatever comes after it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from models.panel import HORIZONS, Panel
 from models.recipes import Market
+from models.weights import THREADS
 
 # N tickers, T sessions, F features
 
@@ -33,6 +36,14 @@ SPIKE_MEMORY = 60  # sessions after which a spike is forgotten
 MIN_VARIANCE = 1e-8  # of returns and of volumes: a price that never moves has no volatility to divide by
 MIN_NOISE = 0.02
 FEW_OTHERS = 3  # the mean of n other tickers is shrunk by n / (n + FEW_OTHERS)
+BLOCK = 8  # tickers whose columns are made at a time, so that what a step writes is in the cache when it is read next
+MARKET_COLUMNS = {  # the market's part of another column
+    "market_volume": "volume_to_20",
+    "market_return": "absolute_return",
+    "market_range": "range_to_20",
+}
+
+Sums = tuple[np.ndarray, np.ndarray]  # (T,) the sum of the tickers' values at each session, and how many there are
 
 PAST_COLUMNS = (
     "volume_to_20",  # log volume less its 20-session mean
@@ -69,59 +80,103 @@ def surprise(panel: Panel, level_NT: np.ndarray, market: Market) -> np.ndarray:
     return own_NT - market_part(own_NT, market)
 
 
-def market_part(values_NT: np.ndarray, market: Market) -> np.ndarray:
-    """(N, T): what the market's value was for each ticker; 0 where no ticker has one."""
+def market_part(values_NT: np.ndarray, market: Market, sums: Sums | None = None) -> np.ndarray:
+    """(N, T): what the market's value was for each ticker; 0 where no ticker has one.
+
+    `sums`: of all the market's tickers; by default there are no others than these.
+    """
+    total_T, count_T = sums or sums_of_tickers(values_NT)
     if market == "mean of all":
-        return np.broadcast_to(mean_of_tickers(values_NT), values_NT.shape)
+        return np.broadcast_to(total_T / np.maximum(count_T, 1), values_NT.shape)
     there_NT = np.isfinite(values_NT)
-    own_NT = np.where(there_NT, values_NT, 0.0)
-    return (own_NT.sum(axis=0) - own_NT) / (_others(there_NT) + FEW_OTHERS)
+    return (total_T - np.where(there_NT, values_NT, 0.0)) / (count_T - there_NT + FEW_OTHERS)
 
 
 def past_features(panel: Panel, surprise_NT: np.ndarray, neighbours_NT: np.ndarray, market: Market) -> np.ndarray:
-    """(N, T, F) float32, of PAST_COLUMNS. `neighbours_NT`: the mean surprise of each ticker's neighbours."""
-    columns = {
-        **_volume_and_range(panel, market),
-        **_prices(panel, market),
-        **_noise(panel, surprise_NT, market),
-        "since_spike": _since_spike(surprise_NT),
-        "neighbours_surprise": neighbours_NT,
-        "neighbours_surprise_5": trailing_mean(neighbours_NT, 5)[0],
-        "others": _share_of_others(panel.traded_NT) if market == "others" else panel.traded_NT,
-    }
+    """(N, T, F) float32, of PAST_COLUMNS. `neighbours_NT`: the mean surprise of each ticker's neighbours.
+
+    Blocks of tickers are gone through twice: for the sums of MARKET_COLUMNS, and for the columns.
+    """
+    blocks = blocks_of(len(surprise_NT))
+    panels = [_block_of(panel, block) for block in blocks]
     past_NTF = np.empty((*surprise_NT.shape, len(PAST_COLUMNS)), dtype=np.float32)
-    for place, name in enumerate(PAST_COLUMNS):
-        there_NT = np.nan_to_num(np.where(panel.traded_NT, columns.pop(name), 0.0))
-        past_NTF[:, :, place] = np.clip(there_NT, -CLIP, CLIP)
-    assert not columns, f"columns that PAST_COLUMNS does not name: {list(columns)}"
+    traded_T = panel.traded_NT.sum(axis=0)
+
+    def fill(own: Panel, block: slice) -> None:
+        columns = {**_volume_and_range(own), **_prices(own)}
+        for name, source in MARKET_COLUMNS.items():
+            columns[name] = market_part(columns[source], market, sums[name])
+        columns |= {
+            **_noise(surprise_NT[block], columns["volume_to_20"], columns["market_volume"]),
+            "since_spike": _since_spike(surprise_NT[block]),
+            "neighbours_surprise": neighbours_NT[block],
+            "neighbours_surprise_5": trailing_mean(neighbours_NT[block], 5)[0],
+            "others": _share_of_others(own.traded_NT, traded_T) if market == "others" else own.traded_NT,
+        }
+        for place, name in enumerate(PAST_COLUMNS):
+            there_NT = np.nan_to_num(np.where(own.traded_NT, columns.pop(name), 0.0))
+            past_NTF[block, :, place] = np.clip(there_NT, -CLIP, CLIP)
+        assert not columns, f"columns that PAST_COLUMNS does not name: {list(columns)}"
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        sums: dict[str, Sums] = {}
+        for values in pool.map(_market_values, panels):
+            sums = {name: sums_of_tickers(values_NT, sums.get(name)) for name, values_NT in values.items()}
+        list(pool.map(fill, panels, blocks))
     return past_NTF
 
 
-def _volume_and_range(panel: Panel, market: Market) -> dict[str, np.ndarray]:
-    log_volume_NT, log_range_NT = panel.log_volume_NT, _log_range(panel.fields)
-    volume = {window: trailing_mean(log_volume_NT, window)[0] for window in (5, 20, 60, 252)}
-    spread = {window: trailing_mean(log_range_NT, window)[0] for window in (20, 252)}
-    volume_NT, range_NT = log_volume_NT - volume[20], log_range_NT - spread[20]
+def blocks_of(tickers: int) -> list[slice]:
+    """So many tickers in blocks of BLOCK."""
+    return [slice(begin, begin + BLOCK) for begin in range(0, tickers, BLOCK)]
+
+
+def _block_of(panel: Panel, block: slice) -> Panel:
+    """The panel of some of its tickers; it shares the memory."""
+    fields = {name: values_NT[block] for name, values_NT in panel.fields.items()}
+    return replace(panel, tickers=panel.tickers[block], fields=fields)
+
+
+def _market_values(panel: Panel) -> dict[str, np.ndarray]:
+    """What the market's part is of, of each of MARKET_COLUMNS."""
+    log_range_NT = _log_range(panel.fields)
     return {
-        "volume_to_20": volume_NT,
-        "volume_5_to_20": volume[5] - volume[20],
-        "volume_20_to_60": volume[20] - volume[60],
-        "volume_60_to_252": volume[60] - volume[252],
-        "range_to_20": range_NT,
-        "range_20_to_252": spread[20] - spread[252],
-        "market_volume": market_part(volume_NT, market),
-        "market_range": market_part(range_NT, market),
+        "market_volume": panel.log_volume_NT - trailing_mean(panel.log_volume_NT, 20)[0],
+        "market_return": np.abs(_moves(panel)[0]),
+        "market_range": log_range_NT - trailing_mean(log_range_NT, 20)[0],
     }
 
 
-def _prices(panel: Panel, market: Market) -> dict[str, np.ndarray]:
-    fields = panel.fields
-    log_close_NT = np.log(fields["adj_close"])
+def _moves(panel: Panel) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(N, T) each: log returns in units of their volatility; themselves; and the volatility, of 60 sessions."""
+    log_close_NT = np.log(panel.fields["adj_close"])
     return_NT = log_close_NT - value_before(log_close_NT)
-    volatility = {}
-    for window in (60, 252):
-        volatility[window] = np.sqrt(trailing_mean(return_NT**2, window)[0] + MIN_VARIANCE)
-    move_NT = return_NT / volatility[60]
+    volatility_NT = _volatility(return_NT, 60)
+    return return_NT / volatility_NT, return_NT, volatility_NT
+
+
+def _volatility(return_NT: np.ndarray, window: int) -> np.ndarray:
+    return np.sqrt(trailing_mean(return_NT**2, window)[0] + MIN_VARIANCE)
+
+
+def _volume_and_range(panel: Panel) -> dict[str, np.ndarray]:
+    log_volume_NT, log_range_NT = panel.log_volume_NT, _log_range(panel.fields)
+    volume = {window: trailing_mean(log_volume_NT, window)[0] for window in (5, 20, 60, 252)}
+    spread = {window: trailing_mean(log_range_NT, window)[0] for window in (20, 252)}
+    return {
+        "volume_to_20": log_volume_NT - volume[20],
+        "volume_5_to_20": volume[5] - volume[20],
+        "volume_20_to_60": volume[20] - volume[60],
+        "volume_60_to_252": volume[60] - volume[252],
+        "range_to_20": log_range_NT - spread[20],
+        "range_20_to_252": spread[20] - spread[252],
+    }
+
+
+def _prices(panel: Panel) -> dict[str, np.ndarray]:
+    fields = panel.fields
+    move_NT, return_NT, volatility_NT = _moves(panel)
+    volatility = {60: volatility_NT, 252: _volatility(return_NT, 252)}
     path_NT = np.cumsum(np.nan_to_num(return_NT), axis=1)
     month_NT = path_NT - np.concatenate([np.zeros_like(path_NT[:, :20]), path_NT[:, :-20]], axis=1)
     range_NT = fields["high"] - fields["low"]
@@ -132,7 +187,6 @@ def _prices(panel: Panel, market: Market) -> dict[str, np.ndarray]:
         "signed_return": move_NT,
         "absolute_gap": np.abs(np.log(fields["open"]) - value_before(np.log(fields["close"]))) / volatility[60],
         "volatility_to_252": np.log(volatility[60] / volatility[252]),
-        "market_return": market_part(np.abs(move_NT), market),
         "return_20": month_NT / volatility[60] / np.sqrt(20),
         "below_high_252": (trailing_max(path_NT, 252) - path_NT) / volatility[60] / np.sqrt(252),
         "above_low_252": (path_NT + trailing_max(-path_NT, 252)) / volatility[60] / np.sqrt(252),
@@ -140,12 +194,11 @@ def _prices(panel: Panel, market: Market) -> dict[str, np.ndarray]:
     }
 
 
-def _noise(panel: Panel, surprise_NT: np.ndarray, market: Market) -> dict[str, np.ndarray]:
+def _noise(surprise_NT: np.ndarray, volume_NT: np.ndarray, market_NT: np.ndarray) -> dict[str, np.ndarray]:
     noise = {}
     for window in (60, 252):
         noise[window] = np.log(np.sqrt(trailing_mean(surprise_NT**2, window)[0]) + MIN_NOISE)
-    volume_NT = panel.log_volume_NT - trailing_mean(panel.log_volume_NT, 20)[0]
-    market_NT = np.where(np.isfinite(volume_NT), market_part(volume_NT, market), np.nan)
+    market_NT = np.where(np.isfinite(volume_NT), market_NT, np.nan)
     together_NT, apart_NT = (trailing_mean(values, 252)[0] for values in (volume_NT * market_NT, market_NT**2))
     return {
         "noise_60_to_252": noise[60] - noise[252],
@@ -154,13 +207,9 @@ def _noise(panel: Panel, surprise_NT: np.ndarray, market: Market) -> dict[str, n
     }
 
 
-def _others(there_NT: np.ndarray) -> np.ndarray:
-    """(N, T): how many tickers other than each one are there."""
-    return there_NT.sum(axis=0) - there_NT
-
-
-def _share_of_others(there_NT: np.ndarray) -> np.ndarray:
-    others_NT = _others(there_NT)
+def _share_of_others(there_NT: np.ndarray, count_T: np.ndarray) -> np.ndarray:
+    """Of how many other tickers are there at each session, of `count_T` in all."""
+    others_NT = count_T - there_NT
     return others_NT / (others_NT + FEW_OTHERS)
 
 
@@ -183,32 +232,49 @@ REFRESH = 126
 MIN_SESSIONS = 126  # of the memory, that a ticker must have traded
 
 
-def mean_of_neighbours(values_NS: np.ndarray, surprise_NT: np.ndarray) -> np.ndarray:
-    """(N, S) float32: the weighted mean of the neighbours' values; 0 before the first are known.
+@dataclass(frozen=True, eq=False)
+class Neighbours:
+    """Of the sessions of one stretch."""
 
-    `surprise_NT`: own less market log volume, NaN where nothing traded; `values_NS`: any value, without NaN.
-    """
+    stretch: slice
+    neighbour_NJ: np.ndarray
+    weight_NJ: np.ndarray  # they sum to 1 or are all 0
+
+
+def mean_of_neighbours(values_NS: np.ndarray, neighbours: Iterable[Neighbours]) -> np.ndarray:
+    """(N, S) float32: the weighted mean of the neighbours' values, without NaN; 0 before the first are known."""
     mean_NS = np.zeros(values_NS.shape, dtype=np.float32)
-    for stretch, neighbour_NJ, weight_NJ in _neighbours(surprise_NT, values_NS.shape[1]):
-        mean_NS[:, stretch] = np.einsum("nj,njt->nt", weight_NJ, values_NS[:, stretch][neighbour_NJ])
+    for own in neighbours:
+        values_NJT = values_NS[:, own.stretch][own.neighbour_NJ]
+        mean_NS[:, own.stretch] = np.einsum("nj,njt->nt", own.weight_NJ, values_NJT)
     return mean_NS
 
 
-def _neighbours(surprise_NT: np.ndarray, end: int) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
-    """(the sessions of a stretch, neighbours (N, J), their weights (N, J), which sum to 1 or are all 0)."""
-    count = min(COUNT, len(surprise_NT) - 1)
-    if count == 0:
-        return
-    for begin in range(2 * REFRESH, end, REFRESH):
+def find_neighbours(surprise_NT: np.ndarray, end: int) -> list[Neighbours]:
+    """Of each stretch before place `end`. `surprise_NT`: own less market log volume, NaN where nothing traded."""
+    count, found = min(COUNT, len(surprise_NT) - 1), []
+    for begin in range(2 * REFRESH, end if count else 0, REFRESH):
         memory_NT = surprise_NT[:, max(0, begin - HORIZONS - MEMORY) : begin - HORIZONS]
         alike_NN = _correlations(memory_NT)
-        neighbour_NJ = np.argsort(-alike_NN, axis=1, kind="stable")[:, :count]
+        neighbour_NJ = highest(alike_NN, count)
         weight_NJ = np.clip(np.take_along_axis(alike_NN, neighbour_NJ, axis=1), 0, 1)
-        yield (
-            slice(begin, min(begin + REFRESH, end)),
-            neighbour_NJ,
-            weight_NJ / (weight_NJ.sum(1, keepdims=True) + 1e-6),
-        )
+        weight_NJ = weight_NJ / (weight_NJ.sum(1, keepdims=True) + 1e-6)
+        found.append(Neighbours(slice(begin, min(begin + REFRESH, end)), neighbour_NJ, weight_NJ))
+    return found
+
+
+def highest(values_NN: np.ndarray, count: int) -> np.ndarray:
+    """(N, count): where the highest values of each row stand, the highest first; of equal ones the first."""
+    return np.concatenate([_lowest(-values_NN[block], count) for block in blocks_of(len(values_NN))])
+
+
+def _lowest(values_RN: np.ndarray, count: int) -> np.ndarray:
+    place_RJ = np.sort(np.argpartition(values_RN, count - 1, axis=1)[:, :count], axis=1)
+    least_RJ = np.take_along_axis(values_RN, place_RJ, axis=1)
+    place_RJ = np.take_along_axis(place_RJ, np.argsort(least_RJ, axis=1, kind="stable"), axis=1)
+    is_tied_R = (values_RN <= least_RJ.max(axis=1, keepdims=True)).sum(axis=1) > count  # any of them may be among these
+    place_RJ[is_tied_R] = np.argsort(values_RN[is_tied_R], axis=1, kind="stable")[:, :count]
+    return place_RJ
 
 
 def _correlations(surprise_NT: np.ndarray) -> np.ndarray:
@@ -234,10 +300,13 @@ def trailing_mean(values_NT: np.ndarray, window: int) -> tuple[np.ndarray, np.nd
     return np.divide(sums_NT, rows_NT, out=np.full_like(sums_NT, np.nan), where=rows_NT > 0), rows_NT
 
 
-def mean_of_tickers(values_NT: np.ndarray) -> np.ndarray:
-    """(T,): the mean of the tickers that have a value; 0 where none has."""
+def sums_of_tickers(values_NT: np.ndarray, before: Sums | None = None) -> Sums:
+    """The sums of these tickers and of those `before` them: the same, bit for bit, as of all at once."""
     there_NT = np.isfinite(values_NT)
-    return np.where(there_NT, values_NT, 0.0).sum(axis=0) / np.maximum(there_NT.sum(axis=0), 1)
+    own_NT, count_T = np.where(there_NT, values_NT, 0.0), there_NT.sum(axis=0)
+    if before is None:
+        return own_NT.sum(axis=0), count_T
+    return np.concatenate([before[0][None], own_NT]).sum(axis=0), before[1] + count_T
 
 
 def value_before(values_NT: np.ndarray) -> np.ndarray:

@@ -118,7 +118,8 @@ def stand_ins() -> dict[str, Callable[[Panel], pd.DataFrame]]:
 
 def scales_now(panel: Panel) -> pd.Series:
     """Ticker -> the unit of its errors, as `models.scores.scales` has it, from all that is known."""
-    return scales(volumes(panel, known=panel.known))
+    found = scales(volumes(panel, known=panel.known, named=False))
+    return found.set_axis([panel.tickers[row] for row in found.index])
 
 
 def volume_frame(data: VolumeData, model: VolumePredictor) -> pd.DataFrame:

@@ -36,7 +36,15 @@ from models.earnings_features import EARNINGS_COLUMNS, EarningsCalendar, earning
 from models.errors import NotEnoughSessions
 from models.market_calendar import CALENDAR_COLUMNS, calendar_columns
 from models.panel import HORIZONS, Panel
-from models.past_features import PAST_COLUMNS, mean_of_neighbours, past_features, surprise, trailing_mean
+from models.past_features import (
+    PAST_COLUMNS,
+    blocks_of,
+    find_neighbours,
+    mean_of_neighbours,
+    past_features,
+    surprise,
+    trailing_mean,
+)
 from models.recipes import Market, VolumeRecipe
 
 # N tickers, T sessions with prices, S = T + HORIZONS, F past features, K calendar columns, R rows of any selection
@@ -99,9 +107,13 @@ def build_inputs(panel: Panel, *, use_earnings: bool, market: Market = "others")
     surprise_NS = np.concatenate([np.nan_to_num(surprise_NT), ahead_NH], axis=1).astype(np.float32)
     calendar_SK = calendar_columns(panel.sessions, panel.calendar)
     earnings = earnings_calendar(panel, surprise_NS, use=use_earnings)
-    neighbours_NT = mean_of_neighbours(surprise_NS, surprise_NT)[:, : panel.known]
-    weekday_S = panel.sessions.day_of_week.to_numpy()
-    known_ahead = [habits(surprise_NT, calendar_SK, weekday_S), earnings_season(earnings, surprise_NT, market)]
+    neighbours = find_neighbours(surprise_NT, len(panel.sessions))
+    neighbours_NT = mean_of_neighbours(surprise_NS, neighbours)[:, : panel.known]
+    weekday_S, habit_count = panel.sessions.day_of_week.to_numpy(), len(HABIT_COLUMNS)
+    known_ahead_NSA = np.empty((*surprise_NS.shape, habit_count + len(SEASON_COLUMNS)), dtype=np.float32)
+    known_ahead_NSA[:, :, habit_count:] = earnings_season(earnings, neighbours, market)
+    for block in blocks_of(len(surprise_NT)):
+        known_ahead_NSA[block, :, :habit_count] = habits(surprise_NT[block], calendar_SK, weekday_S)
     return Inputs(
         panel=panel,
         past_NTF=past_features(panel, surprise_NT, neighbours_NT, market),
@@ -109,7 +121,7 @@ def build_inputs(panel: Panel, *, use_earnings: bool, market: Market = "others")
         surprise_NS=surprise_NS,
         calendar_SK=calendar_SK,
         echo_places_SE=echo_places(panel.sessions),
-        known_ahead_NSA=np.concatenate(known_ahead, axis=2),
+        known_ahead_NSA=known_ahead_NSA,
         earnings=earnings,
     )
 
@@ -201,8 +213,6 @@ class VolumeData:
 
     def inputs_of(self, recipe: VolumeRecipe) -> Inputs:
         """The inputs for a model that was made by another recipe."""
-        if inputs_settings(recipe) == inputs_settings(self.recipe):
-            return self.inputs
         return inputs_for(self.inputs.panel, recipe)
 
     def of(self, tickers: Sequence[str]) -> "VolumeData":
@@ -219,8 +229,12 @@ def inputs_settings(recipe: VolumeRecipe) -> dict[str, Any]:
 
 
 def inputs_for(panel: Panel, recipe: VolumeRecipe) -> Inputs:
-    """The features of every ticker and session of a panel, as a recipe looks at them."""
-    return build_inputs(panel, **inputs_settings(recipe))
+    """The features of every ticker and session of a panel, as a recipe looks at them; made once."""
+    settings = inputs_settings(recipe)
+    key = ("inputs", *settings.values())
+    if key not in panel.made:
+        panel.made[key] = build_inputs(panel, **settings)
+    return panel.made[key]
 
 
 def volume_data(panel: Panel, announcements: pd.DataFrame, recipe: VolumeRecipe) -> VolumeData:
@@ -258,20 +272,17 @@ def profile(data: VolumeData) -> dict[str, Any]:
     """
     inputs, panel = data.inputs, data.inputs.panel
     end = data.through + 1 if data.recipe.trains else panel.known
-    train_RF = inputs.past_NTF[:, :end][inputs.usable_NT[:, :end]].astype(np.float64)
-    features = {
-        name: {
-            "mean": float(values_R.mean()),
-            "std": float(values_R.std()),
-            "deciles": np.quantile(values_R, DECILES).tolist(),
-        }
-        for name, values_R in zip(PAST_COLUMNS, train_RF.T, strict=True)
-    }
+    is_used_NT = inputs.usable_NT[:, :end]
+    features = {}
+    for place, name in enumerate(PAST_COLUMNS):
+        values_R = inputs.past_NTF[:, :end, place][is_used_NT].astype(np.float64)
+        deciles = np.quantile(values_R, DECILES).tolist()
+        features[name] = {"mean": float(values_R.mean()), "std": float(values_R.std()), "deciles": deciles}
     return {
         "sha256": sha256_of(inputs),
         "columns": [*AT_COLUMNS, *AHEAD_COLUMNS],
         "traded_sessions": dict(zip(panel.tickers, panel.traded_NT.sum(axis=1).tolist(), strict=True)),
-        "train_rows": len(train_RF),
+        "train_rows": int(np.count_nonzero(is_used_NT)),
         "features": features,
     }
 

@@ -17,6 +17,8 @@ blocks are always of one length: rounding depends on the shapes of matrices, and
 bit, whichever other cutoffs are asked for and however many sessions follow.
 """
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -28,7 +30,7 @@ from models.recipes import VolumeRecipe
 from models.volume_inputs import AT_COLUMNS, CPU, Inputs, InputTensors
 from models.volume_linear import Coefficients, History, LinearMember
 from models.volume_network import ForkingNetwork
-from models.weights import load_exactly, one_thread, shapes_of
+from models.weights import THREADS, load_exactly, one_thread, shapes_of
 
 # N tickers, C cutoffs, B sessions of a stretch, H horizons, Q levels, M members, R rows, X columns of a session
 
@@ -36,7 +38,8 @@ CLIP = 3.0
 STRETCH = 252  # sessions that are passed over in one go
 BLOCK = 21  # cutoffs that are forecast in one go, all of them whichever are asked for; a part of STRETCH
 BEFORE = 252  # sessions that a pass begins before its stretch
-TICKERS = 32  # at a time: 100 MB
+TICKERS = 32  # of a pass: 100 MB
+PASSES = 4  # side by side, at most
 EPOCH = np.datetime64("1970-01-01")
 CALIBRATED = 500  # errors that a calibration of before counts as
 TAIL = 0.5  # of the step from 0.9 to 0.975: about where the mean of a normal law's upper tail lies beyond it
@@ -131,12 +134,14 @@ class VolumeModel(nn.Module):
         sessions, device = tensors.past_NTF.shape[1], tensors.past_NTF.device
         begin = max(stretch * STRETCH - BEFORE, 0)
         places = torch.arange(begin, (stretch + 1) * STRETCH, device=device).clamp(max=sessions - 1)
-        tickers = torch.arange(len(tensors.past_NTF), device=device)
-        parts = [
-            self._pass(tensors, linear.of(some) if linear else None, some, places, cutoffs)
-            for some in tickers.split(TICKERS)
-        ]
-        return np.concatenate(parts)
+        blocks = torch.arange(len(tensors.past_NTF), device=device).split(TICKERS)
+        threads = min(THREADS, PASSES) if device.type == "cpu" else 1
+
+        def quantiles_of(some: Tensor) -> np.ndarray:
+            return self._pass(tensors, linear.of(some) if linear else None, some, places, cutoffs)
+
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            return np.concatenate(list(pool.map(quantiles_of, blocks)))
 
     def _pass(
         self,

@@ -35,6 +35,7 @@ from models.text import silent
 from models.volume_inputs import CPU, Inputs, InputTensors, inputs_for
 from models.volume_model import (
     EPOCH,
+    TICKERS,
     VolumeModel,
     VolumeScaler,
     ahead_of,
@@ -242,7 +243,6 @@ class VolumeForecaster:
         self.name = name
         self._recipe, self._seed, self._device, self._on_epoch = recipe, seed, device, on_epoch
         self._model: VolumeModel | None = None
-        self._built: tuple[Panel, Inputs] | None = None
 
     def fit(self, panel: Panel, *, through: int) -> Self:
         """Scaler, networks and calibration from the sessions up to place `through`."""
@@ -257,10 +257,8 @@ class VolumeForecaster:
         return self._model.forecast(self.inputs(panel), cutoffs)
 
     def inputs(self, panel: Panel) -> Inputs:
-        """The features of a panel; those of the last one are at hand."""
-        if self._built is None or self._built[0] is not panel:
-            self._built = (panel, inputs_for(panel, self._recipe))
-        return self._built[1]
+        """The features of a panel."""
+        return inputs_for(panel, self._recipe)
 
 
 def one_cycle(share: float) -> tuple[float, float]:
@@ -289,8 +287,9 @@ def _prepare(inputs: Inputs, recipe: VolumeRecipe, run: TrainingRun) -> _Data:
     newest = train_end - recipe.burn_in_sessions - recipe.scored_sessions  # the last cutoff has a target
     usable_NT = inputs.usable_NT[:, :train_end]
     first_N = np.clip(usable_NT.argmax(axis=1) - recipe.burn_in_sessions, 0, newest)
-    tickers, places = torch.arange(len(inputs.panel.tickers)), torch.arange(through + 1)
-    x_NTX, _ = scaled_sessions(inputs.on(CPU), run.scaler, tickers, places)
+    tensors, places = inputs.on(CPU), torch.arange(through + 1)
+    blocks = torch.arange(len(inputs.panel.tickers)).split(TICKERS)
+    x_NTX = torch.cat([scaled_sessions(tensors, run.scaler, some, places)[0] for some in blocks])
     return _Data(
         inputs=inputs,
         recipe=recipe,

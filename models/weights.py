@@ -84,6 +84,9 @@ def describe_device(device: torch.device) -> str:
     return f"cuda ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else device.type
 
 
+THREADS = torch.get_num_threads()  # as many parts of a large computation are worked on side by side
+
+
 @contextmanager
 def one_thread() -> Iterator[None]:
     """Inside, torch computes on one CPU thread, in the whole process: these networks are too small to share out.

@@ -21,7 +21,7 @@ What was known at the close of a past session (`PriceTable.as_of`):
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import Any, TypeVar
@@ -185,8 +185,9 @@ class PriceTable:
             later = f"session > {literal(last)} AND {where(wanted, last, None)}"
             found = self._select(table, ["ticker", LATER_SPLITS], later, BY_TICKER)
             after = found.to_pandas().set_index("ticker")["shares"]
-            shares = frame["ticker"].map(after).astype("float64").fillna(1.0)  # of no rows, the tickers' dtype stays
-            frame = _of_then(frame, after.index, pd.Series(shares))
+            if len(after):  # else nothing goes on
+                shares = frame["ticker"].map(after).astype("float64").fillna(1.0)  # of no rows, their dtype stays
+                frame = _of_then(frame, after.index, pd.Series(shares))
         return frame.assign(adj_close=adjusted_close(frame)).loc[:, READ_COLUMNS]
 
     def read_known(self, tickers: Iterable[str], *, last: date, version: int, known: int | None) -> pd.DataFrame:
@@ -203,6 +204,18 @@ class PriceTable:
         ]
         return pd.concat(frames).sort_values(["ticker", "session"], ignore_index=True)
 
+    def read_parts(
+        self, tickers: Iterable[str], *, last: date | None, version: int, known: int | None
+    ) -> Iterator[pd.DataFrame]:
+        """`read_known` (without `last`: `read`), of many tickers a bucket of them at a time."""
+        wanted = sorted(set(tickers))
+        buckets = pd.Series(wanted, dtype="str").groupby([bucket_of(ticker) for ticker in wanted])
+        for some in [wanted] if len(wanted) <= READ_AT_ONCE else [group for _, group in buckets]:
+            if last is None:
+                yield self.read(some, version=version)
+            else:
+                yield self.read_known(some, last=last, version=version, known=known)
+
     def describe(
         self,
         tickers: Iterable[str] | None = None,
@@ -211,7 +224,7 @@ class PriceTable:
         version: int | None = None,
         known: int | None = None,
     ) -> Extent:
-        """What `read_known` would give, of many tickers a bucket in memory at a time. Raises NotStored."""
+        """What `read_parts` would give. Raises NotStored."""
         wanted = tuple(self.tickers(version) if tickers is None else sorted(set(tickers)))
         table = self._open(version)
         return _remembered(table, (wanted, last, known), lambda: self._describe(wanted, last, table.version(), known))
@@ -239,14 +252,9 @@ class PriceTable:
         return replace(found, put_back=int(put_back), late=late if found.goes_on_to <= last else 0)
 
     def _describe(self, tickers: tuple[str, ...], last: date | None, version: int, known: int | None) -> Extent:
-        buckets = pd.Series(tickers, dtype="str").groupby([bucket_of(ticker) for ticker in tickers])
         digests: dict[str, str] = {}
         count, sessions = 0, []
-        for some in [tickers] if len(tickers) <= READ_AT_ONCE else [group for _, group in buckets]:
-            if last is None:
-                frame = self.read(some, version=version)
-            else:
-                frame = self.read_known(some, last=last, version=version, known=known)
+        for frame in self.read_parts(tickers, last=last, version=version, known=known):
             digests |= ticker_digests(frame)
             count += len(frame)
             sessions += [session.date() for session in frame["session"].agg(["min", "max"]) if len(frame)]
@@ -455,7 +463,9 @@ def _sql(columns: Sequence[str], condition: str, group: str = "") -> str:
 
 def _in_order(rows: pa.Table) -> pd.DataFrame:
     """Rows that were selected, by ticker and session."""
-    frame = rows.to_pandas(date_as_object=False).sort_values(["ticker", "session"], ignore_index=True)
+    rows = rows.select(BARS.names).cast(BARS)
+    keys, _ = keys_of(rows, rows.slice(0, 0))
+    frame = rows.take(pa.array(np.argsort(keys, kind="stable"))).to_pandas(date_as_object=False)
     return frame.assign(session=frame["session"].astype("datetime64[s]"))
 
 

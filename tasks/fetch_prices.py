@@ -176,10 +176,10 @@ def wait_for_turn(pace: Pace | None, deadline: datetime) -> str:
 
 @dataclass(frozen=True)
 class _Stored:
-    """What the store holds of some tickers: all their sessions, and the newest bars of each."""
+    """What the store holds of some tickers: all their sessions, and the newest bars of each, by session."""
 
     sessions: dict[str, pd.DatetimeIndex]
-    bars: pd.DataFrame
+    bars: dict[str, pd.DataFrame]
 
 
 def _what_is_stored(store: Store, tickers: tuple[str, ...], recheck_sessions: int) -> _Stored:
@@ -190,7 +190,8 @@ def _what_is_stored(store: Store, tickers: tuple[str, ...], recheck_sessions: in
     except NotStored:
         sessions = {}
     first = min((_asked_from(known, recheck_sessions) for known in sessions.values()), default=None)
-    return _Stored(sessions, pd.DataFrame() if first is None else table.raw(sessions, first=first))
+    bars = () if first is None else table.raw(sessions, first=first).set_index("session").groupby("ticker")
+    return _Stored(sessions, {str(ticker): own for ticker, own in bars})
 
 
 def _asked_from(known: pd.DatetimeIndex, recheck_sessions: int) -> date:
@@ -208,7 +209,7 @@ def _ask(source: PriceSource, ticker: str, plan: IngestPlan, stored: _Stored) ->
         if last_stored.date() > plan.last_session:  # an earlier clock knows nothing new, and other splits
             return Fetch(ticker=ticker, outcome=Outcome.OK)
         recent = _call(source, ticker, _asked_from(known, plan.recheck_sessions), plan)
-        if recent.outcome != Outcome.OK or not _rewrites_history(recent.bars, stored.bars, last_stored):
+        if recent.outcome != Outcome.OK or not _rewrites_history(recent.bars, stored.bars[ticker], last_stored):
             return recent
     whole = _call(source, ticker, None, plan)
     if whole.outcome == Outcome.OK and not plan.allow_shrink:
@@ -234,11 +235,12 @@ def _refuse_unfit(whole: Fetch, calendar: str) -> Fetch:
 
 
 def _rewrites_history(bars: pd.DataFrame, stored: pd.DataFrame, last_stored: pd.Timestamp) -> bool:
-    """Whether the source's history is no longer the stored one."""
+    """Whether the source's history of a ticker is no longer the stored one."""
     if bool(((bars["split"] > 0) & (bars["session"] > last_stored)).any()):
         return True
-    both = bars.drop_duplicates().merge(stored, on=["ticker", "session"], suffixes=("", "_stored"))
-    return any(differs(name, both[f"{name}_stored"], both[name]).any() for name in RESTATED)
+    place_R = stored.index.get_indexer(pd.DatetimeIndex(bars["session"]))
+    before, after = stored.iloc[place_R[place_R >= 0]], bars.loc[place_R >= 0]
+    return any(differs(name, before[name], after[name]).any() for name in RESTATED)
 
 
 def _too_broken(good: pd.DataFrame, bad: pd.DataFrame, stored: _Stored | None, limit: float) -> dict[str, str]:

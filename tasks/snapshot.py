@@ -6,7 +6,7 @@ digest of its rows and the version of the events table, not by when it was taken
 while, and all steps of a run want the same, so that what was made of the newest snapshot stays in the process.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
@@ -122,10 +122,10 @@ def of_tickers(snapshot: Snapshot, tickers: Iterable[str]) -> Snapshot:
     return snapshot.model_copy(update={"prices": prices, **facts})
 
 
-def read_prices(store: Store, snapshot: Snapshot) -> pd.DataFrame:
-    """The rows of a snapshot, as `PriceTable.read` gives them."""
+def read_parts(store: Store, snapshot: Snapshot) -> Iterator[pd.DataFrame]:
+    """The rows of a snapshot, as `PriceTable.read_parts` gives them."""
     version, known = snapshot.prices.version, snapshot.prices_known
-    return PriceTable(store).read_known(snapshot.tickers, last=snapshot.cutoff, version=version, known=known)
+    return PriceTable(store).read_parts(snapshot.tickers, last=snapshot.cutoff, version=version, known=known)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -175,6 +175,6 @@ def _cached(snapshot: Snapshot) -> _Cached:
     key = (snapshot.store, snapshot.prices.digest, snapshot.cutoff, version)
     if not _newest or _newest[0].key != key:
         known = events.known(snapshot.tickers if snapshot.uses_earnings else (), as_of=snapshot.cutoff)
-        rows = Rows(lambda: read_prices(store, snapshot), known, calendar_of(snapshot.store))
+        rows = Rows(lambda: read_parts(store, snapshot), known, calendar_of(snapshot.store))
         _newest[:] = [_Cached(key=key, rows=rows)]
     return _newest[0]

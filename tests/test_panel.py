@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from models.errors import IncompletePrices, NotASession
-from models.panel import FIELDS, HORIZONS, make_panel
+from models.panel import FIELDS, HORIZONS, join_panels, make_panel
 
 
 def prices(*rows: tuple[str, str, float]) -> pd.DataFrame:
@@ -67,6 +67,19 @@ def test_until_forgets_prices_and_announcements_of_later() -> None:
 def test_rows_that_cannot_be_are_refused(rows: tuple, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         make_panel(prices(*rows))
+
+
+def test_a_panel_that_is_joined_of_parts_is_that_of_all_prices() -> None:
+    rows, events = prices(*THREE), pd.DataFrame({"ticker": ["A", "B", "C"], "announced_for": "2021-07-14"})
+    events = events.assign(first_seen=pd.DatetimeIndex(["2021-07-07", "2021-07-08", "2021-07-06"]))
+    whole = make_panel(rows, events)
+    joined = join_panels([make_panel(rows.loc[rows["ticker"] == ticker]) for ticker in ("B", "A")], events)
+    assert (joined.tickers, joined.known, joined.cutoff) == (whole.tickers, whole.known, whole.cutoff)
+    assert joined.sessions.equals(whole.sessions)
+    for name in FIELDS:
+        np.testing.assert_array_equal(joined.fields[name], whole.fields[name])
+    assert joined.announcements.equals(whole.announcements)
+    assert joined.announcements["ticker"].tolist() == ["A"]
 
 
 def test_a_panel_of_no_rows_is_refused() -> None:

@@ -2,9 +2,11 @@ import numpy as np
 import pytest
 from panels import gappy_volumes, panel_of, priced_panel
 
+from models import past_features
 from models.panel import Panel
 from models.past_features import PAST_COLUMNS
-from models.volume_inputs import Inputs, build_inputs
+from models.recipes import Market
+from models.volume_inputs import Inputs, build_inputs, sha256_of
 
 
 def built(panel: Panel) -> Inputs:
@@ -61,3 +63,12 @@ def test_a_spike_is_remembered_for_sixty_sessions() -> None:
     volume_NT[0, 40] = 5000
     since_T = column(built(panel_of(volume_NT)), "since_spike")[0]
     assert since_T[[39, 40, 43, 100, 101]] == pytest.approx([1, 0, np.log(4) / np.log(61), 1, 1])
+
+
+@pytest.mark.parametrize("market", ["others", "mean of all"])
+def test_features_are_the_same_bit_for_bit_in_blocks_of_any_size(monkeypatch, market: Market) -> None:
+    panel, found = priced_panel(gappy_volumes(5, 420)), set[str]()
+    for size in (1, 3, 100):
+        monkeypatch.setattr(past_features, "BLOCK", size)
+        found.add(sha256_of(build_inputs(panel, use_earnings=True, market=market)))
+    assert len(found) == 1

@@ -1,11 +1,13 @@
 from datetime import date
 
 import pandas as pd
+import pytest
 from prefect.logging import disable_run_logger
 
 from storage.price_rows import bucket_of
 from storage.prices import PriceTable
 from storage.store import open_store
+from tasks.fetch_prices import fetch_prices
 from tasks.plan_ingest import IngestPlan, plan_ingest
 from tasks.settings import DataSettings, root_of
 from tasks.sources.exchange import Exchange
@@ -39,3 +41,20 @@ def test_each_simulated_exchange_has_a_root_of_its_own():
     assert root_of("/data/", "simulated") == "/data/simulated-0"
     assert root_of("/data", "simulated:07?universe=20&faults=gap") == "/data/simulated-7"
     assert root_of("/data", "simulated:7?faults=gap&shift=2011-06-01") == "/data/simulated-7-shift-2011-06-01"
+
+
+@pytest.mark.usefixtures("prefect_api")
+def test_only_a_row_that_has_changed_makes_an_ingest_ask_for_a_whole_history(tmp_path):
+    source, last = "simulated:7", date(2001, 12, 14)
+    bars = Exchange(seed=7, last=last).bars("SBUX").astype({"volume": "int64"}).iloc[:-1]
+    table = PriceTable(open_store(root_of(str(tmp_path), source), writable=True))
+    rows = []
+    for restated in (0, -5):  # as the exchange has them; then one row of the last ten sessions as it does not
+        bars.iloc[restated, bars.columns.get_loc("volume")] += min(-restated, 1)
+        table.upsert(bars)
+        with disable_run_logger():
+            plan = plan_ingest.fn(DataSettings(source=source, store=str(tmp_path), as_of=last))
+            fetched = fetch_prices.fn(plan, plan.batches[0])
+        assert fetched.good is not None
+        rows.append(fetched.good.rows)
+    assert rows == [plan.recheck_sessions + 2, len(bars) + 1]

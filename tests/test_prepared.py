@@ -77,7 +77,7 @@ def test_a_changed_row_a_new_announcement_and_another_recipe_are_prepared_anew(s
 def test_what_is_kept_is_what_is_made_from_the_rows_themselves(store: Store) -> None:
     kept: VolumeData = prepare(snapshot_of(store), METHOD)
     prices = bars(CUTOFF).assign(adj_close=lambda rows: adjusted_close(rows))
-    made = METHOD.prepare(Rows(read_prices=lambda: prices, announcements=kept.announcements))
+    made = METHOD.prepare(Rows(read_parts=lambda: [prices], announcements=kept.announcements))
     assert sha256_of(kept.inputs) == sha256_of(made.inputs)
 
 

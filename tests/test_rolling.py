@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from models.past_features import mean_of_tickers, trailing_max, trailing_mean, value_before
+from models.past_features import sums_of_tickers, trailing_max, trailing_mean, value_before
 
 NAN = np.nan
 
@@ -17,9 +17,13 @@ def test_a_trailing_mean_has_the_same_bits_whatever_follows() -> None:
     assert trailing_mean(values_NT[:, :200], 60)[0].tobytes() == trailing_mean(values_NT, 60)[0][:, :200].tobytes()
 
 
-def test_the_mean_of_tickers_is_0_where_there_is_none() -> None:
-    values_NT = np.array([[1.0, NAN, NAN], [4.0, 6.0, NAN]])
-    assert mean_of_tickers(values_NT).tolist() == [2.5, 6, 0]
+def test_the_sums_of_tickers_are_the_same_bit_for_bit_in_parts() -> None:
+    total_T, count_T = sums_of_tickers(np.array([[1.0, NAN, NAN], [4.0, 6.0, NAN]]))
+    assert (total_T.tolist(), count_T.tolist()) == ([5, 6, 0], [2, 1, 0])
+    values_NT = np.random.default_rng(0).normal(size=(70, 300))
+    total_T, count_T = sums_of_tickers(values_NT[7:], sums_of_tickers(values_NT[:7]))
+    whole_T, all_T = sums_of_tickers(values_NT)
+    assert (total_T.tobytes(), count_T.tolist()) == (whole_T.tobytes(), all_T.tolist())
 
 
 def test_the_value_before_reaches_over_gaps() -> None:

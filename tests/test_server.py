@@ -16,7 +16,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from benchmarks.programs import CODE, free_port
 from flows import prefect_processes
-from flows.prefect_processes import own_process
+from flows.prefect_processes import own_process, processes_in
 from flows.server import Server, _wait_until_ready, announce, own_server, prefect_server, present_server
 from flows.server_access import Access
 from flows.server_options import ServerError
@@ -166,9 +166,12 @@ def test_a_server_of_our_own_has_stored_every_state_before_it_stops_and_keeps_th
     prefect_api: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VOLCAST_HOME", str(tmp_path))
+    starting = []
     with temporary_settings(restore_defaults={PREFECT_API_URL}):
-        with prefect_server() as server:
+        with prefect_server(meanwhile=lambda: starting.extend(processes_in(tmp_path))) as server:
             assert server.own
+            assert server.process
+            assert [process.pid for process in starting] == [server.process.pid]
             assert server.api_url != prefect_api.api_url
             many_steps(12)
         with pytest.raises(httpx.ConnectError):

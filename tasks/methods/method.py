@@ -10,7 +10,7 @@ file loaded, so that it imports nothing heavy, and a method only when it is aske
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -45,16 +45,24 @@ TableRow = dict[str, str]  # heading -> cell, rounded for a reader
 class Rows:
     """What is known at the cutoff of a snapshot."""
 
-    read_prices: Callable[[], pd.DataFrame]  # as `PriceTable.read` gives them
+    read_parts: Callable[[], Iterable[pd.DataFrame]]  # as `PriceTable.read_parts` gives them
     announcements: pd.DataFrame  # as `EventTable.known` gives them
     calendar: str = NEW_YORK  # the market's
 
+    @property
+    def prices(self) -> pd.DataFrame:
+        """All parts."""
+        import pandas as pd
+
+        return pd.concat(self.read_parts()).sort_values(["ticker", "session"], ignore_index=True)
+
     @cached_property
     def panel(self) -> Panel:
-        """Both on the grid of sessions, made once. Raises ModelError."""
-        from models.panel import make_panel
+        """Both on the grid of sessions, made once, of one part of the prices at a time. Raises ModelError."""
+        from models.panel import join_panels, make_panel
 
-        return make_panel(self.read_prices(), self.announcements, calendar=self.calendar)
+        panels = [make_panel(part, calendar=self.calendar) for part in self.read_parts()]
+        return join_panels(panels, self.announcements)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -51,7 +51,7 @@ class TutorialMethod(Method[TutorialRecipe, pd.DataFrame, Nowcast]):
         return f"{self._name}.{tickers[0]}"
 
     def prepare(self, rows: Rows) -> pd.DataFrame:
-        return build_features(rows.read_prices(), self.recipe)
+        return build_features(rows.prices, self.recipe)
 
     def describe(self, prepared: pd.DataFrame) -> tuple[dict[str, bytes], dict[str, JsonValue]]:
         facts: dict[str, JsonValue] = {"rows": len(prepared), "train_rows": len(rows(prepared, "train"))}

@@ -39,6 +39,7 @@ from storage.store import open_store
 from tasks.methods.method import Plot
 from tasks.reports.views import (
     LEGEND,
+    SUMS_LEGEND,
     History,
     StoredForecast,
     TickerForecast,
@@ -56,6 +57,7 @@ from tasks.reports.views import (
     score_rows,
     skill_rows,
     step_facts,
+    sum_score_rows,
     version_rows,
 )
 from tasks.settings import calendar_of
@@ -255,6 +257,9 @@ def show_backtest(console: Console, result: BacktestResult) -> None:
     console.print(f"RMSSE and QLIKE: of the mean forecast ({', '.join(own) or 'none has one'})")
     console.print("where there is one, else of the point.")
     console.print("MASE, RMSSE and pinball: in units of the seasonal naive's train errors.\n")
+    if result.sums:
+        console.print(_table(sum_score_rows(result.sums), "Sums of sessions", text=("forecaster",), padding=0))
+        console.print(f"{SUMS_LEGEND}\n")
     leading = result.scores[0].forecaster
     console.print(_table(duel_rows(result), f"{leading} against the others", text=("h", "against"), wrap=()))
     console.print(f"[bold]{result.verdict}[/]\n")
@@ -395,6 +400,11 @@ def backtest_markdown(result: BacktestResult, plot: Plot) -> str:
         _image(plot),
         f"## Mean over {result.tickers:,} tickers" if result.tickers > 1 else "",
         markdown_table(losses, text=("forecaster",)),
+        *(
+            ("## Sums of sessions", SUMS_LEGEND, markdown_table(sum_score_rows(result.sums), text=("forecaster",)))
+            if result.sums
+            else ()
+        ),
         f"## {result.scores[0].forecaster} against the others",
         markdown_table(duel_rows(result), text=("against",)),
     )
@@ -442,6 +452,7 @@ def forecast_markdown(coming: TickerForecast, forecast: StoredForecast) -> str:
         _image(coming.plot),
         LEGEND,
         markdown_table(coming.rows),
+        *(("## Several sessions together", markdown_table(coming.sums)) if coming.sums else ()),
         "## Live skill",
         markdown_table(skill) if skill else "None of its forecasts has been scored yet.",
     )

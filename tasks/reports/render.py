@@ -37,6 +37,14 @@ from storage.records import (
 )
 from storage.store import open_store
 from tasks.methods.method import Plot
+from tasks.participation import (
+    NOT_JUDGED,
+    Participation,
+    bucket_rows,
+    order_words,
+    portfolio_rows,
+    progress_rows,
+)
 from tasks.reports.views import (
     LEGEND,
     SUMS_LEGEND,
@@ -178,6 +186,23 @@ def show_forecast(console: Console, batch: ForecastBatch) -> None:
         _show(console, "", f"[yellow]no forecast of[/] {listed(batch.left_out)}: no price, or too few")
     if sessions := forecast_rows(batch):
         console.print(_table(sessions, "Median and 80 % interval, million shares"))
+
+
+def show_participation(console: Console, found: Participation) -> None:
+    """How long an order takes, or each of a portfolio's; and whose forecast says so."""
+    _show(console, "Forecast", f"{found.name} from the close of {found.cutoff}, {found.by}")
+    at_rate = f"at {found.rate * 100:g} % of the volume"
+    if found.is_portfolio:
+        console.print(_table(portfolio_rows(found), f"Sessions until all is traded {at_rate}", text=("bucket",)))
+        settled = f"cash {counted(found.settlement, 'session')} after the last trade"
+        console.print(_table(bucket_rows(found), f"Buckets of SEC rule 22e-4, {settled}"))
+        console.print("\n".join(NOT_JUDGED))
+        return
+    ((ticker, shares),) = found.shares.items()
+    _show(console, "Order", f"{escape(ticker)}, {shares:,.0f} shares {at_rate}")
+    for line in order_words(found, ticker):
+        _show(console, "", line)
+    console.print(_table(progress_rows(found, ticker), "How likely all is done, and what is done for sure, M shares"))
 
 
 def show_daily(console: Console, result: Daily) -> None:

@@ -26,7 +26,7 @@ from tasks.participation import (
     progress_rows,
     read_portfolio,
 )
-from tasks.reports.page import page_facts
+from tasks.reports.page import _live_sums
 from tasks.reports.render import show_participation
 from tasks.settings import OrderSettings
 
@@ -94,9 +94,9 @@ def test_an_order_is_answered_from_the_ledger_of_an_earlier_release() -> None:
 
 
 def test_the_page_counts_how_often_published_sums_were_inside_of_their_intervals() -> None:
-    health = present_health(STORE.data)
-    rows = page_facts(STORE.data, health)["live_sums"]
-    scores = Ledger(open_store(STORE.data.root)).scores(health.name, first=date(2001, 1, 1))
+    store, health = open_store(STORE.data.root), present_health(STORE.data)
+    scores = Ledger(store).scores(health.name, first=date(2001, 1, 1))
+    rows = _live_sums(store, health, sorted(set(scores["ticker"])))
     for row in rows:
         known = scores.loc[scores["published"] & (scores["h"] <= int(row["sessions"]))]
         whole = known.groupby(["ticker", "cutoff"]).size() == int(row["sessions"])  # a session that lacks has no score

@@ -16,7 +16,7 @@ from storage.ledger import Ledger
 from storage.prices import PriceTable
 from storage.store import open_store
 from tasks.reports.views import Rows, as_forecasts, latest_frame
-from tasks.settings import DataSettings, OrderSettings
+from tasks.settings import DataSettings, OrderSettings, is_simulated
 from tasks.sources.numerals import numbers_of
 from tasks.sources.reading import FileReader
 
@@ -32,6 +32,7 @@ class Participation:
 
     name: str  # of the forecast
     cutoff: date
+    simulated: bool
     by: str  # the versions and makers of the forecasts
     rate: float
     settlement: int  # sessions
@@ -67,6 +68,7 @@ def participation_of(data: DataSettings, order: OrderSettings) -> Participation:
     return Participation(
         name=order.name,
         cutoff=cutoff,
+        simulated=is_simulated(data.root),
         by=listed(made, 3),
         rate=order.rate,
         settlement=order.settlement,

@@ -119,6 +119,7 @@ def test_a_portfolio_has_its_slowest_position_first_and_its_buckets(tmp_path: Pa
     assert isinstance(console.file, io.StringIO)
     lines = console.file.getvalue().splitlines()
     assert max(map(len, lines)) <= 80
+    assert lines[0].startswith("Simulated data from volcast's own simulated exchange")
     assert "Order     SBUX, 2,000,000 shares at 2.5 % of the volume" in lines
     assert "          80% sure only after more than the 10 sessions that are forecast" in lines
     assert {row["bucket"]: row["positions"] for row in bucket_rows(found)} == {

@@ -88,8 +88,7 @@ SHOWN_HELD = 10  # rows of a forecast that were held back
 
 def show_prices(console: Console, snapshot: Snapshot) -> None:
     """Which rows there are, and what is known of the earnings calendar."""
-    if snapshot.simulated:
-        console.print(f"[bold yellow]{SIMULATED}[/] from volcast's own simulated exchange, not from a market.")
+    _show_simulated(console, snapshot.simulated)
     rows = f"{counted(snapshot.rows, 'row')} of {listed(snapshot.tickers)}"
     _show(console, "Prices", f"v{snapshot.prices.version} of {snapshot.source}: {rows}")
     sessions = f"{snapshot.first_session} to {snapshot.cutoff}"
@@ -106,6 +105,12 @@ def show_prices(console: Console, snapshot: Snapshot) -> None:
         _show(console, "Earnings", snapshot.announcements.words)
         if snapshot.announcements.failed:
             _show(console, "", f"[yellow]not complete:[/] {escape(snapshot.announcements.failed)}")
+
+
+def _show_simulated(console: Console, simulated: bool) -> None:
+    """That nothing of this comes from a market, where it is so."""
+    if simulated:
+        console.print(f"[bold yellow]{SIMULATED}[/] from volcast's own simulated exchange, not from a market.")
 
 
 def _show_caveat(console: Console, snapshot: Snapshot) -> None:
@@ -190,6 +195,7 @@ def show_forecast(console: Console, batch: ForecastBatch) -> None:
 
 def show_participation(console: Console, found: Participation) -> None:
     """How long an order takes, or each of a portfolio's; and whose forecast says so."""
+    _show_simulated(console, found.simulated)
     _show(console, "Forecast", f"{found.name} from the close of {found.cutoff}, {found.by}")
     at_rate = f"at {found.rate * 100:g} % of the volume"
     if found.is_portfolio:

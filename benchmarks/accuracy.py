@@ -9,7 +9,8 @@ need the extra: pip install -c constraints.txt --editable '.[bench]'. lstm and n
 the panel, the automatic models of statsforecast on --local-tickers of those, one by one; a table has the methods that
 forecast all of its tickers, on exactly the same rows. The columns are those of models/scores.py: MASE, then for
 horizons 1 to 5 the scaled pinball loss, the coverages, and the share of tickers with a smaller MASE than log-HAR's; and
-R2 of the next session (`dollar_r2`).
+R2 of the next session (`dollar_r2`). --sums prints after each table how good the quantiles of the volume of 2, 5 and 10
+sessions together are, of each method whose point is its median (`sums_table`).
 
 --alone gives 30 tickers to each method one by one, each as a panel of its own, and, with --rows, only so many of its
 rows before the test begins. Errors are scaled by the ticker's whole history through --train-through, whatever --rows
@@ -35,6 +36,7 @@ from models.forecast_columns import KEYS, models_of
 from models.forecasters import HAR, traded_mean
 from models.panel import Panel, make_panel
 from models.scores import FIRST_TICKER, score
+from models.sums import score_sums
 
 SCOPES: tuple[Scope, ...] = ("panel", "neural", "local")  # each one's tickers are among those of the one before
 LONG = 1260  # rows, five years
@@ -65,6 +67,9 @@ def main() -> None:
         print(f"\n{TITLES[scope]} {len(tickers)} tickers, {len(joined):,} forecasts a method\n")
         table = accuracy_table(joined, panels[scope], span).assign(**{"training CPU s": seconds})
         print(_markdown(table) if asked.markdown else table.to_string(float_format="%.4f"))
+        if asked.sums:
+            sums = sums_table(joined, panels[scope], span)
+            print(f"\n{_markdown(sums) if asked.markdown else sums.to_string(float_format='%.4f')}")
 
 
 def _print_alone(asked: argparse.Namespace, panel: Panel, span: TestSpan) -> None:
@@ -147,6 +152,14 @@ def accuracy_table(frame: pd.DataFrame, panel: Panel, span: TestSpan) -> pd.Data
     return pd.DataFrame(columns).loc[of_all.loc["1"].index].rename_axis("method")
 
 
+def sums_table(frame: pd.DataFrame, panel: Panel, span: TestSpan) -> pd.DataFrame:
+    """A row a method and number of sessions: coverage and pinball of sums, and what added quantiles would have."""
+    found = score_sums(frame, train_volumes(panel, span))
+    labels = found["model"] + ", " + found["band"] + " sessions"
+    columns = {name: found[name].to_list() for name in ("coverage_80", "coverage_95", "pinball", "of_added")}
+    return pd.DataFrame(columns, index=pd.Index(labels, name="method"))
+
+
 def _panels(asked: argparse.Namespace) -> dict[Scope, Panel]:
     prices = read_prices(asked.panel, through=asked.test_end)
     announced = read_announcements(asked.earnings) if asked.earnings and asked.events else None
@@ -224,6 +237,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=1, help="of torch")
     parser.add_argument("--quick", action="store_true", help="5 tickers and hardly any training: does it run?")
     parser.add_argument("--keep", type=Path, help="a folder in which forecasts are kept, and found again")
+    parser.add_argument("--sums", action="store_true", help="also of the volume of several sessions together")
     parser.add_argument("--markdown", action="store_true")
     asked = parser.parse_args()
     if asked.quick or asked.alone:

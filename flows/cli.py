@@ -32,6 +32,7 @@ from tasks.settings import (
     BacktestSettings,
     DataSettings,
     ForecasterSettings,
+    OrderSettings,
     RetrainSettings,
     TrainingSettings,
     WatchSettings,
@@ -75,6 +76,15 @@ def window_of(word: str) -> int | None:
     return None if word == "all" else int(word)
 
 
+def number_of(word: str) -> float | str:
+    """A number with commas between thousands, or a percentage: 2,000,000, 10%; any other text as it is."""
+    text = word.strip().replace(",", "")
+    try:
+        return float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        return word
+
+
 def recipe_settings(given: Sequence[str]) -> dict[str, Any]:
     """Settings of a recipe from NAME=VALUE, the value as JSON or else a word."""
     found: dict[str, Any] = {}
@@ -101,6 +111,9 @@ WRITTEN: dict[str, tuple[Any, Callable[[Any], Any]]] = {
     "calendar": (str, str),
     "window_sessions": (str, window_of),
     "settings": (list[str], recipe_settings),
+    "ticker": (str, lambda word: word.strip().upper()),
+    "shares": (str, number_of),
+    "rate": (str, number_of),
     "name": (str, str),  # the settings check it
     "promote": (bool, lambda is_experiment: not is_experiment),
 }
@@ -115,6 +128,8 @@ SHOWN: dict[str, dict[str, Any]] = {
     "date_format": {"metavar": "FORMAT"},
     "decimal": {"metavar": ".|,"},
     "columns": {"metavar": "HEADING=NAME"},
+    "shares": {"metavar": "NUMBER"},
+    "rate": {"metavar": "PERCENT"},
     "window_sessions": {"name": "--sessions", "metavar": "NUMBER|all"},
     "settings": {"name": "--set", "metavar": "NAME=VALUE"},
     "require_approval": {"env_var": "VOLCAST_REQUIRE_APPROVAL"},
@@ -378,6 +393,15 @@ def forecast(data: DataSettings, training: TrainingSettings, chosen: ForecasterS
         render.show_forecast(console, batch)
     _export(batches, out)
     _show_server(server)
+
+
+@command(stored=True, data="source calendar store", order="ticker shares portfolio rate settlement name")
+def participation(data: DataSettings, order: OrderSettings) -> None:
+    """How long an order takes at a share of the volume, by the newest forecast; how liquid a portfolio is by it."""
+    from tasks.participation import participation_of
+    from tasks.reports import render
+
+    render.show_participation(console, participation_of(data, order))
 
 
 @command(data=f"{PRICES} {READING}", training="recipe", watch="max_model_age", texts=DAILY)

@@ -27,6 +27,7 @@ from models.panel import HORIZONS, Panel
 from models.plausibility import CONTEXT, FACTOR, implausible_share
 from models.recipes import MIN_TEST_SESSIONS, SMALL_TEST_SESSIONS, VolumeRecipe
 from models.scores import BANDS, FIRST_TICKER, GATE_BAND, GATE_METRIC, MOST, Scores, calibration, scales, score
+from models.sums import sum_words
 from models.text import counted, listed, silent
 from models.volume_inputs import Inputs, VolumeData
 from models.volume_training import VolumeForecaster
@@ -220,6 +221,7 @@ def evaluate_volume(data: VolumeData, model: VolumePredictor, contest: Contest) 
         _rows_tested(frame),
         verdict([*(each.duel for each in besides), *fights]),
         *(each.words for each in besides if each.rows < len(frame) or not each.trains),
+        *filter(None, [sum_words(frame, train, MODEL)]),
         *_first_ticker(found.by_ticker),
         _earnings(data, model.recipe),
         *_outgrown(found.by_ticker),

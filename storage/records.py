@@ -377,6 +377,7 @@ class BacktestResult(Record):
     test_end: date
     refit: str
     start: str  # what the first training of volcast's own forecaster started from
+    sums: tuple[ForecasterScore, ...] = ()  # of sums of sessions, how many is the band (models/sums.py: score_sums)
 
     @property
     def span(self) -> str:

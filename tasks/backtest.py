@@ -11,6 +11,7 @@ from models.forecast_columns import models_of
 from models.pretrained import vintage_for
 from models.recipes import settings
 from models.scores import GATE_BAND, ROLLING, score
+from models.sums import score_sums
 from models.text import counted
 from models.volume_evaluation import forecasters
 from models.weights import choose_device
@@ -120,6 +121,7 @@ def _scored(
         test_end=span.test_end,
         refit=span.refit,
         start=start,
+        sums=_scores(score_sums(frame, train)),
     )
     return result, errors_over_time(frame, train, scores)
 

@@ -354,6 +354,33 @@ class BacktestSettings(_Settings):
         return TestSpan(train_through=self.train_through or before, test_start=start, test_end=end, refit=self.refit)
 
 
+class OrderSettings(_Settings):
+    """What is to be traded, and how fast."""
+
+    in_form = frozenset()
+
+    ticker: str | None = Field(default=None, min_length=1, description="What is traded; its shares by --shares")
+    shares: float | None = Field(
+        default=None, gt=0, allow_inf_nan=False, description="How many, such as 2000000 or 2,000,000"
+    )
+    portfolio: Path | None = Field(
+        default=None, description="Instead of both: a .csv or .parquet file with the columns ticker and shares"
+    )
+    rate: float = Field(
+        default=0.1, gt=0, le=1, description="The share of each session's volume that is traded, such as 10% or 0.1"
+    )
+    settlement: int = Field(
+        default=1, ge=0, le=5, description="Sessions from a sale to the cash: New York's since May 2024, 2 before"
+    )
+    name: Name = Field(default=DEFAULT_RECIPE, description="Whose newest forecast")
+
+    @model_validator(mode="after")
+    def _is_one_or_many(self) -> "OrderSettings":
+        if len({self.ticker is None, self.shares is None, self.portfolio is not None}) > 1:
+            raise ValueError("Name --ticker and --shares, or a file by --portfolio: one of both.")
+        return self
+
+
 Settings = TypeVar("Settings", TrainingSettings, BacktestSettings)
 
 

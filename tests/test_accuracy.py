@@ -10,7 +10,7 @@ import pytest
 from panels import drawn_volumes, gappy_volumes, panel_of, priced_panel, shaken_after
 from scipy.stats import norm
 
-from benchmarks.accuracy import accuracy_table, alone, dollar_r2
+from benchmarks.accuracy import accuracy_table, alone, dollar_r2, sums_table
 from benchmarks.methods import ALONE, make_method
 from benchmarks.peers.linear import Linear
 from benchmarks.peers.pretrained import PretrainedPeer
@@ -64,6 +64,8 @@ def test_a_ticker_alone_has_only_its_last_rows_before_the_test_and_its_errors_ke
         nearest = frame.loc[frame["h"] == 1]
         error = np.abs(nearest["y"].to_numpy() - nearest["har"].to_numpy()).mean()
         assert table.loc["har", "panel h=1"] == pytest.approx(error / scale)
+        sums = sums_table(frame, panel, SPAN)
+        assert sums.index.tolist() == ["har, 2 sessions", "har, 5 sessions", "har, 10 sessions"]
 
 
 def test_the_methods_that_are_tested_alone_are_there() -> None:

@@ -38,11 +38,14 @@ def test_a_backtest_of_the_simulated_exchange_ends_in_a_file_and_in_words(volcas
         "Simulated data",
         "# Backtest, sessions 2020-04-01 to 2020-06-30",
         "SBUX, T1: prices v0 of simulated",
+        "## Sums of sessions",
     ):
         assert words in shown
     assert "to 2020-03-31, fitted again quarterly" in shown.replace("by fits on those ", "")
     assert shown.count("](data:image/png;base64,") == 1
     assert {line.split(" | ")[1] for line in shown.splitlines() if line.startswith("| 1-10 | ")} >= {"volcast", "har"}
+    of_five = [line.split(" | ")[1] for line in shown.splitlines() if line.startswith("| 5 | ")]
+    assert of_five == ["volcast", "har"], "whose point is their median"
     assert len(shown) < 300_000
 
     frame = pd.read_parquet("f.parquet")

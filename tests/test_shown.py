@@ -27,6 +27,7 @@ from flows.forecast import forecast
 from flows.ingest import ingest
 from flows.pipeline import pipeline, report
 from flows.retrain import retrain
+from models.sums import sums_of
 from models.text import format_millions
 from storage.announced_dates import EventTable
 from storage.artifacts import ArtifactStore
@@ -43,6 +44,7 @@ from tasks.stored_models import CHAMPION
 pytestmark = pytest.mark.usefixtures("prefect_api")
 
 TICKERS = "SBUX, T1, T2"
+FRAMES = {f"{what}.{ending}" for what in ("forecast", "sums") for ending in ("parquet", "csv")}
 FEW_STEPS = TRAINING.model_copy(update={"settings": TRAINING.settings | {"steps": 10}})  # too few to beat har
 ROW = r"^\| \w{3} 2004-07-\d\d \| [\d.]+ \| [\d.]+-[\d.]+ \| [\d.]+-[\d.]+ \| \d+% \|$"  # of a forecast's table
 
@@ -133,7 +135,11 @@ def test_the_report_of_a_fallback_has_its_charts_and_says_whose_scorecard_lies_b
     assert written.scorecard is not None
     assert str(written.scorecard.model.artifact) == "model volume v1"
     charts = {"forecast-SBUX.png", "forecast-T1.png", "forecast-T2.png"}
-    assert set(written.files) == {"forecast.parquet", "forecast.csv", "scorecard.md", *charts}
+    assert set(written.files) == {*FRAMES, "scorecard.md", *charts}
+    sums = pd.read_parquet(written.files["sums.parquet"])
+    assert sums.groupby("unique_id")["sessions"].agg(list).to_dict() == {
+        each: [2, 5, 10] for each in TICKERS.split(", ")
+    }
     first, *_ = Path(written.files["scorecard.md"]).read_text().splitlines()
     assert first == f"**The forecast is not by this model, but by {batch.author}.**"
     assert batch.author == "har, a fallback: model volume v1 is 6 sessions old, more than 1"
@@ -145,7 +151,7 @@ def test_before_anything_was_trained_the_report_has_no_scorecard(tmp_path: Path)
     ingest(data)
     written = report(forecast(data, TRAINING, WatchSettings()))
     assert written.scorecard is None
-    assert set(written.files) == {"forecast.parquet", "forecast.csv", "forecast-SBUX.png"}
+    assert set(written.files) == {*FRAMES, "forecast-SBUX.png"}
 
 
 def test_the_summary_says_first_that_har_forecasts_where_the_model_did_not_pass(tmp_path: Path) -> None:
@@ -217,9 +223,17 @@ def test_the_newest_forecast_and_the_page_lie_under_names_that_stay(served: Serv
     assert batch is not None
     own = forecasts_of(batch).sort_values(["unique_id", "h"])
     assert table["median"].tolist() == own["volcast"].tolist()
+    sums, of_sums = pd.read_parquet(latest / "latest-sums.parquet"), sums_of(own)
+    assert list(sums.columns) == list(pd.read_csv(latest / "latest-sums.csv").columns)
+    assert sums[["ticker", "sessions", "median"]].to_numpy().tolist() == (
+        of_sums[["unique_id", "sessions", "volcast"]].to_numpy().tolist()
+    )
+    assert sums["mean"].iloc[0] == pytest.approx(table["mean"].iloc[:2].sum())
     whole = Read((latest / "latest.html").read_text(encoding="utf-8"))
     assert f"by model volume v1; from the close of {DAYS[-1]}" in whole.words
     assert [row[0] for row in whole.table("ticker", "forecast")] == TICKERS.split(", ")
+    together = [table for table in whole.tables if table[0][:2] == ["the next", "median"]]
+    assert [[row[0] for row in table[1:]] for table in together] == [["2 sessions", "5 sessions", "10 sessions"]] * 3
     published = artifacts_of(run_named(f"daily volume {DAYS[-1]}"))["volcast-latest"]
     assert str(published.description).startswith(f"{DAYS[-1]}: of 3 tickers ")
     assert all(f"volume/latest.{ending}`" in str(published.data) for ending in ("html", "csv", "parquet"))

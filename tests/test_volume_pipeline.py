@@ -100,8 +100,10 @@ def test_the_scorecard_has_the_baselines_of_the_same_sessions_and_says_what_took
     assert "har by" in scorecard.words[1]
     assert "dates of simulated:0" in words
     assert "63 test sessions are less than a year" in words
+    assert "Sums of sessions inside of the 80 and the 95 % interval: of 2 " in words
     assert [row["method"] for row in score_rows(scorecard)] == list(scorecard.scores)
-    assert forecast_rows(report.batch)[0]["session"] == "Tue 2004-06-29"
+    sessions = [row["session"] for row in forecast_rows(report.batch)]
+    assert (sessions[0], sessions[-3:]) == ("Tue 2004-06-29", ["the next 2", "the next 5", "the next 10"])
     (version,) = history_of(artifacts_of(finished[1]), "volume").versions
     assert version.is_champion
     assert version.score.startswith("MASE 1-5 ")

@@ -16,6 +16,7 @@ from models.panel import HORIZONS
 from models.pretrained import Vintage, vintage_for
 from models.recipes import VolumeRecipe
 from models.scores import FIRST_TICKER
+from models.sums import sums_of
 from models.text import counted, format_millions
 from models.volume_evaluation import VolumePredictor, evaluate_volume, volume_frame
 from models.volume_inputs import VolumeData, profile, recent_features, sha256_of, volume_data
@@ -197,14 +198,15 @@ class VolumeMethod(Method[VolumeRecipe, VolumeData, VolumePredictor]):
         ]
 
     def forecast_rows(self, forecasts: pd.DataFrame) -> list[TableRow]:
-        """Median and 80 % interval in million shares, a column each of the first tickers."""
+        """Median and 80 % interval in million shares, a column each of the first tickers; then those of the sums."""
         shown, (low_80, high_80, *_) = in_order(forecasts)[:TABLE_TICKERS], interval_columns(MODEL)
+        own = forecasts.loc[forecasts["unique_id"].isin(shown)]
         rows: dict[str, TableRow] = {}
-        for row in forecasts.loc[forecasts["unique_id"].isin(shown)].to_dict("records"):
+        for row in [*own.to_dict("records"), *sums_of(own).to_dict("records")]:
             median, low, high = (format_millions(row[name]) for name in (MODEL, low_80, high_80))
-            cells = rows.setdefault(f"{row['ds']:%a %Y-%m-%d}", dict.fromkeys(shown, ""))
-            cells[row["unique_id"]] = f"{median} ({low}-{high})"
-        return [{"session": session, **cells} for session, cells in rows.items()]
+            label = f"the next {row['sessions']}" if "sessions" in row else f"{row['ds']:%a %Y-%m-%d}"
+            rows.setdefault(label, dict.fromkeys(shown, ""))[row["unique_id"]] = f"{median} ({low}-{high})"
+        return [{"session": label, **cells} for label, cells in rows.items()]
 
 
 def in_order(forecasts: pd.DataFrame) -> list[str]:

@@ -29,10 +29,12 @@ from prefect.runtime import deployment, flow_run
 from prefect.types import DateTime
 
 from models.calendar_names import market
+from models.forecasters import MODEL
 from models.scores import ROLLING, live_calibration, rolling_errors
 from models.sessions import session_before
+from models.sums import sums_of
 from storage.artifacts import ArtifactStore, to_parquet
-from storage.ledger import Ledger
+from storage.ledger import FORECAST_KEY, Ledger
 from storage.records import ForecastBatch, Health, Manifest
 from storage.store import Store, open_store, put
 from tasks.count_prices import status_of
@@ -49,11 +51,13 @@ from tasks.reports.views import (
     LEGEND,
     History,
     Rows,
+    as_forecasts,
     count_rows,
     drift_rows,
     health_lines,
     history_of,
     latest_frame,
+    latest_sums,
     move_rows,
     read_forecast,
     short_rows,
@@ -75,15 +79,19 @@ AHEAD = {"1": "1 ahead", "1-5": "1-5 ahead", "1-10": "1-10 ahead"}  # bands of m
 
 @task(task_run_name="publish {batch.artifact} as the latest")
 def publish_latest(batch: ForecastBatch, data: DataSettings, training: TrainingSettings) -> None:
-    """`latest.csv` and `latest.parquet`, from the ledger; and the page, unless a daily run does it after the scores."""
+    """`latest` and `latest-sums` as CSV and Parquet, from the ledger.
+
+    And the page, unless a daily run makes it after the scores.
+    """
     if why := why_not_live(batch, training):
         get_run_logger().info("%s %s: the latest stays", batch.artifact, why)
         return
     store, name = open_store(batch.snapshot.store, writable=True), batch.artifact.name
     latest = latest_frame(Ledger(store), name)
-    put(store, latest_file(name, "parquet"), to_parquet(latest), replace=True)
-    table = latest.to_csv(index=False, date_format="%Y-%m-%d").encode()
-    put(store, latest_file(name, "csv"), table, replace=True)
+    for what, frame in {"latest": latest, "latest-sums": latest_sums(latest)}.items():
+        put(store, latest_file(name, "parquet", what), to_parquet(frame), replace=True)
+        table = frame.to_csv(index=False, date_format="%Y-%m-%d").encode()
+        put(store, latest_file(name, "csv", what), table, replace=True)
     if flow_run.parent_flow_run_id is None:
         whole = data.model_copy(update={"tickers": ()})
         _publish_page(whole, present_health(whole, name))
@@ -106,9 +114,9 @@ def _publish_page(data: DataSettings, health: Health) -> None:
     get_run_logger().info("the page is %shtml", where)
 
 
-def latest_file(name: str, ending: str) -> str:
+def latest_file(name: str, ending: str, what: str = "latest") -> str:
     """The key of what is replaced each day."""
-    return f"reports/{name}/latest.{ending}"
+    return f"reports/{name}/{what}.{ending}"
 
 
 def failed_rows(root: str, since: datetime | None) -> Rows | None:
@@ -189,6 +197,7 @@ def _forecast_facts(store: Store, health: Health, newest: date, tickers: Sequenc
         "drift": drift_rows(health),
         "live": live,
         "observed": observed,
+        "live_sums": _live_sums(store, health, leading),
         "tested": _tested(store, health.name),
     }
 
@@ -236,6 +245,26 @@ def _calibration(store: Store, health: Health) -> tuple[Plot | None, Rows]:
         for level, shares in observed.iterrows()
     ]
     return Plot(file="live.png", title="Calibration of live forecasts", png=png), rows
+
+
+def _live_sums(store: Store, health: Health, tickers: list[str]) -> Rows:
+    """How often the sums of sessions, as first published of some tickers, were inside of their intervals."""
+    first = session_before(health.cutoff, LIVE_SESSIONS, calendar_of(store.url))
+    scores = Ledger(store).scores(health.name, first=first, tickers=tickers)
+    actual = scores.loc[scores["published"], [*FORECAST_KEY, "actual"]].rename(columns={"actual": "y"})
+    sums = sums_of(as_forecasts(Ledger(store).forecasts(health.name, first=first).merge(actual, on=FORECAST_KEY)))
+    inside = {
+        f"in {share}%": sums["y"].between(sums[f"{MODEL}-lo-{share}"], sums[f"{MODEL}-hi-{share}"])
+        for share in (80, 95)
+    }
+    return [
+        {
+            "sessions": str(sessions),
+            "sums": f"{len(own):,}",
+            **{name: f"{found.loc[own.index].mean():.1%}" for name, found in inside.items()},
+        }
+        for sessions, own in sums.groupby("sessions")
+    ]
 
 
 def _tested(store: Store, name: str) -> list[Plot]:

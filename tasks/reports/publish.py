@@ -8,6 +8,7 @@ from prefect import get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 
 from models.recipes import DEFAULT_RECIPE
+from models.sums import sums_of
 from models.text import listed
 from storage.artifacts import ArtifactStore, to_parquet
 from storage.prices import PriceTable
@@ -93,11 +94,13 @@ def write_report(batch: ForecastBatch, scorecard: Scorecard | None) -> Report:
     """
     store, forecasts = open_store(batch.snapshot.store, writable=True), forecast_frame(batch)
     folder = f"reports/{batch.artifact.name}/v{batch.artifact.version}"
-    plots = _forecast_plots(forecast_method(batch), batch.snapshot, forecasts)
+    method = forecast_method(batch)
+    plots = _forecast_plots(method, batch.snapshot, forecasts)
     plots += model_plots(scorecard) if scorecard and batch.model else []
+    frames = {"forecast": forecasts, **({"sums": sums_of(forecasts)} if method.horizon else {})}
     files = {
-        "forecast.parquet": to_parquet(forecasts),
-        "forecast.csv": forecasts.to_csv(index=False, date_format="%Y-%m-%d").encode(),
+        **{f"{name}.parquet": to_parquet(frame) for name, frame in frames.items()},
+        **{f"{name}.csv": frame.to_csv(index=False, date_format="%Y-%m-%d").encode() for name, frame in frames.items()},
         **{plot.file: plot.png for plot in plots},
     }
     if scorecard is not None:

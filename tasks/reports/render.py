@@ -37,8 +37,17 @@ from storage.records import (
 )
 from storage.store import open_store
 from tasks.methods.method import Plot
+from tasks.participation import (
+    NOT_JUDGED,
+    Participation,
+    bucket_rows,
+    order_words,
+    portfolio_rows,
+    progress_rows,
+)
 from tasks.reports.views import (
     LEGEND,
+    SUMS_LEGEND,
     History,
     StoredForecast,
     TickerForecast,
@@ -56,6 +65,7 @@ from tasks.reports.views import (
     score_rows,
     skill_rows,
     step_facts,
+    sum_score_rows,
     version_rows,
 )
 from tasks.settings import calendar_of
@@ -78,8 +88,7 @@ SHOWN_HELD = 10  # rows of a forecast that were held back
 
 def show_prices(console: Console, snapshot: Snapshot) -> None:
     """Which rows there are, and what is known of the earnings calendar."""
-    if snapshot.simulated:
-        console.print(f"[bold yellow]{SIMULATED}[/] from volcast's own simulated exchange, not from a market.")
+    _show_simulated(console, snapshot.simulated)
     rows = f"{counted(snapshot.rows, 'row')} of {listed(snapshot.tickers)}"
     _show(console, "Prices", f"v{snapshot.prices.version} of {snapshot.source}: {rows}")
     sessions = f"{snapshot.first_session} to {snapshot.cutoff}"
@@ -96,6 +105,12 @@ def show_prices(console: Console, snapshot: Snapshot) -> None:
         _show(console, "Earnings", snapshot.announcements.words)
         if snapshot.announcements.failed:
             _show(console, "", f"[yellow]not complete:[/] {escape(snapshot.announcements.failed)}")
+
+
+def _show_simulated(console: Console, simulated: bool) -> None:
+    """That nothing of this comes from a market, where it is so."""
+    if simulated:
+        console.print(f"[bold yellow]{SIMULATED}[/] from volcast's own simulated exchange, not from a market.")
 
 
 def _show_caveat(console: Console, snapshot: Snapshot) -> None:
@@ -178,6 +193,24 @@ def show_forecast(console: Console, batch: ForecastBatch) -> None:
         console.print(_table(sessions, "Median and 80 % interval, million shares"))
 
 
+def show_participation(console: Console, found: Participation) -> None:
+    """How long an order takes, or each of a portfolio's; and whose forecast says so."""
+    _show_simulated(console, found.simulated)
+    _show(console, "Forecast", f"{found.name} from the close of {found.cutoff}, {found.by}")
+    at_rate = f"at {found.rate * 100:g} % of the volume"
+    if found.is_portfolio:
+        console.print(_table(portfolio_rows(found), f"Sessions until all is traded {at_rate}", text=("bucket",)))
+        settled = f"cash {counted(found.settlement, 'session')} after the last trade"
+        console.print(_table(bucket_rows(found), f"Buckets of SEC rule 22e-4, {settled}"))
+        console.print("\n".join(NOT_JUDGED))
+        return
+    ((ticker, shares),) = found.shares.items()
+    _show(console, "Order", f"{escape(ticker)}, {shares:,.0f} shares {at_rate}")
+    for line in order_words(found, ticker):
+        _show(console, "", line)
+    console.print(_table(progress_rows(found, ticker), "How likely all is done, and what is done for sure, M shares"))
+
+
 def show_daily(console: Console, result: Daily) -> None:
     """What a day's work came to."""
     console.print()
@@ -255,6 +288,9 @@ def show_backtest(console: Console, result: BacktestResult) -> None:
     console.print(f"RMSSE and QLIKE: of the mean forecast ({', '.join(own) or 'none has one'})")
     console.print("where there is one, else of the point.")
     console.print("MASE, RMSSE and pinball: in units of the seasonal naive's train errors.\n")
+    if result.sums:
+        console.print(_table(sum_score_rows(result.sums), "Sums of sessions", text=("forecaster",), padding=0))
+        console.print(f"{SUMS_LEGEND}\n")
     leading = result.scores[0].forecaster
     console.print(_table(duel_rows(result), f"{leading} against the others", text=("h", "against"), wrap=()))
     console.print(f"[bold]{result.verdict}[/]\n")
@@ -395,6 +431,11 @@ def backtest_markdown(result: BacktestResult, plot: Plot) -> str:
         _image(plot),
         f"## Mean over {result.tickers:,} tickers" if result.tickers > 1 else "",
         markdown_table(losses, text=("forecaster",)),
+        *(
+            ("## Sums of sessions", SUMS_LEGEND, markdown_table(sum_score_rows(result.sums), text=("forecaster",)))
+            if result.sums
+            else ()
+        ),
         f"## {result.scores[0].forecaster} against the others",
         markdown_table(duel_rows(result), text=("against",)),
     )
@@ -442,6 +483,7 @@ def forecast_markdown(coming: TickerForecast, forecast: StoredForecast) -> str:
         _image(coming.plot),
         LEGEND,
         markdown_table(coming.rows),
+        *(("## Several sessions together", markdown_table(coming.sums)) if coming.sums else ()),
         "## Live skill",
         markdown_table(skill) if skill else "None of its forecasts has been scored yet.",
     )

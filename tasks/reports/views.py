@@ -15,10 +15,12 @@ from typing import Any
 
 import pandas as pd
 
+from models.forecast_columns import LEDGER_COLUMNS, mean_column
 from models.forecasters import FALLBACK, MODEL
 from models.recipes import DEFAULT_RECIPE, Recipe, TutorialRecipe, stored_recipe
 from models.scores import SKILL_SPAN, live_skill
 from models.sessions import market_calendar, session_before, sessions_after
+from models.sums import sums_of
 from models.text import counted, format_millions, format_p, format_shares
 from storage.announced_dates import EventTable
 from storage.artifacts import ArtifactStore
@@ -83,6 +85,7 @@ SKILL_COLUMNS = {
     "over_share": ("over", ".0%"),
     "bias": ("bias", "+.1%"),
 }  # of models/scores.py -> heading and format; the UI has room for 584 pixels
+SUMS_LEGEND = "/ added: the pinball loss over that of the sessions' own quantiles, added up."
 LOSSES = {"mase": "MASE", "rmsse_mean": "RMSSE", "smape": "sMAPE", "qlike_mean": "QLIKE", "pinball": "pinball"}
 SHARES = {"coverage_80": "in 80%", "coverage_95": "in 95%", "bias": "bias"}  # of a backtest -> heading, as LOSSES
 
@@ -169,6 +172,20 @@ def loss_rows(scores: Iterable[ForecasterScore]) -> Rows:
             "h": score.band,
             "forecaster": score.forecaster,
             **{heading: f"{score.losses[name]:.3f}" for name, heading in LOSSES.items()},
+            **{heading: f"{score.losses[name]:.1%}" for name, heading in SHARES.items()},
+        }
+        for score in scores
+    ]
+
+
+def sum_score_rows(scores: Iterable[ForecasterScore]) -> Rows:
+    """A row a number of sessions and forecaster of a backtest: how good its quantiles of the sum are."""
+    return [
+        {
+            "sessions": score.band,
+            "forecaster": score.forecaster,
+            "pinball": f"{score.losses['pinball']:.3f}",
+            "/ added": f"{score.losses['of_added']:.3f}",
             **{heading: f"{score.losses[name]:.1%}" for name, heading in SHARES.items()},
         }
         for score in scores
@@ -420,6 +437,7 @@ class TickerForecast:
     ticker: str
     plot: Plot
     rows: Rows  # one a session, in million shares
+    sums: Rows  # of several sessions together
     skill: list[dict[str, Any]]  # live skill, one a window (models/scores.py: live_skill); empty before any is scored
 
     @property
@@ -464,7 +482,8 @@ def ticker_forecasts(store: Store, forecast: StoredForecast, tickers: Sequence[s
         own = forecast.by_ticker[ticker]
         (plot,) = method.forecast_plots(prices, own, simulated_note(forecast.simulated))
         of_ticker = [row for row in scored if row["ticker"] == ticker]
-        found.append(TickerForecast(ticker=ticker, plot=plot, rows=_session_rows(own, prices, notes), skill=of_ticker))
+        rows, sums = _session_rows(own, prices, notes), _sum_rows(sums_of(own))
+        found.append(TickerForecast(ticker=ticker, plot=plot, rows=rows, sums=sums, skill=of_ticker))
     return found
 
 
@@ -481,6 +500,19 @@ def latest_frame(ledger: Ledger, name: str) -> pd.DataFrame:
     rows = rows.loc[rows["published"]]
     newest = rows.loc[rows["version"] == rows.groupby("ticker")["version"].transform("max")]
     return newest.rename(columns={"ds": "session"})[LATEST_COLUMNS].sort_values(["ticker", "h"], ignore_index=True)
+
+
+def latest_sums(latest: pd.DataFrame) -> pd.DataFrame:
+    """The sums of sessions of a `latest_frame`: its columns up to the intervals, with `sessions`, how many, for h."""
+    sums = sums_of(as_forecasts(latest)).rename(columns={"unique_id": "ticker", "ds": "session", **LEDGER_COLUMNS})
+    columns = [{"h": "sessions"}.get(column, column) for column in LATEST_COLUMNS]
+    return pd.DataFrame(sums, columns=[column for column in columns if column in sums])
+
+
+def as_forecasts(latest: pd.DataFrame) -> pd.DataFrame:
+    """A `latest_frame` with the columns of a published forecast."""
+    own_names = {column: name for name, column in LEDGER_COLUMNS.items()}
+    return latest.rename(columns={"ticker": "unique_id", "session": "ds", **own_names})
 
 
 def short_rows(store: Store, forecast: StoredForecast, tickers: Sequence[str]) -> Rows:
@@ -518,6 +550,19 @@ def _notes(store: Store, forecast: StoredForecast) -> dict[tuple[str, pd.Timesta
         key = (each["ticker"], each["announced_for"])
         found.setdefault(key, []).append(f"earnings{WHEN.get(each['when'], '')}")
     return {key: ", ".join(notes) for key, notes in found.items()}
+
+
+def _sum_rows(sums: pd.DataFrame) -> Rows:
+    """The sums of one ticker's sessions, in million shares."""
+    return [
+        {
+            "the next": f"{row['sessions']} sessions",
+            "median": format_millions(row[MODEL]),
+            "mean": format_millions(row[mean_column(MODEL)]),
+            **{name: "-".join(format_millions(row[end]) for end in ends) for name, ends in INTERVALS.items()},
+        }
+        for row in sums.to_dict("records")
+    ]
 
 
 def _session_rows(own: pd.DataFrame, prices: pd.DataFrame, notes: Mapping[tuple[str, pd.Timestamp], str]) -> Rows:

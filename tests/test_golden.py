@@ -164,7 +164,8 @@ except SystemExit as end:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code"), [("status", 1), ("quarantine", 0), ("models list", 0), ("models show volume", 0)]
+    ("arguments", "code"),
+    [("status", 1), ("explain SBUX", 1), ("quarantine", 0), ("models list", 0), ("models show volume", 0)],
 )
 def test_reading_a_store_imports_neither_torch_nor_matplotlib(
     golden: Golden, arguments: str, code: int, tmp_path: Path

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import date
 from importlib import import_module
 from itertools import count
 from pathlib import Path
@@ -36,6 +37,7 @@ from tasks.settings import (
     RetrainSettings,
     TrainingSettings,
     WatchSettings,
+    supposition_of,
 )
 
 if TYPE_CHECKING:
@@ -378,7 +380,22 @@ def retrain(data: DataSettings, training: TrainingSettings, why: RetrainSettings
 
 
 @command(stored=True, data=PRICES, training="recipe name", chosen="version allow_future_model")
-def forecast(data: DataSettings, training: TrainingSettings, chosen: ForecasterSettings, *, out: Out = None) -> None:
+def forecast(
+    data: DataSettings,
+    training: TrainingSettings,
+    chosen: ForecasterSettings,
+    *,
+    out: Out = None,
+    what_if: Annotated[
+        str | None,
+        Parameter(
+            metavar="WORDS",
+            validator=lambda _, words: words is None or supposition_of(words),
+            help='Show beside it what it would be if "SBUX earnings 2026-12-03 amc" were announced; or '
+            '"SBUX earnings 2026-12-03 withdrawn", or "… to 2026-12-08". Nothing of that is stored',
+        ),
+    ] = None,
+) -> None:
     """Forecast with the champion from the stored prices; as of a past session, from what was known then."""
     from tasks.preflight import check, check_out, stored_parts
 
@@ -391,6 +408,10 @@ def forecast(data: DataSettings, training: TrainingSettings, chosen: ForecasterS
 
     for batch in batches:
         render.show_forecast(console, batch)
+        if what_if is not None:
+            from tasks.what_if import what_if as suppose
+
+            render.show_what_if(console, suppose(batch, supposition_of(what_if)))
     _export(batches, out)
     _show_server(server)
 
@@ -402,6 +423,24 @@ def participation(data: DataSettings, order: OrderSettings) -> None:
     from tasks.reports import render
 
     render.show_participation(console, participation_of(data, order))
+
+
+@command(stored=True, data="source calendar store")
+def explain(
+    data: DataSettings,
+    ticker: Annotated[str, Parameter(help="Whose forecast", show_default=False)],
+    *,
+    session: Annotated[
+        date | None, Parameter(metavar="DATE", help="A session of the newest forecast; by default the next one")
+    ] = None,
+    name: Annotated[str, Parameter(help="The model's name", show_default=True)] = "volume",
+) -> None:
+    """Why a ticker's forecast is as it is: factors of its median against the ticker's normal, which multiply to it."""
+    from storage.store import open_store
+    from tasks.reports import render
+
+    (known_as,) = tickers_of(ticker) or ("",)
+    render.show_reasons(console, open_store(data.root), name, known_as, session)
 
 
 @command(data=f"{PRICES} {READING}", training="recipe", watch="max_model_age", texts=DAILY)

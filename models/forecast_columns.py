@@ -1,9 +1,16 @@
-"""Names of the columns of forecasts: the keys of a row, the point, the mean, the ends of intervals, the quantiles.
+"""Names of the columns of forecasts: the keys of a row, point, mean, ends of intervals, quantiles, reasons.
 
 A frame of forecasts names them after the forecaster X, as utilsforecast's losses look for them: X (the point), X-mean,
 X-lo-80, X-hi-80, X-lo-95, X-hi-95, and, in a published forecast, X-q-LEVEL for each of `forecasters.LEVELS`. A row of
 the ledger is of one forecaster: median, mean, lo_80, hi_80, lo_95, hi_95.
+
+A network's published forecast says why (models/reasons.py): the point is `normal` (shares) times all of `reason-PART`,
+and `why` says so in a sentence.
 """
+
+from collections.abc import Mapping
+from math import isfinite, nan
+from typing import Any
 
 import pandas as pd
 
@@ -45,3 +52,44 @@ LEDGER_COLUMNS = {MODEL: "median", mean_column(MODEL): "mean"} | {
     f"{MODEL}-{end}": end.replace("-", "_") for end in INTERVAL_ENDS
 }  # column of a published forecast -> column of the ledger
 LEDGER_LEVELS = dict(zip((LEDGER_COLUMNS[name] for name in scored_columns(MODEL)), SCORED_LEVELS, strict=True))
+
+NORMAL, WHY = "normal", "why"
+PARTS = {
+    "recent": "recent activity",
+    "weekday": "weekday",
+    "calendar": "calendar",
+    "earnings": "earnings",
+    "others-earnings": "others' earnings",
+    "market": "market",
+    "year": "time of the year",
+    "rest": "rest",
+}  # part of the reasons -> what a person calls it
+LEAST_PART = 0.005  # from 1: what is said in two decimals
+
+
+def reason_column(part: str) -> str:
+    """The column of one of PARTS, a factor."""
+    return f"reason-{part}"
+
+
+def has_reasons(row: Mapping[str, Any]) -> bool:
+    """Whether a row of a published forecast says why; one of har or the seasonal naive does not."""
+    return isfinite(row.get(reason_column("rest"), nan))
+
+
+def named_parts(row: Mapping[str, Any], special: str) -> dict[str, float]:
+    """The parts of a row that count, by name, the strongest first and the rest last.
+
+    `special`: what its session is in the calendar, in words.
+    """
+    factors = {part: float(row[reason_column(part)]) for part in PARTS}
+    names = PARTS | {"weekday": f"{row['ds']:%A}", "calendar": special or PARTS["calendar"]}
+    strength = {part: abs(factor - 1) if part != "rest" else 0.0 for part, factor in factors.items()}
+    order = sorted(factors, key=lambda part: -strength[part])
+    return {names[part]: factors[part] for part in order if abs(factors[part] - 1) >= LEAST_PART}
+
+
+def sentence(row: Mapping[str, Any], special: str) -> str:
+    """Why a row's median is what it is: "1.42 times normal: triple witching 1.31, recent activity 1.12, rest 0.97"."""
+    parts = ", ".join(f"{name} {factor:.2f}" for name, factor in named_parts(row, special).items())
+    return f"{row[MODEL] / row[NORMAL]:.2f} times normal" + (f": {parts}" if parts else "")

@@ -34,6 +34,29 @@ CALENDAR_COLUMNS = (
     *("quarter_sin", "quarter_cos"),  # phase of the quarter: when companies report
     "week_of_expiry",
 )
+SPECIAL_DAYS = {  # column -> what a person calls such a session
+    "triple_witching": "triple witching",
+    "expiry": "option expiry",
+    "week_of_expiry": "week of an option expiry",
+    "half_day": "half day",
+    "black_friday": "after Thanksgiving",
+    "before_holiday": "before a holiday",
+    "after_holiday": "after a holiday",
+    "month_start": "month start",
+    "quarter_end": "quarter end",
+    "month_end": "month end",
+    "msci": "MSCI review",
+    "russell": "Russell reconstitution",
+    "first_week": "first week of the year",
+    "year_end": "end of the year",
+}
+SPECIAL_WEEKS = ("week_of_expiry", "first_week")
+IMPLIED = {  # by a column that stands for more
+    "triple_witching": ("expiry", "week_of_expiry"),
+    "expiry": ("week_of_expiry",),
+    "black_friday": ("after_holiday",),
+    "quarter_end": ("month_end",),
+}
 NEW_YORK_ONLY = ("expiry", "triple_witching", "week_of_expiry", "russell", "black_friday")
 WEEKEND = (5, 6)  # Saturday and Sunday, as pandas counts weekdays
 
@@ -45,6 +68,23 @@ def calendar_columns(sessions: pd.DatetimeIndex, calendar: str = NEW_YORK) -> np
     """
     whole = market_calendar(calendar).sessions
     return _table_of(calendar, len(whole))[whole.get_indexer(sessions)]
+
+
+def special_days(
+    sessions: pd.DatetimeIndex, calendar: str = NEW_YORK, *, weeks: bool = True
+) -> dict[pd.Timestamp, str]:
+    """Session -> what it is in the calendar, in words: "half day, after Thanksgiving"; empty for an ordinary one.
+
+    Without `weeks` those that only lie in a special week are ordinary.
+    """
+    days = sessions.unique()
+    shown = [name for name in SPECIAL_DAYS if weeks or name not in SPECIAL_WEEKS]
+    found = []
+    for flags_K in calendar_columns(days, calendar) == 1:
+        names = [name for name in shown if flags_K[CALENDAR_COLUMNS.index(name)]]
+        implied = {less for name in names for less in IMPLIED.get(name, ())}
+        found.append(", ".join(SPECIAL_DAYS[name] for name in names if name not in implied))
+    return dict(zip(days, found, strict=True))
 
 
 def weekend_columns(sessions: pd.DatetimeIndex, calendar: str) -> np.ndarray:

@@ -8,7 +8,7 @@ that the predecessor serves, with features of these alone, from closes that it h
 N tickers, C cutoffs, H horizons.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol, Self
@@ -25,11 +25,13 @@ from models.forecasters import FALLBACK, MODEL, Forecaster, Forecasts, naive_for
 from models.har import Har
 from models.panel import HORIZONS, Panel
 from models.plausibility import CONTEXT, FACTOR, implausible_share
+from models.reasons import reasons_of, with_reasons
 from models.recipes import MIN_TEST_SESSIONS, SMALL_TEST_SESSIONS, VolumeRecipe
 from models.scores import BANDS, FIRST_TICKER, GATE_BAND, GATE_METRIC, MOST, Scores, calibration, scales, score
 from models.sums import sum_words
 from models.text import counted, listed, silent
 from models.volume_inputs import Inputs, VolumeData
+from models.volume_model import VolumeModel
 from models.volume_training import VolumeForecaster
 
 GATE_BANDS = {GATE_BAND: BANDS[GATE_BAND]}
@@ -78,11 +80,23 @@ class VolumePredictor:
         """Its forecasts at `cutoffs` (C,)."""
         return self.model.forecast(data.inputs_of(self.recipe), cutoffs)
 
+    def reasons(self, data: VolumeData, newest: Forecasts) -> dict[str, np.ndarray]:
+        """As `reasons_of`, of its forecasts at the newest cutoff; none of a model that is no network."""
+        if not isinstance(self.model, VolumeModel):
+            return {}
+        return reasons_of(self.model, data.inputs_of(self.recipe), newest)
+
 
 # --- published forecasts ---------------------------------------------------------------------------------------------
 
 
-def forecast_frame(panel: Panel, forecasts: Forecasts, *, owed_N: np.ndarray | None = None) -> pd.DataFrame:
+def forecast_frame(
+    panel: Panel,
+    forecasts: Forecasts,
+    *,
+    owed_N: np.ndarray | None = None,
+    more: Mapping[str, np.ndarray] | None = None,
+) -> pd.DataFrame:
     """The forecasts of the newest cutoff, the only one in `forecasts`, of every ticker that has one.
 
     A ticker has all horizons or none: where some are not finite, or all are of one that `owed_N` says must have them,
@@ -90,14 +104,16 @@ def forecast_frame(panel: Panel, forecasts: Forecasts, *, owed_N: np.ndarray | N
 
     Returns unique_id (str), cutoff, ds (datetime64[s]), h (int64, 1 to HORIZONS), and as float64 shares: volcast (the
     point), volcast-mean, volcast-lo-80, volcast-hi-80, volcast-lo-95, volcast-hi-95, and volcast-q-0.025 …
-    volcast-q-0.975, one of each of forecasters.LEVELS. By unique_id and h. The columns are called so whoever made them.
+    volcast-q-0.975, one of each of forecasters.LEVELS; then `more`, columns of (N, 1, H). By unique_id and h. The
+    columns are called so whoever made them.
     """
     quantiles = {column: forecasts.quantiles_NCHQ[..., place] for place, column in enumerate(quantile_columns(MODEL))}
     leading = {MODEL: forecasts.point_NCH, mean_column(MODEL): forecasts.mean_NCH}
     is_finite_NCH = np.isfinite(forecasts.quantiles_NCHQ).all(axis=3) & np.isfinite(forecasts.point_NCH)
     has_one_N = np.any(is_finite_NCH, axis=(1, 2)) | (False if owed_N is None else owed_N)
     is_there_NCH = np.broadcast_to(np.asarray(has_one_N)[:, None, None], is_finite_NCH.shape)
-    return frame_of(panel, forecasts.cutoffs, is_there_NCH, leading | values_of(MODEL, forecasts) | quantiles)
+    columns = leading | values_of(MODEL, forecasts) | quantiles | dict(more or {})
+    return frame_of(panel, forecasts.cutoffs, is_there_NCH, columns)
 
 
 def fallback_frame(panel: Panel) -> pd.DataFrame:
@@ -124,10 +140,15 @@ def scales_now(panel: Panel) -> pd.Series:
 
 
 def volume_frame(data: VolumeData, model: VolumePredictor) -> pd.DataFrame:
-    """The forecasts of the coming sessions at the newest cutoff, as `forecast_frame` has them."""
-    (newest,) = data.newest
-    owed_N = data.inputs.usable_NT[:, newest]
-    return forecast_frame(data.inputs.panel, model.forecasts(data, data.newest), owed_N=owed_N)
+    """The forecasts of the coming sessions at the newest cutoff, as `forecast_frame` has them, and why.
+
+    A network's have the columns of `models.reasons.reasons_of`, and WHY, a sentence.
+    """
+    (newest,), panel = data.newest, data.inputs.panel
+    found, owed_N = model.forecasts(data, data.newest), data.inputs.usable_NT[:, newest]
+    reasons = model.reasons(data, found)
+    frame = forecast_frame(panel, found, owed_N=owed_N, more=reasons)
+    return with_reasons(frame, panel.calendar) if reasons else frame
 
 
 # --- evaluation ------------------------------------------------------------------------------------------------------

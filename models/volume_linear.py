@@ -24,7 +24,6 @@ import torch
 from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
-from models.forecasters import MEDIAN
 from models.har import HALF_LIFE, own_ridge, pooled_ridge
 from models.panel import HORIZONS
 from models.volume_inputs import AHEAD_COLUMNS, AT_COLUMNS
@@ -59,12 +58,11 @@ class Coefficients:
         """Those of some of the panel's tickers."""
         return Coefficients(own_NHB=self.own_NHB[tickers], share_NH=self.share_NH[tickers])
 
-    def moved(self, quantile_NCHQ: Tensor, x_NCX: Tensor, ahead_NCHA: Tensor) -> Tensor:
-        """The networks' quantiles with the linear member's share in them."""
+    def shift(self, median_NCH: Tensor, x_NCX: Tensor, ahead_NCHA: Tensor) -> Tensor:
+        """(N, C, H): how far the networks' quantiles move; C of `x_NCX` may be 1, a session with several answers."""
         own_NHX, own_NHA = self.own_NHB[..., 1 : 1 + x_NCX.shape[-1]], self.own_NHB[..., 1 + x_NCX.shape[-1] :]
         said_NCH = torch.einsum("ncx,nhx->nch", x_NCX, own_NHX) + torch.einsum("ncha,nha->nch", ahead_NCHA, own_NHA)
-        beyond_NCH = said_NCH + self.own_NHB[:, None, :, 0] - quantile_NCHQ[..., MEDIAN]
-        return quantile_NCHQ + (self.share_NH[:, None] * beyond_NCH).unsqueeze(-1)
+        return self.share_NH[:, None] * (said_NCH + self.own_NHB[:, None, :, 0] - median_NCH)
 
 
 class LinearMember(nn.Module):

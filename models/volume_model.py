@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from models.adaptation import IS_MOVED, WARM_UP, following_moves, half_interval, moved, one_rate_moves, with_rhythm
-from models.forecasters import LEVELS, Forecasts, season_of
+from models.forecasters import LEVELS, MEDIAN, Forecasts, season_of
 from models.panel import HORIZONS
 from models.recipes import VolumeRecipe
 from models.volume_inputs import AT_COLUMNS, CPU, Inputs, InputTensors
@@ -166,7 +166,8 @@ class VolumeModel(nn.Module):
                 ]
                 quantile_NCHQ = torch.stack(said).mean(0)
                 if linear:
-                    quantile_NCHQ = linear.moved(quantile_NCHQ, x_NBX[:, at], ahead_NCHA)
+                    shift_NCH = linear.shift(quantile_NCHQ[..., MEDIAN], x_NBX[:, at], ahead_NCHA)
+                    quantile_NCHQ = quantile_NCHQ + shift_NCH.unsqueeze(-1)
                 answers.append(quantile_NCHQ.cpu().numpy())
         return np.stack(answers)[block_C, :, cutoffs % BLOCK].swapaxes(0, 1)
 

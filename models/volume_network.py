@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from models.forecasters import LEVELS, MEDIAN
-from models.market_calendar import CALENDAR_COLUMNS
+from models.market_calendar import CALENDAR_COLUMNS, SPECIAL_DAYS
 from models.panel import HORIZONS
 from models.recipes import VolumeRecipe
 from models.volume_inputs import AHEAD_COLUMNS, AT_COLUMNS
@@ -26,10 +26,7 @@ from models.volume_inputs import AHEAD_COLUMNS, AT_COLUMNS
 # B sequences, T sessions of each, P of them forecast from, H horizons, Q quantile levels, U units
 # X known of a session, K its calendar, A known of a session ahead
 
-RARE_DATES = (  # columns that are 1 on a few sessions a year
-    *("half_day", "before_holiday", "after_holiday", "month_start", "month_end", "quarter_end", "expiry"),
-    *("triple_witching", "msci", "russell", "first_week", "year_end", "black_friday"),
-)
+RARE_DATES = SPECIAL_DAYS.keys() - {"week_of_expiry"}  # columns that are 1 on a few sessions a year
 NARROW = 1.5  # taken from a step before it is made positive, so that an untrained fan is about as wide as volumes are
 
 

@@ -7,6 +7,7 @@ heavy is imported for them.
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
@@ -446,3 +447,41 @@ def _without_name(settings: Mapping[str, Any]) -> Mapping[str, Any]:
     if "name" in settings:
         raise UnknownRecipe("name is no setting: the recipe itself is chosen by --recipe.")
     return settings
+
+
+SUPPOSITION = re.compile(
+    r"(?P<ticker>\S+) +earnings +(?P<day>\d{4}-\d\d-\d\d)"
+    r"(?: +(?P<when>bmo|amc)| +(?P<withdrawn>withdrawn)| +to +(?P<to>\d{4}-\d\d-\d\d))?",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Supposition:
+    """Announced earnings of a ticker that are other than they are known: a date is added, taken out, or both."""
+
+    ticker: str
+    gone: date | None
+    new: date | None
+    when: str  # bmo, amc, or empty
+
+    @property
+    def words(self) -> str:
+        """What is supposed, in a clause."""
+        if self.new is None:
+            return f"{self.ticker} announced nothing for {self.gone}"
+        moved = f", not {self.gone}" if self.gone else ""
+        return f"{self.ticker} announced earnings for {self.new}{moved}"
+
+
+def supposition_of(text: str) -> Supposition:
+    """From words such as "SBUX earnings 2026-12-03 amc". Raises ValueError."""
+    found = SUPPOSITION.fullmatch(text.strip())
+    if found is None:
+        raise ValueError(
+            'Expected "SBUX earnings 2026-12-03", with bmo or amc, or with withdrawn, or with "to 2026-12-08".'
+        )
+    ticker, when = found["ticker"].upper(), (found["when"] or "").lower()
+    day, to = (date.fromisoformat(word) if word else None for word in found.group("day", "to"))
+    is_change = to is not None or found["withdrawn"] is not None
+    return Supposition(ticker=ticker, gone=day if is_change else None, new=to if is_change else day, when=when)

@@ -148,9 +148,14 @@ def prepare(snapshot: Snapshot, method: Method[Any, Prepared, Any]) -> Prepared:
     return cached.prepared[recipe]
 
 
+def rows_of(snapshot: Snapshot) -> Rows:
+    """The snapshot's prices, and the announcements that were known at its cutoff."""
+    return _cached(snapshot).rows
+
+
 def read_panel(snapshot: Snapshot) -> Panel:
-    """The snapshot's prices, and the announcements that were known at its cutoff, as the forecasters take them."""
-    return _cached(snapshot).rows.panel
+    """The same, as the forecasters take them."""
+    return rows_of(snapshot).panel
 
 
 def remember(features: FeatureSet, prepared: object) -> None:

@@ -377,8 +377,8 @@ def volcast(folder: Path, *arguments: str) -> Said:
 
 
 COMMANDS = (
-    *("", "run", "ingest", "status", "quarantine", "retire", "retrain", "forecast", "daily", "monitor", "backtest"),
-    "up",
+    *("", "run", "ingest", "status", "quarantine", "retire", "retrain", "forecast", "explain", "daily", "monitor"),
+    *("backtest", "up"),
     *("deploy", "report", "verify", "gc", "models", "models list", "models show", "models promote", "models rollback"),
 )
 TESTED = "--train-through 2021-12-31 --test-start 2022-01-03 --test-end 2022-12-30 --out f.parquet"
@@ -425,6 +425,10 @@ MISTAKES = (  # in a folder where `golden` is a golden store, `two` has two exch
     "retrain --store golden --source yahoo",
     "forecast --store empty",
     "forecast --store golden --out forecasts.xlsx",
+    "forecast --store golden --what-if nonsense",
+    "explain SBUX --store empty",
+    "explain SBUX --store golden",
+    "explain nonsense --store golden",
     "forecast --store golden --as-of 2100-01-01",
     "daily --recipe tutorial",
     "daily --max-model-age 0",

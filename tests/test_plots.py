@@ -13,16 +13,21 @@ PNG = b"\x89PNG\r\n\x1a\n"
 SESSIONS = sessions_between(date(2023, 1, 3), date(2023, 6, 30))
 
 
-def fan_of(history_sessions: int, scale: float = 1.0) -> bytes:
+def fan_of(history_sessions: int, scale: float = 1.0, special: str = "") -> bytes:
     volume = np.linspace(5e6, 9e6, history_sessions)
     history = pd.DataFrame({"session": SESSIONS[:history_sessions], "volume": volume})
     quantiles = np.outer(np.full(10, 7e6 * scale), np.linspace(0.5, 2, len(LEVELS)))
-    return fan_chart(history, SESSIONS[history_sessions : history_sessions + 10], quantiles, title="SBUX")
+    marks = pd.Series(["", special, *[""] * 8], index=SESSIONS[history_sessions : history_sessions + 10])
+    return fan_chart(history, marks, quantiles, title="SBUX")
 
 
 def test_a_fan_chart_is_a_png_that_only_its_numbers_change() -> None:
     assert fan_of(80).startswith(PNG)
     assert fan_of(80) == fan_of(80) != fan_of(80, scale=1.1)
+
+
+def test_a_fan_chart_marks_special_sessions() -> None:
+    assert fan_of(80) != fan_of(80, special="half day") != fan_of(80, special="triple witching")
 
 
 def test_a_fan_chart_of_a_short_history_is_drawn() -> None:

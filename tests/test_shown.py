@@ -31,22 +31,33 @@ from models.sums import sums_of
 from models.text import format_millions
 from storage.announced_dates import EventTable
 from storage.artifacts import ArtifactStore
+from storage.errors import NotStored
 from storage.ledger import Ledger
 from tasks.monitor import present_health
 from tasks.reports import plots
 from tasks.reports.changes import _revisions, changes_since, health_history
 from tasks.reports.page import page
-from tasks.reports.render import show_result
-from tasks.reports.views import LATEST_COLUMNS, _notes, health_lines, history_of, read_forecast, skill_rows
-from tasks.settings import DataSettings, WatchSettings
+from tasks.reports.render import show_reasons, show_result, show_what_if
+from tasks.reports.views import (
+    LATEST_COLUMNS,
+    explained,
+    explained_row,
+    health_lines,
+    history_of,
+    read_forecast,
+    session_notes,
+    skill_rows,
+)
+from tasks.settings import DataSettings, WatchSettings, supposition_of
 from tasks.stored_models import CHAMPION
+from tasks.what_if import NothingToSuppose, what_if
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
 
 TICKERS = "SBUX, T1, T2"
 FRAMES = {f"{what}.{ending}" for what in ("forecast", "sums") for ending in ("parquet", "csv")}
 FEW_STEPS = TRAINING.model_copy(update={"settings": TRAINING.settings | {"steps": 10}})  # too few to beat har
-ROW = r"^\| \w{3} 2004-07-\d\d \| [\d.]+ \| [\d.]+-[\d.]+ \| [\d.]+-[\d.]+ \| \d+% \|$"  # of a forecast's table
+ROW = r"^\| \w{3} 2004-07-\d\d \| [\d.]+ \| [\d.]+-[\d.]+ \| [\d.]+-[\d.]+ \| \d+% \|( [^|]* \|)$"  # of a table
 
 
 class Read(HTMLParser):
@@ -96,6 +107,7 @@ def test_each_day_adds_a_version_of_the_forecast_of_each_leading_ticker(served: 
     assert f"forecast volume v6 by model volume v1; from the close of {DAYS[-1]}, prices v6." in words
     assert "Simulated data" in words
     assert len(re.findall(ROW, words, re.MULTILINE)) == 10
+    assert re.search(r"^\* Thu 2004-07-08: \d\.\d\d times normal: .* \d\.\d\d$", words, re.MULTILINE)
     assert "| SBUX | 5 | " in words  # live skill
     assert re.fullmatch(r"SBUX, Thu 2004-07-08: [\d.]+ M shares \([\d.]+-[\d.]+\)", str(newest.description))
 
@@ -104,6 +116,53 @@ def test_each_day_adds_a_version_of_the_forecast_of_each_leading_ticker(served: 
         assert len(client.read_artifacts(artifact_filter=of_t2)) >= len(DAYS)  # the history
     first = artifacts_of(run_named(f"forecast volume {TICKERS} {DAYS[0]}"))["volcast-forecast-sbux"]
     assert "None of its forecasts has been scored yet." in str(first.data)
+
+
+def test_the_newest_forecast_is_explained_in_80_columns(served: Served) -> None:
+    console, store = Console(record=True, width=80, file=io.StringIO()), store_in(served[0])
+    show_reasons(console, store, "volume", "SBUX", date(2004, 7, 16))
+    words = console.export_text()
+    frame = read_forecast(store, "volume", 6).by_ticker["SBUX"]
+    (row,) = frame.loc[frame["ds"] == pd.Timestamp("2004-07-16")].to_dict("records")
+    assert max(map(len, words.splitlines())) <= 80
+    assert f"SBUX, Fri 2004-07-16: {format_millions(row['volcast'])} M shares" in words
+    expiry = f"{row['reason-calendar']:.2f}"
+    assert re.search(rf"^ option expiry +{expiry} .*█", words, re.MULTILINE)
+    assert re.search(rf"^ Fri 07-16 .* {expiry} .* {row['reason-rest']:.2f} *$", words, re.MULTILINE)
+    assert len(re.findall(r"^ (Mon|Tue|Wed|Thu|Fri) \d\d-\d\d ", words, re.MULTILINE)) == 10
+    assert words.rstrip().endswith("Fri 07-16: option expiry")
+
+
+def test_a_supposed_announcement_is_shown_beside_the_forecast_and_is_stored_nowhere(served: Served) -> None:
+    folder, days = served
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    batch = days[DAYS[-1]].batch
+    assert batch is not None
+    found = what_if(batch, supposition_of("T1 earnings 2004-07-14 amc"))
+    pd.testing.assert_frame_equal(found.real, read_forecast(store_in(folder), "volume", 6).by_ticker["T1"])
+    changed = found.supposed["reason-earnings"].to_numpy() / found.real["reason-earnings"].to_numpy()
+    assert changed.argmax() in (4, 5)  # on the date or the session after it
+    assert changed.max() > 1.2
+    console = Console(record=True, width=80, file=io.StringIO())
+    show_what_if(console, found)
+    assert re.search(r"^ Wed 2004-07-14 .* \+\d+% ", words := console.export_text(), re.MULTILINE)
+    assert "T1 announced earnings for 2004-07-14: hypothetical, and stored nowhere" in words
+    assert max(map(len, words.splitlines())) <= 80
+    with pytest.raises(NothingToSuppose, match="has no XX"):
+        what_if(batch, supposition_of("XX earnings 2004-07-14"))
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+
+
+def test_what_cannot_be_explained_is_named(served: Served) -> None:
+    store = store_in(served[0])
+    newest = explained(store, "volume", "SBUX")
+    with pytest.raises(NotStored, match=r"no 'XX'\. It is of SBUX, T1, T2"):
+        explained(store, "volume", "XX")
+    with pytest.raises(NotStored, match=r"no session 2004-07-24 of SBUX\. Its sessions are 2004-07-08 to 2004-07-21"):
+        explained_row(store, newest, "SBUX", date(2004, 7, 24))
+    by_har = replace(newest, frame=newest.frame.drop(columns="reason-rest"))
+    with pytest.raises(NotStored, match="gives no reasons for SBUX"):
+        explained_row(store, by_har, "SBUX", None)
 
 
 def test_a_forecast_of_the_past_has_no_charts_and_the_status_stays_that_of_today(served: Served) -> None:
@@ -254,13 +313,14 @@ def test_announced_earnings_are_marked_and_what_has_changed_is_named(served: Ser
     announced = pd.DataFrame([facts])
     EventTable(store).record(announced, as_of=DAYS[-1], source="files:own")
     forecast_6 = read_forecast(store, "volume", 6)
-    notes = {f"{ticker} {day:%Y-%m-%d}": note for (ticker, day), note in _notes(store, forecast_6).items()}
+    marks = session_notes(store, forecast_6.frame, DAYS[-1])
+    notes = {f"{ticker} {day:%Y-%m-%d}": note for (ticker, day), note in marks.items()}
     assert notes["SBUX 2004-07-13"].endswith("earnings after the close")
     found = Read(page(seen_on(data_in(folder, DAYS[-1]), DAYS[-1])))
     own = next(rows for heading, *rows in found.tables if heading[:2] == ["session", "median"])
     assert [row[-1] for row in own if row[0] == "Tue 2004-07-13"] == [notes["SBUX 2004-07-13"]]
-    after_thanksgiving = replace(forecast_6, frame=forecast_6.frame.assign(ds=pd.Timestamp("2004-11-26")))
-    assert set(_notes(store, after_thanksgiving).values()) == {"half day"}
+    after_thanksgiving = forecast_6.frame.assign(ds=pd.Timestamp("2004-11-26"))
+    assert set(session_notes(store, after_thanksgiving, DAYS[-1]).values()) == {"half day, after Thanksgiving"}
 
     artifacts, ledger = ArtifactStore(store), Ledger(store)
     newest, before = health_history(artifacts, "volume", 2)

@@ -5,7 +5,6 @@ import pytest
 import torch
 from panels import gappy_volumes, priced_panel, tiny_recipe
 
-from models.forecasters import LEVELS, MEDIAN
 from models.har import HALF_LIFE, POOLED
 from models.panel import HORIZONS
 from models.volume_inputs import AHEAD_COLUMNS, AT_COLUMNS, build_inputs
@@ -74,16 +73,13 @@ def test_errors_that_are_skewed_are_centred_on_their_median() -> None:
     assert ((1.1 * middle < member.own_NHB[0, :, 0]) & (member.own_NHB[0, :, 0] < 0.4 * middle)).all()
 
 
-def test_quantiles_move_together_by_the_share_and_those_of_an_unknown_ticker_stay() -> None:
+def test_the_median_moves_by_the_share_and_that_of_an_unknown_ticker_stays() -> None:
     member = fitted({"OLD": history_of(4000, TRUE)})
     x_NCX, ahead_NCHA = torch.ones(2, 3, len(AT_COLUMNS)), torch.zeros(2, 3, HORIZONS, len(AHEAD_COLUMNS))
-    quantile_NCHQ = torch.linspace(-1, 1, len(LEVELS)).expand(2, 3, HORIZONS, -1)
-    moved_NCHQ = member.of(["NEW", "OLD"]).moved(quantile_NCHQ, x_NCX, ahead_NCHA)
-    assert (moved_NCHQ[0] == quantile_NCHQ[0]).all()
+    shift_NCH = member.of(["NEW", "OLD"]).shift(torch.full((2, 3, HORIZONS), 0.25), x_NCX, ahead_NCHA)
+    assert (shift_NCH[0] == 0).all()
     said_H = member.own_NHB[0, :, : 1 + len(AT_COLUMNS)].sum(dim=1)
-    expected_CH = (member.share_NH[0] * said_H).expand(3, -1)  # the networks' median is 0
-    torch.testing.assert_close(moved_NCHQ[1, :, :, MEDIAN], expected_CH)
-    torch.testing.assert_close(moved_NCHQ[1].diff(), quantile_NCHQ[1].diff(), atol=1e-5, rtol=0)
+    torch.testing.assert_close(shift_NCH[1], (member.share_NH[0] * (said_H - 0.25)).expand(3, -1))
 
 
 def test_a_model_keeps_it_and_what_comes_after_the_fit_changes_no_bit_of_it() -> None:

@@ -86,7 +86,9 @@ def test_one_model_forecasts_the_next_ten_sessions_of_every_ticker(finished: Fin
     assert (np.diff(quantiles.to_numpy(), axis=1) >= 0).all()
     assert list(frame["volcast"]) == list(frame["volcast-q-0.5"])
     assert list(frame["volcast-lo-80"]) == list(frame["volcast-q-0.1"])
-    assert set(frame.drop(columns=["unique_id", "cutoff", "ds", "h"]).dtypes.astype(str)) == {"float64"}
+    assert set(frame.drop(columns=["unique_id", "cutoff", "ds", "h", "why"]).dtypes.astype(str)) == {"float64"}
+    product = frame[["normal", *(name for name in frame.columns if name.startswith("reason-"))]].prod(axis=1)
+    assert list(product) == pytest.approx(list(frame["volcast"]))
 
 
 def test_the_scorecard_has_the_baselines_of_the_same_sessions_and_says_what_took_part(finished: Finished) -> None:

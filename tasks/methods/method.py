@@ -10,7 +10,7 @@ file loaded, so that it imports nothing heavy, and a method only when it is aske
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -39,6 +39,7 @@ Predictor = TypeVar("Predictor")  # a loaded model; only its method calls it
 ReadFile = Callable[[str], bytes]  # a file of a stored version, by its name
 Scores = dict[str, dict[str, float]]  # forecaster -> metric -> value
 TableRow = dict[str, str]  # heading -> cell, rounded for a reader
+Marks = Mapping[tuple[str, "pd.Timestamp"], str]  # ticker and target session -> what is special about it, in words
 
 
 @dataclass(frozen=True, eq=False)
@@ -204,7 +205,13 @@ class Method(ABC, Generic[SomeRecipe, Prepared, Predictor]):
     ) -> list[Plot]:
         """How good the model is, where it was trained and tested; `read` reads the scorecard's files."""
 
-    def forecast_plots(self, prices: pd.DataFrame, forecasts: pd.DataFrame, note: str) -> list[Plot]:  # noqa: ARG002
+    def forecast_plots(
+        self,
+        prices: pd.DataFrame,  # noqa: ARG002
+        forecasts: pd.DataFrame,  # noqa: ARG002
+        note: str,  # noqa: ARG002
+        marks: Marks,  # noqa: ARG002
+    ) -> list[Plot]:
         """What is to come, after what was; `note` is added to each title. A nowcast has none."""
         return []
 

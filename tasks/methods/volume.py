@@ -25,7 +25,19 @@ from models.volume_training import TrainingRun, fit_volume, scaler_for, steps_of
 from models.weights import load_exactly
 from storage.artifacts import from_parquet, to_parquet
 from storage.errors import Corrupt
-from tasks.methods.method import Evaluated, Hardware, Method, Names, Plot, ReadFile, Rows, Scores, TableRow, Trained
+from tasks.methods.method import (
+    Evaluated,
+    Hardware,
+    Marks,
+    Method,
+    Names,
+    Plot,
+    ReadFile,
+    Rows,
+    Scores,
+    TableRow,
+    Trained,
+)
 from tasks.reports.plots import SHOWN_SESSIONS, calibration_plot, fan_chart
 
 PROFILE_FILE, ANNOUNCEMENTS_FILE, CALIBRATION_FILE = "profile.json", "announcements.parquet", "calibration.json"
@@ -180,14 +192,15 @@ class VolumeMethod(Method[VolumeRecipe, VolumeData, VolumePredictor]):
         png = calibration_plot(observed, title=f"{names.version}{names.note}: calibration")
         return [Plot(file="calibration.png", title="Calibration on the test sessions", png=png)]
 
-    def forecast_plots(self, prices: pd.DataFrame, forecasts: pd.DataFrame, note: str) -> list[Plot]:
+    def forecast_plots(self, prices: pd.DataFrame, forecasts: pd.DataFrame, note: str, marks: Marks) -> list[Plot]:
         """A fan chart of each of the first tickers."""
         plots = []
         for ticker in in_order(forecasts)[:DRAWN_TICKERS]:
             history = prices.loc[prices["ticker"] == ticker, ["session", "volume"]].tail(SHOWN_SESSIONS)
             own = forecasts.loc[forecasts["unique_id"] == ticker]
             title = f"{ticker}{note}: volume of the next {len(own)} sessions"
-            png = fan_chart(history, pd.DatetimeIndex(own["ds"]), own[quantile_columns(MODEL)].to_numpy(), title=title)
+            special = pd.Series({session: marks.get((ticker, session), "") for session in own["ds"]})
+            png = fan_chart(history, special, own[quantile_columns(MODEL)].to_numpy(), title=title)
             plots.append(Plot(file=f"forecast-{ticker}.png", title=f"{ticker}, the next sessions", png=png))
         return plots
 

@@ -4,6 +4,8 @@ state is left alone.
 
 import io
 from itertools import cycle
+from string import ascii_lowercase
+from textwrap import wrap
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -31,6 +33,7 @@ ERROR_LINES = {
 }  # colour, line width
 OTHER_LINES = ("#2e7d32", "#7b5ea7", "#b04a5a", "#5c7c8a")  # colours of other forecasters
 SHOWN_SESSIONS = 60  # about a quarter
+MARK_WIDTH, MARK_ROOM = 120, 0.09  # letters of a line of marks, and the share of the chart's height that it takes
 TICK_SESSIONS, TICKS = 10, 8  # between ticks at the least, and how many at the most
 
 
@@ -52,14 +55,15 @@ def actual_against_predicted(features: pd.DataFrame, predicted: np.ndarray, *, t
     return _png(figure, axes)
 
 
-def fan_chart(history: pd.DataFrame, sessions: pd.DatetimeIndex, quantiles_HQ: np.ndarray, *, title: str) -> bytes:
+def fan_chart(history: pd.DataFrame, marks: pd.Series, quantiles_HQ: np.ndarray, *, title: str) -> bytes:
     """What was traded lately, and the coming sessions' volume as a median and bands.
 
-    `history`: session, volume (shares), ascending; its newest SHOWN_SESSIONS are drawn. `sessions` (H,): the targets;
-    `quantiles_HQ`: shares, of LEVELS. Sessions stand side by side, as the market has them: weekends take no room.
+    `history`: session, volume (shares), ascending; its newest SHOWN_SESSIONS are drawn. `marks` (H,): index target
+    session, what is special about it in words, empty for most; `quantiles_HQ`: shares, of LEVELS. Sessions stand side
+    by side, as the market has them: weekends take no room.
     """
     shown = history.tail(SHOWN_SESSIONS)
-    every = pd.DatetimeIndex([*shown["session"], *sessions])
+    every = pd.DatetimeIndex([*shown["session"], *marks.index])
     past, ahead = np.arange(len(shown)), np.arange(len(shown), len(every))
     figure, axes = _canvas(title)
     axes.vlines(past, 0, shown["volume"], color=ACTUAL, alpha=0.75, linewidth=BAR_POINTS, label="traded")
@@ -73,6 +77,7 @@ def fan_chart(history: pd.DataFrame, sessions: pd.DatetimeIndex, quantiles_HQ: n
     _label_volume(axes)
     figure.legend(loc="lower center", ncols=6, frameon=False, fontsize=9)
     axes.set_ylim(bottom=0)
+    _mark_sessions(axes, ahead, marks, quantiles_HQ.max(axis=1))
     return _saved(figure)
 
 
@@ -136,6 +141,19 @@ def _label_sessions(axes: "Axes", sessions: pd.DatetimeIndex) -> None:
     axes.set_xticks(places, [f"{sessions[place]:%d %b}" for place in places])
     months = dict.fromkeys(f"{session:%b %Y}" for session in (sessions[0], sessions[-1]))
     axes.set_xlabel(f"session, {' to '.join(months)}")
+
+
+def _mark_sessions(axes: "Axes", ahead: np.ndarray, marks: pd.Series, top_H: np.ndarray) -> None:
+    """A letter above each special session, and below the title what it stands for."""
+    letters = {words: ascii_lowercase[place] for place, words in enumerate(dict.fromkeys(filter(None, marks)))}
+    if not letters:
+        return
+    for place, words, top in zip(ahead, marks, top_H, strict=True):
+        if words:
+            axes.annotate(letters[words], (place, top), (0, 2), textcoords="offset points", ha="center", fontsize=9)
+    lines = wrap("    ".join(f"{letter}: {words}" for words, letter in letters.items()), MARK_WIDTH)
+    axes.set_ylim(top=axes.get_ylim()[1] * (1 + MARK_ROOM * len(lines)))
+    axes.text(0.01, 0.985, "\n".join(lines), transform=axes.transAxes, va="top", fontsize=9)
 
 
 def _label_volume(axes: "Axes") -> None:

@@ -19,7 +19,14 @@ from tasks.methods.volume import DRAWN_TICKERS, in_order
 from tasks.monitor import deadline_of, health_since, last_health
 from tasks.reports.plots import SHOWN_SESSIONS
 from tasks.reports.render import health_markdown, models_markdown, scorecard_markdown, slug
-from tasks.reports.views import forecast_frame, forecast_method, history_of, prices_before, simulated_note
+from tasks.reports.views import (
+    forecast_frame,
+    forecast_method,
+    history_of,
+    prices_before,
+    session_notes,
+    simulated_note,
+)
 from tasks.settings import calendar_of, due_session_of, is_simulated, last_session
 from tasks.snapshot import read_prepared
 from tasks.stored_models import read_model, read_or_fault, reader
@@ -129,4 +136,5 @@ def _forecast_plots(method: Method, snapshot: Snapshot, forecasts: pd.DataFrame)
     store, version = open_store(snapshot.store), snapshot.prices.version
     drawn = in_order(forecasts)[:DRAWN_TICKERS]
     prices = prices_before(store, drawn, cutoff=snapshot.cutoff, version=version, sessions=SHOWN_SESSIONS)
-    return method.forecast_plots(prices, forecasts, simulated_note(snapshot.simulated))
+    marks = session_notes(store, forecasts, snapshot.cutoff) if method.horizon else {}
+    return method.forecast_plots(prices, forecasts, simulated_note(snapshot.simulated), marks)

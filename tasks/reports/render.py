@@ -7,9 +7,11 @@ Terminal: how a command ends. Markdown: the Prefect artifacts, and the scorecard
 import base64
 import re
 from collections.abc import Collection, Mapping, Sequence
+from datetime import date
 from itertools import pairwise, zip_longest
+from math import log
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -20,7 +22,8 @@ from rich.table import Table
 from rich.tree import Tree
 
 from models.calendar_names import NEW_YORK, market
-from models.text import counted, listed
+from models.forecast_columns import MODEL, reason_column
+from models.text import counted, format_millions, listed
 from storage.artifacts import ArtifactStore
 from storage.records import (
     ArtifactRef,
@@ -35,7 +38,7 @@ from storage.records import (
     Scorecard,
     Snapshot,
 )
-from storage.store import open_store
+from storage.store import Store, open_store
 from tasks.methods.method import Plot
 from tasks.participation import (
     NOT_JUDGED,
@@ -46,6 +49,7 @@ from tasks.participation import (
     progress_rows,
 )
 from tasks.reports.views import (
+    INTERVALS,
     LEGEND,
     SUMS_LEGEND,
     History,
@@ -55,20 +59,28 @@ from tasks.reports.views import (
     count_rows,
     drift_rows,
     duel_rows,
+    explained,
+    explained_row,
     forecast_rows,
     health_lines,
     history_of,
+    leading_reason,
     lineage_of,
     loss_rows,
     model_rows,
     move_rows,
+    reason_rows,
     score_rows,
+    session_notes,
     skill_rows,
     step_facts,
     sum_score_rows,
     version_rows,
 )
 from tasks.settings import calendar_of
+
+if TYPE_CHECKING:
+    from tasks.what_if import WhatIf
 
 SIMULATED = "Simulated data"
 SIMULATED_NOTE = (
@@ -80,6 +92,8 @@ MOVE_TEXT = ("is", "since", "reason")  # headings of columns of text
 COMPARABLE = "Scores can be compared where the tickers and the test are the same."
 NARROW: dict[str, Any] = {"box": SIMPLE, "pad_edge": False, "padding": (0, 1, 0, 0)}  # fits 80 columns
 INDENT = " " * 10
+EARNINGS = reason_column("earnings")
+BAR = 15  # letters of the longest bar
 SHOWN_HELD = 10  # rows of a forecast that were held back
 
 
@@ -191,6 +205,56 @@ def show_forecast(console: Console, batch: ForecastBatch) -> None:
         _show(console, "", f"[yellow]no forecast of[/] {listed(batch.left_out)}: no price, or too few")
     if sessions := forecast_rows(batch):
         console.print(_table(sessions, "Median and 80 % interval, million shares"))
+    if reason := leading_reason(batch):
+        _show(console, "Why", f"{escape(reason)}; more by: volcast explain")
+
+
+def show_reasons(console: Console, store: Store, name: str, ticker: str, session: date | None) -> None:
+    """Why a session of a ticker's newest forecast is as it is, as bars, and all of its sessions. Raises NotStored."""
+    forecast = explained(store, name, ticker)
+    row = explained_row(store, forecast, ticker, session)
+    if forecast.simulated:
+        console.print(f"[bold yellow]{SIMULATED}[/] from volcast's own simulated exchange, not from a market.")
+    _show(console, "Forecast", escape(forecast.made))
+    widest = max((abs(log(factor)) for factor in row.parts.values()), default=0.0)
+    bars = [
+        {"because of": part, "factor": f"{factor:.2f}", "less than normal | more": _bar(log(factor) / (widest or 1))}
+        for part, factor in row.parts.items()
+    ]
+    if bars:
+        console.print(_table(bars, row.summary, text=("less than normal | more",), wrap=("because of",)))
+    own = forecast.by_ticker[ticker]
+    title = "Million shares; times normal, and the factors that multiply to it"
+    console.print(_table(reason_rows(own), title, padding=0))
+    notes = session_notes(store, own, forecast.cutoff)
+    for (_, day), words in notes.items():
+        _show(console, "", f"{day:%a %m-%d}: {escape(words)}")
+
+
+def show_what_if(console: Console, found: "WhatIf") -> None:
+    """What a ticker's forecast would be, beside what it is."""
+    pairs = list(zip(found.real.to_dict("records"), found.supposed.to_dict("records"), strict=True))
+    rows = [
+        {
+            "session": f"{real['ds']:%a %Y-%m-%d}",
+            "median": format_millions(real[MODEL]),
+            "if so": format_millions(supposed[MODEL]),
+            "change": f"{supposed[MODEL] / real[MODEL] - 1:+.0%}",
+            "80 % if so": "-".join(format_millions(supposed[end]) for end in INTERVALS["80 %"]),
+            "earnings": f"{real[EARNINGS]:.2f}" if EARNINGS in real else "",
+            "earnings if so": f"{supposed[EARNINGS]:.2f}",
+        }
+        for real, supposed in pairs
+    ]
+    console.print()
+    _show(console, "What if", f"{escape(found.supposition.words)}: [bold]hypothetical[/], and stored nowhere")
+    console.print(_table(rows, "Million shares, and the factor of announced earnings"))
+
+
+def _bar(share: float) -> str:
+    """A bar to the left (below 0) or to the right of a line; `share` is -1 to 1 of the longest."""
+    length = "█" * max(round(abs(share) * BAR), 1)
+    return f"{length if share < 0 else '':>{BAR}}│{length if share > 0 else ''}"
 
 
 def show_participation(console: Console, found: Participation) -> None:
@@ -484,6 +548,7 @@ def forecast_markdown(coming: TickerForecast, forecast: StoredForecast) -> str:
         LEGEND,
         markdown_table(coming.rows),
         *(("## Several sessions together", markdown_table(coming.sums)) if coming.sums else ()),
+        "\n".join(f"* {line}" for line in coming.reasons),
         "## Live skill",
         markdown_table(skill) if skill else "None of its forecasts has been scored yet.",
     )

@@ -15,13 +15,22 @@ from typing import Any
 
 import pandas as pd
 
-from models.forecast_columns import LEDGER_COLUMNS, mean_column
+from models.forecast_columns import (
+    LEDGER_COLUMNS,
+    NORMAL,
+    WHY,
+    has_reasons,
+    mean_column,
+    named_parts,
+    reason_column,
+)
 from models.forecasters import FALLBACK, MODEL
+from models.market_calendar import special_days
 from models.recipes import DEFAULT_RECIPE, Recipe, TutorialRecipe, stored_recipe
-from models.scores import SKILL_SPAN, live_skill
-from models.sessions import market_calendar, session_before, sessions_after
+from models.scores import FIRST_TICKER, SKILL_SPAN, live_skill
+from models.sessions import session_before, sessions_after
 from models.sums import sums_of
-from models.text import counted, format_millions, format_p, format_shares
+from models.text import brief, counted, format_millions, format_p, format_shares, listed
 from storage.announced_dates import EventTable
 from storage.artifacts import ArtifactStore
 from storage.errors import NotStored
@@ -41,7 +50,7 @@ from storage.records import (
     Skill,
 )
 from storage.store import Store, open_store
-from tasks.methods.method import Method, Plot, method_from
+from tasks.methods.method import Marks, Method, Plot, method_from
 from tasks.reports.plots import SHOWN_SESSIONS
 from tasks.settings import calendar_of
 from tasks.stored_models import (
@@ -64,16 +73,26 @@ NOT_SCORED = "not scored"
 DRIFT_ROWS = 8  # features
 INTERVALS = {f"{share} %": (f"{MODEL}-lo-{share}", f"{MODEL}-hi-{share}") for share in (80, 95)}
 MEAN_SESSIONS = 20
-HALF_DAY, WHEN = "half day", {"bmo": " before the open", "amc": " after the close"}
+WHEN = {"bmo": " before the open", "amc": " after the close"}
 LEGEND = (
     "Median, 80 % and 95 % interval in million shares; of mean: the median as a share of the mean volume of the last "
-    f"{MEAN_SESSIONS} sessions."
+    f"{MEAN_SESSIONS} sessions. Reasons: factors of the median against normal, the geometric mean of these sessions."
 )
 SHOWN_VERSIONS = 30  # of a model, where they are compared; the command `volcast models list` has them all
 LATEST_COLUMNS = [
     *("ticker", "session", "h", "cutoff", "median", "mean", "lo_80", "hi_80", "lo_95", "hi_95"),
     *("model", "why", "version", "model_version", "prices_version", "published_at"),
 ]
+PART_HEADINGS = {
+    "recent": "recent",
+    "weekday": "day",
+    "calendar": "calendar",
+    "earnings": "earnings",
+    "others-earnings": "others",
+    "market": "market",
+    "year": "year",
+    "rest": "rest",
+}  # part of the reasons -> heading
 SHORT_SESSIONS = 5  # of a forecast, in the short form
 SKILL_COLUMNS = {
     "mase": ("MASE", ".3f"),
@@ -399,6 +418,14 @@ def forecast_rows(batch: ForecastBatch) -> Rows:
     return forecast_method(batch).forecast_rows(forecast_frame(batch))
 
 
+def leading_reason(batch: ForecastBatch) -> str:
+    """Why the next session of the leading ticker is as it is, in a line; empty where the forecast does not say."""
+    frame = forecast_frame(batch)
+    own = frame.loc[frame["unique_id"] == FIRST_TICKER]
+    row = (frame if own.empty else own).iloc[0].to_dict()
+    return f"{row['unique_id']}, {row['ds']:%a %Y-%m-%d}: {row[WHY]}" if has_reasons(row) else ""
+
+
 @dataclass(frozen=True, kw_only=True)
 class StoredForecast:
     """A forecast as it is stored, with what its version says of it."""
@@ -438,6 +465,7 @@ class TickerForecast:
     plot: Plot
     rows: Rows  # one a session, in million shares
     sums: Rows  # of several sessions together
+    reasons: list[str]  # why the next session, and each with a note, is as it is; none of a fallback's
     skill: list[dict[str, Any]]  # live skill, one a window (models/scores.py: live_skill); empty before any is scored
 
     @property
@@ -445,6 +473,23 @@ class TickerForecast:
         """The next session in a line."""
         coming = self.rows[0]
         return f"{self.ticker}, {coming['session']}: {coming['median']} M shares ({coming['80 %']})"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Explained:
+    """Why a session's median is what it is."""
+
+    ticker: str
+    session: date
+    median: float  # shares
+    normal: float  # shares
+    parts: dict[str, float]  # what made it more or less than normal -> factor, the strongest first
+
+    @property
+    def summary(self) -> str:
+        """The median against normal in a line."""
+        shares = f"{format_millions(self.median)} M shares, {self.median / self.normal:.2f} times normal"
+        return f"{self.ticker}, {self.session:%a %Y-%m-%d}: {shares}, which is {format_millions(self.normal)} M"
 
 
 def read_forecast(store: Store, name: str, version: int) -> StoredForecast:
@@ -472,18 +517,21 @@ def ticker_forecasts(store: Store, forecast: StoredForecast, tickers: Sequence[s
     method = method_from({"name": DEFAULT_RECIPE})  # a fallback's has the same form
     prices = forecast.prices(store, tickers, SHOWN_SESSIONS)
     first = session_before(forecast.cutoff, SKILL_SPAN, calendar_of(store.url))
-    skill, notes = (
-        live_skill(Ledger(store).scores(forecast.ref.name, first=first, tickers=tickers)),
-        _notes(store, forecast),
-    )
+    skill = live_skill(Ledger(store).scores(forecast.ref.name, first=first, tickers=tickers))
     scored: list[dict[str, Any]] = skill.to_dict("records")
-    found, notes = [], _notes(store, forecast)
+    found, notes = [], session_notes(store, forecast.frame, forecast.cutoff)
     for ticker in tickers:
         own = forecast.by_ticker[ticker]
-        (plot,) = method.forecast_plots(prices, own, simulated_note(forecast.simulated))
-        of_ticker = [row for row in scored if row["ticker"] == ticker]
-        rows, sums = _session_rows(own, prices, notes), _sum_rows(sums_of(own))
-        found.append(TickerForecast(ticker=ticker, plot=plot, rows=rows, sums=sums, skill=of_ticker))
+        (plot,) = method.forecast_plots(prices, own, simulated_note(forecast.simulated), notes)
+        coming = TickerForecast(
+            ticker=ticker,
+            plot=plot,
+            rows=_session_rows(own, prices, notes),
+            sums=_sum_rows(sums_of(own)),
+            reasons=_reasons(own, notes),
+            skill=[row for row in scored if row["ticker"] == ticker],
+        )
+        found.append(coming)
     return found
 
 
@@ -515,9 +563,60 @@ def as_forecasts(latest: pd.DataFrame) -> pd.DataFrame:
     return latest.rename(columns={"ticker": "unique_id", "session": "ds", **own_names})
 
 
+def explained(store: Store, name: str, ticker: str) -> StoredForecast:
+    """The forecast in which a ticker was published last. Raises NotStored where there is none."""
+    latest = latest_frame(Ledger(store), name)
+    versions = latest.loc[latest["ticker"] == ticker, "version"]
+    if versions.empty:
+        tickers = listed(sorted(set(latest["ticker"])))
+        raise NotStored(f"The newest forecast has no {brief(ticker)}. It is of {tickers}. See: volcast forecast --help")
+    return read_forecast(store, name, int(versions.iloc[0]))
+
+
+def explained_row(store: Store, forecast: StoredForecast, ticker: str, session: date | None) -> Explained:
+    """Why one session of a ticker, by default the next one, is as it is.
+
+    Raises NotStored where the forecast has no such session, or says nothing of reasons.
+    """
+    own = forecast.by_ticker[ticker]
+    chosen = own.head(1) if session is None else own.loc[own["ds"] == pd.Timestamp(session)]
+    if chosen.empty:
+        first, last = own["ds"].iloc[[0, -1]].dt.date
+        raise NotStored(f"{forecast.ref} has no session {session} of {ticker}. Its sessions are {first} to {last}.")
+    (row,) = chosen.to_dict("records")
+    if not has_reasons(row):
+        raise NotStored(
+            f"{forecast.ref} by {forecast.author} gives no reasons for {ticker}: only a network's forecast has them, "
+            "and none that an earlier release stored."
+        )
+    special = special_days(pd.DatetimeIndex(chosen["ds"]), calendar_of(store.url))[row["ds"]]
+    return Explained(
+        ticker=ticker,
+        session=row["ds"].date(),
+        median=row[MODEL],
+        normal=row[NORMAL],
+        parts=named_parts(row, special),
+    )
+
+
+def reason_rows(own: pd.DataFrame) -> Rows:
+    """The factors of each session of one ticker's forecast that has any."""
+    return [
+        {
+            "session": f"{row['ds']:%a %m-%d}",
+            "median": format_millions(row[MODEL]),
+            "times": f"{row[MODEL] / row[NORMAL]:.2f}",
+            **{heading: f"{row[reason_column(part)]:.2f}" for part, heading in PART_HEADINGS.items()},
+        }
+        for row in own.to_dict("records")
+        if has_reasons(row)
+    ]
+
+
 def short_rows(store: Store, forecast: StoredForecast, tickers: Sequence[str]) -> Rows:
     """A row a ticker: the next session as in a TickerForecast, and the medians of the ones after it."""
-    prices, notes = forecast.prices(store, tickers, MEAN_SESSIONS), _notes(store, forecast)
+    prices = forecast.prices(store, tickers, MEAN_SESSIONS)
+    notes = session_notes(store, forecast.frame, forecast.cutoff)
     rows = []
     for ticker in tickers:
         own = _session_rows(forecast.by_ticker[ticker].head(SHORT_SESSIONS), prices, notes)
@@ -540,13 +639,13 @@ def simulated_note(simulated: bool) -> str:
     return " (simulated)" if simulated else ""
 
 
-def _notes(store: Store, forecast: StoredForecast) -> dict[tuple[str, pd.Timestamp], str]:
-    """(ticker, session) -> what is known ahead of it: a half day of the market, announced earnings of the ticker."""
-    sessions = pd.DatetimeIndex(forecast.frame["ds"].unique()).sort_values()
-    halves = set(sessions[sessions.isin(market_calendar(calendar_of(store.url)).early_closes)])
-    found = {(ticker, session): [HALF_DAY] for ticker in forecast.by_ticker for session in halves}
-    known = EventTable(store).known(list(forecast.by_ticker), as_of=forecast.cutoff)
-    for each in known.loc[known["announced_for"].isin(list(sessions))].to_dict("records"):
+def session_notes(store: Store, forecasts: pd.DataFrame, cutoff: date) -> Marks:
+    """What is known ahead of the sessions of a forecast: special days of the market, announced earnings."""
+    special = special_days(pd.DatetimeIndex(forecasts["ds"]).sort_values(), calendar_of(store.url), weeks=False)
+    tickers = [str(ticker) for ticker in forecasts["unique_id"].unique()]
+    found = {(ticker, session): [words] for session, words in special.items() if words for ticker in tickers}
+    known = EventTable(store).known(tickers, as_of=cutoff)
+    for each in known.loc[known["announced_for"].isin(list(special))].to_dict("records"):
         key = (each["ticker"], each["announced_for"])
         found.setdefault(key, []).append(f"earnings{WHEN.get(each['when'], '')}")
     return {key: ", ".join(notes) for key, notes in found.items()}
@@ -565,7 +664,16 @@ def _sum_rows(sums: pd.DataFrame) -> Rows:
     ]
 
 
-def _session_rows(own: pd.DataFrame, prices: pd.DataFrame, notes: Mapping[tuple[str, pd.Timestamp], str]) -> Rows:
+def _reasons(own: pd.DataFrame, notes: Marks) -> list[str]:
+    """Why the next session of a ticker, and each one with a note, is as it is, a line each."""
+    return [
+        f"{row['ds']:%a %Y-%m-%d}: {row[WHY]}"
+        for row in own.to_dict("records")
+        if has_reasons(row) and (row["h"] == 1 or (row["unique_id"], row["ds"]) in notes)
+    ]
+
+
+def _session_rows(own: pd.DataFrame, prices: pd.DataFrame, notes: Marks) -> Rows:
     """The sessions of one ticker's forecast, in million shares, with a column of notes where there is any."""
     ticker = own["unique_id"].iloc[0]
     volumes = prices.loc[prices["ticker"] == ticker, "volume"]

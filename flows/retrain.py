@@ -29,7 +29,7 @@ def retrain(data: DataSettings, training: TrainingSettings, why: RetrainSettings
 
     Trained on before, or too soon after another training: Skipped, by name. With `require_approval` a version that
     passed waits for a person's yes; without `promote` it is an experiment. The artifact
-    [volcast-models](/v2/artifacts/key/volcast-models) compares the versions there are.
+    volcast-models compares the versions there are.
     """
     snapshot, training = take_snapshot(data), as_asked(training, data)
     if why.promote:

@@ -13,8 +13,8 @@ Without a watch a model from the future is refused, unless the run is told other
 ledger and the health name it.
 
 The forecast is a version. A live one also goes into the ledger, beside those of har, of naive and of a champion that
-har stands in for, from the same cutoff; and the run shows it as the artifacts `volcast-forecast-<ticker>` of the
-leading tickers. A forecast of the past is not live: once a later session is stored, its volumes may have been seen.
+har stands in for, from the same cutoff; and the run shows it as the artifacts `volcast-forecast-<ticker>-<store>` of
+the leading tickers. A forecast of the past is not live: once a later session is stored, its volumes may have been seen.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,7 +27,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from prefect import get_run_logger, task
-from prefect.artifacts import create_markdown_artifact
 from pydantic import JsonValue
 
 from models.drift import RECENT, error_drift
@@ -49,6 +48,7 @@ from tasks.methods.method import Method
 from tasks.preflight import require_ahead, retirements
 from tasks.reports.render import forecast_markdown, slug
 from tasks.reports.views import read_forecast, ticker_forecasts
+from tasks.run_tools import publish_artifact
 from tasks.settings import DataSettings, ForecasterSettings, TrainingSettings, WatchSettings, calendar_of
 from tasks.snapshot import prepare, read_panel, universes
 from tasks.stored_models import (
@@ -398,8 +398,8 @@ def publish_charts(batch: ForecastBatch, training: TrainingSettings) -> int:
     forecast = read_forecast(store, batch.artifact.name, batch.artifact.version)
     shown = ticker_forecasts(store, forecast, in_order(forecast.frame)[:CHARTS])
     for coming in shown:
-        key = f"volcast-forecast-{slug(coming.ticker)}"
-        create_markdown_artifact(key=key, markdown=forecast_markdown(coming, forecast), description=coming.summary)
+        name, markdown = f"forecast-{slug(coming.ticker)}", forecast_markdown(coming, forecast)
+        publish_artifact(name, store.url, markdown=markdown, description=coming.summary)
     get_run_logger().info("%s: %d charts are among this run's artifacts", batch.artifact, len(shown))
     return len(shown)
 

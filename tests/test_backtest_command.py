@@ -32,7 +32,7 @@ def test_a_backtest_of_the_simulated_exchange_ends_in_a_file_and_in_words(volcas
     assert "…" not in tables
     assert max(map(len, tables.splitlines())) <= 80
 
-    artifact = artifacts_of(run_named("backtest SBUX, T1 2020-06-30"))["volcast-backtest"]
+    artifact = artifacts_of(run_named("backtest SBUX, T1 2020-06-30"), "data/simulated-0")["backtest"]
     shown = str(artifact.data)
     for words in (
         "Simulated data",

@@ -143,12 +143,13 @@ def test_a_run_is_told_truly_what_started_it(client: SyncPrefectClient, tmp_path
 
 
 def test_what_is_deployed_says_what_it_does_and_by_which_clock(client: SyncPrefectClient, tmp_path: Path) -> None:
-    deploy(served(tmp_path), POOL)
+    tag = deploy(served(tmp_path), POOL).tag
     found = {each.name.partition(".")[0]: str(each.description) for each in client.read_deployments()}
     clock = "* weekdays-after-the-close: cron 30 17 * * 1-5 in the time zone America/New_York"
     assert clock in found["daily"].splitlines()
     assert "Schedules" not in found["promote"]
-    assert all("(/v2/artifacts/key/volcast-models)" in found[name] for name in ("retrain", "promote", "rollback"))
+    key = tag.replace("volcast-", "volcast-models-")
+    assert all(f"[{key}](/v2/artifacts/key/{key})" in found[name] for name in ("retrain", "promote", "rollback"))
     for automation in client.read_automations():
         assert re.match(r"Starts \w+ |Is sent to every channel that was given\.", automation.description)
 

@@ -111,15 +111,16 @@ def test_the_log_of_a_training_has_the_shapes_the_layers_and_each_hundredth_loss
 
 def test_a_retraining_carries_one_scorecard_with_its_table_and_plots_and_a_nowcast_nothing(finished: Finished) -> None:
     assert finished[1].reports
-    assert artifacts_of(run_named("forecast tutorial SBUX 2020-12-10")) == {}
-    artifacts = artifacts_of(run_named("retrain tutorial SBUX 2020-12-10"))
-    assert set(artifacts) == {"volcast-scorecard-tutorial-sbux", "volcast-models"}
-    markdown = str(artifacts["volcast-scorecard-tutorial-sbux"].data)
+    root = finished[1].snapshot.store
+    assert artifacts_of(run_named("forecast tutorial SBUX 2020-12-10"), root) == {}
+    artifacts = artifacts_of(run_named("retrain tutorial SBUX 2020-12-10"), root)
+    assert set(artifacts) == {"scorecard-tutorial-sbux", "models"}
+    markdown = str(artifacts["scorecard-tutorial-sbux"].data)
     assert markdown.count("](data:image/png;base64,") == 2
     assert len(markdown) < 300_000
     assert "Same-session nowcast" in markdown
     assert "| least_squares |" in markdown
-    assert str(artifacts["volcast-scorecard-tutorial-sbux"].description).startswith("Passed the gate: ")
+    assert str(artifacts["scorecard-tutorial-sbux"].description).startswith("Passed the gate: ")
 
 
 def test_a_forecast_walks_back_to_the_prices_that_it_came_from(finished: Finished) -> None:

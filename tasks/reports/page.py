@@ -13,7 +13,6 @@ from typing import Any
 
 import pandas as pd
 from prefect import get_run_logger, task
-from prefect.artifacts import create_markdown_artifact
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import (
     FlowRunFilter,
@@ -62,7 +61,7 @@ from tasks.reports.views import (
     ticker_forecasts,
     version_rows,
 )
-from tasks.run_tools import store_tag
+from tasks.run_tools import artifact_key, publish_artifact, store_tag
 from tasks.settings import DataSettings, TrainingSettings, calendar_of
 from tasks.stored_models import find_champion, read_or_fault
 
@@ -91,7 +90,7 @@ def publish_latest(batch: ForecastBatch, data: DataSettings, training: TrainingS
 
 @task(task_run_name="publish the page of {health.session}")
 def publish_page(data: DataSettings, batch: ForecastBatch, health: Health, training: TrainingSettings) -> None:
-    """`latest.html`, and the artifact `volcast-latest`; nothing for a run of the past."""
+    """`latest.html`, and the store's artifact `volcast-latest-…`; nothing for a run of the past."""
     if not why_not_live(batch, training):
         _publish_page(data, health)
 
@@ -102,7 +101,8 @@ def _publish_page(data: DataSettings, health: Health) -> None:
     facts["failed"] = failed_rows(store.url, facts["since"])
     put(store, latest_file(health.name, "html"), page_html(facts).encode(), replace=True)
     where, line = f"{store.folder or store.url}/{latest_file(health.name, '')}", facts["actual"] or health.words
-    create_markdown_artifact(key="volcast-latest", markdown=latest_markdown(health, facts, where), description=line)
+    others = [artifact_key(name, store.url) for name in ("status", "models")]
+    publish_artifact("latest", store.url, markdown=latest_markdown(health, facts, where, others), description=line)
     get_run_logger().info("the page is %shtml", where)
 
 

@@ -411,15 +411,17 @@ def models_markdown(histories: Sequence[History], *, simulated: bool) -> str:
     return _paragraphs(*texts)
 
 
-def latest_markdown(health: Health, facts: Mapping[str, Any], where: str) -> str:
-    """The day's page in short, and where it is, with the forecast itself beside it; `where`: without the ending."""
+def latest_markdown(health: Health, facts: Mapping[str, Any], where: str, others: Sequence[str]) -> str:
+    """The day's page in short, and where it is, with the forecast itself beside it; `where`: without the ending.
+
+    `others` are the keys of the artifacts that it leads to.
+    """
     failed = facts["failed"]
     return _paragraphs(
         f"# {health.name}, close of {health.session}",
         SIMULATED_NOTE if health.simulated else "",
         f"The page of the day is `{where}html`; the forecast is `{where}csv` and `{where}parquet`.",
-        "See also [volcast-status](/v2/artifacts/key/volcast-status), "
-        "[volcast-models](/v2/artifacts/key/volcast-models).",
+        f"See also {', '.join(f'[{key}](/v2/artifacts/key/{key})' for key in others)}.",
         "## The forecast against what came",
         facts["actual"] or "No forecast of this session was published.",
         markdown_table(facts["actual_rows"], text=("inside of",)) if facts["actual_rows"] else "",

@@ -147,6 +147,10 @@ def test_a_pipeline_that_was_started_by_hand_holds_what_passed_for_a_persons_yes
     artifacts = ArtifactStore(open_store(service.root))
     assert artifacts.alias("model", "other", CHAMPION) is None
     assert artifacts.alias("model", "other", HELD) is not None
+    service.up.wait(lambda: "model other v1 waits" in " ".join(service.webhook.texts), "the alert")
+    (asked, *_) = (text for text in service.webhook.texts if "model other v1 waits" in text)
+    assert asked.startswith("WARNING volcast alert approval-wanted: ")
+    assert "Its run cannot wait; to say yes: volcast models promote other --version 1 --reason …" in asked
 
 
 def test_three_missed_days_are_caught_up_by_one_run_and_enough_sessions_retrain(service: Service) -> None:

@@ -107,6 +107,7 @@ class Served:
             "VOLCAST_DATA": self.data.model_dump(
                 mode="json", include={"source", "events", "tickers", "store"}, exclude_none=True
             )
+            | self.data.model_dump(include={"max_failed_share", "max_broken_share"}, exclude_defaults=True)
             | ({} if self.data.calendar == NEW_YORK else {"calendar": self.data.calendar}),
             "VOLCAST_TRAINING": own | {"recipe": self.training.recipe},
             "VOLCAST_MODEL": self.training.name or self.training.recipe,

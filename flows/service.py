@@ -34,7 +34,7 @@ from flows.server import Server, home, named_errors, watched_server
 from flows.server_options import ServerError
 from models.text import listed
 from storage.locations import shown
-from storage.records import Finding
+from storage.records import Check, Finding
 from storage.store import open_store
 from tasks.run_tools import store_tag
 
@@ -69,6 +69,18 @@ def service_of(root: str) -> Service:
         words = f"Less than 1 GB is free for {listed(full)}."
         findings.append(Finding.alarm("DISK_FULL", words, "Make room: volcast gc"))
     return Service((*found.lines, room), found.runs, tuple(findings))
+
+
+def service_checks(root: str) -> list[Check]:
+    """The service of the store at `root`, a check for each thing that is wanted of it; none where nobody wants it."""
+    service = service_of(root)
+    *found, room = service.lines
+    if service.runs:
+        coming = (f"{row['deployment']} {row['next run']}" for row in service.runs)
+        found.append(f"next run of {', '.join(coming)}")
+    checks = [Check(of="service", found=line) for line in found] + [Check(of="disk", found=room)]
+    named = [Check(of=each.code, found=each.words, remedy=each.remedy * each.needs_person) for each in service.findings]
+    return checks + named
 
 
 def _found(root: str) -> Service:

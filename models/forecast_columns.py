@@ -35,6 +35,12 @@ def quantile_columns(name: str) -> list[str]:
     return [f"{name}-q-{level}" for level in LEVELS]
 
 
+def in_whole_shares(frame: pd.DataFrame) -> pd.DataFrame:
+    """Forecasts as people read them: in whole shares, without the quantiles that have another name as well."""
+    twice = [f"{MODEL}-q-{level}" for level in SCORED_LEVELS]
+    return frame.drop(columns=twice, errors="ignore").round(dict.fromkeys(frame.select_dtypes("float"), 0))
+
+
 def models_of(frame: pd.DataFrame) -> list[str]:
     """The forecasters in a backtest's frame, in the order of their columns."""
     endings = (*interval_columns(""), mean_column(""))

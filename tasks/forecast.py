@@ -31,7 +31,7 @@ from pydantic import JsonValue
 
 from models.drift import RECENT, error_drift
 from models.errors import FutureModel, NotEnoughSessions
-from models.forecast_columns import LEDGER_COLUMNS
+from models.forecast_columns import LEDGER_COLUMNS, in_whole_shares
 from models.forecasters import FALLBACK, MODEL
 from models.panel import Panel
 from models.scores import GATE_METRIC, bounded_errors
@@ -405,21 +405,37 @@ def publish_charts(batch: ForecastBatch, training: TrainingSettings) -> int:
 
 
 def write_forecasts(batches: Sequence[ForecastBatch], out: Path) -> int:
-    """All rows of the batches in one file, by ticker and target session; returns how many.
-
-    Columns: unique_id, cutoff, ds, h, volcast (shares), and the recipe's intervals where it has them.
-    """
-    frames = [
-        read_frame(ArtifactStore(open_store(batch.snapshot.store)), batch.artifact, FORECAST_FILE) for batch in batches
-    ]
-    forecasts = pd.concat(frames, ignore_index=True).sort_values(["unique_id", "ds", "h"], ignore_index=True)
+    """All rows of the batches in one file; returns how many."""
+    forecasts = _rows_of(batches)
     write_frame(forecasts, out)
     return len(forecasts)
 
 
+def forecast_records(batches: Sequence[ForecastBatch]) -> list[dict[str, Any]]:
+    """All rows of the batches, in whole shares."""
+    return in_whole_shares(_rows_of(batches)).to_dict("records")
+
+
+def _rows_of(batches: Sequence[ForecastBatch]) -> pd.DataFrame:
+    """By ticker and target session: unique_id, cutoff, ds, h, volcast (shares), and intervals where there are any."""
+    frames = [
+        read_frame(ArtifactStore(open_store(batch.snapshot.store)), batch.artifact, FORECAST_FILE) for batch in batches
+    ]
+    return pd.concat(frames, ignore_index=True).sort_values(["unique_id", "ds", "h"], ignore_index=True)
+
+
 def write_frame(frame: pd.DataFrame, out: Path) -> None:
-    """CSV or Parquet, by the file's name (preflight.FORECAST_FORMATS)."""
-    if out.suffix.lower() == ".csv":
-        frame.to_csv(out, index=False, date_format="%Y-%m-%d")
+    """Parquet, or in whole shares CSV or a sheet, by the file's name (preflight.FORECAST_FORMATS)."""
+    kind = out.suffix.lower()
+    if kind == ".csv":
+        out.write_text(to_csv(frame))
+    elif kind == ".xlsx":
+        with pd.ExcelWriter(out, datetime_format="YYYY-MM-DD") as book:
+            in_whole_shares(frame).to_excel(book, index=False)
     else:
         frame.to_parquet(out, index=False)
+
+
+def to_csv(frame: pd.DataFrame) -> str:
+    """CSV in whole shares."""
+    return in_whole_shares(frame).to_csv(index=False, date_format="%Y-%m-%d", float_format="%.0f")

@@ -415,11 +415,12 @@ def test_what_deploy_is_given_reaches_every_deployment_and_is_shown(
         "--store",
         "kept",
     ]
+    given += ["--max-broken-share", "0.2"]
     model = ["--cell", "gru", "--seed", "3", "--set", "steps=20", "--set", "members=2"]
     said = volcast("deploy", *given, *model)
     assert said.code == 0, said.errors
     files = {"source": f"files:{tmp_path}/SBUX.csv", "events": f"files:{tmp_path}/earnings.csv"}
-    data = {**files, "tickers": ["SBUX", "AAPL"], "store": f"{tmp_path}/kept"}
+    data = {**files, "tickers": ["SBUX", "AAPL"], "store": f"{tmp_path}/kept", "max_broken_share": 0.2}
     training = {"recipe": "volume", "cell": "gru", "seed": 3, "settings": {"steps": 20, "members": 2}}
     found = {each.name.partition(".")[0]: each.parameters for each in client.read_deployments()}
     takes_data = {"daily", "retrain", "forecast", "monitor", "backtest", "ingest", "pipeline"}

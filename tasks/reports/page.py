@@ -35,7 +35,7 @@ from storage.ledger import Ledger
 from storage.records import ForecastBatch, Health, Manifest
 from storage.store import Store, open_store, put
 from tasks.count_prices import status_of
-from tasks.forecast import why_not_live
+from tasks.forecast import to_csv, why_not_live
 from tasks.gate import scorecard_of_model
 from tasks.methods.method import Plot
 from tasks.methods.volume import DRAWN_TICKERS, in_order
@@ -81,8 +81,7 @@ def publish_latest(batch: ForecastBatch, data: DataSettings, training: TrainingS
     store, name = open_store(batch.snapshot.store, writable=True), batch.artifact.name
     latest = latest_frame(Ledger(store), name)
     put(store, latest_file(name, "parquet"), to_parquet(latest), replace=True)
-    table = latest.to_csv(index=False, date_format="%Y-%m-%d").encode()
-    put(store, latest_file(name, "csv"), table, replace=True)
+    put(store, latest_file(name, "csv"), to_csv(latest).encode(), replace=True)
     if flow_run.parent_flow_run_id is None:
         whole = data.model_copy(update={"tickers": ()})
         _publish_page(whole, present_health(whole, name))

@@ -12,6 +12,7 @@ from storage.artifacts import ArtifactStore, to_parquet
 from storage.prices import PriceTable
 from storage.records import ForecastBatch, Health, Report, Scorecard, Snapshot
 from storage.store import Store, open_store, put
+from tasks.forecast import to_csv
 from tasks.methods.method import Method, Names, Plot
 from tasks.methods.volume import DRAWN_TICKERS, in_order
 from tasks.monitor import deadline_of, health_since, last_health
@@ -104,7 +105,7 @@ def write_report(batch: ForecastBatch, scorecard: Scorecard | None) -> Report:
     plots += model_plots(scorecard) if scorecard and batch.model else []
     files = {
         "forecast.parquet": to_parquet(forecasts),
-        "forecast.csv": forecasts.to_csv(index=False, date_format="%Y-%m-%d").encode(),
+        "forecast.csv": to_csv(forecasts).encode(),
         **{plot.file: plot.png for plot in plots},
     }
     if scorecard is not None:

@@ -62,7 +62,7 @@ BAD_REQUESTS = [
     (["--test-end", "2020-03-15"], 2, "after it ends on 2020-03-15"),
     (["--test-end", "2100-01-04"], 2, "--test-end 2100-01-04 is still to come"),
     (["--train-through", "2010-01-04"], 2, "those with prices are 2020-01-"),
-    (["--out", "f.xlsx"], 1, "expected a name that ends in .parquet or .csv"),
+    (["--out", "f.pdf"], 1, "expected a name that ends in .parquet or .csv"),
     ([], 1, "too few to train on"),
 ]
 

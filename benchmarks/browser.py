@@ -100,9 +100,9 @@ def help_texts(schema: dict[str, Any]) -> dict[str, str | None]:
     }
 
 
-def open_newest(page: Page, up: Up, key: str) -> Locator:
-    """The newest version of an artifact, by way of its history; gives its own part of the page."""
-    page.goto(f"{up.ui}/artifacts/key/{key}")
+def open_newest(page: Page, up: Up, name: str) -> Locator:
+    """The newest version of an artifact of the store, by way of its history; gives its own part of the page."""
+    page.goto(f"{up.ui}/artifacts/key/{up.artifact_key(name)}")
     main(page).locator("a[href*='/artifacts/artifact/']").first.click()
     shown = main(page).get_by_role("tabpanel", name="Artifact")
     expect(shown).to_be_visible()

@@ -18,6 +18,8 @@ import httpx
 from prefect.client.base import PrefectHttpxSyncClient
 
 from flows.server_access import Access
+from storage.store import open_store
+from tasks.run_tools import artifact_key
 
 VOLCAST = [sys.executable, "-m", "flows"]
 CODE = Path(__file__).parents[1]
@@ -197,6 +199,10 @@ class Up:
     def said(self) -> str:
         """What it has printed so far."""
         return (self.folder / "up.log").read_text()
+
+    def artifact_key(self, name: str) -> str:
+        """The key of an artifact of its store, of the usual simulated exchange."""
+        return artifact_key(name, open_store(str(self.folder / "data" / "simulated-0")).url)
 
     @property
     def ui(self) -> str:

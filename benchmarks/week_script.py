@@ -68,7 +68,7 @@ def monday(week: Week) -> None:
     week.run("ingest", data={"tickers": TICKERS})
     week.up.ended_runs("forecast", 1)
     week.run("daily")
-    week.see(status_before_a_model=week.shown("volcast-status"))
+    week.see(status_before_a_model=week.shown("status"))
     week.up.wait(lambda: week.up.runs("retrain"), "enough sessions start a retraining")
     held = week.up.runs("retrain")[0]["id"]
     week.wait_for_question(held)
@@ -76,7 +76,7 @@ def monday(week: Week) -> None:
     week.see(approval_wanted=week.told("approval-wanted"), approval_form=_say_yes(week, held))
     week.see(champion_moved=week.told("champion-moved"))
     week.up.ended_runs("forecast", 2)
-    week.see(status_after_the_yes=week.shown("volcast-status"))
+    week.see(status_after_the_yes=week.shown("status"))
 
 
 def _say_yes(week: Week, run: str) -> str:
@@ -102,7 +102,7 @@ def tuesday(week: Week) -> None:
     _run_with_defaults(week)
     week.run("daily")
     skipped = week.run("daily")
-    week.see(skipped=skipped["run"], status_after_a_skipped_day=week.shown("volcast-status"))
+    week.see(skipped=skipped["run"], status_after_a_skipped_day=week.shown("status"))
     _kill_and_cancel(week)
     _restart(week)
 
@@ -116,7 +116,7 @@ def _run_with_defaults(week: Week) -> None:
     names = [step["name"] for step in week.up.api.post("/task_runs/filter", json=steps).json()]
     fetched = sorted(name.split()[-1] for name in names if name.startswith("fetch and validate "))
     week.run("backtest")
-    tested = [ticker for ticker in TICKERS if ticker in week.shown("volcast-backtest")]
+    tested = [ticker for ticker in TICKERS if ticker in week.shown("backtest")]
     week.see(ingest_fetched=fetched, backtest_shown=tested)
     held = week.run("pipeline", training={"name": "second"})
     week.see(pipeline_held=held["message"], second_champion=week.champion("second"))
@@ -341,9 +341,9 @@ def _move(week: Week, deployment: str, **parameters: Any) -> list[str]:
     """Move the champion by a deployment, and wait for the forecast that follows; its end, and the status then."""
     forecasts = len(week.up.runs("forecast"))
     state = week.run(deployment, reason="tried on a Friday", **parameters)
-    status = week.shown("volcast-status")
+    status = week.shown("status")
     week.up.ended_runs("forecast", forecasts + 1)
-    return [state["type"], status, week.shown("volcast-status")]
+    return [state["type"], status, week.shown("status")]
 
 
 def _versions(week: Week) -> list[int]:
@@ -371,7 +371,7 @@ def _status(week: Week) -> list[Any]:
 
 
 FORMS = ("daily", "retrain", "pipeline", "backtest", "ingest", "promote", "rollback")
-SHOWN = ("volcast-status", "volcast-latest", "volcast-models", "volcast-scorecard", "volcast-backtest")
+SHOWN = ("status", "latest", "models", "scorecard", "backtest")
 
 
 def _look(week: Week, page: Page) -> None:
@@ -394,10 +394,10 @@ def _look(week: Week, page: Page) -> None:
         too_wide += [f"{name}: {each}" for each in ui.overflowing(ui.main(page))]
         page.wait_for_load_state("networkidle")  # the editors of settings come last
         week.photograph(page, f"form-{name}", whole=True)
-    for key in SHOWN:
-        shown = ui.open_newest(page, week.up, key)
-        too_wide += [f"{key}: {each}" for each in ui.overflowing(shown)]
-        week.photograph(page, key, whole=True)
+    for name in SHOWN:
+        shown = ui.open_newest(page, week.up, name)
+        too_wide += [f"volcast-{name}: {each}" for each in ui.overflowing(shown)]
+        week.photograph(page, f"volcast-{name}", whole=True)
     run = next(run for run in week.up.runs("daily") if run["state"]["type"] == "COMPLETED")
     page.goto(f"{week.up.ui}/runs/flow-run/{run['id']}")
     expect(page.get_by_role("log")).to_be_visible()

@@ -93,9 +93,9 @@ class Week:
         """Who forecasts -> the tickers, of the newest forecast."""
         return {str(by): sorted(set(rows["ticker"])) for by, rows in self.published().groupby("model")}
 
-    def shown(self, key: str) -> str:
-        """The newest artifact of that key: its line, and its text."""
-        found = self.up.api.get(f"/artifacts/{key}/latest").json()
+    def shown(self, name: str) -> str:
+        """The newest artifact of the store of that name: its line, and its text."""
+        found = self.up.api.get(f"/artifacts/{self.up.artifact_key(name)}/latest").json()
         return f"{found['description']}\n{found['data']}"
 
     def turn_the_page(self) -> None:

@@ -16,7 +16,7 @@ from tasks.settings import DEFAULT_STORE, Location
 def promote(model: str, version: VersionNumber, reason: Reason, store: Location = DEFAULT_STORE) -> AliasEntry:
     """Let a chosen version of a model forecast, from the next forecast on, whatever its scorecard says.
 
-    The artifact [volcast-models](/v2/artifacts/key/volcast-models) compares the versions there are.
+    The artifact volcast-models compares the versions there are.
 
     Args:
         model: The model's name, such as volume or tutorial.SBUX; the artifact volcast-models shows them
@@ -34,7 +34,7 @@ def promote(model: str, version: VersionNumber, reason: Reason, store: Location 
 def rollback(model: str, reason: Reason, store: Location = DEFAULT_STORE) -> AliasEntry:
     """Let the version forecast again that did so before the present one came; its forecasts are as they were.
 
-    The artifact [volcast-models](/v2/artifacts/key/volcast-models) says which one that is, and compares the versions.
+    The artifact volcast-models says which one that is, and compares the versions.
 
     Args:
         model: The model's name, such as volume or tutorial.SBUX; the artifact volcast-models shows them

@@ -1,6 +1,7 @@
 """The command line: a command's options are the fields of the settings that it takes, and an error is one line.
 
-What is heavy is imported by the command that needs it, after its request has been checked.
+What a command has found is an `Answer`: shown to people or, with --json, given to a program. What is heavy is imported
+by the command that needs it, after its request has been checked.
 """
 
 import inspect
@@ -12,7 +13,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import date
+from functools import partial
 from importlib import import_module
 from itertools import count
 from pathlib import Path
@@ -21,12 +24,14 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 from cyclopts import App, CycloptsError, Parameter
 from cyclopts.validators import Number
 from pydantic import BaseModel, ValidationError
+from pydantic_core import to_json
 from rich.console import Console
 from rich.markup import escape
+from rich.text import Text
 
 from models.calendar_names import NEW_YORK, calendar_named
 from models.errors import ImpossibleTest, ModelError, UnknownCalendar, UnknownRecipe
-from models.text import brief, counted, listed
+from models.text import brief, counted, line_starts, listed
 from storage.locations import shown
 from tasks.settings import (
     DEFAULT_STORE,
@@ -47,20 +52,52 @@ if TYPE_CHECKING:
 LONGEST = 1000  # characters of an error's line
 BEGAN = time.monotonic()
 INTERRUPTED = 130  # 128 and SIGINT's number, as shells have it
+LABEL = " " * 10  # as wide as what tasks/reports/render.py has before a line
+WIDE = 1000  # columns of a pipe: its reader breaks lines
 
-Body = TypeVar("Body", bound=Callable[..., bool | None])
-console = Console(highlight=False, soft_wrap=True)
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What a command has found: `facts` for a program that asks by --json, and `show`, which prints it for people."""
+
+    facts: Callable[[], Mapping[str, Any]]
+    show: Callable[[], None]
+    is_good: bool = True  # else the exit status is 1
+    failed: Exception | None = None  # raised once the rest has been shown
+
+
+Body = TypeVar("Body", bound=Callable[..., bool | Answer | None])
+
+
+class Lines(Console):
+    """A console whose lines break between words on a terminal, below their label; a pipe gets them whole."""
+
+    def print(self, *objects: Any, **how: Any) -> None:
+        if not (self.is_terminal and len(objects) == 1 and isinstance(objects[0], str)):
+            super().print(*objects, **how)
+            return
+        whole = Text.from_markup(objects[0]) if how.get("markup", True) else Text(objects[0])
+        for line in whole.split("\n", allow_blank=True) if whole else [whole]:
+            below = len(LABEL) if line.plain[len(LABEL) - 2 : len(LABEL)] == "  " else 0
+            starts = line_starts(line.plain[below:], self.width - below)
+            for place, each in enumerate(line.divide([below + start for start in starts])):
+                super().print(Text.assemble(LABEL[:below] if place else "", each), **how)
+
+
+is_narrow = sys.stdout.isatty() or "COLUMNS" in os.environ
+console = Lines(highlight=False, soft_wrap=True, width=None if is_narrow else WIDE)
 app = App(
     name="volcast",
     help="Forecasts of daily trading volume, from a retrained, versioned and watched LSTM on Prefect.",
     help_format="plaintext",
     help_flags=["--help"],
-    version_flags=[],
+    version=lambda: _version(),
     default_parameter=Parameter(negative=(), show_default=False, allow_repeating=True),
     result_action="return_value",
     suppress_keyboard_interrupt=False,
 )
-models = App(name="models", help="The trained models and where they come from.", sort_key=100)  # the last of all
+LAST = 100  # in the order of the commands
+models = App(name="models", help="The trained models and where they come from.", version_flags=[], sort_key=LAST)
 app.command(models)
 app.meta.suppress_keyboard_interrupt = False  # `main` says what an interrupt leaves
 order = count()  # the order of the commands in the help
@@ -163,17 +200,29 @@ TEST = {
     "train_through": "The last session that the first fit sees",
     "test_start": "The first target",
     "test_end": "The last target",
-    "out": "Write the forecasts to this .parquet or .csv file",
+    "out": "Write the forecasts to this .parquet, .csv or .xlsx file",
 }
 PRICES, DATED = "source calendar tickers store as_of events", "source calendar tickers store as_of"  # of DataSettings
 READING = "date_format decimal columns"  # those that become part of the source
+SHARES = "max_failed_share max_broken_share"  # what an ingest lets pass
+ACCEPTED = f"allow_shrink {SHARES}"
+SERVED_DATA = f"source calendar events tickers store {READING} {SHARES}"  # of a service
 SERVED_MODEL = "recipe cell seed device settings from_scratch"  # of TrainingSettings
 MODEL = f"{SERVED_MODEL} fit_scalers_on window_sessions force name"
-Store = Annotated[str, Parameter(env_var="VOLCAST_STORE", help=DataSettings.model_fields["store"].description)]
+Store = Annotated[
+    str,
+    Parameter(env_var="VOLCAST_STORE", help=DataSettings.model_fields["store"].description, show_default=True),
+]
 Approve = Annotated[
     bool, Parameter(env_var="VOLCAST_REQUIRE_APPROVAL", help="A person says yes to each model in the UI")
 ]
-Out = Annotated[Path | None, Parameter(help="Write the forecasts to this .parquet or .csv file")]
+Out = Annotated[Path | None, Parameter(help="Write the forecasts to this .parquet, .csv or .xlsx file")]
+AS_JSON = inspect.Parameter(
+    "json",
+    inspect.Parameter.KEYWORD_ONLY,
+    annotation=Annotated[bool, Parameter(help="Print what was found as JSON, for a program")],
+    default=False,
+)
 ModelNamed = Annotated[str, Parameter(help="A model's name, such as volume or tutorial.SBUX", show_default=False)]
 Reason = Annotated[str, Parameter(help="Why; it stays on record beside the move", allow_leading_hyphen=True)]
 Count = Number(gte=1)
@@ -200,12 +249,14 @@ def command(
     stored: bool = False,
     texts: Mapping[str, str] | None = None,
     begins: str = "",
+    example: str = "",
     **fields: str,
 ) -> Callable[[Body], Body]:
     """Make a function a command: of each argument named here, these fields of its settings become options.
 
-    With `stored` the data are those of the store. `texts` stand in the place of a field's description, and `begins` is
-    said before anything else is done. A command that returns False ends with exit status 1.
+    With `stored` the data are those of the store. `texts` stand in the place of a field's description, `begins` is
+    said before anything else is done, and the help ends with `example`. A command that returns False ends with exit
+    status 1, and one that returns an Answer has the option --json.
     """
     described = {**(STORED if stored else INGESTED), **(texts or {})}
 
@@ -216,23 +267,44 @@ def command(
         others = [each for each in own.values() if each.name not in fields]
         named = [each for each in others if each.kind is inspect.Parameter.KEYWORD_ONLY]
         placed = [each.replace(kind=inspect.Parameter.POSITIONAL_ONLY) for each in others if each not in named]
-        shown = inspect.Signature([*placed, *options, *named])
+        answers = [AS_JSON] * (inspect.signature(body).return_annotation is Answer)
+        shown = inspect.Signature([*placed, *options, *named, *answers])
 
         def run(*given: Any, **more: Any) -> bool | None:
+            came = shown.bind(*given, **more).arguments
+            console.stderr = as_json = came.pop("json", False)  # what is said on the way is not the answer
             if begins:
                 console.print(begins)
-            came = shown.bind(*given, **more).arguments
             for argument, kind in sorted(kinds.items(), key=lambda each: each[1] is DataSettings):  # which need a store
                 names = fields[argument].replace("!", "").split()
                 came[argument] = _settings(kind, {each: came.pop(each) for each in names if each in came}, stored)
-            return body(**came)
+            result = body(**came)
+            return _give(result, as_json) if isinstance(result, Answer) else result
 
         run.__doc__, run.__name__ = body.__doc__, body.__name__
         run.__signature__ = shown  # type: ignore[attr-defined]
-        into.command(run, name=name, sort_key=next(order))
+        end = f"Example: {example}" if example else None
+        into.command(run, name=name, sort_key=next(order), version_flags=[], help_epilogue=end)
         return body
 
     return register
+
+
+def _give(answer: Answer, as_json: bool) -> bool:
+    """Whether it is good. Raises the error that it comes with."""
+    if as_json:
+        sys.stdout.write(f"{to_json(answer.facts(), indent=1, inf_nan_mode='null', fallback=str).decode()}\n")
+    else:
+        answer.show()
+    if answer.failed:
+        raise answer.failed
+    return answer.is_good
+
+
+def _version() -> str:
+    from tasks.run_tools import code_version
+
+    return f"volcast {code_version()}"
 
 
 def _settings(kind: type[BaseModel], chosen: dict[str, Any], stored: bool) -> BaseModel:
@@ -271,8 +343,13 @@ def start(
     return app(words, exit_on_error=False, print_error=False)
 
 
-@command(data=f"{PRICES} {READING}", training=MODEL, why="require_approval promote margin")
-def run(data: DataSettings, training: TrainingSettings, why: RetrainSettings, *, out: Out = None) -> None:
+@command(
+    data=f"{PRICES} {READING} {ACCEPTED}",
+    training=MODEL,
+    why="require_approval promote margin",
+    example="volcast run --source files:SBUX.csv --out forecasts.csv",
+)
+def run(data: DataSettings, training: TrainingSettings, why: RetrainSettings, *, out: Out = None) -> Answer:
     """The whole pipeline: ingest, retrain, forecast, report."""
     from tasks.preflight import check, check_out
 
@@ -287,17 +364,18 @@ def run(data: DataSettings, training: TrainingSettings, why: RetrainSettings, *,
             result = pipeline(data, training, why)
         except SomeModelsFailed as error:
             failed, result = error, error.result
+    exported = _export([report.batch for report in result.reports], out)
     from tasks.reports import render
 
-    render.show_result(console, result)
-    _export([report.batch for report in result.reports], out)
-    _show_server(server)
-    if failed:
-        raise failed  # after the summary of the others
+    def show() -> None:
+        render.show_result(console, result)
+        _show_end(server, exported)
+
+    return Answer(facts=lambda: {"result": result}, show=show, failed=failed)
 
 
-@command(data=f"{PRICES} {READING} allow_shrink max_failed_share max_broken_share")
-def ingest(data: DataSettings) -> None:
+@command(data=f"{PRICES} {READING} {ACCEPTED}", example="volcast ingest --source yahoo --tickers SBUX,AAPL")
+def ingest(data: DataSettings) -> Answer:
     """Bring the stored prices up to the last closed session."""
     from tasks.preflight import check
 
@@ -309,15 +387,20 @@ def ingest(data: DataSettings) -> None:
         try:
             snapshot = ingest_flow(data)
         except FetchFailed as error:
-            render.show_counts(console, error.counts, ingested=True)
-            raise
-    render.show_prices(console, snapshot)
-    render.show_counts(console, snapshot.counts, ingested=True)
-    _show_server(server)
+            counts, failed = error.counts, error
+            show_counts = partial(render.show_counts, console, counts, ingested=True)
+            return Answer(facts=lambda: {"counts": counts}, show=show_counts, failed=failed)
+
+    def show() -> None:
+        render.show_prices(console, snapshot)
+        render.show_counts(console, snapshot.counts, ingested=True)
+        _show_end(server)
+
+    return Answer(facts=lambda: {"snapshot": snapshot}, show=show)
 
 
-@command(stored=True, data="source calendar tickers store")
-def status(data: DataSettings) -> bool:
+@command(stored=True, data="source calendar tickers store", example="volcast status --tickers SBUX")
+def status(data: DataSettings) -> Answer:
     """What is stored, how the forecasts fare, and what runs; exit 1 if it needs a person."""
     from flows.service import service_of
     from tasks.count_prices import status_of
@@ -325,29 +408,50 @@ def status(data: DataSettings) -> bool:
     from tasks.reports import render
 
     root = data.root
-    render.show_status(console, root, status_of(root, data.tickers, data.session))
-    health, service = present_health(data), service_of(root)
-    render.show_health(console, health)
-    render.show_service(console, service.lines, service.runs, service.findings)
-    return not (health.needs_person or any(finding.needs_person for finding in service.findings))
+    counts, health, service = status_of(root, data.tickers, data.session), present_health(data), service_of(root)
+
+    def show() -> None:
+        render.show_status(console, root, counts)
+        render.show_health(console, health)
+        render.show_service(console, service.lines, service.runs, service.findings)
+
+    needs_person = health.needs_person or any(finding.needs_person for finding in service.findings)
+    facts = {"needs_person": needs_person, "prices": counts, "health": health, "service": service}
+    return Answer(facts=lambda: facts, show=show, is_good=not needs_person)
 
 
-@command(stored=True, data="source calendar store")
+@command(example="volcast doctor")
+def doctor(*, store: Store = DEFAULT_STORE) -> Answer:
+    """Look whether versions, device, store, source, clock, service and disk are in order; exit 1 if one is not."""
+    from flows.service import service_checks
+    from tasks.doctor import checks_of
+    from tasks.reports import render
+
+    checks = list(checks_of(store, service_checks))
+    is_good = not any(check.remedy for check in checks)
+    return Answer(facts=lambda: {"checks": checks}, show=partial(render.show_checks, console, checks), is_good=is_good)
+
+
+@command(stored=True, data="source calendar store", example="volcast quarantine SBUX --limit 5")
 def quarantine(
     data: DataSettings,
     ticker: Annotated[str, Parameter(help="One ticker; by default all")] = "",
     *,
     limit: Annotated[int, Parameter(validator=Count, help="Show so many rows at the most", show_default=True)] = 20,
-) -> None:
+) -> Answer:
     """The rows that broke a rule and are never trained on, the newest first."""
     from tasks.count_prices import quarantined_rows
     from tasks.reports import render
 
     root = data.root
-    render.show_quarantine(console, root, *quarantined_rows(root, tickers_of(ticker), limit))
+    rows, total = quarantined_rows(root, tickers_of(ticker), limit)
+    facts = {"total": total, "rows": [dict(zip(render.QUARANTINED, row, strict=True)) for row in rows]}
+    return Answer(facts=lambda: facts, show=partial(render.show_quarantine, console, root, rows, total))
 
 
-@command(stored=True, data="source calendar store as_of", texts=RETIRED)
+@command(
+    stored=True, data="source calendar store as_of", texts=RETIRED, example="volcast retire TWTR --reason 'delisted'"
+)
 def retire(
     data: DataSettings,
     tickers: Annotated[str, Parameter(help="Comma-separated", allow_leading_hyphen=True)],
@@ -362,8 +466,14 @@ def retire(
         console.print(each.words, markup=False)
 
 
-@command(stored=True, data=PRICES, training=MODEL, why="require_approval promote margin")
-def retrain(data: DataSettings, training: TrainingSettings, why: RetrainSettings) -> None:
+@command(
+    stored=True,
+    data=PRICES,
+    training=MODEL,
+    why="require_approval promote margin",
+    example="volcast retrain --seed 1 --set tuning_steps=200",
+)
+def retrain(data: DataSettings, training: TrainingSettings, why: RetrainSettings) -> Answer:
     """Train on the stored prices; a version that beats har, and is not worse than the present one, forecasts then."""
     from tasks.preflight import check, stored_parts
 
@@ -373,13 +483,22 @@ def retrain(data: DataSettings, training: TrainingSettings, why: RetrainSettings
         scorecards = [retrain_flow(part, training, why) for part in parts]
     from tasks.reports import render
 
-    for scorecard in scorecards:
-        render.show_scorecard(console, scorecard)
-        console.print(f"\n[bold]Outcome[/]   {scorecard.outcome}", highlight=False)
-    _show_server(server)
+    def show() -> None:
+        for scorecard in scorecards:
+            render.show_scorecard(console, scorecard, outcome=scorecard.outcome)
+            console.print(f"\n[bold]Outcome[/]   {escape(scorecard.outcome)}")
+        _show_end(server)
+
+    return Answer(facts=lambda: {"scorecards": scorecards}, show=show)
 
 
-@command(stored=True, data=PRICES, training="recipe name", chosen="version allow_future_model")
+@command(
+    stored=True,
+    data=PRICES,
+    training="recipe name",
+    chosen="version allow_future_model",
+    example="volcast forecast --out forecasts.xlsx",
+)
 def forecast(
     data: DataSettings,
     training: TrainingSettings,
@@ -395,7 +514,7 @@ def forecast(
             '"SBUX earnings 2026-12-03 withdrawn", or "… to 2026-12-08". Nothing of that is stored',
         ),
     ] = None,
-) -> None:
+) -> Answer:
     """Forecast with the champion from the stored prices; as of a past session, from what was known then."""
     from tasks.preflight import check, check_out, stored_parts
 
@@ -404,28 +523,40 @@ def forecast(
     parts = stored_parts(data, training)
     with _server("forecast") as (server, forecast_flow):
         batches = [forecast_flow(part, training, chosen=chosen) for part in parts]
+    from tasks.forecast import forecast_records
     from tasks.reports import render
+    from tasks.what_if import what_if as suppose
 
-    for batch in batches:
-        render.show_forecast(console, batch)
-        if what_if is not None:
-            from tasks.what_if import what_if as suppose
+    exported = _export(batches, out)
+    supposed = [] if what_if is None else [suppose(batch, supposition_of(what_if)) for batch in batches]
 
-            render.show_what_if(console, suppose(batch, supposition_of(what_if)))
-    _export(batches, out)
-    _show_server(server)
+    def show() -> None:
+        for batch in batches:
+            render.show_forecast(console, batch)
+        for each in supposed:
+            render.show_what_if(console, each)
+        _show_end(server, exported)
+
+    facts = {"what_if": [each.facts for each in supposed]} if supposed else {}
+    return Answer(facts=lambda: {"forecasts": batches, "rows": forecast_records(batches), **facts}, show=show)
 
 
-@command(stored=True, data="source calendar store", order="ticker shares portfolio rate settlement name")
-def participation(data: DataSettings, order: OrderSettings) -> None:
+@command(
+    stored=True,
+    data="source calendar store",
+    order="ticker shares portfolio rate settlement name",
+    example="volcast participation --ticker SBUX --shares 2,000,000 --rate 10%",
+)
+def participation(data: DataSettings, order: OrderSettings) -> Answer:
     """How long an order takes at a share of the volume, by the newest forecast; how liquid a portfolio is by it."""
     from tasks.participation import participation_of
     from tasks.reports import render
 
-    render.show_participation(console, participation_of(data, order))
+    found = participation_of(data, order)
+    return Answer(facts=lambda: found.facts, show=partial(render.show_participation, console, found))
 
 
-@command(stored=True, data="source calendar store")
+@command(stored=True, data="source calendar store", example="volcast explain SBUX --session 2026-11-30")
 def explain(
     data: DataSettings,
     ticker: Annotated[str, Parameter(help="Whose forecast", show_default=False)],
@@ -434,17 +565,31 @@ def explain(
         date | None, Parameter(metavar="DATE", help="A session of the newest forecast; by default the next one")
     ] = None,
     name: Annotated[str, Parameter(help="The model's name", show_default=True)] = "volume",
-) -> None:
+) -> Answer:
     """Why a ticker's forecast is as it is: factors of its median against the ticker's normal, which multiply to it."""
     from storage.store import open_store
     from tasks.reports import render
+    from tasks.reports.views import explained, explained_row
 
     (known_as,) = tickers_of(ticker) or ("",)
-    render.show_reasons(console, open_store(data.root), name, known_as, session)
+    store = open_store(data.root)
+
+    def facts() -> dict[str, Any]:
+        found = explained(store, name, known_as)
+        row = explained_row(store, found, known_as, session)
+        return {"forecast": found.made, "simulated": found.simulated, "explained": row}
+
+    return Answer(facts=facts, show=partial(render.show_reasons, console, store, name, known_as, session))
 
 
-@command(data=f"{PRICES} {READING}", training="recipe", watch="max_model_age", texts=DAILY)
-def daily(data: DataSettings, training: TrainingSettings, watch: WatchSettings) -> None:
+@command(
+    data=f"{PRICES} {READING} {ACCEPTED}",
+    training="recipe",
+    watch="max_model_age",
+    texts=DAILY,
+    example="volcast daily --source yahoo",
+)
+def daily(data: DataSettings, training: TrainingSettings, watch: WatchSettings) -> Answer:
     """The day's work after the close: ingest, forecast, monitor; har forecasts where the champion cannot be trusted."""
     from tasks.preflight import check, require_ahead
 
@@ -454,12 +599,17 @@ def daily(data: DataSettings, training: TrainingSettings, watch: WatchSettings) 
         result = daily_flow(data, training, watch)
     from tasks.reports import render
 
-    render.show_daily(console, result)
-    _show_server(server)
+    def show() -> None:
+        render.show_daily(console, result)
+        _show_end(server)
+
+    return Answer(facts=lambda: {"daily": result}, show=show)
 
 
-@command(stored=True, data=DATED, training="recipe", watch="max_model_age")
-def monitor(data: DataSettings, training: TrainingSettings, watch: WatchSettings) -> None:
+@command(
+    stored=True, data=DATED, training="recipe", watch="max_model_age", example="volcast monitor --as-of 2026-11-25"
+)
+def monitor(data: DataSettings, training: TrainingSettings, watch: WatchSettings) -> Answer:
     """Score what came true, and say how prices, champion and forecasts stand."""
     from tasks.preflight import check, require_ahead
 
@@ -469,17 +619,21 @@ def monitor(data: DataSettings, training: TrainingSettings, watch: WatchSettings
         health = monitor_flow(data, training, watch)
     from tasks.reports import render
 
-    render.show_health(console, health)
-    _show_server(server)
+    def show() -> None:
+        render.show_health(console, health)
+        _show_end(server)
+
+    return Answer(facts=lambda: {"health": health}, show=show)
 
 
 @command(
     request="train_through! test_start! test_end! out! refit seed device settings",
-    data=f"source calendar tickers store events {READING}",
+    data=f"source calendar tickers store events {READING} {ACCEPTED}",
     training="cell from_scratch",
     texts=TEST,
+    example="volcast backtest --train-through 2021-12-31 --test-start 2022-01-03 --test-end 2022-12-30 --out f.parquet",
 )
-def backtest(data: DataSettings, request: BacktestSettings, training: TrainingSettings) -> None:
+def backtest(data: DataSettings, request: BacktestSettings, training: TrainingSettings) -> Answer:
     """Forecast each session of the past with what was known then, and score every forecaster on the same rows.
 
     Nothing after --test-end is used.
@@ -492,16 +646,20 @@ def backtest(data: DataSettings, request: BacktestSettings, training: TrainingSe
         result = backtest_flow(data.model_copy(update={"as_of": request.test_end}), request)
     from tasks.reports import render
 
-    render.show_backtest(console, result)
-    _show_server(server)
+    def show() -> None:
+        render.show_backtest(console, result)
+        _show_end(server)
+
+    return Answer(facts=lambda: {"backtest": result}, show=show)
 
 
 @command(
-    data=f"source calendar events tickers store {READING}",
+    data=SERVED_DATA,
     training=SERVED_MODEL,
     watch="forecast_by",
     texts=SERVED,
     begins="Starting server, worker and deployments; it takes half a minute, and longer on a busy machine …",
+    example="volcast up --source yahoo --tickers SBUX,AAPL --forecast-by 18:15",
 )
 def up(
     data: DataSettings,
@@ -558,7 +716,7 @@ def up(
     stay_up(console, Served(data, training, watch), options, BEGAN)
 
 
-@command()
+@command(example="volcast ui")
 def ui() -> None:
     """A link that logs a browser in to Prefect's UI, which volcast up serves."""
     from flows.up import show_ui
@@ -566,7 +724,7 @@ def ui() -> None:
     show_ui(console)
 
 
-@command()
+@command(example="PREFECT_API_URL=http://host:4200/api volcast alerts")
 def alerts() -> None:
     """Send the alerts of the server in PREFECT_API_URL, until Ctrl-C; volcast up sends those of its own server."""
     _filter_console()
@@ -576,7 +734,11 @@ def alerts() -> None:
 
 
 @command(
-    data=f"source calendar events tickers store {READING}", training=SERVED_MODEL, watch="forecast_by", texts=SERVED
+    data=SERVED_DATA,
+    training=SERVED_MODEL,
+    watch="forecast_by",
+    texts=SERVED,
+    example="volcast deploy --pool kubernetes --image registry.example/volcast:0.1",
 )
 def deploy(
     data: DataSettings,
@@ -605,11 +767,11 @@ def deploy(
     deploy_to(console, Served(data, training, watch), pool=pool, image=image)
 
 
-@command(stored=True, data="source calendar tickers store")
+@command(stored=True, data="source calendar tickers store", example="volcast report --out report.html")
 def report(
     data: DataSettings,
     *,
-    out: Annotated[Path, Parameter(help="Write the page to this .html file")] = Path("report.html"),
+    out: Annotated[Path, Parameter(help="Write the page to this .html file", show_default=True)] = Path("report.html"),
 ) -> None:
     """One page with status, forecasts, live skill, calibration and versions; it opens anywhere, without a server."""
     from tasks.preflight import PAGE_FORMATS, check_out
@@ -622,8 +784,8 @@ def report(
     console.print(f"The page is {render.nice_path(str(out.resolve()))}", markup=False)
 
 
-@command()
-def verify(*, store: Store = DEFAULT_STORE) -> bool:
+@command(example="volcast verify --store s3://bucket/prices")
+def verify(*, store: Store = DEFAULT_STORE) -> Answer:
     """Read everything that is stored, and name what is not as it was written; exit 1 if anything is."""
     from tasks.preflight import kept_roots
 
@@ -631,16 +793,19 @@ def verify(*, store: Store = DEFAULT_STORE) -> bool:
     from tasks.maintenance import find_faults
 
     findings = list(find_faults(store))
-    for finding in findings:
-        console.print(finding.words, markup=False)
     damaged = sum(finding.damage for finding in findings)
-    console.print(
-        f"{counted(damaged, 'fault')} found." if damaged else "Everything that is stored is as it was written."
-    )
-    return not damaged
+
+    def show() -> None:
+        for finding in findings:
+            console.print(finding.words, markup=False)
+        console.print(
+            f"{counted(damaged, 'fault')} found." if damaged else "Everything that is stored is as it was written."
+        )
+
+    return Answer(facts=lambda: {"faults": damaged, "findings": findings}, show=show, is_good=not damaged)
 
 
-@command()
+@command(example="volcast gc --dry-run")
 def gc(
     *,
     store: Store = DEFAULT_STORE,
@@ -648,7 +813,7 @@ def gc(
         int, Parameter(validator=Count, help="The newest versions of the prices that are kept", show_default=True)
     ] = 30,
     dry_run: Annotated[bool, Parameter(help="Only list what would go")] = False,
-) -> None:
+) -> Answer:
     """Remove what nothing needs any more: old versions of the prices, unused blobs, left-over frames."""
     from tasks.preflight import kept_roots
 
@@ -656,25 +821,31 @@ def gc(
     from tasks.maintenance import collect_garbage
 
     garbage = collect_garbage(store, keep_versions=keep_versions, dry_run=dry_run)
-    for url in garbage if dry_run else ():
-        console.print(url, markup=False)
-    done = "Would remove" if dry_run else "Removed"
-    console.print(f"{done} {counted(len(garbage), 'file')}, {sum(garbage.values()) / 1e6:,.1f} MB.")
+
+    def show() -> None:
+        for url in garbage if dry_run else ():
+            console.print(url, markup=False)
+        done = "Would remove" if dry_run else "Removed"
+        console.print(f"{done} {counted(len(garbage), 'file')}, {sum(garbage.values()) / 1e6:,.1f} MB.")
+
+    return Answer(facts=lambda: {"removed": not dry_run, "bytes_of": garbage}, show=show)
 
 
-@command(models, "list", stored=True, data="source calendar store")
-def list_models(data: DataSettings) -> None:
+@command(models, "list", stored=True, data="source calendar store", example="volcast models list --json")
+def list_models(data: DataSettings) -> Answer:
     """Every version of every model, and which one forecasts."""
     from tasks.reports import render
+    from tasks.reports.views import histories
 
-    render.show_models(console, data.root)
+    found = histories(data.root)
+    return Answer(facts=lambda: {"models": found}, show=partial(render.show_models, console, data.root, found))
 
 
-@command(models, "show", stored=True, data="source calendar store")
+@command(models, "show", stored=True, data="source calendar store", example="volcast models show volume")
 def show_models(
     data: DataSettings,
     name: Annotated[str, Parameter(help="A model's name, such as volume or tutorial.SBUX; by default each")] = "",
-) -> None:
+) -> Answer:
     """From the newest forecast back to the prices that it came from."""
     from storage.artifacts import ArtifactStore
     from storage.store import open_store
@@ -684,15 +855,29 @@ def show_models(
     if name:
         artifacts_of(root, name, kinds=("model", "forecast"))
     from tasks.reports import render
+    from tasks.reports.views import history_of, lineage_of
 
-    names = [name] if name else ArtifactStore(open_store(root)).names("model")
-    for each in names:
-        render.show_lineage(console, root, each)
-    if not names:
-        render.show_models(console, root)
+    artifacts = ArtifactStore(open_store(root))
+    names = [name] if name else artifacts.names("model")
+    found = {each: (lineage_of(artifacts, each), history_of(artifacts, each)) for each in names}
+
+    def show() -> None:
+        for lineage, history in found.values():
+            render.show_lineage(console, lineage, history)
+        if not found:
+            render.show_models(console, root, ())
+
+    facts = {each: {"lineage": lineage, "history": history} for each, (lineage, history) in found.items()}
+    return Answer(facts=lambda: {"models": facts}, show=show)
 
 
-@command(models, "promote", stored=True, data="source calendar store")
+@command(
+    models,
+    "promote",
+    stored=True,
+    data="source calendar store",
+    example="volcast models promote volume --version 3 --reason 'better over the last month'",
+)
 def promote(
     data: DataSettings,
     name: ModelNamed,
@@ -710,7 +895,13 @@ def promote(
     _tell_move(root, gate.promote(root, name, version, reason), "Promoted by hand")
 
 
-@command(models, "rollback", stored=True, data="source calendar store")
+@command(
+    models,
+    "rollback",
+    stored=True,
+    data="source calendar store",
+    example="volcast models rollback volume --reason 'its forecasts are too high'",
+)
 def roll_back(data: DataSettings, name: ModelNamed, *, reason: Reason) -> None:
     """Go back to the version that forecast before the present one came; twice goes back two."""
     from tasks.preflight import artifacts_of
@@ -760,8 +951,10 @@ def _print_source(data: DataSettings) -> None:
     console.print(f"[bold]Source[/]    {escape(text)}")
 
 
-def _show_server(server: "Server") -> None:
-    """Where to look at the runs."""
+def _show_end(server: "Server", exported: str = "") -> None:
+    """What was written to a file, and where to look at the runs."""
+    if exported:
+        console.print(f"          {exported}", markup=False)
     if server.own:
         console.print("[bold]UI[/]        Prefect keeps this run; to look at it: volcast up")
     else:
@@ -782,11 +975,13 @@ def _tell_move(root: str, entry: "AliasEntry", how: str) -> None:
             console.print(f"Prefect at {server.ui_url} was told, and starts `forecast` if it is deployed there.")
 
 
-def _export(batches: "Sequence[ForecastBatch]", out: Path | None) -> None:
-    if out is not None:
-        from tasks.forecast import write_forecasts
+def _export(batches: "Sequence[ForecastBatch]", out: Path | None) -> str:
+    """What was written, in words; empty where no file is asked for."""
+    if out is None:
+        return ""
+    from tasks.forecast import write_forecasts
 
-        console.print(f"          {counted(write_forecasts(batches, out), 'row')} in {out}")
+    return f"{counted(write_forecasts(batches, out), 'row')} in {out}"
 
 
 @contextmanager

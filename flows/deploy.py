@@ -41,7 +41,7 @@ from models.calendar_names import NEW_YORK
 from models.text import listed
 from storage.store import open_store
 from tasks.preflight import deadline_cron, market_schedule, named_events, whole_path, whole_spec
-from tasks.run_tools import TAG, Event, code_version, store_label, store_tag
+from tasks.run_tools import TAG, Event, artifact_key, code_version, store_label, store_tag
 from tasks.settings import DataSettings, TrainingSettings, WatchSettings, calendar_of, root_of
 
 PROJECT_FILE = Path(__file__).parents[1] / "prefect.yaml"
@@ -107,6 +107,7 @@ class Served:
             "VOLCAST_DATA": self.data.model_dump(
                 mode="json", include={"source", "events", "tickers", "store"}, exclude_none=True
             )
+            | self.data.model_dump(include={"max_failed_share", "max_broken_share"}, exclude_defaults=True)
             | ({} if self.data.calendar == NEW_YORK else {"calendar": self.data.calendar}),
             "VOLCAST_TRAINING": own | {"recipe": self.training.recipe},
             "VOLCAST_MODEL": self.training.name or self.training.recipe,
@@ -223,7 +224,7 @@ def _wanted(entry: Entry, loaded: Flow[Any, Any], root: str, earlier: Deployment
     ]
     return {
         "name": deployment_name(entry["name"], root),
-        "description": _description(loaded, schedules),
+        "description": _description(loaded, schedules, root),
         "version": code_version(),
         "entrypoint": entry["entrypoint"],
         "tags": sorted([*entry.get("tags", []), store_tag(root)]),
@@ -238,9 +239,13 @@ def _wanted(entry: Entry, loaded: Flow[Any, Any], root: str, earlier: Deployment
     } | ({"paused": earlier.paused} if earlier else {})
 
 
-def _description(loaded: Flow[Any, Any], schedules: Sequence[DeploymentScheduleCreate]) -> str:
-    """The flow's docstring without its arguments, and the schedules with the time zones that the UI hides."""
-    words = inspect.cleandoc(loaded.description or "").split("\n\nArgs:")[0]
+def _description(loaded: Flow[Any, Any], schedules: Sequence[DeploymentScheduleCreate], root: str) -> str:
+    """The flow's docstring without its arguments, and the schedules with the time zones that the UI hides.
+
+    Where it names the artifact of the models, it leads to that of this store.
+    """
+    words, key = inspect.cleandoc(loaded.description or "").split("\n\nArgs:")[0], artifact_key("models", root)
+    words = re.sub(r"artifact\s+volcast-models", f"artifact [{key}](/v2/artifacts/key/{key})", words)
     crons = [(each.slug, each.schedule) for each in schedules if isinstance(each.schedule, CronSchedule)]
     lines = [f"* {slug}: cron {own.cron} in the time zone {own.timezone}" for slug, own in crons]
     return "\n".join([words, *(["", "Schedules:", "", *lines] if lines else [])])

@@ -22,6 +22,6 @@ def monitor(data: DataSettings, training: TrainingSettings, watch: WatchSettings
     drift = measure_drift(snapshot, training, watch)
 
     health = check_health(data, training, watch, drift)
-    publish_status(health)
+    publish_status(health, snapshot.store)
     publish_models(snapshot.store)
     return complete_monitoring(health)

@@ -1,12 +1,13 @@
 """Retrain the model of one recipe; the new version forecasts only if it earned the place.
 
 prices -> features -> scaler -> train -> evaluate -> report -> approval -> promote -> status
-before the first version: prices -> features -> scaler -> pretrained weights -> evaluate -> report -> promote
+before the first version, and for a newer vintage of untrained weights that forecast:
+prices -> features -> scaler -> pretrained weights -> evaluate -> report -> approval -> promote
 """
 
 from prefect import flow
 
-from storage.records import Answer, FeatureSet, Scorecard, Snapshot
+from storage.records import FeatureSet, Scorecard, Snapshot
 from tasks.gate import (
     ask_approval,
     complete_training,
@@ -29,11 +30,11 @@ def retrain(data: DataSettings, training: TrainingSettings, why: RetrainSettings
 
     Trained on before, or too soon after another training: Skipped, by name. With `require_approval` a version that
     passed waits for a person's yes; without `promote` it is an experiment. The artifact
-    [volcast-models](/v2/artifacts/key/volcast-models) compares the versions there are.
+    volcast-models compares the versions there are.
     """
     snapshot, training = take_snapshot(data), as_asked(training, data)
     if why.promote:
-        adopt_pretrained(snapshot, training)
+        adopt_pretrained(snapshot, training, why)
     features = build_features(snapshot, training)
 
     found = find_trained(features, training, why)
@@ -49,17 +50,20 @@ def retrain(data: DataSettings, training: TrainingSettings, why: RetrainSettings
     return complete_training(scorecard, outcome)
 
 
-def adopt_pretrained(snapshot: Snapshot, training: TrainingSettings) -> None:
+def adopt_pretrained(snapshot: Snapshot, training: TrainingSettings, why: RetrainSettings | None = None) -> None:
     """Before the first version of a model let pretrained weights forecast as they are, where there are any.
 
-    They have to beat har, as every version has, but where there are too few sessions to test them.
+    They have to beat har, as every version has, but where there are too few sessions to test them. A retraining, which
+    says `why`, compares newer weights with those that forecast as they are, once, and by the whole gate.
     """
-    as_they_are = untrained(snapshot, training)
+    as_they_are = untrained(snapshot, training, replace=why is not None)
     if as_they_are is None:
         return
     features = build_features(snapshot, as_they_are)
     if is_testable(features, as_they_are):
-        promote_model(train_challenger(features, as_they_are, BY_HAND), Answer(), BY_HAND)
+        scorecard = train_challenger(features, as_they_are, why or BY_HAND)
+        gate = why if why and scorecard.champion else BY_HAND  # nobody is asked about the first champion
+        promote_model(scorecard, ask_approval(scorecard, gate), gate)
     else:
         promote_untested(train_model(fit_scaler(features, as_they_are), as_they_are))
 

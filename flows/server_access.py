@@ -24,6 +24,7 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 from jinja2 import Template
+from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
@@ -34,6 +35,7 @@ LINK_SECONDS = 600  # in which a link can be used, once
 LONGEST_BODY = 4096  # bytes of what the login page sends
 VARIABLE, LISTENER = "VOLCAST_SERVER_ACCESS", "VOLCAST_SERVER_LISTENER"  # in the environment of the server's process
 PAGE = Path(__file__).with_name("login.html")
+METRICS = "metrics.prom"  # in the folder of `volcast up`: what flows/metrics.py writes
 HIDDEN = {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer", "X-Content-Type-Options": "nosniff"}
 
 
@@ -79,8 +81,9 @@ class Access:
 class Guard:
     """An application of ASGI, Prefect's server, behind its door."""
 
-    def __init__(self, app: ASGIApp, access: Access) -> None:
+    def __init__(self, app: ASGIApp, access: Access, folder: Path) -> None:
         self._app, self._access, self._used = app, access, dict[str, float]()
+        self._metrics = folder / METRICS
         self._page = Template(PAGE.read_text(), autoescape=True)
         self._names = {"localhost", *access.names} | (set() if access.is_local else {socket.gethostname().lower()})
 
@@ -118,6 +121,8 @@ class Guard:
         path, has_entered = request.scope["path"], self._access.cookie in request.cookies
         if path == "/proof":
             return PlainTextResponse(self._access.proof(request.query_params.get("nonce", "")), headers=HIDDEN)
+        if path == "/metrics":
+            return self._show_metrics(request)
         if path == "/login":
             return await self._enter(request) if request.method == "POST" else self._show_page(request)
         is_page = request.method == "GET" and "text/html" in request.headers.get("accept", "")
@@ -125,6 +130,17 @@ class Guard:
             return None
         wanted = "/" if path == "/v2/login" else path + (f"?{request.url.query}" if request.url.query else "")
         return RedirectResponse(f"/login?next={quote(wanted, safe='')}", status_code=303, headers=HIDDEN)
+
+    def _show_metrics(self, request: Request) -> Response:
+        """The file as it is: a scrape costs nothing else."""
+        given = request.headers.get("authorization", "")
+        if not hmac.compare_digest(given.encode(), f"Basic {self._access.password}".encode()):
+            asks = {"WWW-Authenticate": 'Basic realm="volcast"'}
+            return PlainTextResponse("The metrics ask for user and password.\n", 401, headers=HIDDEN | asks)
+        try:
+            return Response(self._metrics.read_bytes(), media_type=CONTENT_TYPE_LATEST, headers=HIDDEN)
+        except FileNotFoundError:
+            return PlainTextResponse("There are none yet: volcast up writes them.\n", 404, headers=HIDDEN)
 
     def _show_page(self, request: Request) -> Response:
         nonce = secrets.token_urlsafe(16)
@@ -192,10 +208,12 @@ def serve() -> None:
     from prefect.server.api.server import create_app
     from prefect.settings import get_current_settings
 
-    access = Access(**json.loads(os.environ.pop(VARIABLE)))
+    from flows.prefect_processes import FOLDER
+
+    access, folder = Access(**json.loads(os.environ.pop(VARIABLE))), Path(os.environ[FOLDER])
     settings = get_current_settings().server
     config = uvicorn.Config(
-        Guard(create_app(final=True), access),
+        Guard(create_app(final=True), access, folder),
         timeout_keep_alive=settings.api.keepalive_timeout,
         ws_ping_interval=settings.api.websocket_ping_interval,
         ws_ping_timeout=settings.api.websocket_ping_timeout,

@@ -6,10 +6,11 @@ service, and only the disk is looked at.
 
 import shutil
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from uuid import UUID
 from zoneinfo import ZoneInfo
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
@@ -33,7 +34,7 @@ from flows.server import Server, home, named_errors, watched_server
 from flows.server_options import ServerError
 from models.text import listed
 from storage.locations import shown
-from storage.records import Finding
+from storage.records import Check, Finding
 from storage.store import open_store
 from tasks.run_tools import store_tag
 
@@ -70,6 +71,18 @@ def service_of(root: str) -> Service:
     return Service((*found.lines, room), found.runs, tuple(findings))
 
 
+def service_checks(root: str) -> list[Check]:
+    """The service of the store at `root`, a check for each thing that is wanted of it; none where nobody wants it."""
+    service = service_of(root)
+    *found, room = service.lines
+    if service.runs:
+        coming = (f"{row['deployment']} {row['next run']}" for row in service.runs)
+        found.append(f"next run of {', '.join(coming)}")
+    checks = [Check(of="service", found=line) for line in found] + [Check(of="disk", found=room)]
+    named = [Check(of=each.code, found=each.words, remedy=each.remedy * each.needs_person) for each in service.findings]
+    return checks + named
+
+
 def _found(root: str) -> Service:
     try:
         if server := watched_server():
@@ -98,7 +111,7 @@ def _served(server: Server, root: str) -> Service:
         findings = [
             *(() if workers else [NO_WORKER]),
             *(_failed(last) for _, last, _ in runs.values() if last and not _completed(last)),
-            *_waiting(client, root),
+            *_waiting(client, {each.id: _short(each) for each in deployments}, root),
             *([_is_off(off)] if off else ()),
         ]
         return Service(lines, tuple(_row(*each) for each in runs.values()), tuple(findings))
@@ -178,9 +191,11 @@ def _failed(run: FlowRun) -> Finding:
     return Finding.alarm("RUN_FAILED", f"The last run {run.name} ended as {_ended(run)}.", remedy)
 
 
-def _waiting(client: SyncPrefectClient, root: str) -> Iterator[Finding]:
+def _waiting(client: SyncPrefectClient, deployments: Mapping[UUID | None, str], root: str) -> Iterator[Finding]:
+    """Runs of the deployments of these names; before its start a run has a name that says nothing."""
     state = FlowRunFilterState(name=FlowRunFilterStateName(any_=list(WAITING)))
     own = FlowRunFilter(state=state, tags=FlowRunFilterTags(all_=[store_tag(root)]))
     for run in client.read_flow_runs(flow_run_filter=own):
         code, words, remedy = WAITING[str(run.state_name)]
-        yield Finding.alarm(code, f"The run {run.name} {words}.", f"{remedy}.")
+        of = deployments.get(run.deployment_id, "no deployment that there is")
+        yield Finding.alarm(code, f"The run {run.name} of {of} {words}.", f"{remedy}.")

@@ -4,7 +4,7 @@
 2. a worker, which runs what is scheduled or started by hand, and at the same time the deployments and automations
 3. until Ctrl-C: a worker that dies is started again, after a wait that grows while it keeps dying; runs that died
    without a word end as Crashed, and those whose Cancel nobody follows as Cancelled; the alerts of the server are sent
-   (flows/alerts.py)
+   (flows/alerts.py), and its metrics written (flows/metrics.py)
 4. then worker, flow runs and server are ended, in that order; so they are when the server dies
 """
 
@@ -31,6 +31,7 @@ from rich.markup import escape
 
 from flows.alerts import URLS, WEBHOOK, Alerting, Severity, channels_of, tell
 from flows.deploy import PROJECT_FILE, Deployed, Served, deploy
+from flows.metrics import Metrics
 from flows.prefect_processes import (
     CANCELLED,
     LOST,
@@ -82,6 +83,7 @@ TEMPLATE: dict[str, Any] = {
 QUERY_SECONDS = 5  # between two looks of the worker for runs to start; Prefect's own 10 are long for who waits
 LOOK_SECONDS = 10  # between two looks for lost runs; both must find a run lost, so that a worker may report it first
 COLLECT_SECONDS = 3  # between two looks for alerts
+METRICS_SECONDS = 20  # between two times at which they are written
 SILENT_SECONDS = 300  # in which the server gives no good answer; then a person is told
 NOTHING_RUNS = "Nothing is ingested, forecast or watched until it is started again."
 ONE_TRY: dict[Any, Any] = {PREFECT_CLIENT_MAX_RETRIES: 0}  # the next look is the second
@@ -101,6 +103,7 @@ def stay_up(console: Console, served: Served, options: ServerOptions, began: flo
         get_client(sync_client=True) as client,
     ):
         console.print(f"Server: {server.api_url} answers, on {_where(server, options)}", markup=False)
+        metrics = Metrics(client, home())
         lost = find_orphans(client)
         _settle(console, client, lost)
         own_alerts.tell_restart(lost, after_death)
@@ -117,7 +120,7 @@ def stay_up(console: Console, served: Served, options: ServerOptions, began: flo
             with suppress(KeyboardInterrupt):
                 seconds = time.monotonic() - began
                 _show_way_in(console, server, f"Ready after {seconds:.0f} s. Prefect's UI: ")
-                _watch(console, client, server, worker, alerting, own_alerts)
+                _watch(client, server, worker, alerting, own_alerts, metrics)
             console.print("Ending worker, flow runs and server …")
 
 
@@ -125,7 +128,7 @@ class OwnAlerts:
     """What `volcast up` tells itself of a store, as the server's automations cannot, or may not be there to."""
 
     def __init__(self, console: Console, label: str) -> None:
-        self._console, self._label = console, label
+        self.console, self._label = console, label
         self._answered, self._is_silent = time.monotonic(), False
 
     def tell(self, code: str, what: str, body: str, severity: Severity = "critical") -> None:
@@ -162,7 +165,7 @@ class OwnAlerts:
             self._answered, self._is_silent = time.monotonic(), False
             return
         known = f"Prefect's server answers not as it should: {error}"
-        self._console.print(f"[bold red]{escape(known)}[/]")
+        self.console.print(f"[bold red]{escape(known)}[/]")
         if not self._is_silent and time.monotonic() > self._answered + SILENT_SECONDS:
             self._is_silent = True
             self.tell("server-silent", "Prefect's server does not answer", f"For {SILENT_SECONDS} s: {known}")
@@ -364,16 +367,16 @@ def _changed(deployed: Deployed) -> str:
 
 
 def _watch(
-    console: Console,
     client: SyncPrefectClient,
     server: Server,
     worker: Worker,
     alerting: Alerting,
     own_alerts: OwnAlerts,
+    metrics: Metrics,
 ) -> None:
-    """Look after worker, runs and alerts until the server dies. Raises ServerError."""
-    suspects: set[UUID] = set()
-    next_look = next_collect = 0.0
+    """Look after worker, runs, alerts and metrics until the server dies. Raises ServerError."""
+    suspects, console = set[UUID](), own_alerts.console
+    next_look = next_collect = next_metrics = 0.0
     while server.process is None or server.process.poll() is None:
         worker.tend(console, own_alerts)
         if time.monotonic() >= next_look:
@@ -383,6 +386,11 @@ def _watch(
             with temporary_settings(ONE_TRY):
                 alerting.collect(client)
             next_collect = time.monotonic() + COLLECT_SECONDS
+        if time.monotonic() >= next_metrics:
+            with temporary_settings(ONE_TRY):
+                if failed := metrics.refresh():
+                    console.print(failed, style="bold red", markup=False)
+            next_metrics = time.monotonic() + METRICS_SECONDS
         time.sleep(1)
     raise ServerError(
         f"Prefect's server ended with {server.process.returncode}, and everything else is ended with it. "

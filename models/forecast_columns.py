@@ -42,6 +42,13 @@ def quantile_columns(name: str) -> list[str]:
     return [f"{name}-q-{level}" for level in LEVELS]
 
 
+def in_whole_shares(frame: pd.DataFrame) -> pd.DataFrame:
+    """Forecasts as people read them: whole shares, factors with four digits, no quantile twice."""
+    twice = [f"{MODEL}-q-{level}" for level in SCORED_LEVELS]
+    digits = {name: 4 if name.startswith(REASON) else 0 for name in map(str, frame.select_dtypes("float"))}
+    return frame.drop(columns=twice, errors="ignore").round(digits)
+
+
 def models_of(frame: pd.DataFrame) -> list[str]:
     """The forecasters in a backtest's frame, in the order of their columns."""
     endings = (*interval_columns(""), mean_column(""))
@@ -53,7 +60,7 @@ LEDGER_COLUMNS = {MODEL: "median", mean_column(MODEL): "mean"} | {
 }  # column of a published forecast -> column of the ledger
 LEDGER_LEVELS = dict(zip((LEDGER_COLUMNS[name] for name in scored_columns(MODEL)), SCORED_LEVELS, strict=True))
 
-NORMAL, WHY = "normal", "why"
+NORMAL, REASON, WHY = "normal", "reason-", "why"
 PARTS = {
     "recent": "recent activity",
     "weekday": "weekday",
@@ -69,7 +76,7 @@ LEAST_PART = 0.005  # from 1: what is said in two decimals
 
 def reason_column(part: str) -> str:
     """The column of one of PARTS, a factor."""
-    return f"reason-{part}"
+    return f"{REASON}{part}"
 
 
 def has_reasons(row: Mapping[str, Any]) -> bool:

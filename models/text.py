@@ -1,5 +1,6 @@
 """Names, values and numbers for a reader, of bounded length; and silence for whoever does not read."""
 
+import re
 from collections.abc import Sequence
 
 
@@ -17,6 +18,15 @@ def brief(value: object, limit: int = 60) -> str:
     """The value as Python writes it, or the beginning of that: "'steps', …"."""
     text = repr(value)
     return text if len(text) <= limit else f"{text[:limit]}… ({len(text):,} characters)"
+
+
+def line_starts(text: str, width: int) -> list[int]:
+    """Where the lines after the first one begin, each at most so wide; none within a word, however long that is."""
+    starts, start = list[int](), 0
+    for word in re.finditer(r"\S+", text):
+        if word.end() - start > width and word.start() > start:
+            starts.append(start := word.start())
+    return starts
 
 
 def format_p(p_value: float) -> str:

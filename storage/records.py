@@ -406,6 +406,14 @@ class Finding(Record):
         return cls(code=code, words=words, remedy=remedy, needs_person=False)
 
 
+class Check(Record):
+    """One thing that volcast needs: what was found of it, and what a person has to do; nothing where it is OK."""
+
+    of: str
+    found: str
+    remedy: str = ""
+
+
 class Errors(Record):
     """The champion's live errors against those of its test (models/drift.py: ErrorDrift)."""
 

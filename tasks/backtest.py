@@ -3,7 +3,6 @@
 import numpy as np
 import pandas as pd
 from prefect import get_run_logger, task
-from prefect.artifacts import create_markdown_artifact
 
 from models.backtest import TestSpan, backtest, train_volumes
 from models.comparisons import Duel, duels, errors_over_time, verdict
@@ -22,7 +21,7 @@ from tasks.methods.method import Plot
 from tasks.reports.plots import errors_plot
 from tasks.reports.render import backtest_markdown
 from tasks.reports.views import simulated_note
-from tasks.run_tools import complete, progress
+from tasks.run_tools import complete, progress, publish_artifact
 from tasks.settings import BacktestSettings, calendar_of
 from tasks.snapshot import read_panel
 from tasks.stored_models import FORECAST_FILE, store_version
@@ -66,13 +65,12 @@ def complete_backtest(result: BacktestResult) -> BacktestResult:
 
 
 def _publish(result: BacktestResult, errors: pd.DataFrame) -> None:
-    """The artifact `volcast-backtest`."""
+    """The store's artifact `volcast-backtest-…`."""
     title = f"MASE of horizons {GATE_BAND}, mean over the last {ROLLING} target sessions"
     png = errors_plot(errors, title=title + simulated_note(result.snapshot.simulated))
     plot = Plot(file="errors.png", title="Errors over the test", png=png)
-    create_markdown_artifact(
-        key="volcast-backtest", markdown=backtest_markdown(result, plot), description=result.verdict
-    )
+    markdown = backtest_markdown(result, plot)
+    publish_artifact("backtest", result.snapshot.store, markdown=markdown, description=result.verdict)
 
 
 def _store(snapshot: Snapshot, request: BacktestSettings, span: TestSpan, frame: pd.DataFrame) -> ArtifactRef:

@@ -13,8 +13,8 @@ Without a watch a model from the future is refused, unless the run is told other
 ledger and the health name it.
 
 The forecast is a version. A live one also goes into the ledger, beside those of har, of naive and of a champion that
-har stands in for, from the same cutoff; and the run shows it as the artifacts `volcast-forecast-<ticker>` of the
-leading tickers. A forecast of the past is not live: once a later session is stored, its volumes may have been seen.
+har stands in for, from the same cutoff; and the run shows it as the artifacts `volcast-forecast-<ticker>-<store>` of
+the leading tickers. A forecast of the past is not live: once a later session is stored, its volumes may have been seen.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,12 +27,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from prefect import get_run_logger, task
-from prefect.artifacts import create_markdown_artifact
 from pydantic import JsonValue
 
 from models.drift import RECENT, error_drift
 from models.errors import FutureModel, NotEnoughSessions
-from models.forecast_columns import LEDGER_COLUMNS
+from models.forecast_columns import LEDGER_COLUMNS, REASON, in_whole_shares
 from models.forecasters import FALLBACK, MODEL
 from models.panel import Panel
 from models.scores import GATE_METRIC, bounded_errors
@@ -49,6 +48,7 @@ from tasks.methods.method import Method
 from tasks.preflight import require_ahead, retirements
 from tasks.reports.render import forecast_markdown, slug
 from tasks.reports.views import read_forecast, ticker_forecasts
+from tasks.run_tools import publish_artifact
 from tasks.settings import DataSettings, ForecasterSettings, TrainingSettings, WatchSettings, calendar_of
 from tasks.snapshot import prepare, read_panel, universes
 from tasks.stored_models import (
@@ -398,28 +398,46 @@ def publish_charts(batch: ForecastBatch, training: TrainingSettings) -> int:
     forecast = read_forecast(store, batch.artifact.name, batch.artifact.version)
     shown = ticker_forecasts(store, forecast, in_order(forecast.frame)[:CHARTS])
     for coming in shown:
-        key = f"volcast-forecast-{slug(coming.ticker)}"
-        create_markdown_artifact(key=key, markdown=forecast_markdown(coming, forecast), description=coming.summary)
+        name, markdown = f"forecast-{slug(coming.ticker)}", forecast_markdown(coming, forecast)
+        publish_artifact(name, store.url, markdown=markdown, description=coming.summary)
     get_run_logger().info("%s: %d charts are among this run's artifacts", batch.artifact, len(shown))
     return len(shown)
 
 
 def write_forecasts(batches: Sequence[ForecastBatch], out: Path) -> int:
-    """All rows of the batches in one file, by ticker and target session; returns how many.
-
-    Columns: unique_id, cutoff, ds, h, volcast (shares), and the recipe's intervals where it has them.
-    """
-    frames = [
-        read_frame(ArtifactStore(open_store(batch.snapshot.store)), batch.artifact, FORECAST_FILE) for batch in batches
-    ]
-    forecasts = pd.concat(frames, ignore_index=True).sort_values(["unique_id", "ds", "h"], ignore_index=True)
+    """All rows of the batches in one file; returns how many."""
+    forecasts = _rows_of(batches)
     write_frame(forecasts, out)
     return len(forecasts)
 
 
+def forecast_records(batches: Sequence[ForecastBatch]) -> list[dict[str, Any]]:
+    """All rows of the batches, in whole shares."""
+    return in_whole_shares(_rows_of(batches)).to_dict("records")
+
+
+def _rows_of(batches: Sequence[ForecastBatch]) -> pd.DataFrame:
+    """By ticker and target session: unique_id, cutoff, ds, h, volcast (shares), and intervals where there are any."""
+    frames = [
+        read_frame(ArtifactStore(open_store(batch.snapshot.store)), batch.artifact, FORECAST_FILE) for batch in batches
+    ]
+    return pd.concat(frames, ignore_index=True).sort_values(["unique_id", "ds", "h"], ignore_index=True)
+
+
 def write_frame(frame: pd.DataFrame, out: Path) -> None:
-    """CSV or Parquet, by the file's name (preflight.FORECAST_FORMATS)."""
-    if out.suffix.lower() == ".csv":
-        frame.to_csv(out, index=False, date_format="%Y-%m-%d")
+    """Parquet, or in whole shares CSV or a sheet, by the file's name (preflight.FORECAST_FORMATS)."""
+    kind = out.suffix.lower()
+    if kind == ".csv":
+        out.write_text(to_csv(frame))
+    elif kind == ".xlsx":
+        with pd.ExcelWriter(out, datetime_format="YYYY-MM-DD") as book:
+            in_whole_shares(frame).to_excel(book, index=False)
     else:
         frame.to_parquet(out, index=False)
+
+
+def to_csv(frame: pd.DataFrame) -> str:
+    """CSV in whole shares."""
+    whole = in_whole_shares(frame)
+    shares = [name for name in map(str, whole.select_dtypes("float")) if not name.startswith(REASON)]
+    return whole.astype(dict.fromkeys(shares, "Int64")).to_csv(index=False, date_format="%Y-%m-%d")

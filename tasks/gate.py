@@ -194,9 +194,11 @@ def ask_approval(scorecard: Scorecard, why: RetrainSettings) -> Answer:
     ):
         return Answer()
     asked = approval_words(scorecard, why)
-    _hold(artifacts, scorecard, asked)
     if deployment.id is None or flow_run.parent_flow_run_id is not None:
-        return Answer(waits=f"{model} waits: volcast models promote {model.name} --version {model.version} --reason …")
+        yes = f"volcast models promote {model.name} --version {model.version} --reason …"
+        _hold(artifacts, scorecard, f"{asked} Its run cannot wait; to say yes: {yes}")
+        return Answer(waits=f"{model} waits: {yes}")
+    _hold(artifacts, scorecard, asked)
     where = "in the UI: this run's menu (⋮), Resume"
     get_run_logger().info("%s Answer %s, in %d days at the most", asked, where, DAYS)
     form = Approval.with_initial_data(description=f"**{asked}**\n\n{scorecard_markdown(scorecard)}")

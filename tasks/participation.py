@@ -4,6 +4,7 @@ import csv
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -44,6 +45,20 @@ class Participation:
     def needed(self, ticker: str) -> dict[float, int | None]:
         """Certainty -> the sessions that the order takes; None for more than are forecast."""
         return {certainty: sessions_needed(self.progress[ticker], certainty) for certainty in CERTAINTIES}
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """For a program: of each order what it takes by certainty, and how far it gets by each session."""
+        orders = {
+            ticker: {
+                "shares": shares,
+                "sessions_needed": self.needed(ticker),
+                "progress": self.progress[ticker].to_dict("records"),
+            }
+            for ticker, shares in self.shares.items()
+        }
+        made = {"forecast": self.name, "by": self.by, "cutoff": self.cutoff, "simulated": self.simulated}
+        return made | {"rate": self.rate, "orders": orders}
 
 
 def participation_of(data: DataSettings, order: OrderSettings) -> Participation:

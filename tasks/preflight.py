@@ -39,7 +39,7 @@ RETIREMENT = "retirement"  # kind of the artifacts that say whether a ticker is 
 STORED = "stored"  # the source of a run that only uses what the store holds
 ROOT_FOLDERS = {*TABLES, "artifacts", "blobs", "aliases", "staging"}
 UNTIL_BARS = timedelta(minutes=90)  # after a close, as prefect.yaml has it of New York: its bars have come then
-FORECAST_FORMATS, PAGE_FORMATS = (".parquet", ".csv"), (".html",)
+FORECAST_FORMATS, PAGE_FORMATS = (".parquet", ".csv", ".xlsx"), (".html",)
 
 
 class EmptyStore(NotStored):
@@ -85,7 +85,7 @@ def check_out(out: Path | None, formats: Sequence[str] = FORECAST_FORMATS) -> No
     if out is None:
         return
     if out.suffix.lower() not in formats:
-        raise ValueError(f"--out {out}: expected a name that ends in {' or '.join(formats)}.")
+        raise ValueError(f"--out {out}: expected a name that ends in {listed(formats, joint=' or ')}.")
     folder = out.resolve().parent
     if not folder.is_dir():
         raise ValueError(f"--out {out}: there is no folder {folder}. Make it first.")

@@ -1,7 +1,7 @@
 """What a flow run shows of itself, and leaves behind.
 
 * its final state, for the caller and for whoever looks at a list of runs
-* the store's label, by which its things on the server are told from those of another store
+* the store's label, by which its things on the server, its artifacts too, are told from those of another store
 * volcast's own events, which start flows and send alerts by the automations of prefect.yaml and flows/deploy.py
 * the progress of a long step: a line in the log each time and, on a terminal, a bar below the lines
 * the provenance of a version: code, packages, seed, flow run
@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, Literal, ParamSpec, Protocol, TypeVar, cast
 from uuid import UUID
 
+from prefect.artifacts import create_markdown_artifact
 from prefect.client.orchestration import get_client
 from prefect.events import emit_event
 from prefect.runtime import flow_run
@@ -119,6 +120,18 @@ def store_label(root: str) -> str:
 def store_tag(root: str) -> str:
     """The tag of everything on the server that belongs to the store at `root`."""
     return f"{TAG}-{store_label(root)}"
+
+
+def artifact_key(name: str, root: str) -> str:
+    """The key of an artifact that belongs to the store at `root`: `volcast-status-data-1a2b3c`."""
+    return f"{TAG}-{name}-{store_label(root)}"
+
+
+def publish_artifact(name: str, root: str, *, markdown: str, description: str) -> str:
+    """Add a version of an artifact of the store to the calling flow run; gives its key."""
+    key = artifact_key(name, root)
+    create_markdown_artifact(key=key, markdown=markdown, description=description)
+    return key
 
 
 Log = logging.Logger | logging.LoggerAdapter[logging.Logger]

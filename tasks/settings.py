@@ -332,7 +332,8 @@ class BacktestSettings(_Settings):
     seed: Seed = 0
     device: Device = "auto"
     out: Path | None = Field(
-        default=None, description="The forecasts' file, .parquet or .csv; none means only the artifact in the store"
+        default=None,
+        description="The forecasts' file, .parquet, .csv or .xlsx; none means only the artifact in the store",
     )
     settings: dict[str, JsonValue] = Field(
         default={}, description="Settings of the volume recipe, by name, such as steps=1000"

@@ -9,6 +9,7 @@ scorecard of the one that took it last, and is compared with as well.
 
 import json
 from dataclasses import replace
+from datetime import date
 from functools import partial
 from typing import Any
 
@@ -36,6 +37,7 @@ from tasks.stored_models import (
     MODEL_FILE,
     SCALER_FILE,
     SCORES_FILE,
+    champion_version,
     features_of,
     features_record,
     find_champion,
@@ -54,19 +56,41 @@ from tasks.stored_models import (
 )
 
 
-def untrained(snapshot: Snapshot, training: TrainingSettings) -> TrainingSettings | None:
+def untrained(snapshot: Snapshot, training: TrainingSettings, *, replace: bool) -> TrainingSettings | None:
     """The settings by which pretrained weights forecast as they are, before the first version of a model.
 
-    None where there are none for it, or they have seen the sessions that they would be tested on.
+    With `replace` also where such weights are the champion, and newer ones were never tried. None where there are none
+    for it, they have seen the sessions that they would be tested on, or are newer ones that cannot be tested.
     """
-    method = training.method()
-    changed = method.untrained(snapshot.cutoff)
-    artifacts = ArtifactStore(open_store(snapshot.store))
-    if changed is None or artifacts.versions("model", method.model_name(snapshot.tickers)):
+    method, artifacts = training.method(), ArtifactStore(open_store(snapshot.store))
+    name, tried = method.model_name(snapshot.tickers), date.min
+    if is_replacing := bool(artifacts.versions("model", name)):
+        tried = _weights_tried(artifacts, name) if replace else date.max
+    changed = method.untrained(snapshot.cutoff, newer_than=tried)
+    if changed is None:
         return None
     found = training.model_copy(update={"settings": {**training.settings, **changed}, "force": False})
     method = found.method()
-    return found if method.pretrained(prepare(snapshot, method)) else None
+    prepared = prepare(snapshot, method)
+    is_new = (method.pretrained_through(prepared) or date.min) > tried
+    return found if is_new and (method.is_testable(prepared) or not is_replacing) else None
+
+
+def _weights_tried(artifacts: ArtifactStore, name: str) -> date:
+    """The last session that pretrained weights know of those that were tried as they are.
+
+    That is date.max, which no weights know more than, where a model that was trained is the champion, or none is.
+    """
+
+    def known(version: int) -> date:
+        if stored_method(artifacts, name, version).trains:
+            return date.min
+        return trained_through(artifacts, features_of(artifacts, name, version))
+
+    champion, _ = read_or_fault(partial(champion_version, artifacts, name))
+    if champion is None or (read_or_fault(partial(known, champion))[0] or date.min) == date.min:
+        return date.max
+    return max(read_or_fault(partial(known, each))[0] or date.min for each in artifacts.versions("model", name))
 
 
 def is_testable(features: FeatureSet, training: TrainingSettings) -> bool:

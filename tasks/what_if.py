@@ -7,6 +7,7 @@ known one counts as its new date, as models/earnings_features.py has it.
 
 from dataclasses import dataclass, replace
 from datetime import date
+from typing import Any
 
 import pandas as pd
 
@@ -31,6 +32,14 @@ class WhatIf:
     supposition: Supposition
     real: pd.DataFrame  # rows of `forecast_frame`, by h
     supposed: pd.DataFrame
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """For a program."""
+        frames = {"real": self.real, "supposed": self.supposed}
+        return {"supposition": self.supposition.words} | {
+            name: frame.to_dict("records") for name, frame in frames.items()
+        }
 
 
 def what_if(batch: ForecastBatch, supposition: Supposition) -> WhatIf:

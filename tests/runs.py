@@ -20,6 +20,7 @@ from flows.server import Server, drain
 from storage.artifacts import ArtifactStore
 from storage.records import ForecastBatch, Report, Scorecard
 from storage.store import open_store
+from tasks.run_tools import artifact_key
 from tasks.stored_models import FORECAST_FILE, read_frame
 
 
@@ -58,11 +59,13 @@ def log_lines(run: FlowRun) -> list[str]:
         return [log.message for log in client.read_logs(mine, limit=200)]
 
 
-def artifacts_of(run: FlowRun) -> dict[str, Artifact]:
-    """Key -> what the run published under it."""
+def artifacts_of(run: FlowRun, root: str) -> dict[str, Artifact]:
+    """Name -> what the run published under it of the store at `root`; that of another store has its whole key."""
+    start, end = artifact_key("|", open_store(root).url).split("|")
     with get_client(sync_client=True) as client:
         mine = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run.id]))
-        return {str(artifact.key): artifact for artifact in client.read_artifacts(artifact_filter=mine)}
+        found = {str(artifact.key): artifact for artifact in client.read_artifacts(artifact_filter=mine)}
+    return {key.removeprefix(start).removesuffix(end): artifact for key, artifact in found.items()}
 
 
 def task_run_names(run: FlowRun) -> list[str]:

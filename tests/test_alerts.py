@@ -34,6 +34,7 @@ from flows.alerts import (
 from flows.deploy import Served, alerts, deploy, sync_automations
 from flows.server import Server
 from flows.server_options import ServerError
+from flows.service import service_of
 from flows.up import _environment
 from storage.store import open_store
 from tasks.run_tools import store_label
@@ -234,7 +235,9 @@ def test_the_command_sends_the_alerts_of_the_configured_server_until_it_is_inter
     assert "Promoted: a test." in webhook.texts[0]
 
 
-def test_a_deadline_that_no_worker_looks_at_is_told_too(client: SyncPrefectClient, tmp_path: Path) -> None:
+def test_a_late_run_a_deadline_that_nobody_looks_at_and_no_worker_are_told_and_found(
+    client: SyncPrefectClient, tmp_path: Path
+) -> None:
     data, watch = DataSettings(source="simulated", store=str(tmp_path)), WatchSettings(forecast_by="18:15")
     with Webhook() as webhook, Alerting(tmp_path, Console(file=io.StringIO())) as opened:
         client.create_work_pool(WorkPoolCreate(name="volcast", type="process"), overwrite=True)
@@ -249,6 +252,7 @@ def test_a_deadline_that_no_worker_looks_at_is_told_too(client: SyncPrefectClien
             return len(webhook.posts) == 2
 
         wait_until(told, what="the server has seen that the run is late")
+        found = {finding.code: finding for finding in service_of(data.root).findings}
         for deployment in client.read_deployments():
             client.delete_deployment(deployment.id)
         save_channels(client, {}, store_label(open_store(data.root).url))
@@ -256,6 +260,9 @@ def test_a_deadline_that_no_worker_looks_at_is_told_too(client: SyncPrefectClien
     (text,) = (text for text in webhook.texts if "deadline-missed" in text)
     assert "nobody could look whether there is a forecast" in text
     assert " is Late." in text
+    assert found["RUN_LATE"].words.endswith(" of monitor has not started.")
+    assert found["WORKER_DOWN"].words == "No worker is online: no run starts."
+    assert all(found[code].needs_person for code in ("RUN_LATE", "WORKER_DOWN"))
 
 
 def test_the_channels_are_kept_on_the_server_as_a_secret_and_go_when_there_are_none(client: SyncPrefectClient) -> None:

@@ -32,7 +32,7 @@ def test_a_backtest_of_the_simulated_exchange_ends_in_a_file_and_in_words(volcas
     assert "…" not in tables
     assert max(map(len, tables.splitlines())) <= 80
 
-    artifact = artifacts_of(run_named("backtest SBUX, T1 2020-06-30"))["volcast-backtest"]
+    artifact = artifacts_of(run_named("backtest SBUX, T1 2020-06-30"), "data/simulated-0")["backtest"]
     shown = str(artifact.data)
     for words in (
         "Simulated data",
@@ -65,7 +65,7 @@ BAD_REQUESTS = [
     (["--test-end", "2020-03-15"], 2, "after it ends on 2020-03-15"),
     (["--test-end", "2100-01-04"], 2, "--test-end 2100-01-04 is still to come"),
     (["--train-through", "2010-01-04"], 2, "those with prices are 2020-01-"),
-    (["--out", "f.xlsx"], 1, "expected a name that ends in .parquet or .csv"),
+    (["--out", "f.pdf"], 1, "expected a name that ends in .parquet or .csv"),
     ([], 1, "too few to train on"),
 ]
 

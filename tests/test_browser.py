@@ -282,8 +282,8 @@ def test_a_rollback_needs_a_reason_and_says_in_the_ui_why_it_could_not_go_back(
     page.goto(f"{site.deployment('rollback')}?tab=Description")
     page.get_by_role("tab", name="Description").click()
     main(page).get_by_role("link", name="volcast-models").click()
-    expect(page).to_have_url(f"{site.up.ui}/artifacts/key/volcast-models")
-    shown = open_newest(page, site.up, "volcast-models")
+    expect(page).to_have_url(f"{site.up.ui}/artifacts/key/{site.up.artifact_key('models')}")
+    shown = open_newest(page, site.up, "models")
     expect(shown).to_contain_text(re.compile("v1.*MASE 1-5"))
     assert overflowing(shown) == []
     photograph(page, tmp_path, "ui-models")
@@ -326,11 +326,11 @@ def test_a_retrain_run_shows_its_outcome_its_steps_and_its_scorecard(site: Site,
 
     page.get_by_role("tab", name="Artifacts").click()
     page.get_by_role("link", name="volcast-scorecard").click()
-    expect(page).to_have_url(f"{site.up.ui}/artifacts/key/volcast-scorecard")
+    expect(page).to_have_url(f"{site.up.ui}/artifacts/key/{site.up.artifact_key('scorecard')}")
 
 
 def test_the_scorecard_shows_its_plots_beside_nothing_that_they_cover(site: Site, page: Page, tmp_path: Path) -> None:
-    shown = open_newest(page, site.up, "volcast-scorecard")
+    shown = open_newest(page, site.up, "scorecard")
     plots = shown.get_by_role("img")
     expect(plots.first).to_be_visible()
     for plot in plots.all():
@@ -339,12 +339,11 @@ def test_the_scorecard_shows_its_plots_beside_nothing_that_they_cover(site: Site
     photograph(page, tmp_path, "ui-scorecard")
 
 
-@pytest.mark.parametrize(
-    ("key", "picture"), [("volcast-status", "ui-status"), ("volcast-forecast-sbux", "ui-forecast")]
-)
+@pytest.mark.parametrize(("name", "picture"), [("status", "ui-status"), ("forecast-sbux", "ui-forecast")])
 def test_what_is_published_each_day_has_a_history(
-    site: Site, page: Page, tmp_path: Path, key: str, picture: str
+    site: Site, page: Page, tmp_path: Path, name: str, picture: str
 ) -> None:
+    key = site.up.artifact_key(name)
     site.ended("day after")
     page.goto(f"{site.up.ui}/artifacts")
     main(page).get_by_role("link", name=re.compile(key)).click()
@@ -353,7 +352,7 @@ def test_what_is_published_each_day_has_a_history(
         expect(main(page).get_by_role("link", name=day).first).to_be_visible()
     photograph(page, tmp_path, f"{picture}-history")
 
-    shown = open_newest(page, site.up, key)
+    shown = open_newest(page, site.up, name)
     expect(shown).to_contain_text("2004-06-29")
     expect(page.get_by_role("complementary").get_by_role("link", name="2004-06-29")).to_be_visible()  # the run
     assert overflowing(shown) == []
@@ -364,7 +363,7 @@ def test_the_page_of_the_day_is_named_in_the_ui_and_its_charts_stand_where_they_
     site: Site, page: Page, browser: Browser, tmp_path: Path
 ) -> None:
     site.ended("day after")
-    shown = open_newest(page, site.up, "volcast-latest")
+    shown = open_newest(page, site.up, "latest")
     expect(shown).to_contain_text("2004-06-29: of 3 tickers")
     expect(shown).to_contain_text("Runs that failed")
     assert overflowing(shown) == []

@@ -1,6 +1,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -8,10 +9,15 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import time_machine
+from golden import COMMANDS
 from programs import Volcast
 from rows import yahoo_frame
 
 from benchmarks.programs import VOLCAST, environment
+from flows.cli import app, console
+from tasks.doctor import checks_of
+from tasks.run_tools import code_version
 from tasks.settings import BacktestSettings, TrainingSettings
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
@@ -76,7 +82,7 @@ BAD_REQUESTS = [
     (["--sessions", "many"], 2, "--sessions must be a whole number or 'all'"),
     (["--sessions", "200"], 2, "window_sessions must be"),
     (["--name", "../champion"], 2, "name"),
-    (["--out", "forecasts.xlsx"], 1, "expected a name that ends in .parquet or .csv"),
+    (["--out", "forecasts.pdf"], 1, "expected a name that ends in .parquet or .csv or .xlsx"),
     (["--out", "nowhere/forecasts.csv"], 1, "there is no folder"),
 ]
 
@@ -124,6 +130,20 @@ def test_an_unknown_option_is_a_usage_error(volcast: Volcast) -> None:
     assert said.errors[0].endswith("See: volcast run --help")
 
 
+def test_the_version_is_that_of_the_code_and_no_option_of_a_command(volcast: Volcast) -> None:
+    said = volcast("--version")
+    assert (said.code, said.out) == (0, f"volcast {code_version()}\n")
+    assert "requires an argument" in volcast("models", "promote", "volume", "--version").errors[0]
+
+
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name not in ("", "models")])
+def test_the_help_of_each_command_ends_with_an_example_that_can_be_typed(name: str, volcast: Volcast) -> None:
+    words = shlex.split(volcast(*name.split(), "--help").out.rpartition("Example: ")[2])
+    typed = words[words.index("volcast") + 1 :]
+    assert typed[: len(name.split())] == name.split()
+    app.parse_args(typed, exit_on_error=False, print_error=False)
+
+
 def test_the_help_of_a_command_is_made_of_the_fields_of_its_settings(volcast: Volcast) -> None:
     said = volcast("backtest", "--help")
     assert said.code == 0
@@ -155,9 +175,10 @@ def test_the_steps_one_by_one_give_what_run_gives(volcast: Volcast, sbux_csv: Pa
     for command in (
         ["ingest", "--source", source],
         ["retrain", *TUTORIAL],
-        ["forecast", *TUTORIAL, "--out", "steps.parquet"],
     ):
         assert volcast(*command, "--store", "steps").code == 0
+    told = json.loads(volcast("forecast", *TUTORIAL, "--store", "steps", "--out", "steps.parquet", "--json").out)
+    assert (len(told["forecasts"]), len(told["rows"]), told["rows"][0]["unique_id"]) == (1, 253, "SBUX")
     pd.testing.assert_frame_equal(pd.read_parquet("whole.parquet"), pd.read_parquet("steps.parquet"))
 
 
@@ -199,6 +220,10 @@ def test_models_are_listed_and_shown_with_their_lineage(volcast: Volcast, sbux_c
     assert "tutorial.SBUX of SBUX: v1" in listed.out
     assert "v1" in listed.out
     assert "champion since" in listed.out
+    (model,) = json.loads(volcast("models", "list", "--json").out)["models"]
+    assert [line["is_champion"] for line in model["versions"]] == [True]
+    lineage = json.loads(volcast("models", "show", "--json").out)["models"]["tutorial.SBUX"]["lineage"]
+    assert [step["kind"] for step in lineage] == ["forecast", "model", "scaler", "features", "prices"]
     shown = volcast("models", "show", "tutorial.SBUX")
     kinds = ["forecast", "model", "scaler", "features", "prices"]
     places = [shown.out.index(f"{kind} ") for kind in kinds]
@@ -250,9 +275,34 @@ def test_verify_names_a_damaged_file_and_exits_1_and_gc_says_what_would_go(volca
     path.write_bytes(path.read_bytes()[:-1])
     damaged = volcast("verify")
     assert damaged.code == 1
+    told = json.loads(volcast("verify", "--json").out)
+    assert (told["faults"], path.name in told["findings"][0]["words"]) == (1, True)
     assert path.name in damaged.out
     assert damaged.out.endswith("1 fault found.\n")
     assert volcast("verify", "--store", "elsewhere").errors[0].endswith("Give the right one with: --store")
+
+
+def test_doctor_says_of_each_thing_that_it_is_in_order_or_what_to_do(volcast: Volcast, sbux_csv: Path) -> None:
+    new = volcast("doctor")
+    assert (new.code, "OK    store" in new.out, "volcast ingest begins one" in new.out) == (0, True, True), new.out
+    assert volcast("ingest", "--source", f"files:{sbux_csv.name}").code == 0
+    fine = volcast("doctor", "--json")
+    checks = {check["of"]: check for check in json.loads(fine.out)["checks"]}
+    assert fine.code == 0, fine.out
+    assert {"versions", "device", "store", "clock", "source", "service", "disk"} <= set(checks)
+    assert checks["store"]["found"].endswith("prices of 1 ticker to 2020-12-10; it can be written")
+    assert checks["source"]["found"].endswith("SBUX.csv answers: 253 rows of SBUX")
+    sbux_csv.unlink()
+    with time_machine.travel("2019-01-02 12:00", tick=False):
+        checks = {check.of: check for check in checks_of("data", lambda _: [])}
+    assert "the store was written at 20" in checks["clock"].found
+    assert "there is no such file or folder" in checks["source"].found
+    assert {name for name, check in checks.items() if check.remedy} == {"clock", "source"}
+    ill = volcast("doctor")
+    assert (ill.code, "to do source" in ill.out, "Mend it, or name another one" in ill.out) == (1, True, True)
+    a_file(Path("data", "prices"))
+    damaged = volcast("doctor")
+    assert (damaged.code, damaged.errors, "See: volcast verify" in damaged.out) == (1, [], True)
 
 
 def a_file(path: Path) -> None:
@@ -318,12 +368,40 @@ def test_status_and_quarantine_say_what_is_stored_and_what_is_wrong_without_a_se
     assert "Prices    v0 in data: 250 rows of 1 ticker, sessions 2019-12-11 to 2020-12-10" in status.out
     assert re.search(r"[0-9,]{5,} sessions behind the market's last closed session", status.out)
     assert f"SBUX lacks {frame['Date'][70]} (nothing was traded), {frame['Date'][60]}" in status.out
+    facts = volcast("status", "--json")
+    told = json.loads(facts.out)
+    assert (facts.code, told["needs_person"], told["prices"]["total"]["stored"]) == (1, True, 250)
+    assert {"STALE_PRICES", "NO_FORECAST"} <= {finding["code"] for finding in told["health"]["findings"]}
+    rows = json.loads(volcast("quarantine", "--json").out)
+    assert (rows["total"], {row["rule"] for row in rows["rows"]}) == (2, {"nothing was traded"})
     quarantine = volcast("quarantine", "SBUX", "--limit", 1)
     assert re.search(
         rf"SBUX +{frame['Date'][70]} +nothing was traded +open=.* volume=0 +files:SBUX.csv", quarantine.out
     )
     assert "1 of 2 rows" in quarantine.out
     assert "No row is in quarantine" in volcast("quarantine", "ZZZZ").out
+
+
+def test_on_a_narrow_terminal_no_word_no_number_and_no_path_is_broken_and_a_pipe_is_as_wide_as_it_has_to_be(
+    volcast: Volcast, sbux_csv: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def words(text: str) -> set[str]:
+        lines = [line for line in re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines() if "GB" not in line]
+        return {word.strip(",─") for line in lines for word in line.split()} - {""}
+
+    command = ["run", *TUTORIAL, "--source", f"files:{sbux_csv.name}", "--store", "a/rather/long/path/to/the/store"]
+    assert volcast(*command, "--set", "epochs=20").code == 0
+    looks = [("status",), ("models", "list"), ("models", "show")]
+    wide = [volcast(*look, *command[-2:]).out for look in looks]
+    volcast.columns(60)
+    monkeypatch.setattr(console, "_force_terminal", True)
+    for look, whole in zip(looks, wide, strict=True):
+        narrow = re.sub(r"\x1b\[[0-9;]*m", "", volcast(*look, *command[-2:]).out)
+        assert words(whole) <= words(narrow)
+        assert [line for line in narrow.splitlines() if len(line.rstrip()) > 60 and " " in line.strip()] == []
+    piped = [*VOLCAST, *looks[1], *command[-2:]]
+    told = subprocess.run(piped, env=environment(Path.cwd()), capture_output=True, text=True, check=True)
+    assert words(wide[1]) <= words(told.stdout)
 
 
 def test_a_shrunk_file_is_refused_by_name_and_allowed_on_request(volcast: Volcast, sbux_csv: Path) -> None:
@@ -338,7 +416,7 @@ def test_a_shrunk_file_is_refused_by_name_and_allowed_on_request(volcast: Volcas
 
 MISTAKES = [
     *(["run", *options] for options in (["--recipe", "x"], ["--set", "steps=0"], ["--source", "x"], ["--events", "x"])),
-    *(["run", *options] for options in (["--as-of", "2100-01-01"], ["--out", "f.xlsx"], ["--store", "file/store"])),
+    *(["run", *options] for options in (["--as-of", "2100-01-01"], ["--out", "f.pdf"], ["--store", "file/store"])),
     ["run", "--source", "simulated:1?faults=none"],
     ["run", "--source", "files:absent.csv"],
     ["daily", "--recipe", "tutorial"],

@@ -35,7 +35,7 @@ from storage.records import Daily, ForecastBatch, Health
 from storage.store import open_store
 from tasks.monitor import present_health
 from tasks.reports.render import health_markdown
-from tasks.run_tools import store_label
+from tasks.run_tools import artifact_key, store_label
 from tasks.settings import DataSettings, RetrainSettings, TrainingSettings, WatchSettings
 from tasks.stored_models import FORECAST_FILE, read_frame
 
@@ -298,9 +298,9 @@ def test_a_forecast_of_some_of_the_stored_tickers_is_found_until_all_are_forecas
     assert not result.health.needs_person
 
 
-def shown_status() -> Any:
-    """The newest `volcast-status`."""
-    wanted = ArtifactFilter(key=ArtifactFilterKey(any_=["volcast-status"]))
+def shown_status(root: str) -> Any:
+    """The newest artifact of the status of the store at `root`."""
+    wanted = ArtifactFilter(key=ArtifactFilterKey(any_=[artifact_key("status", root)]))
     with get_client(sync_client=True) as client:
         return client.read_artifacts(artifact_filter=wanted, sort=ArtifactSort.CREATED_DESC, limit=1)[0]
 
@@ -308,23 +308,25 @@ def shown_status() -> Any:
 def test_the_status_in_the_ui_is_true_after_each_flow_that_changes_it(served: Served, tmp_path: Path) -> None:
     folder, day = shutil.copytree(served[0], tmp_path / "shown"), date(2004, 7, 15)
     data, root = data_in(folder, day), store_in(folder).url
+    of_another_store = shown_status(store_in(served[0]).url)
     daily(data_in(folder, day, deadline_hours=AT_ONCE), TRAINING)
-    assert "; STALE_PRICES, FALLBACK_IN_USE" in shown_status().description
+    assert "; STALE_PRICES, FALLBACK_IN_USE" in shown_status(root).description
     ingest(data)
-    assert "from 2004-07-07 by har; NO_FORECAST, FALLBACK_IN_USE" in shown_status().description
+    assert "from 2004-07-07 by har; NO_FORECAST, FALLBACK_IN_USE" in shown_status(root).description
     forecast(data, TRAINING)
-    fine = shown_status()
+    fine = shown_status(root)
     assert "volume from 2004-07-15 by volcast; " in fine.description
     assert "FALLBACK_IN_USE" not in fine.description
 
     retrain(data_in(folder, DAYS[-1]), TRAINING, RetrainSettings(promote=False))
     promote("volume", 2, "for the test", store=root)
-    assert "* model volume v2, 6 sessions old" in shown_status().data
-    assert "STALE_PRICES" in shown_status().description  # by the clock: a promotion has no other date
+    assert "* model volume v2, 6 sessions old" in shown_status(root).data
+    assert "STALE_PRICES" in shown_status(root).description  # by the clock: a promotion has no other date
     rollback("volume", "for the test", store=root)
-    assert "* model volume v1, " in shown_status().data
+    assert "* model volume v1, " in shown_status(root).data
     assert daily(data, TRAINING).skipped
-    assert shown_status().description == fine.description
+    assert shown_status(root).description == fine.description
+    assert shown_status(store_in(served[0]).url).id == of_another_store.id
 
 
 def test_a_forecast_of_the_past_and_a_nowcast_stay_out_of_the_ledger(served: Served) -> None:

@@ -143,12 +143,13 @@ def test_a_run_is_told_truly_what_started_it(client: SyncPrefectClient, tmp_path
 
 
 def test_what_is_deployed_says_what_it_does_and_by_which_clock(client: SyncPrefectClient, tmp_path: Path) -> None:
-    deploy(served(tmp_path), POOL)
+    tag = deploy(served(tmp_path), POOL).tag
     found = {each.name.partition(".")[0]: str(each.description) for each in client.read_deployments()}
     clock = "* weekdays-after-the-close: cron 30 17 * * 1-5 in the time zone America/New_York"
     assert clock in found["daily"].splitlines()
     assert "Schedules" not in found["promote"]
-    assert all("(/v2/artifacts/key/volcast-models)" in found[name] for name in ("retrain", "promote", "rollback"))
+    key = tag.replace("volcast-", "volcast-models-")
+    assert all(f"[{key}](/v2/artifacts/key/{key})" in found[name] for name in ("retrain", "promote", "rollback"))
     for automation in client.read_automations():
         assert re.match(r"Starts \w+ |Is sent to every channel that was given\.", automation.description)
 
@@ -414,11 +415,12 @@ def test_what_deploy_is_given_reaches_every_deployment_and_is_shown(
         "--store",
         "kept",
     ]
+    given += ["--max-broken-share", "0.2"]
     model = ["--cell", "gru", "--seed", "3", "--set", "steps=20", "--set", "members=2"]
     said = volcast("deploy", *given, *model)
     assert said.code == 0, said.errors
     files = {"source": f"files:{tmp_path}/SBUX.csv", "events": f"files:{tmp_path}/earnings.csv"}
-    data = {**files, "tickers": ["SBUX", "AAPL"], "store": f"{tmp_path}/kept"}
+    data = {**files, "tickers": ["SBUX", "AAPL"], "store": f"{tmp_path}/kept", "max_broken_share": 0.2}
     training = {"recipe": "volume", "cell": "gru", "seed": 3, "settings": {"steps": 20, "members": 2}}
     found = {each.name.partition(".")[0]: each.parameters for each in client.read_deployments()}
     takes_data = {"daily", "retrain", "forecast", "monitor", "backtest", "ingest", "pipeline"}

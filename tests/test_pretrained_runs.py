@@ -19,16 +19,18 @@ from models.sessions import session_before
 from storage.artifacts import ArtifactStore
 from storage.records import ForecastBatch
 from storage.store import open_store
+from tasks.gate import scorecard_of_model
 from tasks.reports.views import history_of
 from tasks.runs import SomeModelsFailed
-from tasks.settings import DataSettings, TrainingSettings
-from tasks.stored_models import CHAMPION
+from tasks.settings import DataSettings, RetrainSettings, TrainingSettings
+from tasks.stored_models import CHAMPION, HELD, champion_version
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
 
 TRAINING = TrainingSettings(settings={"members": 1, "tuning_steps": 10, "validate_every_steps": 10})
 FIRST = min(vintages(), key=lambda vintage: vintage.last_session)
 AS_OF = date(2017, 6, 30)  # half a year after it
+LATER = date(2019, 6, 28)  # half a year after the next one
 
 
 def data_in(folder: Path, **changes: object) -> DataSettings:
@@ -40,10 +42,10 @@ def artifacts_of(batch: ForecastBatch) -> ArtifactStore:
     return ArtifactStore(open_store(batch.snapshot.store))
 
 
-def data_of_rows(folder: Path, rows: int) -> DataSettings:
-    """Made-up prices of one ticker, out of a file."""
+def data_of_rows(folder: Path, rows: int, *, last: date = AS_OF) -> DataSettings:
+    """Made-up prices of one ticker, out of a file, and of them those up to AS_OF in the store."""
     source = folder / "SBUX.csv"
-    yahoo_frame(rows, last=AS_OF).assign(Volume=drawn_volumes(1, rows, seed=4)[0]).to_csv(source, index=False)
+    yahoo_frame(rows, last=last).assign(Volume=drawn_volumes(1, rows, seed=4)[0]).to_csv(source, index=False)
     data = data_in(folder / "store", source=f"files:{source}")
     ingest(data)
     return data
@@ -82,6 +84,31 @@ def test_a_retraining_takes_them_first_and_from_scratch_leaves_them_out(tmp_path
     own = retrain(data, new)
     assert (own.model.artifact.name, own.model.artifact.version) == ("own", 1)
     assert own.model.features.pretrained == ""
+
+
+def test_a_newer_vintage_is_tried_once_by_the_gate_where_an_older_one_forecasts_as_it_is(tmp_path: Path) -> None:
+    data = data_of_rows(tmp_path, 900, last=LATER)
+    assert retrain(data, TRAINING).outcome.startswith("Kept volume v2")  # the first vintage, as it is, stays
+    later = data.model_copy(update={"as_of": LATER})
+    ingest(later)
+    assert forecast(later, TRAINING).model is not None
+    artifacts = ArtifactStore(open_store(later.root))
+    assert artifacts.versions("model", "volume") == [1, 2]  # only a retraining tries it
+
+    scorecard = retrain(later, TRAINING, RetrainSettings(require_approval=True))
+    assert scorecard.model.artifact.version == 4
+    features = [artifacts.get("features", "volume", number) for number in artifacts.versions("features", "volume")]
+    tried = [each.fact("train_through") for each in features if each.fact("pretrained").endswith(", not trained here")]
+    assert tried == ["2016-12-30", "2018-12-31"]
+    newer = scorecard_of_model(artifacts.url, artifacts.get("model", "volume", 3).ref)
+    assert newer.champion == 1
+    assert {"volcast", "champion", FALLBACK} <= newer.scores.keys()
+    held = {entry.version for entry in artifacts.history("model", "volume", HELD)}
+    assert (3 in held) == newer.promote  # nobody has said yes
+    assert champion_version(artifacts, "volume") == 1
+
+    retrain(later, TRAINING)
+    assert artifacts.versions("model", "volume") == [1, 2, 3, 4]  # each is tried once
 
 
 def test_sixty_sessions_are_enough_for_a_forecast_and_too_few_for_a_training(tmp_path: Path) -> None:

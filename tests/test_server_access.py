@@ -26,7 +26,7 @@ from benchmarks.programs import CODE
 from flows import server_access
 from flows.prefect_processes import own_process
 from flows.server import Server, announce, own_server, prefect_server, present_server, server_that_is_up
-from flows.server_access import Access, Guard
+from flows.server_access import METRICS, Access, Guard
 from flows.server_options import ServerError
 
 NOBODY = 65534
@@ -203,8 +203,8 @@ async def bare(scope: Scope, receive: Receive, send: Send) -> None:
 class Visitor:
     """A browser before a guard; it keeps its cookies."""
 
-    def __init__(self, access: Access) -> None:
-        self._url, self._guard, self._cookies = access.url, Guard(bare, access), httpx.Cookies()
+    def __init__(self, access: Access, folder: Path = Path("/not/there")) -> None:
+        self._url, self._guard, self._cookies = access.url, Guard(bare, access, folder), httpx.Cookies()
 
     def get(self, path: str, **more: Any) -> httpx.Response:
         return asyncio.run(self._ask("GET", path, **more))
@@ -278,6 +278,20 @@ def test_a_server_that_others_reach_answers_for_addresses_its_own_names_and_thos
     behind_proxy = {"Host": "10.0.0.7:4200", "Origin": "https://volcast.example"}
     assert browser.get("/api", headers=behind_proxy).status_code == 200
     assert browser.get("/api", headers=behind_proxy | {"Origin": FOREIGN}).status_code == 403
+
+
+def test_the_metrics_are_sent_as_they_lie_in_the_folder_to_who_knows_the_password(tmp_path: Path) -> None:
+    access = Access("http://127.0.0.1:4200")
+    visitor, known = Visitor(access, tmp_path), httpx.BasicAuth(*access.auth.split(":"))
+    assert visitor.get("/metrics", auth=known).status_code == 404  # before they are written
+    (tmp_path / METRICS).write_text("volcast_tickers 3.0\n")
+    sent = visitor.get("/metrics", auth=known)
+    assert (sent.text, sent.headers["content-type"].split(";")[0]) == ("volcast_tickers 3.0\n", "text/plain")
+    for stranger in (None, httpx.BasicAuth("volcast", "guessed"), httpx.BasicAuth("é", "é")):
+        refused = visitor.get("/metrics", auth=stranger, headers={"Accept": "text/html"})
+        assert (refused.status_code, "www-authenticate" in refused.headers) == (401, True)
+        assert "tickers" not in refused.text
+    assert visitor.get("/metrics", auth=known, headers={"Origin": FOREIGN}).status_code == 403
 
 
 def test_what_is_secret_of_an_access_is_not_shown_with_it() -> None:

@@ -9,14 +9,17 @@ from datetime import UTC, date, datetime
 from typing import Any
 from uuid import uuid4
 
+import httpx
 import pandas as pd
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
-from benchmarks.programs import BEATS_HAR, Up, run_volcast
+from benchmarks.programs import BEATS_HAR, CODE, Up, run_volcast
 from benchmarks.webhooks import Webhook
 from storage.artifacts import ArtifactStore
 from storage.ledger import Ledger
 from storage.store import open_store
+from tasks.run_tools import store_label
 from tasks.stored_models import CHAMPION, HELD
 
 pytestmark = pytest.mark.service
@@ -144,6 +147,10 @@ def test_a_pipeline_that_was_started_by_hand_holds_what_passed_for_a_persons_yes
     assert state["type"] == "COMPLETED"
     assert "; Held other v1: model other v1 waits: volcast models promote other --version 1 " in state["message"]
     assert "forecast other v1 by har, a fallback: no version of other has passed the gate yet" in state["message"]
+    service.up.wait(lambda: "model other v1 waits" in " ".join(service.webhook.texts), "the alert")
+    (asked, *_) = (text for text in service.webhook.texts if "model other v1 waits" in text)
+    assert asked.startswith("WARNING volcast alert approval-wanted: ")
+    assert "Its run cannot wait; to say yes: volcast models promote other --version 1 --reason …" in asked
     artifacts = ArtifactStore(open_store(service.root))
     assert artifacts.alias("model", "other", CHAMPION) is None
     assert artifacts.alias("model", "other", HELD) is not None
@@ -239,6 +246,47 @@ def test_status_knows_the_runs_what_is_switched_off_and_the_worker(service: Serv
     assert set(ends) == {"backtest", "daily", "retrain", "verify"}
     assert re.search(r"E[SD]T .*Completed: ", ends["daily"])
     assert "Failed: " in ends["verify"]
+
+
+def test_prometheus_finds_how_the_store_stands_and_every_run_that_has_ended(service: Service) -> None:
+    url, auth = service.up.access.url, httpx.BasicAuth(*service.up.access.auth.split(":"))
+    assert httpx.get(f"{url}/metrics", trust_env=False).status_code == 401
+
+    def scraped() -> dict[tuple[str, ...], float]:
+        """Name and the values of the labels, without the store's -> the value."""
+        answer = httpx.get(f"{url}/metrics", trust_env=False, auth=auth)
+        families = list(text_string_to_metric_families(answer.text))
+        assert {sample.labels["store"] for each in families for sample in each.samples} == {
+            store_label(service.root_url)
+        }
+        return {
+            (
+                sample.name,
+                *(value for name, value in sample.labels.items() if name not in ("store", "model")),
+            ): sample.value
+            for each in families
+            for sample in each.samples
+            if sample.labels.get("model", "volume") == "volume"
+        }
+
+    failed = sum(run["state"]["type"] == "FAILED" for run in service.up.ended_runs("verify", 2))
+    service.up.wait(lambda: scraped()["volcast_runs_total", "verify", "Failed"] >= failed, "every run is counted")
+    found = scraped()
+    assert found["volcast_runs_total", "verify", "Completed"] >= 1
+    assert found["volcast_runs_total", "backtest", "Crashed"] == 0  # from the start, so that the first is seen
+    health = ArtifactStore(open_store(service.root)).get("health", "volume")
+    facts: Any = health.facts
+    assert found["volcast_monitored_timestamp_seconds",] == pytest.approx(health.created_at.timestamp())
+    assert found["volcast_prices_sessions_behind",] == facts["behind"]
+    assert found["volcast_model_age_sessions",] == facts["model_age"]
+    assert found["volcast_fallback_in_use",] == (facts["by"] == "har")
+    skill = next(row for row in facts["skill"] if (row["ticker"], row["sessions"]) == ("all", 5))
+    assert found["volcast_live_mase", "5"] == pytest.approx(skill["mase"])
+    assert found["volcast_live_coverage", "80", "5"] == pytest.approx(skill["coverage_80"])
+    codes = {name[1] for name in found if name[0] == "volcast_finding"}
+    assert codes == {finding["code"] for finding in facts["findings"]}
+    guide = (CODE / "docs" / "operate.md").read_text()
+    assert [name for name, *_ in found if f"`{name}`" not in guide] == []
 
 
 def published(service: Service) -> pd.DataFrame:

@@ -48,6 +48,7 @@ from tasks.reports.views import (
     session_notes,
     skill_rows,
 )
+from tasks.run_tools import artifact_key
 from tasks.settings import DataSettings, WatchSettings, supposition_of
 from tasks.stored_models import CHAMPION
 from tasks.what_if import NothingToSuppose, what_if
@@ -97,10 +98,10 @@ def seen_on(data: DataSettings, day: date) -> DataSettings:
 
 
 def test_each_day_adds_a_version_of_the_forecast_of_each_leading_ticker(served: Served) -> None:
-    assert served[1]
-    found = artifacts_of(run_named(f"forecast volume {TICKERS} {DAYS[-1]}"))
-    assert set(found) == {"volcast-forecast-sbux", "volcast-forecast-t1", "volcast-forecast-t2", "volcast-status"}
-    newest = found["volcast-forecast-sbux"]
+    root = store_in(served[0]).url
+    found = artifacts_of(run_named(f"forecast volume {TICKERS} {DAYS[-1]}"), root)
+    assert set(found) == {"forecast-sbux", "forecast-t1", "forecast-t2", "status"}
+    newest = found["forecast-sbux"]
     words = str(newest.data)
     assert len(words) < 300_000
     assert words.count("](data:image/png;base64,") == 1
@@ -111,10 +112,10 @@ def test_each_day_adds_a_version_of_the_forecast_of_each_leading_ticker(served: 
     assert "| SBUX | 5 | " in words  # live skill
     assert re.fullmatch(r"SBUX, Thu 2004-07-08: [\d.]+ M shares \([\d.]+-[\d.]+\)", str(newest.description))
 
-    of_t2 = ArtifactFilter(key=ArtifactFilterKey(any_=["volcast-forecast-t2"]))
+    of_t2 = ArtifactFilter(key=ArtifactFilterKey(any_=[artifact_key("forecast-t2", root)]))
     with get_client(sync_client=True) as client:
         assert len(client.read_artifacts(artifact_filter=of_t2)) >= len(DAYS)  # the history
-    first = artifacts_of(run_named(f"forecast volume {TICKERS} {DAYS[0]}"))["volcast-forecast-sbux"]
+    first = artifacts_of(run_named(f"forecast volume {TICKERS} {DAYS[0]}"), root)["forecast-sbux"]
     assert "None of its forecasts has been scored yet." in str(first.data)
 
 
@@ -167,7 +168,8 @@ def test_what_cannot_be_explained_is_named(served: Served) -> None:
 
 def test_a_forecast_of_the_past_has_no_charts_and_the_status_stays_that_of_today(served: Served) -> None:
     forecast(data_in(served[0], date(2004, 6, 24)), TRAINING)
-    (status,) = artifacts_of(run_named("forecast volume all of simulated 2004-06-24")).values()
+    found = artifacts_of(run_named("forecast volume all of simulated 2004-06-24"), store_in(served[0]).url)
+    (status,) = found.values()
     assert f"volume from {DAYS[-1]} by volcast; STALE_PRICES" in str(status.description)  # years behind the clock
 
 
@@ -228,7 +230,7 @@ def test_the_summary_says_first_that_har_forecasts_where_the_model_did_not_pass(
     places = [words.index(each) for each in in_order]
     assert places == sorted(places)
     assert words.count(", does not beat har ") == 1
-    card = artifacts_of(run_named(f"retrain volume SBUX, T1 {TRAINED}"))["volcast-scorecard"]
+    card = artifacts_of(run_named(f"retrain volume SBUX, T1 {TRAINED}"), store_in(tmp_path).url)["scorecard"]
     assert str(card.description).startswith("Did not pass the gate: MASE")
     assert str(card.data).count("](data:image/png;base64,") == 3  # two fan charts and the calibration
     assert len(str(card.data)) < 300_000
@@ -291,9 +293,7 @@ def test_the_newest_forecast_and_the_page_lie_under_names_that_stay(served: Serv
     whole = Read((latest / "latest.html").read_text(encoding="utf-8"))
     assert f"by model volume v1; from the close of {DAYS[-1]}" in whole.words
     assert [row[0] for row in whole.table("ticker", "forecast")] == TICKERS.split(", ")
-    together = [table for table in whole.tables if table[0][:2] == ["the next", "median"]]
-    assert [[row[0] for row in table[1:]] for table in together] == [["2 sessions", "5 sessions", "10 sessions"]] * 3
-    published = artifacts_of(run_named(f"daily volume {DAYS[-1]}"))["volcast-latest"]
+    published = artifacts_of(run_named(f"daily volume {DAYS[-1]}"), store_in(served[0]).url)["latest"]
     assert str(published.description).startswith(f"{DAYS[-1]}: of 3 tickers ")
     assert all(f"volume/latest.{ending}`" in str(published.data) for ending in ("html", "csv", "parquet"))
 

@@ -117,6 +117,13 @@ def test_the_report_has_a_fan_chart_a_ticker_and_the_calibration_and_is_called_s
     assert {"forecast-SBUX.png", "forecast-T2.png", "calibration.png", "forecast.csv", "scorecard.md"} < set(files)
     assert all(Path(path).read_bytes().startswith(b"\x89PNG") for name, path in files.items() if name.endswith(".png"))
     assert "Simulated data" in Path(files["scorecard.md"]).read_text()
+    exact, shown = pd.read_parquet(files["forecast.parquet"]), pd.read_csv(files["forecast.csv"])
+    others = [name for name in shown if name.startswith("volcast-q-")]
+    assert others == [f"volcast-q-{level}" for level in (0.2, 0.35, 0.65, 0.8)]  # the others have a name of their own
+    values = shown.drop(columns=["unique_id", "cutoff", "ds", "h"])
+    assert all(np.issubdtype(kind, np.integer) for kind in values.dtypes)
+    assert not values.T.duplicated().any()
+    assert (values - exact[values.columns]).abs().max().max() <= 0.5
 
 
 def test_a_forecast_walks_back_to_the_prices_and_the_features_are_known_by_their_profile(finished: Finished) -> None:

@@ -120,6 +120,7 @@ class Method(ABC, Generic[SomeRecipe, Prepared, Predictor]):
     """The steps of one recipe, whose models are registered under `name` or, without one, the recipe's."""
 
     horizon = 0  # sessions ahead, the farthest; 0 for a nowcast
+    trains = True  # False: pretrained weights forecast as they are
 
     def __init__(self, recipe: SomeRecipe, name: str | None = None) -> None:
         self.recipe, self._name = recipe, name or recipe.name
@@ -144,13 +145,16 @@ class Method(ABC, Generic[SomeRecipe, Prepared, Predictor]):
         """The registered name of the model of some tickers. Raises ValueError when they are not one model's."""
         return self._name
 
-    def untrained(self, cutoff: date) -> dict[str, JsonValue] | None:  # noqa: ARG002
-        """The settings by which pretrained weights forecast from a cutoff as they are; None where there are none."""
+    def untrained(self, cutoff: date, *, newer_than: date) -> dict[str, JsonValue] | None:  # noqa: ARG002
+        """The settings by which pretrained weights forecast from a cutoff as they are.
+
+        None where there are none that know a session after `newer_than`.
+        """
         return None
 
-    def pretrained(self, prepared: Prepared) -> str:  # noqa: ARG002
-        """The pretrained weights that a training starts from, in words; empty for none."""
-        return ""
+    def pretrained_through(self, prepared: Prepared) -> date | None:  # noqa: ARG002
+        """The last session that the pretrained weights know which a training starts from; None for none."""
+        return None
 
     def is_testable(self, prepared: Prepared) -> bool:  # noqa: ARG002
         """Whether there are sessions enough to hold some back as a test."""

@@ -59,6 +59,10 @@ class VolumeMethod(Method[VolumeRecipe, VolumeData, VolumePredictor]):
 
     horizon = HORIZONS
 
+    @property
+    def trains(self) -> bool:
+        return self.recipe.trains
+
     def epochs(self, prepared: VolumeData) -> int:
         return steps_of(self.recipe, self._vintage(prepared))
 
@@ -68,10 +72,16 @@ class VolumeMethod(Method[VolumeRecipe, VolumeData, VolumePredictor]):
     def progress_words(self, epoch: int, epochs: int) -> str:
         return f"Step {epoch} of {epochs}"
 
-    def untrained(self, cutoff: date) -> dict[str, JsonValue] | None:
-        return {"tuning_steps": 0} if vintage_for(self.recipe, through=cutoff) else None
+    def untrained(self, cutoff: date, *, newer_than: date) -> dict[str, JsonValue] | None:
+        vintage = vintage_for(self.recipe, through=cutoff)
+        return {"tuning_steps": 0} if vintage and vintage.last_session > newer_than else None
 
-    def pretrained(self, prepared: VolumeData) -> str:
+    def pretrained_through(self, prepared: VolumeData) -> date | None:
+        vintage = self._vintage(prepared)
+        return vintage.last_session if vintage else None
+
+    def _start(self, prepared: VolumeData) -> str:
+        """The pretrained weights that a training starts from, in words; empty for none."""
         vintage = self._vintage(prepared)
         return f"{vintage.words}, {'tuned' if self.recipe.trains else 'not trained'} here" if vintage else ""
 
@@ -96,7 +106,7 @@ class VolumeMethod(Method[VolumeRecipe, VolumeData, VolumePredictor]):
             "train_rows": int(panel.traded_NT[:, : prepared.through + 1].sum()),
             "train_through": str(prepared.span.train_through),
             "test_start": str(prepared.span.test_start),
-            "pretrained": self.pretrained(prepared),
+            "pretrained": self._start(prepared),
             "earnings_sources": sorted(set(known["source"])) if self.recipe.use_earnings else [],
             "first_seen_assumed": bool(known["first_seen_assumed"].any()),
         }
@@ -118,7 +128,7 @@ class VolumeMethod(Method[VolumeRecipe, VolumeData, VolumePredictor]):
 
     def shapes(self, prepared: VolumeData) -> list[str]:
         """How much there is to train on."""
-        panel, span, start = prepared.inputs.panel, prepared.span, self.pretrained(prepared)
+        panel, span, start = prepared.inputs.panel, prepared.span, self._start(prepared)
         if start and not self.recipe.trains:
             return [f"No training: {self._networks}, {start}"]
         return [
@@ -163,7 +173,7 @@ class VolumeMethod(Method[VolumeRecipe, VolumeData, VolumePredictor]):
 
     def evaluate(self, prepared: VolumeData, model: VolumePredictor, contest: Contest) -> Evaluated:
         found = evaluate_volume(prepared, model, contest)
-        start = self.pretrained(prepared)
+        start = self._start(prepared)
         return Evaluated(
             scores=found.scores,
             words=(*found.words, *([f"The networks: {start}."] if start else [])),

@@ -13,7 +13,6 @@ from typing import Any
 
 import pandas as pd
 from prefect import get_run_logger, task
-from prefect.artifacts import create_markdown_artifact
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import (
     FlowRunFilter,
@@ -38,7 +37,7 @@ from storage.ledger import FORECAST_KEY, Ledger
 from storage.records import ForecastBatch, Health, Manifest
 from storage.store import Store, open_store, put
 from tasks.count_prices import status_of
-from tasks.forecast import why_not_live
+from tasks.forecast import to_csv, why_not_live
 from tasks.gate import scorecard_of_model
 from tasks.methods.method import Plot
 from tasks.methods.volume import DRAWN_TICKERS, in_order
@@ -66,7 +65,7 @@ from tasks.reports.views import (
     ticker_forecasts,
     version_rows,
 )
-from tasks.run_tools import store_tag
+from tasks.run_tools import artifact_key, publish_artifact, store_tag
 from tasks.settings import DataSettings, TrainingSettings, calendar_of
 from tasks.stored_models import find_champion, read_or_fault
 
@@ -90,8 +89,7 @@ def publish_latest(batch: ForecastBatch, data: DataSettings, training: TrainingS
     latest = latest_frame(Ledger(store), name)
     for what, frame in {"latest": latest, "latest-sums": latest_sums(latest)}.items():
         put(store, latest_file(name, "parquet", what), to_parquet(frame), replace=True)
-        table = frame.to_csv(index=False, date_format="%Y-%m-%d").encode()
-        put(store, latest_file(name, "csv", what), table, replace=True)
+        put(store, latest_file(name, "csv", what), to_csv(frame).encode(), replace=True)
     if flow_run.parent_flow_run_id is None:
         whole = data.model_copy(update={"tickers": ()})
         _publish_page(whole, present_health(whole, name))
@@ -99,7 +97,7 @@ def publish_latest(batch: ForecastBatch, data: DataSettings, training: TrainingS
 
 @task(task_run_name="publish the page of {health.session}")
 def publish_page(data: DataSettings, batch: ForecastBatch, health: Health, training: TrainingSettings) -> None:
-    """`latest.html`, and the artifact `volcast-latest`; nothing for a run of the past."""
+    """`latest.html`, and the store's artifact `volcast-latest-…`; nothing for a run of the past."""
     if not why_not_live(batch, training):
         _publish_page(data, health)
 
@@ -110,7 +108,8 @@ def _publish_page(data: DataSettings, health: Health) -> None:
     facts["failed"] = failed_rows(store.url, facts["since"])
     put(store, latest_file(health.name, "html"), page_html(facts).encode(), replace=True)
     where, line = f"{store.folder or store.url}/{latest_file(health.name, '')}", facts["actual"] or health.words
-    create_markdown_artifact(key="volcast-latest", markdown=latest_markdown(health, facts, where), description=line)
+    others = [artifact_key(name, store.url) for name in ("status", "models")]
+    publish_artifact("latest", store.url, markdown=latest_markdown(health, facts, where, others), description=line)
     get_run_logger().info("the page is %shtml", where)
 
 

@@ -5,7 +5,6 @@ from functools import partial
 
 import pandas as pd
 from prefect import get_run_logger, task
-from prefect.artifacts import create_markdown_artifact
 
 from models.recipes import DEFAULT_RECIPE
 from models.sums import sums_of
@@ -14,6 +13,7 @@ from storage.artifacts import ArtifactStore, to_parquet
 from storage.prices import PriceTable
 from storage.records import ForecastBatch, Health, Report, Scorecard, Snapshot
 from storage.store import Store, open_store, put
+from tasks.forecast import to_csv
 from tasks.methods.method import Method, Names, Plot
 from tasks.methods.volume import DRAWN_TICKERS, in_order
 from tasks.monitor import deadline_of, health_since, last_health
@@ -22,11 +22,12 @@ from tasks.reports.render import health_markdown, models_markdown, scorecard_mar
 from tasks.reports.views import (
     forecast_frame,
     forecast_method,
-    history_of,
+    histories,
     prices_before,
     session_notes,
     simulated_note,
 )
+from tasks.run_tools import publish_artifact
 from tasks.settings import calendar_of, due_session_of, is_simulated, last_session
 from tasks.snapshot import read_prepared
 from tasks.stored_models import read_model, read_or_fault, reader
@@ -35,37 +36,40 @@ LEADING = 3  # tickers whose forecast a scorecard shows: an artifact holds 300 k
 
 
 @task(task_run_name="publish the status of {health.name}")
-def publish_status(health: Health) -> None:
-    """The artifact `volcast-status`; its description is the one line that says it all."""
-    create_markdown_artifact(key="volcast-status", markdown=health_markdown(health), description=health.words)
+def publish_status(health: Health, root: str) -> None:
+    """The store's artifact `volcast-status-…`; its description is the one line that says it all."""
+    publish_artifact("status", open_store(root).url, markdown=health_markdown(health), description=health.words)
 
 
 @task(task_run_name="publish the versions of the models")
 def publish_models(store_url: str) -> None:
-    """The artifact `volcast-models`, from which a person chooses what to promote; none before there is a version."""
-    artifacts = ArtifactStore(open_store(store_url))
-    histories = [history_of(artifacts, name) for name in artifacts.names("model")]
-    if not histories:
+    """The store's artifact `volcast-models-…`, from which a person chooses what to promote.
+
+    There is none before the first version.
+    """
+    root, found = open_store(store_url).url, histories(store_url)
+    if not found:
         return
-    forecasting = [f"{own.name} v{each.version}" for own in histories for each in own.versions if each.is_champion]
-    create_markdown_artifact(
-        key="volcast-models",
-        markdown=models_markdown(histories, simulated=is_simulated(artifacts.url)),
+    forecasting = [f"{own.name} v{each.version}" for own in found for each in own.versions if each.is_champion]
+    publish_artifact(
+        "models",
+        root,
+        markdown=models_markdown(found, simulated=is_simulated(root)),
         description=f"Champions: {listed(forecasting, 5) or 'none yet'}",
     )
 
 
 @task(task_run_name="bring the status up to date")
 def refresh_status(root: str, session: date | None = None) -> None:
-    """`volcast-status` at a session, by default the last closed one, once `monitor` has looked for the first time.
+    """The artifact of the status at a session, by default the last closed one, once `monitor` has looked before.
 
     Each flow that changes what it tells of ends with it. What cannot be read is in the log and fails no flow.
     """
     health, fault = read_or_fault(partial(_present, open_store(root), session))
     if fault:
-        get_run_logger().warning("volcast-status stays as it was: %s", fault)
+        get_run_logger().warning("the artifact of the status stays as it was: %s", fault)
     if health:
-        publish_status.fn(health)
+        publish_status.fn(health, root)
 
 
 def _present(store: Store, session: date | None) -> Health | None:
@@ -88,8 +92,12 @@ def publish_scorecard(scorecard: Scorecard) -> None:
     forecasts = method.forecast(read_prepared(model.features, method), predictor)
     leading = forecasts.loc[forecasts["unique_id"].isin(in_order(forecasts)[:LEADING])]
     plots = [*_forecast_plots(method, snapshot, leading), *model_plots(scorecard)]
-    key = "volcast-scorecard" + ("" if name == DEFAULT_RECIPE else f"-{slug(name)}")
-    create_markdown_artifact(key=key, markdown=scorecard_markdown(scorecard, plots), description=scorecard.judgement)
+    key = publish_artifact(
+        "scorecard" + ("" if name == DEFAULT_RECIPE else f"-{slug(name)}"),
+        snapshot.store,
+        markdown=scorecard_markdown(scorecard, plots),
+        description=scorecard.judgement,
+    )
     get_run_logger().info("%s is this run's artifact %s", scorecard.artifact, key)
 
 
@@ -107,7 +115,7 @@ def write_report(batch: ForecastBatch, scorecard: Scorecard | None) -> Report:
     frames = {"forecast": forecasts, **({"sums": sums_of(forecasts)} if method.horizon else {})}
     files = {
         **{f"{name}.parquet": to_parquet(frame) for name, frame in frames.items()},
-        **{f"{name}.csv": frame.to_csv(index=False, date_format="%Y-%m-%d").encode() for name, frame in frames.items()},
+        **{f"{name}.csv": to_csv(frame).encode() for name, frame in frames.items()},
         **{plot.file: plot.png for plot in plots},
     }
     if scorecard is not None:

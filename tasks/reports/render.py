@@ -16,18 +16,20 @@ from urllib.parse import unquote, urlsplit
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from rich.box import SIMPLE
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.table import Table
+from rich.text import Text
 from rich.tree import Tree
 
 from models.calendar_names import NEW_YORK, market
 from models.forecast_columns import MODEL, reason_column
-from models.text import counted, format_millions, listed
-from storage.artifacts import ArtifactStore
+from models.text import counted, format_millions, line_starts, listed
 from storage.records import (
     ArtifactRef,
     BacktestResult,
+    Check,
     Daily,
     Finding,
     ForecastBatch,
@@ -38,7 +40,7 @@ from storage.records import (
     Scorecard,
     Snapshot,
 )
-from storage.store import Store, open_store
+from storage.store import Store
 from tasks.methods.method import Plot
 from tasks.participation import (
     NOT_JUDGED,
@@ -63,9 +65,7 @@ from tasks.reports.views import (
     explained_row,
     forecast_rows,
     health_lines,
-    history_of,
     leading_reason,
-    lineage_of,
     loss_rows,
     model_rows,
     move_rows,
@@ -94,7 +94,9 @@ NARROW: dict[str, Any] = {"box": SIMPLE, "pad_edge": False, "padding": (0, 1, 0,
 INDENT = " " * 10
 EARNINGS = reason_column("earnings")
 BAR = 15  # letters of the longest bar
+WIDEST = 10_000  # columns, in which any table has room
 SHOWN_HELD = 10  # rows of a forecast that were held back
+QUARANTINED = ("ticker", "session", "rule", "value", "source", "seen at, UTC")
 
 
 # --- on a terminal ---------------------------------------------------------------------------------------------------
@@ -161,12 +163,12 @@ def show_status(console: Console, store_url: str, counts: PriceCounts) -> None:
 
 
 def show_quarantine(console: Console, store_url: str, rows: list[tuple[str, ...]], total: int) -> None:
-    """The rows (ticker, session, rule, value, source, seen at), and how many there are in all."""
+    """The rows (QUARANTINED), and how many there are in all."""
     if not rows:
         console.print(f"No row is in quarantine in {nice_path(store_url)}.")
         return
-    headings = ("ticker", "session", "rule", "value", "source", "seen at, UTC")
-    console.print(_table([dict(zip(headings, row, strict=True)) for row in rows], text=headings, wrap=headings))
+    named: list[dict[str, str]] = [dict(zip(QUARANTINED, row, strict=True)) for row in rows]
+    console.print(_table(named, text=QUARANTINED, wrap=QUARANTINED))
     more = ", the newest; more by --limit" if len(rows) < total else ""
     _show(console, "", f"{len(rows):,} of {counted(total, 'row')}{more}")
 
@@ -314,6 +316,16 @@ def show_service(
     _show_findings(console, findings)
 
 
+def show_checks(console: Console, checks: Sequence[Check]) -> None:
+    """A line for each thing that was looked at, and below it what a person has to do."""
+    width = max(len(check.of) for check in checks)
+    for check in checks:
+        state = "[bold red]to do[/]" if check.remedy else "[bold green]OK[/]   "
+        console.print(f"{state} {check.of:{width}}  {escape(check.found)}")
+        if check.remedy:
+            console.print(f"{' ' * (width + 8)}{escape(check.remedy)}")
+
+
 def _show_findings(console: Console, findings: Sequence[Finding]) -> None:
     for finding in findings:
         colour = "red" if finding.needs_person else "yellow"
@@ -361,10 +373,8 @@ def show_backtest(console: Console, result: BacktestResult) -> None:
     _show(console, "", result.path)
 
 
-def show_models(console: Console, store_url: str) -> None:
+def show_models(console: Console, store_url: str, histories: Sequence[History]) -> None:
     """A table of every version of every model; then whose volume they know, why some did not pass, and each move."""
-    artifacts = ArtifactStore(open_store(store_url))
-    histories = [history_of(artifacts, name) for name in artifacts.names("model")]
     rows = model_rows(histories)
     if not histories:
         console.print(f"No model has been trained in {nice_path(store_url)}. Train one with: volcast run")
@@ -376,15 +386,14 @@ def show_models(console: Console, store_url: str) -> None:
         _show_history(console, history)
 
 
-def show_lineage(console: Console, store_url: str, name: str) -> None:
-    """From the newest forecast of a model back to its prices, and every move of its champion. Raises NotStored."""
-    artifacts = ArtifactStore(open_store(store_url))
-    first, *others = map(_step, lineage_of(artifacts, name))
+def show_lineage(console: Console, lineage: Sequence[Manifest | ArtifactRef], history: History) -> None:
+    """From the newest forecast of a model back to its prices, and every move of its champion."""
+    first, *others = map(_step, lineage)
     tree = branch = Tree(first)
     for step in others:
         branch = branch.add(step)
     console.print(tree)
-    _show_history(console, history_of(artifacts, name))
+    _show_history(console, history)
 
 
 def nice_path(url_or_path: str) -> str:
@@ -406,22 +415,45 @@ def _table(
     title: str | None = None,
     *,
     text: Collection[str] = (),
-    wrap: Collection[str] | None = None,
+    wrap: Collection[str] = (),
     ends: Collection[int] = (),
     **style: Any,
-) -> Table:
+) -> "_Fitting":
     """A table of a view.
 
     Columns of numbers stand to the right; those of `text`, and the first one, to the left. Only those of `wrap` may be
-    broken, by default all. There is a line after each row of `ends`.
+    broken. There is a line after each row of `ends`.
     """
     table = Table(title=title, title_justify="left", title_style="bold", **NARROW | style)
     for place, heading in enumerate(rows[0]):
-        left, whole = heading in text or not place, wrap is not None and heading not in wrap
+        left, whole = heading in text or not place, heading not in wrap
         table.add_column(heading, justify="left" if left else "right", no_wrap=whole, overflow="fold")
     for place, row in enumerate(rows):
         table.add_row(*map(escape, row.values()), end_section=place in ends)
-    return table
+    cells = {heading: [heading, *(row[heading] for row in rows)] for heading in wrap if heading in rows[0]}
+    spare = {
+        heading: max(map(len, own)) - max(len(w) for c in own for w in c.split()) for heading, own in cells.items()
+    }
+    return _Fitting(table, rows, sum(spare.values()))
+
+
+class _Fitting:
+    """A table where there is room for it, else its rows as lines; no cell is cut, and no word is broken."""
+
+    def __init__(self, table: Table, rows: Sequence[Mapping[str, str]], spare: int) -> None:
+        self._table, self._rows, self._spare = table, rows, spare  # columns by which it can be narrower than it is
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        whole = Measurement.get(console, options.update(max_width=WIDEST), self._table).maximum
+        if whole - self._spare <= options.max_width:
+            yield self._table
+            return
+        title = Text(str(self._table.title or ""), style="bold")
+        yield from title.divide(line_starts(title.plain, options.max_width)) if title else ()
+        for row in self._rows:
+            first, *others = [f"{heading} {cell}" for heading, cell in row.items() if cell]
+            line = Text.assemble((first, "bold"), *(f", {cell}" for cell in others))
+            yield from line.divide(line_starts(line.plain, options.max_width))
 
 
 def _show_history(console: Console, history: History) -> None:
@@ -516,15 +548,17 @@ def models_markdown(histories: Sequence[History], *, simulated: bool) -> str:
     return _paragraphs(*texts)
 
 
-def latest_markdown(health: Health, facts: Mapping[str, Any], where: str) -> str:
-    """The day's page in short, and where it is, with the forecast itself beside it; `where`: without the ending."""
+def latest_markdown(health: Health, facts: Mapping[str, Any], where: str, others: Sequence[str]) -> str:
+    """The day's page in short, and where it is, with the forecast itself beside it; `where`: without the ending.
+
+    `others` are the keys of the artifacts that it leads to.
+    """
     failed = facts["failed"]
     return _paragraphs(
         f"# {health.name}, close of {health.session}",
         SIMULATED_NOTE if health.simulated else "",
         f"The page of the day is `{where}html`; the forecast is `{where}csv` and `{where}parquet`.",
-        "See also [volcast-status](/v2/artifacts/key/volcast-status), "
-        "[volcast-models](/v2/artifacts/key/volcast-models).",
+        f"See also {', '.join(f'[{key}](/v2/artifacts/key/{key})' for key in others)}.",
         "## The forecast against what came",
         facts["actual"] or "No forecast of this session was published.",
         markdown_table(facts["actual_rows"], text=("inside of",)) if facts["actual_rows"] else "",

@@ -288,6 +288,12 @@ def history_of(artifacts: ArtifactStore, name: str) -> History:
     )
 
 
+def histories(store_url: str) -> list[History]:
+    """Of every model in the store. Raises StoreUnreachable."""
+    artifacts = ArtifactStore(open_store(store_url))
+    return [history_of(artifacts, name) for name in artifacts.names("model")]
+
+
 def _version_line(
     artifacts: ArtifactStore, name: str, version: int, scorecard: Manifest | None, is_champion: bool
 ) -> VersionLine:

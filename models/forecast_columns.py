@@ -45,7 +45,7 @@ def quantile_columns(name: str) -> list[str]:
 def in_whole_shares(frame: pd.DataFrame) -> pd.DataFrame:
     """Forecasts as people read them: whole shares, factors with four digits, no quantile twice."""
     twice = [f"{MODEL}-q-{level}" for level in SCORED_LEVELS]
-    digits = {name: 4 if name.startswith(REASON) else 0 for name in map(str, frame.select_dtypes("float"))}
+    digits = {name: 4 if str(name).startswith(REASON) else 0 for name in frame.select_dtypes("float")}
     return frame.drop(columns=twice, errors="ignore").round(digits)
 
 

@@ -441,7 +441,6 @@ MISTAKES = (  # in a folder where `golden` is a golden store, `two` has two exch
     "retrain --store golden --recipe nonsense",
     "retrain --store golden --source yahoo",
     "forecast --store empty",
-    "forecast --store golden --out forecasts.xlsx",
     "forecast --store golden --what-if nonsense",
     "explain SBUX --store empty",
     "explain SBUX --store golden",

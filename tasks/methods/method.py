@@ -46,7 +46,7 @@ class Rows:
     """What is known at the cutoff of a snapshot."""
 
     read_prices: Callable[[], pd.DataFrame]  # as `PriceTable.read` gives them
-    announcements: pd.DataFrame  # as `EventTable.known` gives them
+    announcements: pd.DataFrame  # as `EventTable.events` gives them
     calendar: str = NEW_YORK  # the market's
 
     @cached_property

@@ -20,7 +20,7 @@ from models.recipes import DEFAULT_RECIPE, Recipe, TutorialRecipe, stored_recipe
 from models.scores import SKILL_SPAN, live_skill
 from models.sessions import market_calendar, session_before, sessions_after
 from models.text import counted, format_millions, format_p, format_shares
-from storage.announced_dates import EventTable
+from storage.announced_dates import EARNINGS, MARKET, EventTable
 from storage.artifacts import ArtifactStore
 from storage.errors import NotStored
 from storage.ledger import Ledger
@@ -509,14 +509,15 @@ def simulated_note(simulated: bool) -> str:
 
 
 def _notes(store: Store, forecast: StoredForecast) -> dict[tuple[str, pd.Timestamp], str]:
-    """(ticker, session) -> what is known ahead of it: a half day of the market, announced earnings of the ticker."""
+    """(ticker, session) -> what is known ahead of it: a half day of the market, announced earnings, other events."""
     sessions = pd.DatetimeIndex(forecast.frame["ds"].unique()).sort_values()
     halves = set(sessions[sessions.isin(market_calendar(calendar_of(store.url)).early_closes)])
     found = {(ticker, session): [HALF_DAY] for ticker in forecast.by_ticker for session in halves}
-    known = EventTable(store).known(list(forecast.by_ticker), as_of=forecast.cutoff)
-    for each in known.loc[known["announced_for"].isin(list(sessions))].to_dict("records"):
-        key = (each["ticker"], each["announced_for"])
-        found.setdefault(key, []).append(f"earnings{WHEN.get(each['when'], '')}")
+    events = EventTable(store).events(list(forecast.by_ticker), as_of=forecast.cutoff)
+    for each in events.loc[events["announced_for"].isin(list(sessions))].to_dict("records"):
+        for ticker in [each["ticker"]] if each["ticker"] != MARKET else forecast.by_ticker:
+            what = each.get("kind", EARNINGS).replace("_", " ")
+            found.setdefault((ticker, each["announced_for"]), []).append(f"{what}{WHEN.get(each['when'], '')}")
     return {key: ", ".join(notes) for key, notes in found.items()}
 
 

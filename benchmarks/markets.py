@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 
 from models.panel import FIELDS, HORIZONS, Panel, make_panel
 from models.scores import FIRST_TICKER
@@ -14,8 +15,11 @@ from tasks.sources.exchange import Exchange
 
 
 def read_prices(path: Path, *, through: date) -> pd.DataFrame:
-    """ticker, session and FIELDS of a Parquet file with ticker, date and FIELDS, up to `through`."""
-    prices = pd.read_parquet(path, columns=["ticker", "date", *FIELDS]).rename(columns={"date": "session"})
+    """ticker, session and FIELDS of a Parquet file with ticker, date and FIELDS (or Adj Close, …), up to `through`."""
+    name_of = {name.lower().replace(" ", "_"): name for name in pq.read_schema(path).names}
+    names = {name_of[name]: name for name in ("ticker", "date", *FIELDS)}
+    prices = pd.read_parquet(path, columns=list(names)).rename(columns=names | {name_of["date"]: "session"})
+    prices = prices.astype({"ticker": str})
     prices["session"] = pd.to_datetime(prices["session"]).astype("datetime64[s]")
     return prices.loc[prices["session"] <= pd.Timestamp(through)].reset_index(drop=True)
 
@@ -23,15 +27,19 @@ def read_prices(path: Path, *, through: date) -> pd.DataFrame:
 def read_announcements(path: Path) -> pd.DataFrame:
     """ticker, announced_for and first_seen of a CSV with Ticker and Earnings_Date, known ten sessions ahead."""
     raw = pd.read_csv(path, parse_dates=["Earnings_Date"])
+    return _known_ahead(pd.DataFrame({"ticker": raw["Ticker"], "announced_for": raw["Earnings_Date"]}))
+
+
+def read_events(path: Path) -> pd.DataFrame:
+    """As `read_announcements`, and kind, of a CSV with Date, Event and Ticker, which is empty for the whole market."""
+    raw = pd.read_csv(path, parse_dates=["Date"], keep_default_na=False)
+    return _known_ahead(pd.DataFrame({"ticker": raw["Ticker"], "announced_for": raw["Date"], "kind": raw["Event"]}))
+
+
+def _known_ahead(events: pd.DataFrame) -> pd.DataFrame:
     sessions = market_calendar().sessions
-    place = sessions.searchsorted(pd.DatetimeIndex(raw["Earnings_Date"]))
-    return pd.DataFrame(
-        {
-            "ticker": raw["Ticker"],
-            "announced_for": raw["Earnings_Date"],
-            "first_seen": sessions[np.maximum(place - HORIZONS, 0)],
-        }
-    ).drop_duplicates(ignore_index=True)
+    place = sessions.searchsorted(pd.DatetimeIndex(events["announced_for"]))
+    return events.assign(first_seen=sessions[np.maximum(place - HORIZONS, 0)]).drop_duplicates(ignore_index=True)
 
 
 def pick(tickers: list[str], count: int) -> list[str]:

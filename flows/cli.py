@@ -181,15 +181,15 @@ SHOWN: dict[str, dict[str, Any]] = {
 INGESTED = {
     "source": "simulated[:SEED], yahoo, or files:PATH-or-URL; by default where the store's prices came from, or "
     "simulated where it is empty",
-    "events": "Announced earnings: simulated[:SEED], yahoo, files:PATH-or-URL, or none to use none; by default where "
-    "the store's came from; before any did, as --source, and for files those that are stored",
+    "events": "Announced earnings and other dated events: simulated[:SEED], yahoo, files:PATH-or-URL, or none to use "
+    "none; by default where the store's came from; before any did, as --source, and for files those that are stored",
     "calendar": "The market's calendar, as exchange_calendars names it: XLON, XETR, XTKS, 24/7, …; by default the one "
     "that the source's prices came with before, or XNYS, New York's",
     "tickers": "Comma-separated; by default for files all that they hold, else all that are stored, first SBUX",
 }
 STORED = {  # … and of those that use what is stored
     "source": "Whose stored prices: simulated[:SEED], yahoo or files:…; by default what the store holds",
-    "events": "none: without announced earnings; by default with those that are stored",
+    "events": "none: without announced earnings and other dated events; by default with those that are stored",
     "calendar": "The market whose stored prices are meant, such as XLON, where the store holds several",
     "tickers": "Comma-separated; by default all that are stored",
 }

@@ -67,6 +67,7 @@ PARTS = {
     "calendar": "calendar",
     "earnings": "earnings",
     "others-earnings": "others' earnings",
+    "events": "dated events",
     "market": "market",
     "year": "time of the year",
     "rest": "rest",

@@ -21,17 +21,20 @@ from models.sessions import sessions_ahead
 
 HORIZONS = 10  # sessions ahead, 1 to 10
 FIELDS = ("open", "high", "low", "close", "adj_close", "volume")
+EVENT_TYPES = {"ticker": str, "announced_for": "datetime64[s]", "first_seen": "datetime64[s]", "kind": str}
+EARNINGS, MARKET = "earnings", ""  # a kind of event, and the ticker of one of the whole market
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Panel:
-    """Prices and announced earnings by ticker and session."""
+    """Prices, announced earnings and other dated events by ticker and session."""
 
     tickers: tuple[str, ...]  # sorted
     sessions: pd.DatetimeIndex  # (S,) datetime64[s], every session of the market, ascending
     known: int  # T: the sessions that have prices are the first of `sessions`; the last of them is the newest cutoff
     fields: dict[str, np.ndarray]  # FIELDS -> (N, T) float64: USD a share, volume in shares; NaN where nothing traded
     announcements: pd.DataFrame  # ticker, announced_for, first_seen (datetime64); no row where no calendar is used
+    dated: pd.DataFrame = field(default_factory=lambda: _events_of(None, [MARKET]))  # as announcements, and kind
     calendar: str = NEW_YORK  # whose sessions they are
     made: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)  # of the panel, to be had again
 
@@ -63,13 +66,14 @@ class Panel:
 
         Adjusted prices stay scaled by what came later; ratios of them do not.
         """
-        seen = self.announcements["first_seen"] <= self.sessions[known - 1]
+        close = self.sessions[known - 1]
         return replace(
             self,
             sessions=self.sessions[: known + HORIZONS],
             known=known,
             fields={name: values[:, :known] for name, values in self.fields.items()},
-            announcements=self.announcements.loc[seen].reset_index(drop=True),
+            announcements=_seen_by(close, self.announcements),
+            dated=_seen_by(close, self.dated),
         )
 
     def since(self, first: int) -> "Panel":
@@ -89,6 +93,7 @@ class Panel:
             tickers=tuple(self.tickers[place] for place in kept),
             fields={name: values[kept] for name, values in self.fields.items()},
             announcements=self.announcements.loc[self.announcements["ticker"].isin(tickers)].reset_index(drop=True),
+            dated=self.dated.loc[self.dated["ticker"].isin([*tickers, MARKET])].reset_index(drop=True),
         )
 
 
@@ -96,8 +101,9 @@ def make_panel(prices: pd.DataFrame, announcements: pd.DataFrame | None = None, 
     """The panel of some prices and of the announcements that were known by their last session.
 
     `prices`: ticker, session (datetime64), and FIELDS; each ticker and session once, in any order. `announcements`:
-    ticker, announced_for, first_seen (datetime64); None where no calendar is used. A volume that is not above 0 counts
-    as no row: Yahoo's 0 is a missing one. Raises IncompletePrices (no row; a row twice) and NotASession (a row on a
+    ticker, announced_for, first_seen (datetime64) and, where not all are of EARNINGS, kind; the ticker is MARKET for an
+    event of the whole market; None where no calendar is used. A volume that is not above 0 counts as no row: Yahoo's 0
+    is a missing one. Raises IncompletePrices (no row; a row twice) and NotASession (a row on a
     date on which the market is closed).
     """
     if prices.empty:
@@ -117,12 +123,14 @@ def make_panel(prices: pd.DataFrame, announcements: pd.DataFrame | None = None, 
     nothing_NT = ~(fields["volume"] > 0)
     for values_NT in fields.values():
         values_NT[nothing_NT] = np.nan
+    announcements, dated = _known_of(announcements, tickers, last)
     return Panel(
         tickers=tuple(str(ticker) for ticker in tickers),
         sessions=sessions,
         known=known,
         fields=fields,
-        announcements=_known_of(announcements, tickers, last),
+        announcements=announcements,
+        dated=dated,
         calendar=calendar,
     )
 
@@ -136,6 +144,7 @@ def join_panels(panels: Sequence[Panel], announcements: pd.DataFrame | None = No
     sessions = sessions_ahead(first, last, HORIZONS, panels[0].calendar).as_unit("s")
     tickers = sorted(ticker for panel in panels for ticker in panel.tickers)
     row_of = {ticker: row for row, ticker in enumerate(tickers)}
+    announcements, dated = _known_of(announcements, tickers, last)
     fields = {}
     for name in FIELDS:
         fields[name] = np.full((len(tickers), len(sessions) - HORIZONS), np.nan)
@@ -148,20 +157,32 @@ def join_panels(panels: Sequence[Panel], announcements: pd.DataFrame | None = No
         sessions=sessions,
         known=len(sessions) - HORIZONS,
         fields=fields,
-        announcements=_known_of(announcements, tickers, last),
+        announcements=announcements,
+        dated=dated,
         calendar=panels[0].calendar,
     )
 
 
-def _known_of(announcements: pd.DataFrame | None, tickers: Collection[str], last: date) -> pd.DataFrame:
-    """The announcements of these tickers that were seen by the session `last`."""
-    if announcements is None:
-        announcements = pd.DataFrame({"ticker": [], "announced_for": [], "first_seen": []})
-    events = pd.DataFrame(announcements[["ticker", "announced_for", "first_seen"]]).astype(
-        {"ticker": str, "announced_for": "datetime64[s]", "first_seen": "datetime64[s]"}
-    )
-    is_known = events["ticker"].isin(list(tickers)) & (events["first_seen"] <= pd.Timestamp(last))
-    return events.loc[is_known].sort_values(["ticker", "announced_for"], ignore_index=True)
+def _known_of(
+    events: pd.DataFrame | None, tickers: Collection[str], last: date | pd.Timestamp
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The announcements of these tickers, and other events, of theirs and of the market, that were seen by `last`."""
+    known = _seen_by(pd.Timestamp(last), _events_of(events, [*tickers, MARKET]))
+    is_dated = known["kind"] != EARNINGS
+    announcements = known.loc[~is_dated & (known["ticker"] != MARKET)].drop(columns="kind").reset_index(drop=True)
+    return announcements, known.loc[is_dated].reset_index(drop=True)
+
+
+def _events_of(events: pd.DataFrame | None, tickers: Sequence[str] | np.ndarray) -> pd.DataFrame:
+    """Those of some tickers, in order: EVENT_TYPES; of EARNINGS where no kind is told."""
+    told = {} if events is None else dict(events)
+    rows = pd.DataFrame({"kind": EARNINGS} | told, index=None if told else [], columns=list(EVENT_TYPES))
+    rows = rows.loc[np.isin(rows["ticker"].to_numpy(str), tickers)]
+    return rows.astype(EVENT_TYPES).sort_values(["ticker", "announced_for"], ignore_index=True)
+
+
+def _seen_by(close: Any, events: pd.DataFrame) -> pd.DataFrame:
+    return events.loc[events["first_seen"] <= close].reset_index(drop=True)
 
 
 def _check_sessions(prices: pd.DataFrame, column_R: np.ndarray, calendar: str) -> None:

@@ -10,7 +10,8 @@ the linear member say of log volume less the level where only the groups of inpu
    stay, as they are part of what the past is read by
 2. a part is the group's Shapley value: what switching it on adds to v, the mean over all orders in which the groups may
    be switched on. It is exact, over all subsets of the groups. Where an input is not there, the part is exactly 1
-3. the rhythm of the week that a model adds by what its errors tell (models/adaptation.py) belongs to the weekday
+3. dated events (models/dated_events.py) move the median by themselves; the rhythm of the week that a model adds by what
+   its errors tell (models/adaptation.py) belongs to the weekday
 4. the rest is what is left of the median: what the network says where all groups are off, by the number of other
    tickers, and what it remembers of before HISTORY
 
@@ -27,6 +28,7 @@ import torch
 from torch import Tensor
 
 from models.ahead_features import ECHO_COLUMNS, HABIT_COLUMNS, SEASON_COLUMNS
+from models.dated_events import dated_moves
 from models.earnings_features import AFTER, AFTER_COLUMNS, BEFORE_COLUMNS, NEVER, EarningsCalendar
 from models.forecast_columns import NORMAL, PARTS, WHY, has_reasons, reason_column, sentence
 from models.forecasters import MEDIAN, Forecasts, season_of
@@ -81,10 +83,18 @@ def reasons_of(model: VolumeModel, inputs: Inputs, forecasts: Forecasts) -> dict
     logs = dict(zip((*OF_PAST, *OF_TARGET), own_GNH, strict=True))
     with np.errstate(all="ignore"):  # of a training that diverged; models/plausibility.py names it
         total_NH = np.log(forecasts.point_NCH[:, 0].astype(np.float64)) - level_N1
-        logs["weekday"] = logs["weekday"] + total_NH - model.quantiles(inputs, forecasts.cutoffs)[:, 0, :, MEDIAN]
+        logs["events"], raw_NH = _raw(model, inputs, forecasts.cutoffs)
+        logs["weekday"] = logs["weekday"] + total_NH - raw_NH - logs["events"]
         logs["rest"] = total_NH - np.sum(list(logs.values()), axis=0)
         factors = {reason_column(part): np.exp(logs[part])[:, None] for part in PARTS}
     return {NORMAL: np.exp(np.broadcast_to(level_N1, total_NH.shape))[:, None], **factors}
+
+
+def _raw(model: VolumeModel, inputs: Inputs, cutoffs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(N, H) each: how dated events move the newest cutoff, and what the median was before."""
+    raw_NCHQ = model.quantiles(inputs, cutoffs)
+    moves_NCH = dated_moves(inputs, cutoffs, raw_NCHQ, model.quantiles)
+    return moves_NCH[:, 0], raw_NCHQ[:, 0, :, MEDIAN]
 
 
 def with_reasons(frame: pd.DataFrame, calendar: str) -> pd.DataFrame:

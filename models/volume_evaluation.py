@@ -23,7 +23,7 @@ from models.errors import TrainingDiverged
 from models.forecast_columns import KEYS, mean_column, quantile_columns
 from models.forecasters import FALLBACK, MODEL, Forecaster, Forecasts, naive_forecasters
 from models.har import Har
-from models.panel import HORIZONS, Panel
+from models.panel import EARNINGS, HORIZONS, Panel
 from models.plausibility import CONTEXT, FACTOR, implausible_share
 from models.reasons import reasons_of, with_reasons
 from models.recipes import MIN_TEST_SESSIONS, SMALL_TEST_SESSIONS, VolumeRecipe
@@ -245,6 +245,7 @@ def evaluate_volume(data: VolumeData, model: VolumePredictor, contest: Contest) 
         *filter(None, [sum_words(frame, train, MODEL)]),
         *_first_ticker(found.by_ticker),
         _earnings(data, model.recipe),
+        *_dated(data),
         *_outgrown(found.by_ticker),
         *_left_out(data, frame),
         *_small(data),
@@ -256,16 +257,34 @@ def _earnings(data: VolumeData, recipe: VolumeRecipe) -> str:
     """Whether announced earnings were used, whose, and what was assumed of them."""
     if not recipe.use_earnings:
         return "Announced earnings were not used: use_earnings is false."
-    known = data.announcements
+    known, _ = _by_kind(data)
     if known.empty:
         return "No announced earnings were known: their features are zeros."
-    words = f"Announced earnings took part: {counted(len(known), 'date')} of {', '.join(sorted(set(known['source'])))}."
-    assumed = int(np.count_nonzero(known["first_seen_assumed"]))
-    if assumed:
-        words += (
-            f" When {assumed:,} of them became known was not recorded; they count as known {HORIZONS} sessions ahead."
-        )
-    return words
+    sources = ", ".join(sorted(set(known["source"])))
+    return f"Announced earnings took part: {counted(len(known), 'date')} of {sources}.{_assumed(known)}"
+
+
+def _dated(data: VolumeData) -> list[str]:
+    """Which other kinds of dated events took part."""
+    _, dated = _by_kind(data)
+    if dated.empty:
+        return []
+    kinds = listed([f"{count:,} of {kind}" for kind, count in dated["kind"].value_counts().sort_index().items()])
+    sources = ", ".join(sorted(set(dated["source"])))
+    return [f"Dated events took part, by what volume did on such dates before: {kinds}, by {sources}.{_assumed(dated)}"]
+
+
+def _by_kind(data: VolumeData) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The announced earnings, and the dated events of other kinds."""
+    known = data.announcements
+    is_dated = known["kind"] != EARNINGS if "kind" in known else np.zeros(len(known), dtype=bool)
+    return known.loc[~is_dated], known.loc[is_dated]
+
+
+def _assumed(known: pd.DataFrame) -> str:
+    if not (assumed := int(np.count_nonzero(known["first_seen_assumed"]))):
+        return ""
+    return f" When {assumed:,} of them became known was not recorded; they count as known {HORIZONS} sessions ahead."
 
 
 def _beside(data: VolumeData, frame: pd.DataFrame, train: pd.DataFrame, name: str, contest: Contest) -> _Beside | None:

@@ -193,7 +193,7 @@ class VolumeData:
 
     inputs: Inputs
     recipe: VolumeRecipe  # that they are for
-    announcements: pd.DataFrame  # ticker, announced_for, first_seen (datetime64), first_seen_assumed (bool), source
+    announcements: pd.DataFrame  # of `make_panel`, first_seen_assumed (bool), source
     through: int  # place of the last train session; those after it with prices are the test
 
     @property

@@ -3,7 +3,7 @@
 1. features of a session are brought to mean 0 and variance 1, and clipped to CLIP of these units: a crash is far
    outside of what a network has seen
 2. the members' quantiles of log volume, less its level, are averaged (Vincent averaging of their laws), and moved as
-   the linear member says (models/volume_linear.py)
+   the linear member says (models/volume_linear.py) and the dated events that are known ask for (models/dated_events.py)
 3. what the errors of the last weeks say of each ticker's week is added (models/adaptation.py)
 4. quantiles other than the median are moved, by horizon and level, in units of half the 80 % interval: by what the
    sessions held back from training asked for (conformalised quantile regression: Romano, Patterson and Candès, 2019),
@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from models.adaptation import IS_MOVED, WARM_UP, following_moves, half_interval, moved, one_rate_moves, with_rhythm
+from models.dated_events import dated_moves
 from models.forecasters import LEVELS, MEDIAN, Forecasts, season_of
 from models.panel import HORIZONS
 from models.recipes import VolumeRecipe
@@ -99,7 +100,7 @@ class VolumeModel(nn.Module):
         return _in_shares(inputs, cutoffs, moved(raw_NCHQ[:, chosen_C], moves_CHQ[chosen_C]))
 
     def centred(self, inputs: Inputs, first: int, last: int, *, through: int) -> tuple[int, np.ndarray]:
-        """Quantiles (N, C, H, Q) with the week's rhythm in them, not yet calibrated, of every cutoff up to `last`.
+        """Quantiles (N, C, H, Q) with events and the week's rhythm in them, not calibrated, of each cutoff to `last`.
 
         And the place of the first of them: `first`, or an earlier one from which errors are followed. They are followed
         from one place on for all cutoffs, so that a forecast does not depend on the others that are asked for.
@@ -107,6 +108,8 @@ class VolumeModel(nn.Module):
         begin = max(self.first_unseen(inputs) - (0 if self.follows_by_one_rate else WARM_UP), 0)
         every_C = np.arange(min(first, begin), last + 1)
         raw_NCHQ, followed = self.quantiles(inputs, every_C), begin - every_C[0]
+        if not inputs.panel.dated.empty:
+            raw_NCHQ += dated_moves(inputs, every_C, raw_NCHQ, self.quantiles)[..., None]
         if not self.follows_by_one_rate and begin <= last:
             target_NCH, is_there_NCH = targets_at(inputs, every_C[followed:], through=through)
             weekday_S, season = inputs.panel.sessions.day_of_week.to_numpy(), season_of(inputs.panel.sessions)

@@ -1,11 +1,14 @@
-"""The events table: announced earnings dates, point in time, each change kept for ever.
+"""The events table: announced earnings and dated events of any other kind, point in time, each change kept for ever.
 
 A row is a change: from the close of `seen` on, a source names a date, or (`withdrawn`) no longer names it. Rows are
 only ever added. What was known at a close is what the rows seen until then say, so that a later change cannot reach it:
 1. a date that the source did not name before: a row, seen when the source says, else at `as_of`;
 2. a date to come that the source no longer names: withdrawn, seen at `as_of`; one that has passed is left alone;
 3. a date with another `when`, or one that is named again: a row, seen at `as_of`;
-4. a ticker with a change of this source that was seen after `as_of`: nothing, for that past is closed.
+4. a kind of event of a ticker with a change of this source that was seen after `as_of`: nothing, for that past is
+   closed.
+
+An event has a ticker, or MARKET where it is the whole market's. Its kind is EARNINGS or a word of the source's own.
 """
 
 from collections import Counter
@@ -21,10 +24,12 @@ from deltalake import DeltaTable
 from storage.append_tables import AppendTable, among
 from storage.schemas import EVENTS, conform
 
-KEY = ["ticker", "announced_for"]
-KNOWN_COLUMNS = [*KEY, "when", "first_seen", "first_seen_assumed", "source"]
+EARNINGS = "earnings"  # the kind of rows without one, too, which release 0.1.0 wrote
+MARKET = ""  # the ticker of an event of the whole market
+KEY = ["ticker", "announced_for", "kind"]
+KNOWN_COLUMNS = ["ticker", "announced_for", "when", "first_seen", "first_seen_assumed", "source"]
 
-Key = tuple[str, pd.Timestamp]  # ticker, announced_for
+Key = tuple[str, pd.Timestamp, str]  # ticker, announced_for, kind
 
 
 class Announcement(NamedTuple):
@@ -41,6 +46,7 @@ class Change(NamedTuple):
 
     ticker: str
     announced_for: pd.Timestamp
+    kind: str
     when: str
     seen: pd.Timestamp
     seen_assumed: bool
@@ -69,13 +75,14 @@ class EventTable(AppendTable):
     ) -> Changes:
         """Add what `source` says at the close of `as_of` and did not say before: one commit, or none.
 
-        `announcements`: ticker, announced_for, when and, where the source has them, first_seen, withdrawn_seen (NaT
-        where unknown) and first_seen_assumed (bool), none of them after `as_of`. An assumed first_seen holds for a
-        ticker's first answer only: what a source adds later was first seen at `as_of`. `asked`: the tickers that the
-        source answered for, also without a date; by default those of the rows. Raises ValueError, VersionConflict.
+        `announcements`: ticker, announced_for, when and, where the source has them, kind (by default EARNINGS),
+        first_seen, withdrawn_seen (NaT where unknown) and first_seen_assumed (bool), none of them after `as_of`. An
+        assumed first_seen holds for the first answer of a ticker or of a kind only: what a source adds later was first
+        seen at `as_of`. `asked`: the tickers that the source answered for, also without a date; by default those of
+        the rows. Raises ValueError, VersionConflict.
         """
         answers = _answers_of(announcements, as_of)
-        tickers = {ticker for ticker, _ in answers} | set(asked or ())
+        tickers = {ticker for ticker, *_ in answers} | set(asked or ())
         changes: list[Change] = []
 
         def find_new(table: DeltaTable | None) -> pa.Table:
@@ -90,20 +97,39 @@ class EventTable(AppendTable):
         return _count(changes)
 
     def known(self, tickers: Iterable[str] | None = None, *, as_of: date) -> pd.DataFrame:
-        """The dates that stood at the close of `as_of`, past ones included; all tickers by default.
+        """The dates of earnings that stood at the close of `as_of`, past ones included; all tickers by default.
 
         ticker str, announced_for datetime64[s], when str (bmo, amc or empty), first_seen datetime64[s],
         first_seen_assumed bool, source str; one row a ticker and date, in that order (of several sources the first to
         know it). No row where nothing is known, or there is no table.
         """
+        events = self._standing(tickers, as_of)
+        return events.loc[events["kind"] == EARNINGS, KNOWN_COLUMNS].reset_index(drop=True)
+
+    def dated(self, tickers: Iterable[str], *, as_of: date) -> pd.DataFrame:
+        """The events of other kinds than earnings that stood at the close of `as_of`, those of the whole market too.
+
+        The columns of `known` and kind str; one row a ticker (MARKET), date and kind, in that order.
+        """
+        events = self._standing([*tickers, MARKET], as_of)
+        return events.loc[events["kind"] != EARNINGS, [*KNOWN_COLUMNS, "kind"]].reset_index(drop=True)
+
+    def events(self, tickers: Iterable[str], *, as_of: date) -> pd.DataFrame:
+        """`known`, with `dated` below it where there are any; only then it has a column `kind`."""
+        tickers = list(tickers)
+        known, dated = self.known(tickers, as_of=as_of), self.dated(tickers, as_of=as_of)
+        return known if dated.empty else pd.concat([known.assign(kind=EARNINGS), dated], ignore_index=True)
+
+    def _standing(self, tickers: Iterable[str] | None, as_of: date) -> pd.DataFrame:
         rows = self.history(tickers)
         dates = _states(rows.loc[rows["seen"] <= _midnight(as_of)])
         standing = dates.loc[~dates["withdrawn"]].sort_values([*KEY, "first_seen", "source"])
-        return standing.drop_duplicates(KEY)[KNOWN_COLUMNS].reset_index(drop=True)
+        return standing.drop_duplicates(KEY)
 
     def history(self, tickers: Iterable[str] | None = None, *, table: DeltaTable | None = None) -> pd.DataFrame:
         """Every change of the open `table` or of the newest version: EVENTS, by ticker, date and when it was seen."""
         rows = self.read("true" if tickers is None else among("ticker", tickers), table)
+        rows["kind"] = rows["kind"].astype(object).fillna(EARNINGS).astype(str)
         return rows.astype({"announced_for": "datetime64[s]", "seen": "datetime64[s]"})
 
     def version(self) -> int | None:
@@ -120,7 +146,7 @@ def _answers_of(announcements: pd.DataFrame, as_of: date) -> dict[Key, Announcem
     """What a source says of each ticker and date; of a date that is there twice, the row that was seen first."""
     now, answers = _midnight(as_of), {}
     for row in announcements.to_dict("records"):
-        key: Key = (row["ticker"], row["announced_for"])
+        key: Key = (row["ticker"], row["announced_for"], row.get("kind", EARNINGS))
         first_seen, withdrawn_seen = row.get("first_seen"), row.get("withdrawn_seen")
         first_seen = first_seen if isinstance(first_seen, pd.Timestamp) else now  # NaT is none
         withdrawn_seen = withdrawn_seen if isinstance(withdrawn_seen, pd.Timestamp) else None
@@ -148,22 +174,24 @@ def _states(rows: pd.DataFrame) -> pd.DataFrame:
 def _changes(answers: dict[Key, Announcement], stored: pd.DataFrame, asked: set[str], as_of: date) -> list[Change]:
     """The changes that bring one source's `stored` rows to what it says."""
     now = _midnight(as_of)
-    known, closed = set(stored["ticker"]), set(stored["ticker"][stored["seen"] > now])
-    before = {(row["ticker"], row["announced_for"]): row for row in _states(stored).to_dict("records")}
+    tickers, kinds, later = set(stored["ticker"]), set(stored["kind"]), stored.loc[stored["seen"] > now]
+    closed = set(zip(later["ticker"], later["kind"], strict=True))
+    before = {(row["ticker"], row["announced_for"], row["kind"]): row for row in _states(stored).to_dict("records")}
     changes: list[Change] = []
     for key, answer in answers.items():
-        old = before.get(key)
-        if key[0] in closed:
+        old, (ticker, _, kind) = before.get(key), key
+        if (ticker, kind) in closed:
             continue
         if old is None:
-            seen = now if answer.assumed and key[0] in known else answer.first_seen
+            seen = now if answer.assumed and ticker in tickers and kind in kinds else answer.first_seen
             changes.append(Change(*key, answer.when, seen, answer.assumed, withdrawn=False, is_new=True))
         elif answer.withdrawn_seen is None and (old["withdrawn"] or old["when"] != answer.when):
             changes.append(Change(*key, answer.when, now, seen_assumed=False, withdrawn=False))
         if answer.withdrawn_seen is not None and not (old and old["withdrawn"]):
             changes.append(Change(*key, answer.when, answer.withdrawn_seen, seen_assumed=False, withdrawn=True))
     for key, old in before.items():
-        is_gone = key not in answers and key[0] in asked - closed and key[1] > now
+        ticker, announced_for, kind = key
+        is_gone = key not in answers and ticker in asked and (ticker, kind) not in closed and announced_for > now
         if is_gone and not old["withdrawn"]:
             changes.append(Change(*key, old["when"], now, seen_assumed=False, withdrawn=True))
     return changes

@@ -356,7 +356,7 @@ class AppendTable:
 
     def frame(self, rows: pa.Table) -> pd.DataFrame:
         """Rows that a query gave, with the schema's columns and types; sessions as datetime64."""
-        return rows.select(self.schema.names).cast(self.schema).to_pandas(date_as_object=False)
+        return _widened(rows, self.schema).to_pandas(date_as_object=False)
 
     def _commit(self, table: DeltaTable | None, rows: pa.Table) -> None:
         """Add the rows on top of the version that was read; of many small files one is made, with them."""
@@ -372,6 +372,7 @@ class AppendTable:
                     commit_properties=properties,
                 )
             return
+        self._add_columns(table)
         files = data_files(table)
         joined = files.loc[files["size_bytes"] < SMALL_BYTES]
         joined = joined if len(joined) + 1 >= MAX_FILES else joined.head(0)
@@ -380,11 +381,25 @@ class AppendTable:
         with committing(self._store, self.name, table.version() + 1) as properties:
             table.create_write_transaction(actions, "append", table.schema(), commit_properties=properties)
 
+    def _add_columns(self, table: DeltaTable) -> None:
+        """Commit the columns that a table of an earlier release lacks; its rows have nulls there."""
+        known = {field.name for field in table.schema().fields}
+        if lacking := [field for field in self.schema if field.name not in known]:
+            with committing(self._store, self.name, table.version() + 1) as properties:
+                table.alter.add_columns(Schema.from_arrow(pa.schema(lacking)).fields, commit_properties=properties)
+
     def _rows_of(self, path: str) -> pa.Table:
         """The rows of one data file, checked as it is about to be replaced. Raises StoreError."""
         content, place = read_data_file(self._store, f"{self.name}/{path}"), f"{self.url}/{path}"
         with reading(place):
-            return in_full(open_parquet(io.BytesIO(content), place).read(), place).cast(self.schema)
+            return _widened(in_full(open_parquet(io.BytesIO(content), place).read(), place), self.schema)
+
+
+def _widened(rows: pa.Table, schema: pa.Schema) -> pa.Table:
+    """The rows in a schema, with nulls in the columns that they lack, being of an earlier release."""
+    for name in set(schema.names) - set(rows.schema.names):
+        rows = rows.append_column(name, pa.nulls(rows.num_rows))
+    return rows.select(schema.names).cast(schema)
 
 
 def _without(rows: pa.Table, known: pa.Table, key: list[str]) -> pa.Table:

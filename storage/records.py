@@ -150,7 +150,8 @@ class Announcements(Record):
     """What an ingest learnt of its tickers' earnings dates."""
 
     source: str
-    known: int  # dates that stand at the close of the last session
+    known: int  # dates of earnings that stand at the close of the last session
+    dated: dict[str, int] = {}  # other kinds of events -> how many of them stand
     new: int
     moved: int
     withdrawn: int
@@ -163,7 +164,9 @@ class Announcements(Record):
         changes = f"{self.new:,} new, {self.moved:,} moved, {self.withdrawn:,} withdrawn"
         soonest = sorted((day, ticker) for ticker, day in self.coming.items())[:3]
         shown = ", ".join(f"{ticker} {day}" for day, ticker in soonest)
-        return f"{self.known:,} announced dates of {self.source}: {changes}" + (f"; next {shown}" if shown else "")
+        others = "".join(f", {count:,} of {kind}" for kind, count in self.dated.items())
+        known = f"{self.known:,} announced dates{others}"
+        return f"{known} of {self.source}: {changes}" + (f"; next {shown}" if shown else "")
 
 
 class Snapshot(Record):
@@ -296,6 +299,7 @@ class ForecastBatch(Record):
     why: str = ""  # why a fallback; empty for the champion
     from_future: str = ""  # what the model knows of after the cutoff; empty for nothing
     held_back: tuple[HeldBack, ...] = ()  # rows that could not be believed
+    dated: tuple[str, ...] = ()  # the kinds of events on the sessions that are forecast, earnings aside
 
     @property
     def author(self) -> str:
@@ -315,6 +319,7 @@ class ForecastBatch(Record):
         """One line for logs and people."""
         marks = [f"not as of then: {self.from_future}"] if self.from_future else []
         marks += [f"held back: {len(self.held_back):,}"] if self.held_back else []
+        marks += [f"dated events: {', '.join(self.dated)}"] if self.dated else []
         made = f"{self.artifact} by {self.author}, from {self.snapshot.cutoff}, {self.rows:,} rows"
         return "; ".join([made, *marks])
 

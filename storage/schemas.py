@@ -37,7 +37,7 @@ QUARANTINE = pa.schema(
 )
 EVENTS = pa.schema(  # a row is a change: from the close of `seen` on, the date is announced, or withdrawn
     [
-        pa.field("ticker", pa.string(), nullable=False),
+        pa.field("ticker", pa.string(), nullable=False),  # empty for an event of the whole market
         pa.field("announced_for", pa.date32(), nullable=False),
         pa.field("when", pa.string(), nullable=False),  # bmo: before the open, amc: after the close, or empty
         pa.field("seen", pa.date32(), nullable=False),
@@ -45,6 +45,7 @@ EVENTS = pa.schema(  # a row is a change: from the close of `seen` on, the date 
         pa.field("withdrawn", pa.bool_(), nullable=False),
         pa.field("source", pa.string(), nullable=False),
         pa.field("recorded_at", pa.timestamp("us", tz="UTC"), nullable=False),
+        pa.field("kind", pa.string()),  # of event; null in rows of release 0.1.0, which are of announced earnings
     ]
 )
 RESTATEMENTS = pa.schema(

@@ -1,10 +1,11 @@
-"""Record what a source says of its tickers' earnings dates, as known at the close of the ingest's last session.
+"""Record what a source says of earnings dates and of other events, as known at the close of the ingest's last session.
 
 1. ask for one ticker after the other, in turn with the calls for prices, until the ingest's deadline; one that fails
    stops no other, a source that is down stops no ingest
 2. a date without first_seen counts as known ten sessions ahead; one to come, when the ingest is of today, as of now
 3. what was not known yet at that close is left out
-4. of two dates less than ten sessions apart the later seen one holds, where the source says when each was seen
+4. of two dates of earnings less than ten sessions apart the later seen one holds, where the source says when each
+   was seen
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,7 +18,7 @@ from prefect import get_run_logger, task
 from models.calendar_names import NEW_YORK
 from models.sessions import market_calendar
 from models.text import listed
-from storage.announced_dates import Changes, EventTable
+from storage.announced_dates import EARNINGS, MARKET, Changes, EventTable
 from storage.records import Announcements
 from storage.store import open_store
 from tasks.fetch_prices import ask_each, may_pass, wait_for_turn, why_not
@@ -59,7 +60,8 @@ def record_events(plan: IngestPlan) -> Announcements | None:
     is_now = as_of == last_session(None, calendar=plan.calendar)
     events = known_events(list(answers.values()), as_of=as_of, is_now=is_now, calendar=plan.calendar)
     changes = table.record(events, as_of=as_of, source=plan.events_known_as, asked=asked)
-    recorded = _recorded(plan, table.known(plan.tickers, as_of=as_of), changes, failed)
+    stood = table.known(plan.tickers, as_of=as_of), table.dated(plan.tickers, as_of=as_of)
+    recorded = _recorded(plan, *stood, changes, failed)
     log.info(recorded.words)
     if failed:
         log.warning("announcements are not complete: %s", failed)
@@ -67,9 +69,10 @@ def record_events(plan: IngestPlan) -> Announcements | None:
 
 
 def known_events(answers: Sequence[Announced], *, as_of: date, is_now: bool, calendar: str = NEW_YORK) -> pd.DataFrame:
-    """What `EventTable.record` takes: EVENT_COLUMNS, first_seen_assumed, withdrawn_seen; nothing seen after `as_of`."""
+    """What `EventTable.record` takes: EVENT_COLUMNS, kind, first_seen_assumed, withdrawn_seen; nothing of later."""
     frames = [answer.events for answer in answers if answer.outcome == Outcome.OK]
-    events = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=EVENT_COLUMNS)
+    events = pd.concat([pd.DataFrame(columns=[*EVENT_COLUMNS, "kind"]), *frames], ignore_index=True)
+    events["kind"] = events["kind"].fillna(EARNINGS)
     events = events.astype({"announced_for": "datetime64[s]", "first_seen": "datetime64[s]"})
     sessions, now = market_calendar(calendar).sessions.as_unit("s"), pd.Timestamp(as_of).as_unit("s")
     place = sessions.searchsorted(pd.DatetimeIndex(events["announced_for"]))
@@ -79,20 +82,22 @@ def known_events(answers: Sequence[Announced], *, as_of: date, is_now: bool, cal
     first_seen = events["first_seen"].mask(is_unsaid, ahead).mask(is_seen_now, now)
     events = events.assign(first_seen=first_seen, first_seen_assumed=is_unsaid & ~is_seen_now, place=place)
     events = events.loc[events["first_seen"] <= now]
-    withdrawn = [_superseded(rows) for _, rows in events.loc[~events["first_seen_assumed"]].groupby("ticker")]
+    can_move = ~events["first_seen_assumed"] & (events["kind"] == EARNINGS)
+    withdrawn = [_superseded(rows) for _, rows in events.loc[can_move].groupby("ticker")]
     seen = pd.concat(withdrawn) if withdrawn else pd.Series(dtype="datetime64[s]")
     return events.assign(withdrawn_seen=seen.reindex(events.index)).drop(columns="place")
 
 
 def _ask_for_dates(source: EventSource, plan: IngestPlan) -> dict[str, Announced]:
-    """An answer for each ticker, as far as the source does not count as down before. Raises SourceBusy."""
+    """An answer for each ticker, and MARKET, as far as the source does not count as down. Raises SourceBusy."""
 
     def ask_one(ticker: str) -> Announced:
         if why := wait_for_turn(source.pace, plan.deadline):
             return Announced(ticker=ticker, outcome=Outcome.DOWN, known=why)
         return source.announced(ticker, as_of=plan.last_session, calendar=plan.calendar)
 
-    return ask_each(ask_one, plan.tickers, pace=source.pace, deadline=plan.deadline, patience=GIVE_UP)
+    asked = (*plan.tickers, *([MARKET] if source.knows_market else []))
+    return ask_each(ask_one, asked, pace=source.pace, deadline=plan.deadline, patience=GIVE_UP)
 
 
 def _failures(answers: Mapping[str, Announced], tickers: Sequence[str]) -> str:
@@ -102,12 +107,15 @@ def _failures(answers: Mapping[str, Announced], tickers: Sequence[str]) -> str:
     return listed(whys, GIVE_UP, "; ")
 
 
-def _recorded(plan: IngestPlan, known: pd.DataFrame, changes: Changes, failed: str) -> Announcements:
+def _recorded(
+    plan: IngestPlan, known: pd.DataFrame, dated: pd.DataFrame, changes: Changes, failed: str
+) -> Announcements:
     is_to_come = known["announced_for"] > pd.Timestamp(plan.last_session)
     coming = known.loc[is_to_come].groupby("ticker")["announced_for"].min()
     return Announcements(
         source=plan.events,
         known=len(known),
+        dated=dated["kind"].value_counts().sort_index().to_dict(),
         new=changes.new,
         moved=changes.moved,
         withdrawn=changes.withdrawn,

@@ -37,6 +37,7 @@ from models.panel import Panel
 from models.scores import GATE_METRIC, bounded_errors
 from models.sessions import session_before, sessions_after
 from models.text import counted, listed
+from storage.announced_dates import EventTable
 from storage.artifacts import ArtifactStore, to_parquet
 from storage.ledger import Ledger
 from storage.prices import PriceTable
@@ -220,6 +221,7 @@ def forecast_volume(snapshot: Snapshot, training: TrainingSettings, choice: Choi
         raise NotEnoughSessions(f"None of {listed(left_out)} can be forecast: {reasons}.")
     marks: dict[str, Any] = {} if model else {"by": FALLBACK, "why": choice.why}
     marks |= {"from_future": choice.from_future} if choice.from_future else {}
+    marks |= {"dated": dated} if model and (dated := _dated_ahead(snapshot, forecasts)) else {}
     held = {"held_back": [each.model_dump(mode="json") for each in held_back]} if held_back else {}
     asked = _asked(snapshot, method)
     stored = store_version(
@@ -295,6 +297,15 @@ def frame_of(
 def per_ticker(snapshot: Snapshot, champion: ModelVersion | None, find: Callable[[Panel], Any]) -> Any:
     """What `find` says of each of the snapshot's tickers, which are the index, from the rows of its universe."""
     return pd.concat([find(read_panel(rows)).reindex(own) for rows, own in universes(snapshot, champion)])
+
+
+def _dated_ahead(snapshot: Snapshot, forecasts: pd.DataFrame) -> list[str]:
+    """The kinds of dated events, but for earnings, that are known on the sessions that are forecast."""
+    if not snapshot.uses_earnings:
+        return []
+    known = EventTable(open_store(snapshot.store)).dated(snapshot.tickers, as_of=snapshot.cutoff)
+    is_ahead = known["announced_for"].between(forecasts["ds"].min(), forecasts["ds"].max())
+    return sorted(set(known.loc[is_ahead, "kind"]))
 
 
 def _asked(snapshot: Snapshot, method: Method) -> dict[str, JsonValue]:

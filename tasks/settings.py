@@ -75,8 +75,8 @@ class DataSettings(_Settings):
     source: Location = Field(default="simulated", description="simulated[:SEED], yahoo, or files:PATH-or-URL")
     events: Location | None = Field(
         default=None,
-        description="Announced earnings: simulated[:SEED], yahoo, files:PATH-or-URL, or none to use none; by default "
-        "the prices' own source is asked (for files none is), and what is stored is used",
+        description="Announced earnings and other dated events: simulated[:SEED], yahoo, files:PATH-or-URL, or none to "
+        "use none; by default the prices' own source is asked (for files none is), and what is stored is used",
     )
     calendar: str = Field(
         default=NEW_YORK,

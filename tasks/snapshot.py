@@ -179,7 +179,8 @@ def _cached(snapshot: Snapshot) -> _Cached:
     version = events.version() if snapshot.uses_earnings else None
     key = (snapshot.store, snapshot.prices.digest, snapshot.cutoff, version)
     if not _newest or _newest[0].key != key:
-        known = events.known(snapshot.tickers if snapshot.uses_earnings else (), as_of=snapshot.cutoff)
+        known = events.events(snapshot.tickers, as_of=snapshot.cutoff)
+        known = known if snapshot.uses_earnings else known.head(0)
         rows = Rows(lambda: read_parts(store, snapshot), known, calendar_of(snapshot.store))
         _newest[:] = [_Cached(key=key, rows=rows)]
     return _newest[0]

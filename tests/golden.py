@@ -201,7 +201,7 @@ class Opened:
         ledger, events = Ledger(store), EventTable(store)
         frames = {
             "restatements": RestatementTable(store).read(),
-            "events": events.history(),
+            "events": events.history().drop(columns="kind"),  # which 0.1.0 did not have
             "known events": events.known(as_of=last),
             "forecasts": ledger.forecasts("volume", first=first),
             "scores": ledger.scores("volume", first=first),

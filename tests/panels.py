@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from models.backtest import TestSpan
-from models.panel import FIELDS, Panel, make_panel
+from models.panel import FIELDS, MARKET, Panel, make_panel
 from models.recipes import VolumeRecipe
 from models.sessions import sessions_between
 
@@ -82,6 +82,19 @@ def announced(panel: Panel, rows: Sequence[tuple[int, int, int]]) -> pd.DataFram
     return pd.DataFrame(
         {
             "ticker": np.array(panel.tickers)[list(tickers)],
+            "announced_for": panel.sessions[list(dates)],
+            "first_seen": panel.sessions[list(seen)],
+        }
+    )
+
+
+def dated(panel: Panel, rows: Sequence[tuple[str, int | None, int, int]]) -> pd.DataFrame:
+    """Other events of (kind, row of the ticker or None, place of its date, place of the session when first seen)."""
+    kinds, tickers, dates, seen = zip(*rows, strict=True)
+    return pd.DataFrame(
+        {
+            "kind": kinds,
+            "ticker": [MARKET if row is None else panel.tickers[row] for row in tickers],
             "announced_for": panel.sessions[list(dates)],
             "first_seen": panel.sessions[list(seen)],
         }

@@ -1,13 +1,15 @@
 import datetime as dt
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 
 import pandas as pd
 import pytest
 from deltalake import DeltaTable
+from golden import GOLDEN
 from rows import announced
 
 from storage import append_tables
-from storage.announced_dates import Changes, EventTable
+from storage.announced_dates import MARKET, Changes, EventTable
 from storage.store import open_store
 
 SEEN = dt.date(2024, 1, 5)
@@ -142,6 +144,34 @@ def test_racing_creators_and_writers_lose_nothing_and_write_nothing_twice(table)
     with ThreadPoolExecutor(4) as pool:
         assert sum(pool.map(write, range(4))) == 9
     assert len(table.known(as_of=SEEN)) == len(table.history()) == 9
+
+
+def test_a_table_of_release_0_1_0_gets_kinds_and_what_it_knew_stays_earnings(tmp_path, monkeypatch):
+    shutil.copytree(GOLDEN / "0.1.0" / "store" / "simulated-3" / "events", tmp_path / "events")
+    table, as_of = EventTable(open_store(str(tmp_path))), dt.date(2040, 1, 3)
+    before, version = table.known(as_of=as_of), table.version() or 0
+    assert len(before) > 20
+    assert table.dated(["SBUX"], as_of=as_of).empty
+    fomc = announced("2040-01-25", ticker=MARKET, when="", kind="fomc")
+    assert table.record(fomc, as_of=as_of, source="files:a.csv") == Changes(new=1)
+    assert table.version() == version + 2  # the column, and the rows
+    pd.testing.assert_frame_equal(table.known(as_of=as_of), before)
+    assert table.dated(["SBUX"], as_of=as_of)["kind"].tolist() == ["fomc"]
+    assert table.record(fomc, as_of=as_of, source="files:a.csv") == Changes()
+    monkeypatch.setattr(append_tables, "MAX_FILES", 3)  # the files of before have no kind, and are joined with new ones
+    table.record(announced("2040-02-01", ticker="ZZZ"), as_of=as_of, source="files:a.csv")
+    assert len(DeltaTable(tmp_path / "events").file_uris()) == 1
+    pd.testing.assert_frame_equal(table.known(as_of=as_of).iloc[:-1].reset_index(drop=True), before)
+
+
+def test_an_assumed_first_seen_of_a_kind_that_is_new_to_the_source_holds(table):
+    assumed = {"first_seen": pd.Timestamp(2023, 6, 1), "first_seen_assumed": True}
+    table.record(announced("2023-06-15", **assumed), as_of=SEEN, source="files:a.csv")
+    addition = announced("2023-06-15", kind="addition", **assumed)
+    table.record(addition, as_of=LATER, source="files:a.csv")
+    table.record(announced("2023-06-22", kind="addition", **assumed), as_of=dt.date(2024, 1, 19), source="files:a.csv")
+    seen = table.dated(["SBUX"], as_of=dt.date(2024, 1, 19))["first_seen"]
+    assert list(seen.dt.strftime("%Y-%m-%d")) == ["2023-06-01", "2024-01-19"]
 
 
 def test_old_versions_are_kept_and_many_small_files_are_joined(tmp_path, monkeypatch):

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from panels import announced, gappy_volumes, priced_panel, tiny_recipe
+from panels import announced, dated, gappy_volumes, priced_panel, tiny_recipe
 
 from models.panel import HORIZONS, Panel
 from models.volume_inputs import Inputs, build_inputs, table
@@ -21,13 +21,15 @@ Bits = dict[str, bytes]
 
 
 def known_at(cutoff: int, *, sessions: int = 430) -> Panel:
-    """Six tickers with prices and announcements, some of them moved or seen late, around the cutoff too."""
+    """Six tickers with prices, announcements and other events, some moved or seen late, around the cutoff too."""
     panel = priced_panel(gappy_volumes(6, sessions))
     draws = np.random.default_rng(5)
     dates = [(row, place + row) for row in range(5) for place in (30, 93, 156, 219, 282, 345, cutoff + 3)]
     rows = [(row, place, place - int(draws.integers(1, 40))) for row, place in dates]
     rows += [(row, place + 4, cutoff - 3) for row, place in dates if place > cutoff]  # moved, as was known
-    return replace(panel, announcements=announced(panel, rows))
+    own = [("addition", row, place + 2, seen) for row, place, seen in rows[::2]]
+    of_all = [("fomc", None, place, place - 8) for place in range(40, cutoff + 20, 29)]
+    return replace(panel, announcements=announced(panel, rows), dated=dated(panel, [*own, *of_all]))
 
 
 def shaken(panel: Panel, cutoff: int, *, seed: int) -> Panel:
@@ -46,7 +48,15 @@ def shaken(panel: Panel, cutoff: int, *, seed: int) -> Panel:
         for place in draws.integers(cutoff - 30, panel.known + HORIZONS, 12)
         for first_seen in draws.integers(cutoff + 1, panel.known, 1)
     ]
-    return replace(panel, fields=fields, announcements=pd.concat([seen, announced(panel, rows)], ignore_index=True))
+    others = panel.dated.loc[panel.dated["first_seen"] <= close]
+    own = [("addition", row, place, first_seen) for row, place, first_seen in rows]
+    later = dated(panel, [*own, *(("fomc", None, place, first_seen) for _, place, first_seen in rows[::9])])
+    return replace(
+        panel,
+        fields=fields,
+        announcements=pd.concat([seen, announced(panel, rows)], ignore_index=True),
+        dated=pd.concat([others, later], ignore_index=True),
+    )
 
 
 def features_at(inputs: Inputs, cutoff: int) -> Bits:
@@ -141,6 +151,13 @@ def leaks_a_spread_of_all(inputs: Inputs) -> Inputs:
 def leaks_dates_not_yet_seen(inputs: Inputs) -> Inputs:
     earnings = replace(inputs.earnings, seen_A=inputs.earnings.seen_A.clamp(max=0))
     return replace(inputs, earnings=earnings)
+
+
+def test_a_dated_event_that_is_seen_too_early_is_found(panel: Panel, inputs: Inputs, model: VolumeModel) -> None:
+    at_once = panel.dated.assign(first_seen=panel.sessions[0])
+    other = replace(inputs, panel=replace(panel, dated=at_once))
+    with pytest.raises(AssertionError, match="changed with what came later"):
+        assert_same(forecasts_at(model, inputs, CUTOFF), forecasts_at(model, other, CUTOFF))
 
 
 @pytest.mark.parametrize("leak", [leaks_the_next_volume, leaks_a_spread_of_all, leaks_dates_not_yet_seen])

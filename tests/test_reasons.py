@@ -67,7 +67,7 @@ def sessions_of(name: str) -> np.ndarray:
 def test_each_input_of_the_network_is_in_one_group() -> None:
     grouped = [*ALWAYS_ON, *(name for names in GROUPS.values() for name in names)]
     assert sorted(grouped) == sorted([*AT_COLUMNS, *AHEAD_COLUMNS])
-    assert set(PARTS) == {*GROUPS, "rest"}
+    assert set(PARTS) == {*GROUPS, "events", "rest"}
 
 
 def test_the_shapley_value_is_the_mean_over_the_orders() -> None:

@@ -14,7 +14,7 @@ from prefect import flow
 
 from flows.ingest import ingest
 from models.sessions import market_calendar
-from storage.announced_dates import EventTable
+from storage.announced_dates import MARKET, EventTable
 from storage.prices import PriceTable
 from storage.records import Announcements
 from storage.store import open_store
@@ -22,6 +22,7 @@ from tasks.announcements import known_events, record_events
 from tasks.plan_ingest import plan_ingest
 from tasks.preflight import check
 from tasks.settings import DataSettings
+from tasks.snapshot import read_panel
 from tasks.sources.files import FileEvents
 from tasks.sources.simulated import SimulatedSource
 from tasks.sources.source import (
@@ -159,9 +160,49 @@ def test_a_calendar_that_says_when_it_was_known_is_taken_at_its_word(table: Even
     assert list(table.known(as_of=AS_OF)["first_seen_assumed"]) == [False]
 
 
+def test_events_of_any_kind_are_read_of_a_ticker_or_of_the_market(table: EventTable, tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(
+        "Date,Event,Ticker,First_Seen,Time_ET\n2020-11-05,FOMC decision,,2019-06-03,14:00\n"
+        "2020-11-20,index-addition,brk.b,,\n2020-12-16,fomc decision,,2019-06-03,\n"
+        "2020-10-29,earnings,SBUX,,\n2020-12-01,Investor Day,SBUX,2020-10-01,\n"
+    )
+    source = FileEvents(str(path))
+    record(table, source, ["SBUX", "BRK-B", MARKET], AS_OF)
+    known = table.dated(["SBUX"], as_of=AS_OF)
+    assert list(zip(known["ticker"], known["kind"], known["announced_for"].dt.strftime("%m-%d"), strict=True)) == [
+        (MARKET, "fomc_decision", "11-05"),
+        (MARKET, "fomc_decision", "12-16"),
+        ("SBUX", "investor_day", "12-01"),
+    ]
+    assert dates_of(table, AS_OF) == ["2020-10-29"]  # of earnings alone
+    assert table.dated(["SBUX"], as_of=date(2020, 9, 30))["ticker"].tolist() == [MARKET, MARKET]
+    (addition,) = table.dated(["BRK-B"], as_of=AS_OF).to_dict("records")[2:]
+    assert (addition["kind"], addition["first_seen_assumed"]) == ("index_addition", True)
+    assert addition["first_seen"] == pd.Timestamp(2020, 11, 6)  # ten sessions ahead
+    both = table.events(["SBUX"], as_of=AS_OF)
+    assert both["kind"].tolist() == ["earnings", "fomc_decision", "fomc_decision", "investor_day"]
+
+
+def test_the_real_dates_of_decisions_and_of_the_index_are_read_whole(table: EventTable, shared_data: Path) -> None:
+    source, as_of = FileEvents(str(shared_data / "dated_events.csv")), date(2023, 12, 29)
+    raw = pd.read_csv(shared_data / "dated_events.csv", keep_default_na=False)
+    tickers = sorted(set(raw["Ticker"]))
+    record(table, source, tickers, as_of)
+    found = table.dated(tickers, as_of=as_of)
+    assert found["kind"].value_counts().to_dict() == raw.drop_duplicates()["Event"].value_counts().to_dict()
+    assert set(found.loc[found["ticker"] == MARKET, "kind"]) == {"fomc_decision", "fomc_minutes"}
+
+
 @pytest.mark.parametrize(
     ("text", "fact"),
     [
+        ("Ticker,Event\nSBUX,investor day\n", "no column Date. Expected Date, Event (and, if there is, Ticker)"),
+        ("Date,Event\nsoon,fomc\n", "line 2, column Date: 'soon' is not a date"),
+        ("Date,Event\n2020-10-29,fomc\n2020-10-30,\n", "line 3, column Event: '' is no event"),
+        ("Date,Event,Ticker\n2020-10-29,earnings,\n", "line 2, column Ticker: '' is no ticker"),
+        ("Date,Event\n2020-10-29,earnings\n", "no column Ticker. Expected one, for earnings are of a ticker"),
+        ("Date,Event,First_Seen\n2020-10-29,fomc,\n2020-10-29,vote,early\n", "line 3, column First_Seen: 'early' is"),
         ("Ticker,When\nSBUX,amc\n", "no column Earnings_Date. Expected Ticker, Earnings_Date"),
         ("Ticker,Earnings_Date\nSBUX,soon\n", "line 2, column Earnings_Date: 'soon' is not a date"),
         ("Ticker,Earnings_Date,When\nSBUX,2020-10-29,noon\n", "line 2, column When: 'noon' is neither bmo"),
@@ -203,6 +244,7 @@ def test_announcements_come_from_where_the_prices_come_from_but_for_files() -> N
 class Faulty:
     """A source that does not answer the first calls for some tickers, and notes who was asked for when."""
 
+    knows_market = False
     spec = "simulated:7"
     remarks: Sequence[str] = ()
     pace = Pace(limit="volcast-test-announcements", calls_per_second=2.0, pause_seconds=0.0)
@@ -312,6 +354,23 @@ def test_an_ingest_records_new_moved_and_withdrawn_dates(tmp_path: Path, sbux_cs
     assert dates_of(table, AS_OF)[-1] == "2020-12-21"
     assert ingest(data.model_copy(update={"events": "none"})).announcements is None
     assert table.version() == 1
+
+
+@pytest.mark.usefixtures("prefect_api")
+def test_an_ingest_records_the_events_of_the_market_and_only_those_of_its_tickers(
+    tmp_path: Path, sbux_csv: Path
+) -> None:
+    (tmp_path / "a.csv").write_text(
+        "Date,Event,Ticker\n2020-11-05,fomc,\n2020-11-20,addition,TSLA\n2020-12-01,vote,SBUX\n"
+    )
+    events, store = f"files:{tmp_path / 'a.csv'}", str(tmp_path / "data")
+    snapshot = ingest(DataSettings(source=f"files:{sbux_csv}", events=events, store=store, as_of=AS_OF))
+    assert snapshot.announcements is not None
+    assert snapshot.announcements.dated == {"fomc": 1, "vote": 1}
+    words = f"0 announced dates, 1 of fomc, 1 of vote of {events}: 2 new, 0 moved, 0 withdrawn"
+    assert snapshot.announcements.words == words
+    assert read_panel(snapshot).dated["kind"].tolist() == ["fomc", "vote"]
+    assert read_panel(snapshot.model_copy(update={"uses_earnings": False})).dated.empty  # --events none
 
 
 @pytest.mark.usefixtures("prefect_api")

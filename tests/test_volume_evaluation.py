@@ -4,8 +4,9 @@ from dataclasses import dataclass, field
 from datetime import date
 
 import numpy as np
+import pandas as pd
 import pytest
-from panels import drawn_volumes, priced_panel, tiny_recipe
+from panels import announced, dated, drawn_volumes, priced_panel, tiny_recipe
 
 from models.comparisons import BEST, CHAMPION, Contest, Predecessor
 from models.forecasters import MEDIAN, Forecasts
@@ -57,6 +58,20 @@ def champion(share: float, data: VolumeData, place: int = THROUGH, **changes: ob
 
 def day(data: VolumeData, place: int) -> date:
     return data.inputs.panel.sessions.date[place]
+
+
+def test_the_scorecard_says_which_kinds_of_events_took_part(data: VolumeData) -> None:
+    panel = data.inputs.panel
+    events = dated(panel, [("vote", 0, 100, 90), ("fomc", None, 120, 110), ("fomc", None, 380, 370)])
+    events = events.assign(first_seen_assumed=[False, True, True], source="files:a.csv")
+    own = announced(panel, [(0, 50, 40)]).assign(first_seen_assumed=False, source="yahoo", kind="earnings")
+    both = volume_data(panel, pd.concat([own, events]), RECIPE)
+    words = evaluate_volume(both, predictor(0.5), Contest(predecessors={})).words
+    assert "Announced earnings took part: 1 date of yahoo." in words
+    assert (
+        "Dated events took part, by what volume did on such dates before: 2 of fomc, 1 of vote, by files:a.csv. "
+        "When 2 of them became known was not recorded; they count as known 10 sessions ahead."
+    ) in words
 
 
 def test_a_champion_is_compared_from_closes_on_that_it_was_not_trained_on(data: VolumeData) -> None:

@@ -47,7 +47,7 @@ class Rows:
     """What is known at the cutoff of a snapshot."""
 
     read_parts: Callable[[], Iterable[pd.DataFrame]]  # as `PriceTable.read_parts` gives them
-    announcements: pd.DataFrame  # as `EventTable.known` gives them
+    announcements: pd.DataFrame  # as `EventTable.events` gives them
     calendar: str = NEW_YORK  # the market's
 
     @property

@@ -193,8 +193,11 @@ def show_forecast(console: Console, batch: ForecastBatch) -> None:
         console.print(f"[bold yellow]Fallback[/]  {in_place}")
     rows = f"{counted(batch.rows, 'row')}, sessions {batch.first_session} to {batch.last_session}"
     unused = "" if batch.snapshot.uses_earnings else ", without announced earnings"
+    events = f", dated events: {escape(', '.join(batch.dated))}" if batch.dated else ""
     _show(
-        console, "Forecast", f"{batch.artifact} by {batch.model.artifact if batch.model else batch.by}: {rows}{unused}"
+        console,
+        "Forecast",
+        f"{batch.artifact} by {batch.model.artifact if batch.model else batch.by}: {rows}{unused}{events}",
     )
     _show_caveat(console, batch.snapshot)
     if batch.from_future:

@@ -31,7 +31,7 @@ from models.scores import FIRST_TICKER, SKILL_SPAN, live_skill
 from models.sessions import session_before, sessions_after
 from models.sums import sums_of
 from models.text import brief, counted, format_millions, format_p, format_shares, listed
-from storage.announced_dates import EventTable
+from storage.announced_dates import EARNINGS, MARKET, EventTable
 from storage.artifacts import ArtifactStore
 from storage.errors import NotStored
 from storage.ledger import Ledger
@@ -91,6 +91,7 @@ PART_HEADINGS = {
     "others-earnings": "others",
     "market": "market",
     "year": "year",
+    "events": "events",
     "rest": "rest",
 }  # part of the reasons -> heading
 SHORT_SESSIONS = 5  # of a forecast, in the short form
@@ -606,13 +607,15 @@ def explained_row(store: Store, forecast: StoredForecast, ticker: str, session: 
 
 
 def reason_rows(own: pd.DataFrame) -> Rows:
-    """The factors of each session of one ticker's forecast that has any."""
+    """The factors of each session of one ticker's forecast that has any; of dated events where one counts."""
+    events = reason_column("events")
+    headings = PART_HEADINGS if events in own and (own[events] != 1).any() else PART_HEADINGS | {"events": ""}
     return [
         {
             "session": f"{row['ds']:%a %m-%d}",
             "median": format_millions(row[MODEL]),
             "times": f"{row[MODEL] / row[NORMAL]:.2f}",
-            **{heading: f"{row[reason_column(part)]:.2f}" for part, heading in PART_HEADINGS.items()},
+            **{heading: f"{row[reason_column(part)]:.2f}" for part, heading in headings.items() if heading},
         }
         for row in own.to_dict("records")
         if has_reasons(row)
@@ -646,14 +649,15 @@ def simulated_note(simulated: bool) -> str:
 
 
 def session_notes(store: Store, forecasts: pd.DataFrame, cutoff: date) -> Marks:
-    """What is known ahead of the sessions of a forecast: special days of the market, announced earnings."""
+    """What is known ahead of a forecast's sessions: special days of the market, announced earnings, other events."""
     special = special_days(pd.DatetimeIndex(forecasts["ds"]).sort_values(), calendar_of(store.url), weeks=False)
     tickers = [str(ticker) for ticker in forecasts["unique_id"].unique()]
     found = {(ticker, session): [words] for session, words in special.items() if words for ticker in tickers}
-    known = EventTable(store).known(tickers, as_of=cutoff)
-    for each in known.loc[known["announced_for"].isin(list(special))].to_dict("records"):
-        key = (each["ticker"], each["announced_for"])
-        found.setdefault(key, []).append(f"earnings{WHEN.get(each['when'], '')}")
+    events = EventTable(store).events(tickers, as_of=cutoff)
+    for each in events.loc[events["announced_for"].isin(list(special))].to_dict("records"):
+        for ticker in [each["ticker"]] if each["ticker"] != MARKET else tickers:
+            what = each.get("kind", EARNINGS).replace("_", " ")
+            found.setdefault((ticker, each["announced_for"]), []).append(f"{what}{WHEN.get(each['when'], '')}")
     return {key: ", ".join(notes) for key, notes in found.items()}
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from storage.adjustment import dividends_from_adj_close
+from storage.announced_dates import EARNINGS, MARKET
 from tasks.sources.as_traded import in_todays_shares
 from tasks.sources.cells import require_no_meaning
 from tasks.sources.dates import EXPECTED, sessions_of
@@ -55,16 +56,18 @@ WEAK = (  # those of them that also have other meanings: they count where no oth
 )
 PRICE_NAMES = Names(tuple(HEADINGS.items()), tuple(frozenset(map(letters, words.split())) for words in WEAK))
 NOT_DAILY = r"(?:\d+ ?)?(?:w|wk|weeks?|weekly|m|mo|mon|months?|monthly|q|h|hr|hours?|hourly|min|minutes?)|[1-9]\d{0,2}"
-EVENTS_REQUIRED = ["Ticker", "Earnings_Date"]
+EARNINGS_REQUIRED, EVENTS_REQUIRED = ["Ticker", "Earnings_Date"], ["Date", "Event"]  # the latter are of any kind
 EVENT_HEADINGS = {
     "ticker": "ticker",
     "symbol": "ticker",
     "earningsdate": "announced_for",
     "date": "announced_for",
+    "event": "kind",
     "when": "when",
     "firstseen": "first_seen",
 }
 EVENT_NAMES = Names(tuple(EVENT_HEADINGS.items()))
+NO_TICKER = "is no ticker. Expected one in every row."
 # Of the 14,132 dividends recovered from 230 tickers the smallest real one is 1.8e-5 of the close, and the largest that
 # is only rounding (a step up and down again) 7.3e-8.
 SMALLEST_DIVIDEND = 1e-6
@@ -112,21 +115,24 @@ def tidy(raw: pd.DataFrame, reader: FileReader) -> Tidied:
 
 
 def tidy_events(raw: pd.DataFrame, reader: FileReader) -> pd.DataFrame:
-    """EVENT_COLUMNS for a calendar's own columns Ticker, Earnings_Date and, where it has them, When and First_Seen.
+    """EVENT_COLUMNS and kind for a calendar's own columns: Ticker and Earnings_Date, or Date and Event.
 
-    `raw` and what is raised: as for `tidy`; rows that are there twice come once, and no value may be at fault.
+    Where it has them, When and First_Seen, which may be empty, and beside Event a Ticker, which is empty for the whole
+    market. `raw` and what is raised: as for `tidy`; rows that are there twice come once, and no value may be at fault.
     """
-    columns, _ = _columns(raw, reader, EVENT_NAMES, EVENTS_REQUIRED, "When")
-    tidied = {}
-    for name, column in columns.items():
-        if name in ("ticker", "when"):
-            tidied[name] = (_tickers if name == "ticker" else _when)(column, reader)
-        else:
-            tidied[name] = sessions_of(column, reader)
-            _refuse_first(tidied[name].isna(), column, reader, EXPECTED)
-    unknown = pd.Series(pd.NaT, index=raw.index, dtype="datetime64[s]")
-    events = pd.DataFrame({"when": "", "first_seen": unknown} | tidied, index=raw.index, columns=EVENT_COLUMNS)
-    return events.drop_duplicates()
+    found = [EVENT_NAMES.find(plain_heading(heading), reader) for heading in raw.columns]
+    has_kinds = any(meaning and meaning.name == "kind" for meaning in found)
+    required, optional = (EVENTS_REQUIRED, "Ticker") if has_kinds else (EARNINGS_REQUIRED, "When")
+    columns, _ = _columns(raw, reader, EVENT_NAMES, required, optional)
+    tidied = {name: OF_EVENTS[name](column, reader) for name, column in columns.items()}
+    unsaid = {"ticker": MARKET, "when": "", "first_seen": pd.NaT, "kind": EARNINGS}
+    events = pd.DataFrame(unsaid | tidied, index=raw.index, columns=[*EVENT_COLUMNS, "kind"])
+    is_nobodys = pd.Series((events["ticker"] == MARKET) & (events["kind"] == EARNINGS))
+    if "ticker" in columns:
+        _refuse_first(is_nobodys, columns["ticker"], reader, NO_TICKER)
+    elif is_nobodys.any():
+        reader.refuse("no column Ticker. Expected one, for earnings are of a ticker.")
+    return events.astype({"first_seen": "datetime64[s]"}).drop_duplicates()
 
 
 def plausible(rows: pd.DataFrame, ticker: str, reader: FileReader) -> pd.DataFrame:
@@ -259,6 +265,26 @@ def _fault(column: pd.Series, row: object, fact: str) -> str:
     return f"{place}: {str(column.at[row])[:60]!r} {fact} Correct it; nothing was taken."
 
 
+def _dates(column: pd.Series, reader: FileReader) -> pd.Series:
+    dates = sessions_of(column, reader)
+    _refuse_first(dates.isna(), column, reader, EXPECTED)
+    return dates
+
+
+def _dates_if_any(column: pd.Series, reader: FileReader) -> pd.Series:
+    """NaT where nothing stands."""
+    stands = ~is_missing(column)
+    return _dates(column.loc[stands], reader).reindex(column.index) if stands.any() else pd.Series(pd.NaT, column.index)
+
+
+def _kinds(column: pd.Series, reader: FileReader) -> pd.Series:
+    """In lower case, with one underscore for what stands between words."""
+    texts = column.astype(object).where(~is_missing(column), "").astype(str)
+    kinds = texts.str.strip().str.casefold().str.replace(r"[\s_-]+", "_", regex=True)
+    _refuse_first(kinds == "", column, reader, "is no event. Expected a word or two for its kind in every row.")
+    return kinds
+
+
 def _when(column: pd.Series, reader: FileReader) -> pd.Series:
     texts = column.astype(str).str.strip().str.lower()
     texts = texts.mask(is_missing(column), "")
@@ -269,7 +295,7 @@ def _when(column: pd.Series, reader: FileReader) -> pd.Series:
 
 def _tickers(column: pd.Series, reader: FileReader) -> pd.Series:
     texts = ticker_texts(column)
-    _refuse_first(texts == "", column, reader, "is no ticker. Expected one in every row.")
+    _refuse_first(texts == "", column, reader, NO_TICKER)
     return texts
 
 
@@ -284,3 +310,12 @@ def ticker_texts(column: pd.Series) -> pd.Series:
 def _refuse_first(is_wrong: pd.Series, column: pd.Series, reader: FileReader, fact: str) -> None:
     if is_wrong.any():
         reader.refuse(_fault(column, column.index[int(is_wrong.to_numpy().argmax())], fact))
+
+
+OF_EVENTS = {
+    "ticker": lambda column, _: ticker_texts(column),  # MARKET for none
+    "announced_for": _dates,
+    "kind": _kinds,
+    "when": _when,
+    "first_seen": _dates_if_any,
+}

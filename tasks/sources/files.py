@@ -183,8 +183,9 @@ class FilesSource:
 
 
 class FileEvents:
-    """Announcements out of one file, which is read at once: SourceMissing, SourceUnusable where that cannot be."""
+    """Earnings and other events out of one file, read at once: SourceMissing, SourceUnusable where that cannot be."""
 
+    knows_market = True
     pace: Pace | None = None
 
     def __init__(self, location: str) -> None:
@@ -205,7 +206,7 @@ class FileEvents:
         if rows is not None:
             rows = rows.loc[~(rows["first_seen"] > pd.Timestamp(as_of))]
         if rows is None or rows.empty:
-            known = f"{self.location} names no date of {ticker}"
+            known = f"{self.location} names no date of {ticker or 'the whole market'}"
             return Announced(ticker=ticker, outcome=Outcome.EMPTY, known=known)
         events = rows.assign(ticker=ticker).reset_index(drop=True)
         return Announced(ticker=ticker, outcome=Outcome.OK, events=events)
@@ -215,7 +216,7 @@ def _read_events(location: str) -> pd.DataFrame:
     path, reading = split_location(location)
     place, reader = find_files(path), FileReader(path, reading)
     if place.is_folder:
-        reader.refuse("a folder. Expected one CSV or Parquet file with Ticker and Earnings_Date.")
+        reader.refuse("a folder. Expected one CSV or Parquet file with Ticker and Earnings_Date, or Date and Event.")
     try:
         file = _open_file(path, place.system, place.paths[0])
     except UNREADABLE as error:

@@ -68,6 +68,7 @@ def simulated_source(spec: str) -> "SimulatedSource":
 class SimulatedSource:
     """A PriceSource and EventSource; equal calls get equal answers, but for the refusals of the fault `ratelimit`."""
 
+    knows_market = False
     incremental = True
     remarks: Sequence[str] = ()
     pace: Pace | None = None

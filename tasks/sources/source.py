@@ -103,8 +103,9 @@ class Pace:
 
 @dataclass(frozen=True, kw_only=True)
 class Announced:
-    """What a source said of one ticker's earnings dates; `events` (EVENT_COLUMNS) is empty unless the outcome is OK.
+    """What a source said of one ticker's dates; `events` (EVENT_COLUMNS) is empty unless the outcome is OK.
 
+    A source of dated events of any kind has a column `kind` (str) beside; without it all are earnings.
     EMPTY says that the source names no date, NOT_FOUND that it may know nothing of the ticker; neither is a failure.
     """
 
@@ -136,7 +137,9 @@ class PriceSource(Protocol):
 
 
 class EventSource(Protocol):
-    """Announcements of earnings, one ticker a call."""
+    """Announcements of earnings, or dated events of any kind, one ticker a call."""
+
+    knows_market: bool  # whether it may be asked for the ticker MARKET: the events of the whole market
 
     @property
     def spec(self) -> str:

@@ -46,6 +46,7 @@ class YahooSource:
     """Daily bars as Yahoo gives them today: adjusted for splits, not for dividends."""
 
     spec = "yahoo"
+    knows_market = False
     incremental = True
     remarks: Sequence[str] = ()
     pace: Pace | None = Pace(limit="volcast-yahoo", calls_per_second=2.0, pause_seconds=30.0)

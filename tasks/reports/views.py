@@ -609,7 +609,7 @@ def explained_row(store: Store, forecast: StoredForecast, ticker: str, session: 
 def reason_rows(own: pd.DataFrame) -> Rows:
     """The factors of each session of one ticker's forecast that has any; of dated events where one counts."""
     events = reason_column("events")
-    headings = PART_HEADINGS if events in own and (own[events] != 1).any() else PART_HEADINGS | {"events": ""}
+    headings = PART_HEADINGS if set(own.get(events, ())) - {1.0} else PART_HEADINGS | {"events": ""}
     return [
         {
             "session": f"{row['ds']:%a %m-%d}",

@@ -609,7 +609,8 @@ def explained_row(store: Store, forecast: StoredForecast, ticker: str, session: 
 def reason_rows(own: pd.DataFrame) -> Rows:
     """The factors of each session of one ticker's forecast that has any; of dated events where one counts."""
     events = reason_column("events")
-    headings = PART_HEADINGS if set(own.get(events, ())) - {1.0} else PART_HEADINGS | {"events": ""}
+    is_told = events in own and bool(set(own[events]) - {1.0})
+    headings = PART_HEADINGS if is_told else PART_HEADINGS | {"events": ""}
     return [
         {
             "session": f"{row['ds']:%a %m-%d}",

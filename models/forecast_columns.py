@@ -90,7 +90,7 @@ def named_parts(row: Mapping[str, Any], special: str) -> dict[str, float]:
 
     `special`: what its session is in the calendar, in words.
     """
-    factors = {part: float(row[reason_column(part)]) for part in PARTS}
+    factors = {part: float(row.get(reason_column(part), 1.0)) for part in PARTS}
     names = PARTS | {"weekday": f"{row['ds']:%A}", "calendar": special or PARTS["calendar"]}
     strength = {part: abs(factor - 1) if part != "rest" else 0.0 for part, factor in factors.items()}
     order = sorted(factors, key=lambda part: -strength[part])

@@ -85,7 +85,7 @@ def _weights_tried(artifacts: ArtifactStore, name: str) -> date:
     def known(version: int) -> date:
         if stored_method(artifacts, name, version).trains:
             return date.min
-        return trained_through(artifacts, features_of(artifacts, name, version))
+        return date.fromisoformat(features_of(artifacts, name, version).fact("pretrained_through"))
 
     champion, _ = read_or_fault(partial(champion_version, artifacts, name))
     if champion is None or (read_or_fault(partial(known, champion))[0] or date.min) == date.min:

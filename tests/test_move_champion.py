@@ -76,7 +76,7 @@ def test_forecasts_after_a_rollback_are_the_earlier_ones_bit_for_bit(
     history = ArtifactStore(open_store(data.store)).history("model", NAME, CHAMPION)
     assert [entry.version for entry in history] == [1, 2, 1, 2]
     capsys.readouterr()
-    cli.list_models(data)
+    cli.list_models(data).show()
     shown = capsys.readouterr().out
     assert "v1. MASE rose [twice]" in shown
     assert "v2. forward again" in shown

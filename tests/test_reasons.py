@@ -33,7 +33,7 @@ from tasks.sources.exchange_calendar import WEEKDAY, trading_grid
 EXCHANGE = Exchange(seed=3, last=date(2010, 12, 31))
 TICKERS = [f"T{place}" for place in range(10)]
 RECIPE = VolumeRecipe(
-    **{**BEATS_HAR, "members": 2, "steps": 300, "hidden_size": 8, "learning_rate": 0.01}  # knows what days are special
+    **{**BEATS_HAR, "members": 2, "steps": 300, "hidden_size": 8, "learning_rate": 0.005}  # knows what days are special
 )
 TEST = 252  # sessions that it was not trained on
 

@@ -23,7 +23,9 @@ POOR = (date(2002, 3, 30), date(2002, 4, 6))
 ON_SATURDAYS = WatchSettings(retrain_sessions=60)  # and when the model errs, but not for new sessions alone
 
 # It follows a shift too slowly to be trusted for long; a model that follows it well breaches nothing within a month.
-ONE_RATE = TrainingSettings(device="cpu", settings={**SETTINGS, "adaptation": "one rate"})
+ONE_RATE = TrainingSettings(
+    device="cpu", settings={**SETTINGS, "adaptation": "one rate", "linear_share": 0.0, "rare_dates": 1.0}
+)
 
 
 @pytest.fixture(scope="module")

@@ -107,6 +107,7 @@ class VolumeMethod(Method[VolumeRecipe, VolumeData, VolumePredictor]):
             "train_through": str(prepared.span.train_through),
             "test_start": str(prepared.span.test_start),
             "pretrained": self._start(prepared),
+            **({"pretrained_through": str(vintage.last_session)} if (vintage := self._vintage(prepared)) else {}),
             "earnings_sources": sorted(set(known["source"])) if self.recipe.use_earnings else [],
             **({"dated_events": kinds} if (kinds := panel.dated["kind"].value_counts().sort_index().to_dict()) else {}),
             "first_seen_assumed": bool(known["first_seen_assumed"].any()),

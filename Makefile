@@ -4,8 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
-# a file's tests stay together, in their order, for they share what its fixtures made; the slow files begin first
-TWO_AT_ONCE := -n 2 --dist loadfile --no-loadscope-reorder
+# three at once on two cores, for a test often waits for a server; a file's tests stay together, in their order, for they
+# share what its fixtures made; the slow files begin first
+SIDE_BY_SIDE := -n 3 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help install run quick test torture fuzz year week check map clean
@@ -31,10 +32,10 @@ check: install ## ruff and pyright
 	$(BIN)/pyright
 
 quick: install ## the tests that need no server, no browser and no kill: two minutes
-	$(BIN)/pytest $(TWO_AT_ONCE)
+	$(BIN)/pytest $(SIDE_BY_SIDE)
 
 test: check ## lint, types and all tests; it fails where none is selected
-	$(BIN)/pytest $(TWO_AT_ONCE) -m ''
+	$(BIN)/pytest $(SIDE_BY_SIDE) -m ''
 
 map: install ## the map of the code in docs/design.md, from the code
 	$(BIN)/python docs/make_map.py

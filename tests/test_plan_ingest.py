@@ -27,6 +27,7 @@ def test_few_tickers_are_fetched_each_alone_and_many_by_bucket(tmp_path):
     assert len(set(many.tickers)) == 500
 
 
+@pytest.mark.usefixtures("prefect_api")  # which keeps the limit of calls to Yahoo
 def test_no_tickers_are_those_that_are_stored_whoever_brought_them(tmp_path):
     assert plan_of("simulated:7", str(tmp_path)).tickers == ("SBUX",)
     exchange = Exchange(seed=7, last=date(2001, 12, 14))

@@ -85,6 +85,10 @@ class VolumeMethod(Method[VolumeRecipe, VolumeData, VolumePredictor]):
         vintage = self._vintage(prepared)
         return f"{vintage.words}, {'tuned' if self.recipe.trains else 'not trained'} here" if vintage else ""
 
+    @property
+    def _linear_words(self) -> str:
+        return "; the linear member: fitted here to each ticker's own history" if self.recipe.linear_share else ""
+
     def is_testable(self, prepared: VolumeData) -> bool:
         return prepared.through >= LEAST_BEFORE_TEST
 
@@ -178,7 +182,7 @@ class VolumeMethod(Method[VolumeRecipe, VolumeData, VolumePredictor]):
         start = self._start(prepared)
         return Evaluated(
             scores=found.scores,
-            words=(*found.words, *([f"The networks: {start}."] if start else [])),
+            words=(*found.words, *([f"The networks: {start}{self._linear_words}."] if start else [])),
             decision=found.decision,
             files={CALIBRATION_FILE: json.dumps(found.calibration.to_dict(), indent=1).encode()},
         )

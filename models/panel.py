@@ -181,6 +181,11 @@ def _events_of(events: pd.DataFrame | None, tickers: Sequence[str] | np.ndarray)
     return rows.astype(EVENT_TYPES).sort_values(["ticker", "announced_for"], ignore_index=True)
 
 
+def is_earnings(events: pd.DataFrame) -> pd.Series:
+    """Whether each of some events, of `make_panel`, is announced earnings: all are where no kind is told."""
+    return pd.Series(events["kind"] == EARNINGS if "kind" in events else True, index=events.index)
+
+
 def _seen_by(close: Any, events: pd.DataFrame) -> pd.DataFrame:
     return events.loc[events["first_seen"] <= close].reset_index(drop=True)
 

@@ -23,7 +23,7 @@ from models.errors import TrainingDiverged
 from models.forecast_columns import KEYS, mean_column, quantile_columns
 from models.forecasters import FALLBACK, MODEL, Forecaster, Forecasts, naive_forecasters
 from models.har import Har
-from models.panel import EARNINGS, HORIZONS, Panel
+from models.panel import HORIZONS, Panel, is_earnings
 from models.plausibility import CONTEXT, FACTOR, implausible_share
 from models.reasons import reasons_of, with_reasons
 from models.recipes import MIN_TEST_SESSIONS, SMALL_TEST_SESSIONS, VolumeRecipe
@@ -276,9 +276,8 @@ def _dated(data: VolumeData) -> list[str]:
 
 def _by_kind(data: VolumeData) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The announced earnings, and the dated events of other kinds."""
-    known = data.announcements
-    is_dated = known["kind"] != EARNINGS if "kind" in known else np.zeros(len(known), dtype=bool)
-    return known.loc[~is_dated], known.loc[is_dated]
+    known, is_of_earnings = data.announcements, is_earnings(data.announcements)
+    return known.loc[is_of_earnings], known.loc[~is_of_earnings]
 
 
 def _assumed(known: pd.DataFrame) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from models.panel import EARNINGS, is_earnings
 from models.recipes import VolumeRecipe
 from storage.artifacts import ArtifactStore
 from storage.records import ForecastBatch
@@ -64,16 +65,17 @@ def what_if(batch: ForecastBatch, supposition: Supposition) -> WhatIf:
 
 
 def supposing(known: pd.DataFrame, supposition: Supposition, *, cutoff: date) -> pd.DataFrame:
-    """The announcements, as `EventTable.known` gives them, with the supposed change. Raises NothingToSuppose."""
+    """The announcements, as `EventTable.events` gives them, with the supposed change. Raises NothingToSuppose."""
     ticker, gone, new = supposition.ticker, supposition.gone, supposition.new
-    own = known.loc[known["ticker"] == ticker, "announced_for"].dt.date
+    is_own = (known["ticker"] == ticker) & is_earnings(known)
+    own = known.loc[is_own, "announced_for"].dt.date
     if gone is not None and gone not in set(own):
         ahead = sorted(day for day in own if day > cutoff)
         dates = f"Known to come: {', '.join(map(str, ahead))}." if ahead else "No date to come is known."
         raise NothingToSuppose(f"--what-if: no earnings of {ticker} are announced for {gone}. {dates}")
     if new is not None and new <= cutoff:
         raise NothingToSuppose(f"--what-if: {new} must be after the cutoff {cutoff}.")
-    kept = known.loc[(known["ticker"] != ticker) | (known["announced_for"].dt.date != gone)]
+    kept = known.loc[~is_own | (known["announced_for"].dt.date != gone)]
     if new is None:
         return kept
     added = {
@@ -83,5 +85,6 @@ def supposing(known: pd.DataFrame, supposition: Supposition, *, cutoff: date) ->
         "first_seen": pd.Timestamp(cutoff),
         "first_seen_assumed": False,
         "source": "supposed",
+        **({"kind": EARNINGS} if "kind" in known else {}),
     }
     return pd.concat([kept, pd.DataFrame([added])], ignore_index=True).astype(known.dtypes.to_dict())

@@ -53,6 +53,19 @@ def test_a_supposition_changes_the_dates_of_its_ticker_alone() -> None:
     assert days_of(moved) == [("KO", "12-03", "bmo"), ("SBUX", "09-02", "amc"), ("SBUX", "12-08", "")]
 
 
+def test_beside_events_of_other_kinds_a_supposition_is_of_earnings() -> None:
+    added = KNOWN.tail(1).assign(kind="sp500_addition", when="")
+    known = pd.concat([KNOWN.assign(kind="earnings"), added], ignore_index=True)
+    more = supposing(known, supposition_of("SBUX earnings 2026-12-09 bmo"), cutoff=CUTOFF)
+    assert more["kind"].tolist() == [*known["kind"], "earnings"]
+    less = supposing(known, supposition_of("SBUX earnings 2026-12-03 withdrawn"), cutoff=CUTOFF)
+    assert days_of(less) == [("KO", "12-03", "bmo"), ("SBUX", "09-02", "amc"), ("SBUX", "12-03", "")]
+    with pytest.raises(NothingToSuppose, match="no earnings of KO"):
+        supposing(
+            known.assign(kind="sp500_addition"), supposition_of("KO earnings 2026-12-03 withdrawn"), cutoff=CUTOFF
+        )
+
+
 def test_what_cannot_be_supposed_is_named() -> None:
     with pytest.raises(NothingToSuppose, match=r"no earnings of SBUX .* 2026-12-04\. Known to come: 2026-12-03\."):
         supposing(KNOWN, supposition_of("SBUX earnings 2026-12-04 withdrawn"), cutoff=CUTOFF)

@@ -12,7 +12,7 @@ from models.comparisons import Contest
 from models.drift import FeatureDrift, feature_drift
 from models.forecast_columns import interval_columns, quantile_columns
 from models.forecasters import MODEL
-from models.panel import HORIZONS
+from models.panel import HORIZONS, is_earnings
 from models.pretrained import Vintage, vintage_for
 from models.recipes import VolumeRecipe
 from models.scores import FIRST_TICKER
@@ -101,6 +101,7 @@ class VolumeMethod(Method[VolumeRecipe, VolumeData, VolumePredictor]):
 
     def describe(self, prepared: VolumeData) -> tuple[dict[str, bytes], dict[str, JsonValue]]:
         panel, known = prepared.inputs.panel, prepared.announcements
+        earnings = known.loc[is_earnings(known)]
         files = {
             PROFILE_FILE: json.dumps(profile(prepared), indent=1).encode(),
             ANNOUNCEMENTS_FILE: to_parquet(known),
@@ -111,8 +112,8 @@ class VolumeMethod(Method[VolumeRecipe, VolumeData, VolumePredictor]):
             "train_through": str(prepared.span.train_through),
             "test_start": str(prepared.span.test_start),
             "pretrained": self._start(prepared),
-            **({"pretrained_through": str(vintage.last_session)} if (vintage := self._vintage(prepared)) else {}),
-            "earnings_sources": sorted(set(known["source"])) if self.recipe.use_earnings else [],
+            **({"pretrained_through": str(known_to)} if (known_to := self.pretrained_through(prepared)) else {}),
+            "earnings_sources": sorted(set(earnings["source"])) if self.recipe.use_earnings else [],
             **({"dated_events": kinds} if (kinds := panel.dated["kind"].value_counts().sort_index().to_dict()) else {}),
             "first_seen_assumed": bool(known["first_seen_assumed"].any()),
         }

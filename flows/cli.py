@@ -367,11 +367,8 @@ def run(data: DataSettings, training: TrainingSettings, why: RetrainSettings, *,
     exported = _export([report.batch for report in result.reports], out)
     from tasks.reports import render
 
-    def show() -> None:
-        render.show_result(console, result)
-        _show_end(server, exported)
-
-    return Answer(facts=lambda: {"result": result}, show=show, failed=failed)
+    show = partial(render.show_result, console, result)
+    return _ran(server, show, lambda: {"result": result}, exported=exported, failed=failed)
 
 
 @command(data=f"{PRICES} {READING} {ACCEPTED}", example="volcast ingest --source yahoo --tickers SBUX,AAPL")
@@ -394,9 +391,8 @@ def ingest(data: DataSettings) -> Answer:
     def show() -> None:
         render.show_prices(console, snapshot)
         render.show_counts(console, snapshot.counts, ingested=True)
-        _show_end(server)
 
-    return Answer(facts=lambda: {"snapshot": snapshot}, show=show)
+    return _ran(server, show, lambda: {"snapshot": snapshot})
 
 
 @command(stored=True, data="source calendar tickers store", example="volcast status --tickers SBUX")
@@ -487,9 +483,8 @@ def retrain(data: DataSettings, training: TrainingSettings, why: RetrainSettings
         for scorecard in scorecards:
             render.show_scorecard(console, scorecard, outcome=scorecard.outcome)
             console.print(f"\n[bold]Outcome[/]   {escape(scorecard.outcome)}")
-        _show_end(server)
 
-    return Answer(facts=lambda: {"scorecards": scorecards}, show=show)
+    return _ran(server, show, lambda: {"scorecards": scorecards})
 
 
 @command(
@@ -535,10 +530,14 @@ def forecast(
             render.show_forecast(console, batch)
         for each in supposed:
             render.show_what_if(console, each)
-        _show_end(server, exported)
 
-    facts = {"what_if": [each.facts for each in supposed]} if supposed else {}
-    return Answer(facts=lambda: {"forecasts": batches, "rows": forecast_records(batches), **facts}, show=show)
+    more = {"what_if": [each.facts for each in supposed]} if supposed else {}
+    return _ran(
+        server,
+        show,
+        lambda: {"forecasts": batches, "rows": forecast_records(batches), **more},
+        exported=exported,
+    )
 
 
 @command(
@@ -573,13 +572,10 @@ def explain(
 
     (known_as,) = tickers_of(ticker) or ("",)
     store = open_store(data.root)
-
-    def facts() -> dict[str, Any]:
-        found = explained(store, name, known_as)
-        row = explained_row(store, found, known_as, session)
-        return {"forecast": found.made, "simulated": found.simulated, "explained": row}
-
-    return Answer(facts=facts, show=partial(render.show_reasons, console, store, name, known_as, session))
+    found = explained(store, name, known_as)
+    row = explained_row(store, found, known_as, session)
+    facts = {"forecast": found.made, "simulated": found.simulated, "explained": row}
+    return Answer(facts=lambda: facts, show=partial(render.show_reasons, console, store, found, row))
 
 
 @command(
@@ -599,11 +595,7 @@ def daily(data: DataSettings, training: TrainingSettings, watch: WatchSettings) 
         result = daily_flow(data, training, watch)
     from tasks.reports import render
 
-    def show() -> None:
-        render.show_daily(console, result)
-        _show_end(server)
-
-    return Answer(facts=lambda: {"daily": result}, show=show)
+    return _ran(server, partial(render.show_daily, console, result), lambda: {"daily": result})
 
 
 @command(
@@ -619,11 +611,7 @@ def monitor(data: DataSettings, training: TrainingSettings, watch: WatchSettings
         health = monitor_flow(data, training, watch)
     from tasks.reports import render
 
-    def show() -> None:
-        render.show_health(console, health)
-        _show_end(server)
-
-    return Answer(facts=lambda: {"health": health}, show=show)
+    return _ran(server, partial(render.show_health, console, health), lambda: {"health": health})
 
 
 @command(
@@ -646,11 +634,7 @@ def backtest(data: DataSettings, request: BacktestSettings, training: TrainingSe
         result = backtest_flow(data.model_copy(update={"as_of": request.test_end}), request)
     from tasks.reports import render
 
-    def show() -> None:
-        render.show_backtest(console, result)
-        _show_end(server)
-
-    return Answer(facts=lambda: {"backtest": result}, show=show)
+    return _ran(server, partial(render.show_backtest, console, result), lambda: {"backtest": result})
 
 
 @command(
@@ -951,14 +935,26 @@ def _print_source(data: DataSettings) -> None:
     console.print(f"[bold]Source[/]    {escape(text)}")
 
 
-def _show_end(server: "Server", exported: str = "") -> None:
-    """What was written to a file, and where to look at the runs."""
-    if exported:
-        console.print(f"          {exported}", markup=False)
-    if server.own:
-        console.print("[bold]UI[/]        Prefect keeps this run; to look at it: volcast up")
-    else:
-        console.print(f"[bold]UI[/]        {server.ui_url}/runs")
+def _ran(
+    server: "Server",
+    show: Callable[[], None],
+    facts: Callable[[], Mapping[str, Any]],
+    *,
+    exported: str = "",
+    failed: Exception | None = None,
+) -> Answer:
+    """What a flow has found; for people also what was written to a file, and where to look at the run."""
+
+    def show_all() -> None:
+        show()
+        if exported:
+            console.print(f"          {exported}", markup=False)
+        if server.own:
+            console.print("[bold]UI[/]        Prefect keeps this run; to look at it: volcast up")
+        else:
+            console.print(f"[bold]UI[/]        {server.ui_url}/runs")
+
+    return Answer(facts=facts, show=show_all, failed=failed)
 
 
 def _tell_move(root: str, entry: "AliasEntry", how: str) -> None:

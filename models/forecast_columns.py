@@ -44,9 +44,14 @@ def quantile_columns(name: str) -> list[str]:
 
 def in_whole_shares(frame: pd.DataFrame) -> pd.DataFrame:
     """Forecasts as people read them: whole shares, factors with four digits, no quantile twice."""
-    twice = [f"{MODEL}-q-{level}" for level in SCORED_LEVELS]
-    digits = {name: 4 if str(name).startswith(REASON) else 0 for name in frame.select_dtypes("float")}
+    twice, shares = [f"{MODEL}-q-{level}" for level in SCORED_LEVELS], share_columns(frame)
+    digits = {name: 0 if name in shares else 4 for name in frame.select_dtypes("float")}
     return frame.drop(columns=twice, errors="ignore").round(digits)
+
+
+def share_columns(frame: pd.DataFrame) -> list[str]:
+    """The columns of numbers of shares; the other numbers are factors."""
+    return [str(name) for name in frame.select_dtypes("float") if not str(name).startswith(REASON)]
 
 
 def models_of(frame: pd.DataFrame) -> list[str]:

@@ -110,15 +110,13 @@ class LinearMember(nn.Module):
         text = bytes(self.names.cpu().numpy()).decode()
         places = {name: place for place, name in enumerate(text.split("\n"))} if text else {}
         device = self.own_NHB.device
-        own_NHB, share_NH = (torch.zeros((len(tickers), *each.shape[1:]), device=device) for each in self._both)
+        own_NHB, share_NH = (
+            torch.zeros((len(tickers), *each.shape[1:]), device=device) for each in (self.own_NHB, self.share_NH)
+        )
         there = [row for row, ticker in enumerate(tickers) if ticker in places]
         which = [places[tickers[row]] for row in there]
         own_NHB[there], share_NH[there] = self.own_NHB[which], self.share_NH[which]
         return Coefficients(own_NHB=own_NHB, share_NH=share_NH)
-
-    @property
-    def _both(self) -> tuple[Tensor, Tensor]:
-        return self.own_NHB, self.share_NH
 
 
 def _columns(history: History, h: int) -> np.ndarray:

@@ -31,7 +31,7 @@ from pydantic import JsonValue
 
 from models.drift import RECENT, error_drift
 from models.errors import FutureModel, NotEnoughSessions
-from models.forecast_columns import LEDGER_COLUMNS, REASON, in_whole_shares
+from models.forecast_columns import LEDGER_COLUMNS, in_whole_shares, share_columns
 from models.forecasters import FALLBACK, MODEL
 from models.panel import Panel
 from models.scores import GATE_METRIC, bounded_errors
@@ -450,5 +450,4 @@ def write_frame(frame: pd.DataFrame, out: Path) -> None:
 def to_csv(frame: pd.DataFrame) -> str:
     """CSV in whole shares."""
     whole = in_whole_shares(frame)
-    shares = [name for name in map(str, whole.select_dtypes("float")) if not name.startswith(REASON)]
-    return whole.astype(dict.fromkeys(shares, "Int64")).to_csv(index=False, date_format="%Y-%m-%d")
+    return whole.astype(dict.fromkeys(share_columns(whole), "Int64")).to_csv(index=False, date_format="%Y-%m-%d")

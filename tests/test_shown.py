@@ -121,7 +121,8 @@ def test_each_day_adds_a_version_of_the_forecast_of_each_leading_ticker(served: 
 
 def test_the_newest_forecast_is_explained_in_80_columns(served: Served) -> None:
     console, store = Console(record=True, width=80, file=io.StringIO()), store_in(served[0])
-    show_reasons(console, store, "volume", "SBUX", date(2004, 7, 16))
+    newest = explained(store, "volume", "SBUX")
+    show_reasons(console, store, newest, explained_row(store, newest, "SBUX", date(2004, 7, 16)))
     words = console.export_text()
     frame = read_forecast(store, "volume", 6).by_ticker["SBUX"]
     (row,) = frame.loc[frame["ds"] == pd.Timestamp("2004-07-16")].to_dict("records")

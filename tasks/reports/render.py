@@ -7,7 +7,6 @@ Terminal: how a command ends. Markdown: the Prefect artifacts, and the scorecard
 import base64
 import re
 from collections.abc import Collection, Mapping, Sequence
-from datetime import date
 from itertools import pairwise, zip_longest
 from math import log
 from pathlib import Path
@@ -54,6 +53,7 @@ from tasks.reports.views import (
     INTERVALS,
     LEGEND,
     SUMS_LEGEND,
+    Explained,
     History,
     StoredForecast,
     TickerForecast,
@@ -61,8 +61,6 @@ from tasks.reports.views import (
     count_rows,
     drift_rows,
     duel_rows,
-    explained,
-    explained_row,
     forecast_rows,
     health_lines,
     leading_reason,
@@ -214,12 +212,9 @@ def show_forecast(console: Console, batch: ForecastBatch) -> None:
         _show(console, "Why", f"{escape(reason)}; more by: volcast explain")
 
 
-def show_reasons(console: Console, store: Store, name: str, ticker: str, session: date | None) -> None:
-    """Why a session of a ticker's newest forecast is as it is, as bars, and all of its sessions. Raises NotStored."""
-    forecast = explained(store, name, ticker)
-    row = explained_row(store, forecast, ticker, session)
-    if forecast.simulated:
-        console.print(f"[bold yellow]{SIMULATED}[/] from volcast's own simulated exchange, not from a market.")
+def show_reasons(console: Console, store: Store, forecast: StoredForecast, row: Explained) -> None:
+    """Why a session of a ticker's forecast is as it is, as bars, and all of its sessions."""
+    _show_simulated(console, forecast.simulated)
     _show(console, "Forecast", escape(forecast.made))
     widest = max((abs(log(factor)) for factor in row.parts.values()), default=0.0)
     bars = [
@@ -228,7 +223,7 @@ def show_reasons(console: Console, store: Store, name: str, ticker: str, session
     ]
     if bars:
         console.print(_table(bars, row.summary, text=("less than normal | more",), wrap=("because of",)))
-    own = forecast.by_ticker[ticker]
+    own = forecast.by_ticker[row.ticker]
     title = "Million shares; times normal, and the factors that multiply to it"
     console.print(_table(reason_rows(own), title, padding=0))
     notes = session_notes(store, own, forecast.cutoff)

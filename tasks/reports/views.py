@@ -610,13 +610,13 @@ def reason_rows(own: pd.DataFrame) -> Rows:
     """The factors of each session of one ticker's forecast that has any; of dated events where one counts."""
     events = reason_column("events")
     is_told = events in own and bool(set(own[events]) - {1.0})
-    headings = PART_HEADINGS if is_told else PART_HEADINGS | {"events": ""}
+    parts = [part for part in PART_HEADINGS if is_told or part != "events"]
     return [
         {
             "session": f"{row['ds']:%a %m-%d}",
             "median": format_millions(row[MODEL]),
             "times": f"{row[MODEL] / row[NORMAL]:.2f}",
-            **{heading: f"{row[reason_column(part)]:.2f}" for part, heading in headings.items() if heading},
+            **{PART_HEADINGS[part]: f"{row[reason_column(part)]:.2f}" for part in parts},
         }
         for row in own.to_dict("records")
         if has_reasons(row)

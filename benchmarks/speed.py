@@ -44,6 +44,7 @@ STAGES = {  # function, or method, or Prefect task -> the stage that it is
     "storage.prices:PriceTable.describe": "snapshot",
     "storage.prices:PriceTable.read": "read",
     "models.panel:make_panel": "panel",
+    "models.panel:join_panels": "panel",
     "models.volume_inputs:build_inputs": "features",
     "tasks.train:build_features": "features stored",
     "models.volume_training:fit_volume": "train",

@@ -19,15 +19,15 @@ import torch
 
 from benchmarks.kept import SECONDS, forecasts_of
 from benchmarks.markets import pick, read_announcements, read_prices
-from models.ahead_features import HABIT_COLUMNS, SEASON_COLUMNS
-from models.backtest import TestSpan, train_volumes
-from models.har import Har
-from models.panel import Panel, make_panel
-from models.past_features import PAST_COLUMNS
-from models.recipes import VolumeRecipe
-from models.scores import score
-from models.volume_inputs import Inputs
-from models.volume_training import VolumeForecaster
+from volcast.models.ahead_features import HABIT_COLUMNS, SEASON_COLUMNS
+from volcast.models.backtest import TestSpan, train_volumes
+from volcast.models.har import Har
+from volcast.models.panel import Panel, make_panel
+from volcast.models.past_features import PAST_COLUMNS
+from volcast.models.recipes import VolumeRecipe
+from volcast.models.scores import score
+from volcast.models.volume_inputs import Inputs
+from volcast.models.volume_training import VolumeForecaster
 
 BAND = "1-5"
 

@@ -30,13 +30,13 @@ import torch
 from benchmarks.kept import LIBRARIES, SECONDS, forecasts_of, version_of
 from benchmarks.markets import pick, read_announcements, read_prices
 from benchmarks.methods import ALONE, PEERS, Scope, make_method, own_methods
-from models.backtest import TestSpan, train_volumes
-from models.errors import NotEnoughSessions
-from models.forecast_columns import KEYS, models_of
-from models.forecasters import HAR, traded_mean
-from models.panel import Panel, make_panel
-from models.scores import FIRST_TICKER, score
-from models.sums import score_sums
+from volcast.models.backtest import TestSpan, train_volumes
+from volcast.models.errors import NotEnoughSessions
+from volcast.models.forecast_columns import KEYS, models_of
+from volcast.models.forecasters import HAR, traded_mean
+from volcast.models.panel import Panel, make_panel
+from volcast.models.scores import FIRST_TICKER, score
+from volcast.models.sums import score_sums
 
 SCOPES: tuple[Scope, ...] = ("panel", "neural", "local")  # each one's tickers are among those of the one before
 LONG = 1260  # rows, five years

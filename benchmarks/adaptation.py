@@ -21,19 +21,19 @@ import torch
 
 from benchmarks.markets import read_announcements, read_prices, simulated_panel
 from benchmarks.year_script import END, SETTINGS, SHIFT, TICKERS
-from models.backtest import TestSpan, backtest, train_volumes
-from models.comparisons import standard_error
-from models.drift import COVERAGE_SESSIONS, interval_drift
-from models.forecast_columns import SCORED_LEVELS, scored_columns
-from models.forecasters import HAR, Forecasts
-from models.har import Har
-from models.panel import HORIZONS, Panel, make_panel
-from models.recipes import Adaptation, VolumeRecipe
-from models.scores import BANDS, GATE_BAND, scales, score
-from models.volume_inputs import CPU, build_inputs
-from models.volume_model import VolumeModel, calibrate, fit_volume_scaler
-from models.volume_training import TrainingRun, fit_volume
-from tasks.sources.exchange import Exchange
+from volcast.models.backtest import TestSpan, backtest, train_volumes
+from volcast.models.comparisons import standard_error
+from volcast.models.drift import COVERAGE_SESSIONS, interval_drift
+from volcast.models.forecast_columns import SCORED_LEVELS, scored_columns
+from volcast.models.forecasters import HAR, Forecasts
+from volcast.models.har import Har
+from volcast.models.panel import HORIZONS, Panel, make_panel
+from volcast.models.recipes import Adaptation, VolumeRecipe
+from volcast.models.scores import BANDS, GATE_BAND, scales, score
+from volcast.models.volume_inputs import CPU, build_inputs
+from volcast.models.volume_model import VolumeModel, calibrate, fit_volume_scaler
+from volcast.models.volume_training import TrainingRun, fit_volume
+from volcast.tasks.sources.exchange import Exchange
 
 FIRST = date(2000, 1, 3)  # of the simulated prices
 UNSEEN = 20  # sessions before the shift that the model of a simulated year has not seen

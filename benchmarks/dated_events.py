@@ -16,13 +16,13 @@ import pandas as pd
 import torch
 
 from benchmarks.markets import read_events, read_prices
-from models.dated_events import AROUND, dated_moves
-from models.forecasters import MEDIAN
-from models.panel import HORIZONS, MARKET, Panel, make_panel
-from models.pretrained import vintage_for
-from models.recipes import VolumeRecipe
-from models.volume_inputs import Inputs, inputs_for
-from models.volume_model import targets_at
+from volcast.models.dated_events import AROUND, dated_moves
+from volcast.models.forecasters import MEDIAN
+from volcast.models.panel import HORIZONS, MARKET, Panel, make_panel
+from volcast.models.pretrained import vintage_for
+from volcast.models.recipes import VolumeRecipe
+from volcast.models.volume_inputs import Inputs, inputs_for
+from volcast.models.volume_model import targets_at
 
 BEFORE = 7 * 365  # days of prices before the test: a reaction looks back on five years, a feature on one
 

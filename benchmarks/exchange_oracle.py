@@ -21,8 +21,8 @@ from functools import lru_cache
 import numpy as np
 import pandas as pd
 
-from tasks.sources.exchange import Exchange
-from tasks.sources.exchange_prices import (
+from volcast.tasks.sources.exchange import Exchange
+from volcast.tasks.sources.exchange_prices import (
     BURN_IN,
     MARKET_HAR,
     MARKET_SCALE,

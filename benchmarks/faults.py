@@ -115,7 +115,7 @@ class Running:
                 assert self._writer.stdin is not None
                 output = files.enter_context(self._writer.stdin)
             self.process = subprocess.Popen(
-                [sys.executable, "-m", *(["benchmarks.faults", *clock] if clock else ["flows"]), *command],
+                [sys.executable, "-m", *(["benchmarks.faults", *clock] if clock else ["volcast"]), *command],
                 cwd=place,
                 env=os.environ | dict(environment),
                 stdin=subprocess.DEVNULL,
@@ -218,7 +218,7 @@ def _clock_change(attempt: Attempt) -> list[Run]:
 
 def _under_another_clock(begin: str, seconds: str, shift: str, *command: str) -> None:
     """The product's command line in this process, under a clock of its own."""
-    from flows.__main__ import process
+    from volcast.__main__ import process
 
     traveller = time_machine.travel(datetime.fromisoformat(begin), tick=True).start()
     jump = threading.Timer(float(seconds), lambda: traveller.shift(timedelta(days=float(shift))))

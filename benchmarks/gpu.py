@@ -34,15 +34,15 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.markets import panel_of_bars
-from models.forecasters import LEVELS, MEDIAN
-from models.market_calendar import CALENDAR_COLUMNS
-from models.panel import HORIZONS, Panel
-from models.recipes import VolumeRecipe
-from models.volume_inputs import AHEAD_COLUMNS, AT_COLUMNS, Inputs, build_inputs
-from models.volume_model import fit_volume_scaler
-from models.volume_training import FittedVolume, TrainingRun, fit_volume
-from tasks.sources.exchange import Exchange
-from tasks.sources.simulated import SimulatedSource
+from volcast.models.forecasters import LEVELS, MEDIAN
+from volcast.models.market_calendar import CALENDAR_COLUMNS
+from volcast.models.panel import HORIZONS, Panel
+from volcast.models.recipes import VolumeRecipe
+from volcast.models.volume_inputs import AHEAD_COLUMNS, AT_COLUMNS, Inputs, build_inputs
+from volcast.models.volume_model import fit_volume_scaler
+from volcast.models.volume_training import FittedVolume, TrainingRun, fit_volume
+from volcast.tasks.sources.exchange import Exchange
+from volcast.tasks.sources.simulated import SimulatedSource
 
 LAST = date(2023, 12, 29)  # the exchange's clock
 TEST = 252  # sessions after the train span, forecast by both models

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from models.backtest import TestSpan, backtest
-from models.forecasters import Forecaster
-from models.panel import Panel
+from volcast.models.backtest import TestSpan, backtest
+from volcast.models.forecasters import Forecaster
+from volcast.models.panel import Panel
 
 LIBRARIES = ("numpy", "pandas", "torch", "lightgbm", "statsforecast", "neuralforecast", "fracast")
 OURS = ("models.", "benchmarks.")

@@ -7,11 +7,11 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
-from models.panel import FIELDS, HORIZONS, Panel, make_panel
-from models.scores import FIRST_TICKER
-from models.sessions import market_calendar
-from storage.adjustment import adjusted_close
-from tasks.sources.exchange import Exchange
+from volcast.models.panel import FIELDS, HORIZONS, Panel, make_panel
+from volcast.models.scores import FIRST_TICKER
+from volcast.models.sessions import market_calendar
+from volcast.storage.adjustment import adjusted_close
+from volcast.tasks.sources.exchange import Exchange
 
 
 def read_prices(path: Path, *, through: date) -> pd.DataFrame:

@@ -10,10 +10,10 @@ from benchmarks.peers.linear import Linear
 from benchmarks.peers.neural import NeuralPeer
 from benchmarks.peers.pretrained import PretrainedPeer
 from benchmarks.peers.statistical import StatisticalPeer
-from models.forecasters import Forecaster
-from models.recipes import VolumeRecipe
-from models.volume_evaluation import forecasters
-from models.volume_training import VolumeForecaster
+from volcast.models.forecasters import Forecaster
+from volcast.models.recipes import VolumeRecipe
+from volcast.models.volume_evaluation import forecasters
+from volcast.models.volume_training import VolumeForecaster
 
 Scope = Literal[
     "panel", "neural", "local"

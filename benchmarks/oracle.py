@@ -18,11 +18,11 @@ from benchmarks.exchange_oracle import oracle_quantiles
 from benchmarks.kept import SECONDS, forecasts_of
 from benchmarks.markets import simulated_panel
 from benchmarks.methods import make_method, own_methods
-from models.backtest import TestSpan, train_volumes
-from models.forecast_columns import KEYS, SCORED_LEVELS, scored_columns
-from models.scores import score
-from tasks.sources.exchange import Exchange
-from tasks.sources.simulated import SimulatedSource
+from volcast.models.backtest import TestSpan, train_volumes
+from volcast.models.forecast_columns import KEYS, SCORED_LEVELS, scored_columns
+from volcast.models.scores import score
+from volcast.tasks.sources.exchange import Exchange
+from volcast.tasks.sources.simulated import SimulatedSource
 
 LAST = date(2023, 12, 29)  # the exchange's clock
 HORIZONS = range(1, 6)

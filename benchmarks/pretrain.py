@@ -27,18 +27,18 @@ from typing import Any
 import numpy as np
 import torch
 
-import models
+import volcast.models
 from benchmarks.kept import LIBRARIES, cpu_seconds, version_of
 from benchmarks.markets import read_announcements, read_prices
-from models.earnings_features import EarningsCalendar
-from models.panel import HORIZONS, Panel, make_panel
-from models.pretrained import FOLDER, PROVENANCE
-from models.recipes import VolumeRecipe, settings
-from models.volume_inputs import Inputs, build_inputs
-from models.volume_linear import LinearMember
-from models.volume_model import VolumeModel, fit_linear
-from models.volume_training import fit_volume, training_run
-from models.weights import to_bytes
+from volcast.models.earnings_features import EarningsCalendar
+from volcast.models.panel import HORIZONS, Panel, make_panel
+from volcast.models.pretrained import FOLDER, PROVENANCE
+from volcast.models.recipes import VolumeRecipe, settings
+from volcast.models.volume_inputs import Inputs, build_inputs
+from volcast.models.volume_linear import LinearMember
+from volcast.models.volume_model import VolumeModel, fit_linear
+from volcast.models.volume_training import fit_volume, training_run
+from volcast.models.weights import to_bytes
 
 VINTAGES = (date(2016, 12, 30), date(2018, 12, 31), date(2020, 12, 31), date(2022, 12, 30))
 RECIPE = VolumeRecipe(start="scratch", steps=900)
@@ -51,7 +51,7 @@ def main() -> int:
     """Train what is asked for, and write or compare it."""
     asked = _arguments()
     torch.set_num_threads(asked.threads)
-    folder, made = Path(*models.__path__) / FOLDER, []
+    folder, made = Path(*volcast.models.__path__) / FOLDER, []
     if not asked.check:
         folder.mkdir(exist_ok=True)
     differs = False

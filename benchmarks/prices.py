@@ -21,11 +21,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from models.sessions import sessions_between
-from storage.price_rows import bucket_of
-from storage.prices import PriceTable
-from storage.store import open_store
-from tasks.sources.simulated import SimulatedSource
+from volcast.models.sessions import sessions_between
+from volcast.storage.price_rows import bucket_of
+from volcast.storage.prices import PriceTable
+from volcast.storage.store import open_store
+from volcast.tasks.sources.simulated import SimulatedSource
 
 RUNS = 3
 LAST = date(2023, 12, 15)  # so that the sessions to come fall into a year that is full

@@ -17,11 +17,11 @@ from typing import Any, Self
 import httpx
 from prefect.client.base import PrefectHttpxSyncClient
 
-from flows.server_access import Access
-from storage.store import open_store
-from tasks.run_tools import artifact_key
+from volcast.flows.server_access import Access
+from volcast.storage.store import open_store
+from volcast.tasks.run_tools import artifact_key
 
-VOLCAST = [sys.executable, "-m", "flows"]
+VOLCAST = [sys.executable, "-m", "volcast"]
 CODE = Path(__file__).parents[1]
 QUICK = {"steps": 20, "members": 1, "hidden_size": 8}  # a training of seconds
 BEATS_HAR = {  # a training of two seconds, whose model passes the gate; with fewer steps or members it does not
@@ -37,7 +37,7 @@ ENDLESS = {"steps": 1_000_000, "validate_every_steps": 1_000_000, "members": 1, 
 QUIET_SECONDS = 300  # without anything that moves, on an idle machine, until one stops waiting
 FINAL = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 PARTS = {  # of `volcast up`, and the words by which a command line is that part's
-    "flow run": "flows.flow_process",
+    "flow run": "volcast.flows.flow_process",
     "worker": "worker start",
     "server": "server start",
 }

@@ -28,43 +28,43 @@ from tempfile import mkdtemp
 from typing import Any
 
 from benchmarks.programs import environment
-from storage.artifacts import ArtifactStore
-from storage.store import open_store
-from tasks.settings import root_of
+from volcast.storage.artifacts import ArtifactStore
+from volcast.storage.store import open_store
+from volcast.tasks.settings import root_of
 
 BEFORE, NEWEST = date(2023, 12, 28), date(2023, 12, 29)  # the exchange's clock, without the new session and with it
 SOURCE = "simulated:7?universe={tickers}"
 STEPS = {"ingest": BEFORE, "retrain": BEFORE, "daily": NEWEST}
 STAGES = {  # function, or method, or Prefect task -> the stage that it is
-    "tasks.fetch_prices:fetch_prices": "fetch and validate",
-    "tasks.store_prices:store_prices": "store",
-    "tasks.count_prices:count_prices": "count",
-    "tasks.announcements:record_events": "announcements",
-    "tasks.snapshot:take_snapshot": "snapshot",
-    "storage.prices:PriceTable.describe": "snapshot",
-    "storage.prices:PriceTable.read": "read",
-    "models.panel:make_panel": "panel",
-    "models.panel:join_panels": "panel",
-    "models.volume_inputs:build_inputs": "features",
-    "tasks.train:build_features": "features stored",
-    "models.volume_training:fit_volume": "train",
-    "tasks.train:evaluate_model": "evaluate",
-    "models.volume_model:VolumeModel.forecast": "forecast",
-    "tasks.forecast:forecast_volume": "forecast, published",
-    "models.har:Har.fit": "har",
-    "models.har:Har.forecast": "har",
-    "models.volume_evaluation:scales_now": "scales",
-    "tasks.forecast:publish_forecast": "ledger",
-    "tasks.monitor:score_forecasts": "scores",
-    "tasks.monitor:measure_drift": "drift",
-    "tasks.monitor:check_health": "health",
-    "tasks.forecast:publish_charts": "report",
-    "tasks.reports.page:publish_latest": "report",
-    "tasks.reports.page:publish_page": "report",
-    "tasks.reports.publish:publish_models": "report",
-    "tasks.reports.publish:publish_scorecard": "report",
-    "tasks.reports.publish:publish_status": "report",
-    "tasks.reports.publish:refresh_status": "report",
+    "volcast.tasks.fetch_prices:fetch_prices": "fetch and validate",
+    "volcast.tasks.store_prices:store_prices": "store",
+    "volcast.tasks.count_prices:count_prices": "count",
+    "volcast.tasks.announcements:record_events": "announcements",
+    "volcast.tasks.snapshot:take_snapshot": "snapshot",
+    "volcast.storage.prices:PriceTable.describe": "snapshot",
+    "volcast.storage.prices:PriceTable.read": "read",
+    "volcast.models.panel:make_panel": "panel",
+    "volcast.models.panel:join_panels": "panel",
+    "volcast.models.volume_inputs:build_inputs": "features",
+    "volcast.tasks.train:build_features": "features stored",
+    "volcast.models.volume_training:fit_volume": "train",
+    "volcast.tasks.train:evaluate_model": "evaluate",
+    "volcast.models.volume_model:VolumeModel.forecast": "forecast",
+    "volcast.tasks.forecast:forecast_volume": "forecast, published",
+    "volcast.models.har:Har.fit": "har",
+    "volcast.models.har:Har.forecast": "har",
+    "volcast.models.volume_evaluation:scales_now": "scales",
+    "volcast.tasks.forecast:publish_forecast": "ledger",
+    "volcast.tasks.monitor:score_forecasts": "scores",
+    "volcast.tasks.monitor:measure_drift": "drift",
+    "volcast.tasks.monitor:check_health": "health",
+    "volcast.tasks.forecast:publish_charts": "report",
+    "volcast.tasks.reports.page:publish_latest": "report",
+    "volcast.tasks.reports.page:publish_page": "report",
+    "volcast.tasks.reports.publish:publish_models": "report",
+    "volcast.tasks.reports.publish:publish_scorecard": "report",
+    "volcast.tasks.reports.publish:publish_status": "report",
+    "volcast.tasks.reports.publish:refresh_status": "report",
 }
 OTHERS, SERVER = "others", "server"
 
@@ -194,8 +194,8 @@ def _peak() -> float:
 
 def _measured(step: str, tickers: int, years: int) -> dict[str, list[float]]:
     """The command, with a meter in it."""
-    from flows import cli
-    from tasks.sources import simulated
+    from volcast.flows import cli
+    from volcast.tasks.sources import simulated
 
     for flow in ("ingest", "retrain", "daily"):
         import_module(f"flows.{flow}")

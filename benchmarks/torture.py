@@ -37,17 +37,17 @@ from rich.table import Table
 
 from benchmarks.faults import COMMAND_FAULTS, Attempt, Fault, Run, Running, in_a_mount_namespace
 from benchmarks.programs import BEATS_HAR, CODE, PARTS, Up, options
-from flows.server import Server, own_server
-from storage.announced_dates import EventTable
-from storage.append_tables import AppendTable, QuarantineTable, RestatementTable
-from storage.artifacts import ArtifactStore
-from storage.errors import Corrupt
-from storage.integrity import verify
-from storage.ledger import ForecastTable, ScoreTable
-from storage.price_rows import digest
-from storage.prices import PriceTable
-from storage.store import Store, open_store
-from tasks.reports.render import NARROW
+from volcast.flows.server import Server, own_server
+from volcast.storage.announced_dates import EventTable
+from volcast.storage.append_tables import AppendTable, QuarantineTable, RestatementTable
+from volcast.storage.artifacts import ArtifactStore
+from volcast.storage.errors import Corrupt
+from volcast.storage.integrity import verify
+from volcast.storage.ledger import ForecastTable, ScoreTable
+from volcast.storage.price_rows import digest
+from volcast.storage.prices import PriceTable
+from volcast.storage.store import Store, open_store
+from volcast.tasks.reports.render import NARROW
 
 SMALL = ["--device", "cpu", *options(BEATS_HAR)]
 NEXT_DAYS = ["--as-of", "2004-06-30"]  # two more sessions, too few for a training by event

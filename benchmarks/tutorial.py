@@ -9,9 +9,9 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from models.forecasters import MODEL
-from models.recipes import TutorialRecipe, make_recipe
-from models.tutorial import BASELINES, build_features, evaluate_nowcast, fit, fit_scaler, tensors
+from volcast.models.forecasters import MODEL
+from volcast.models.recipes import TutorialRecipe, make_recipe
+from volcast.models.tutorial import BASELINES, build_features, evaluate_nowcast, fit, fit_scaler, tensors
 
 REPRODUCED = (0.0102, 0.0117)  # final losses of the article's code on this file when no unit is dead
 STUCK = 0.0135  # above it the ReLU after the LSTM has lost a unit or both

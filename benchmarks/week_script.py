@@ -47,10 +47,10 @@ from benchmarks.programs import (
 )
 from benchmarks.webhooks import Webhook
 from benchmarks.week_service import EVENING, NAME, SOURCE, Week
-from storage.append_tables import RestatementTable
-from storage.artifacts import blob_key
-from storage.ledger import Ledger
-from tasks.stored_models import MODEL_FILE, scorecards
+from volcast.storage.append_tables import RestatementTable
+from volcast.storage.artifacts import blob_key
+from volcast.storage.ledger import Ledger
+from volcast.tasks.stored_models import MODEL_FILE, scorecards
 
 TICKERS = ["AAPL", "JPM", "KO", "MSFT", "SBUX"]
 DAYS = ("2004-07-12", "2004-07-13", "2004-07-14", "2004-07-15", "2004-07-16", "2004-07-19")

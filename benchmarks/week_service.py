@@ -14,11 +14,11 @@ from playwright.sync_api import Page
 from benchmarks import browser as ui
 from benchmarks.programs import FINAL, Up, run_volcast
 from benchmarks.webhooks import Webhook
-from storage.artifacts import ArtifactStore
-from storage.ledger import Ledger
-from storage.store import Store, open_store
-from tasks.settings import root_of
-from tasks.stored_models import CHAMPION
+from volcast.storage.artifacts import ArtifactStore
+from volcast.storage.ledger import Ledger
+from volcast.storage.store import Store, open_store
+from volcast.tasks.settings import root_of
+from volcast.tasks.stored_models import CHAMPION
 
 SOURCE, NAME = "simulated:0", "volume"  # the exchange, and the model
 EVENING = "17:30"  # of New York: when daily runs

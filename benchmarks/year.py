@@ -36,15 +36,15 @@ from benchmarks.year_checks import (
     takeover,
 )
 from benchmarks.year_script import FRIDAY, NAME, Diary, Script, live
-from flows.server import own_server
-from models.comparisons import CHAMPION
-from models.forecasters import MODEL
-from models.scores import BANDS, GATE_BAND, scaled
-from models.sessions import sessions_after
-from storage.append_tables import QuarantineTable, RestatementTable
-from storage.ledger import Ledger
-from storage.prices import PriceTable
-from tasks.reports.render import NARROW
+from volcast.flows.server import own_server
+from volcast.models.comparisons import CHAMPION
+from volcast.models.forecasters import MODEL
+from volcast.models.scores import BANDS, GATE_BAND, scaled
+from volcast.models.sessions import sessions_after
+from volcast.storage.append_tables import QuarantineTable, RestatementTable
+from volcast.storage.ledger import Ledger
+from volcast.storage.prices import PriceTable
+from volcast.tasks.reports.render import NARROW
 
 REASONS = {
     "no version": "no version had passed yet",

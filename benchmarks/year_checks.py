@@ -12,24 +12,24 @@ import pandas as pd
 from deltalake import DeltaTable
 
 from benchmarks.year_script import EVENT_CAUSES, NAME, Diary, Script
-from models.comparisons import CHAMPION, Contest
-from models.forecast_columns import LEDGER_COLUMNS
-from models.forecasters import FALLBACK, HAR, MODEL
-from models.panel import HORIZONS
-from models.scores import BANDS, GATE_BAND, scaled
-from models.sessions import next_session, sessions_after
-from models.volume_evaluation import evaluate_volume, fallback_frame
-from storage.artifacts import ArtifactStore
-from storage.integrity import verify
-from storage.ledger import Ledger
-from storage.prices import PriceTable
-from storage.records import ArtifactRef, Snapshot
-from storage.store import Store, open_store
-from tasks.forecast import model_frame
-from tasks.snapshot import prepare, read_panel
-from tasks.stored_models import CHAMPION as ALIAS
-from tasks.stored_models import model_version, read_model
-from tasks.train import predecessor
+from volcast.models.comparisons import CHAMPION, Contest
+from volcast.models.forecast_columns import LEDGER_COLUMNS
+from volcast.models.forecasters import FALLBACK, HAR, MODEL
+from volcast.models.panel import HORIZONS
+from volcast.models.scores import BANDS, GATE_BAND, scaled
+from volcast.models.sessions import next_session, sessions_after
+from volcast.models.volume_evaluation import evaluate_volume, fallback_frame
+from volcast.storage.artifacts import ArtifactStore
+from volcast.storage.integrity import verify
+from volcast.storage.ledger import Ledger
+from volcast.storage.prices import PriceTable
+from volcast.storage.records import ArtifactRef, Snapshot
+from volcast.storage.store import Store, open_store
+from volcast.tasks.forecast import model_frame
+from volcast.tasks.snapshot import prepare, read_panel
+from volcast.tasks.stored_models import CHAMPION as ALIAS
+from volcast.tasks.stored_models import model_version, read_model
+from volcast.tasks.train import predecessor
 
 SAMPLED = 8  # cutoffs that are forecast from again
 NOTICED_WITHIN, LEARNT_WITHIN, COVERED_WITHIN = 10, 30, 30  # sessions since the shift

@@ -17,17 +17,17 @@ from typing import Any
 import pandas as pd
 import torch
 
-from flows.daily import daily
-from flows.ingest import ingest
-from flows.monitor import WATCH
-from flows.retrain import retrain
-from models.sessions import sessions_between
-from storage.artifacts import ArtifactStore
-from storage.records import Daily, Health
-from storage.store import Store, open_store
-from tasks.announcements import record_events
-from tasks.fetch_prices import fetch_prices
-from tasks.settings import DataSettings, RetrainSettings, TrainingSettings, WatchSettings, root_of
+from volcast.flows.daily import daily
+from volcast.flows.ingest import ingest
+from volcast.flows.monitor import WATCH
+from volcast.flows.retrain import retrain
+from volcast.models.sessions import sessions_between
+from volcast.storage.artifacts import ArtifactStore
+from volcast.storage.records import Daily, Health
+from volcast.storage.store import Store, open_store
+from volcast.tasks.announcements import record_events
+from volcast.tasks.fetch_prices import fetch_prices
+from volcast.tasks.settings import DataSettings, RetrainSettings, TrainingSettings, WatchSettings, root_of
 
 SEED = 2
 SHIFT = date(2003, 5, 1)

@@ -104,8 +104,8 @@ def _imports(file: str) -> dict[str, str]:
     """A name in the file -> the file of this project that it is imported from."""
     found = {}
     for node in ast.walk(_tree(file)):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] in PACKAGES:
-            whole = node.module.replace(".", "/") + ".py"
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("volcast."):
+            whole = node.module.removeprefix("volcast.").replace(".", "/") + ".py"
             found |= {alias.asname or alias.name: whole for alias in node.names if (ROOT / whole).is_file()}
     return found
 

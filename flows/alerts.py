@@ -38,8 +38,8 @@ from prefect.utilities.urls import url_for
 from pydantic import SecretStr
 from rich.console import Console
 
-from flows.server_options import ServerError
-from storage.locations import shown
+from volcast.flows.server_options import ServerError
+from volcast.storage.locations import shown
 
 Severity = Literal["info", "warning", "critical"]
 WEBHOOK, URLS = "VOLCAST_ALERT_WEBHOOK", "VOLCAST_ALERT_URLS"

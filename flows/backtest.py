@@ -5,10 +5,10 @@ prices -> forecasts of each cutoff -> scores
 
 from prefect import flow
 
-from flows.ingest import ingest
-from storage.records import BacktestResult
-from tasks.backtest import complete_backtest, run_backtest
-from tasks.settings import BacktestSettings, DataSettings, as_asked
+from volcast.flows.ingest import ingest
+from volcast.storage.records import BacktestResult
+from volcast.tasks.backtest import complete_backtest, run_backtest
+from volcast.tasks.settings import BacktestSettings, DataSettings, as_asked
 
 
 @flow(flow_run_name="backtest {data.label} {data.day}")

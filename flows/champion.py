@@ -5,11 +5,11 @@ version, or the alias's history -> a new entry of the alias -> status
 
 from prefect import flow
 
-from storage.records import AliasEntry
-from tasks.gate import Reason, VersionNumber, move_words, promote_version, roll_back_version
-from tasks.reports.publish import publish_models, refresh_status
-from tasks.run_tools import complete
-from tasks.settings import DEFAULT_STORE, Location
+from volcast.storage.records import AliasEntry
+from volcast.tasks.gate import Reason, VersionNumber, move_words, promote_version, roll_back_version
+from volcast.tasks.reports.publish import publish_models, refresh_status
+from volcast.tasks.run_tools import complete
+from volcast.tasks.settings import DEFAULT_STORE, Location
 
 
 @flow(flow_run_name="promote {model} v{version}")

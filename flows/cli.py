@@ -29,11 +29,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.text import Text
 
-from models.calendar_names import NEW_YORK, calendar_named
-from models.errors import ImpossibleTest, ModelError, UnknownCalendar, UnknownRecipe
-from models.text import brief, counted, line_starts, listed
-from storage.locations import shown
-from tasks.settings import (
+from volcast.models.calendar_names import NEW_YORK, calendar_named
+from volcast.models.errors import ImpossibleTest, ModelError, UnknownCalendar, UnknownRecipe
+from volcast.models.text import brief, counted, line_starts, listed
+from volcast.storage.locations import shown
+from volcast.tasks.settings import (
     DEFAULT_STORE,
     BacktestSettings,
     DataSettings,
@@ -46,8 +46,8 @@ from tasks.settings import (
 )
 
 if TYPE_CHECKING:
-    from flows.server import Server
-    from storage.records import AliasEntry, ForecastBatch
+    from volcast.flows.server import Server
+    from volcast.storage.records import AliasEntry, ForecastBatch
 
 LONGEST = 1000  # characters of an error's line
 BEGAN = time.monotonic()
@@ -302,7 +302,7 @@ def _give(answer: Answer, as_json: bool) -> bool:
 
 
 def _version() -> str:
-    from tasks.run_tools import code_version
+    from volcast.tasks.run_tools import code_version
 
     return f"volcast {code_version()}"
 
@@ -315,7 +315,7 @@ def _settings(kind: type[BaseModel], chosen: dict[str, Any], stored: bool) -> Ba
 
 def _data_settings(stored: bool, store: str = DEFAULT_STORE, **chosen: Any) -> DataSettings:
     """Of what is stored; or of what is to be brought in, as the store's came before, unless told otherwise."""
-    from tasks.preflight import stored_market, usual_events, usual_market
+    from volcast.tasks.preflight import stored_market, usual_events, usual_market
 
     source, calendar = chosen.pop("source", None), chosen.pop("calendar", None)
     find = stored_market if stored else usual_market
@@ -351,21 +351,21 @@ def start(
 )
 def run(data: DataSettings, training: TrainingSettings, why: RetrainSettings, *, out: Out = None) -> Answer:
     """The whole pipeline: ingest, retrain, forecast, report."""
-    from tasks.preflight import check, check_out
+    from volcast.tasks.preflight import check, check_out
 
     check_out(out)
     check(data, training)
 
     failed: Exception | None = None
     with _server("pipeline") as (server, pipeline):
-        from tasks.runs import SomeModelsFailed
+        from volcast.tasks.runs import SomeModelsFailed
 
         try:
             result = pipeline(data, training, why)
         except SomeModelsFailed as error:
             failed, result = error, error.result
     exported = _export([report.batch for report in result.reports], out)
-    from tasks.reports import render
+    from volcast.tasks.reports import render
 
     show = partial(render.show_result, console, result)
     return _ran(server, show, lambda: {"result": result}, exported=exported, failed=failed)
@@ -374,12 +374,12 @@ def run(data: DataSettings, training: TrainingSettings, why: RetrainSettings, *,
 @command(data=f"{PRICES} {READING} {ACCEPTED}", example="volcast ingest --source yahoo --tickers SBUX,AAPL")
 def ingest(data: DataSettings) -> Answer:
     """Bring the stored prices up to the last closed session."""
-    from tasks.preflight import check
+    from volcast.tasks.preflight import check
 
     check(data)
     with _server("ingest") as (server, ingest_flow):
-        from tasks.fetch_prices import FetchFailed
-        from tasks.reports import render
+        from volcast.tasks.fetch_prices import FetchFailed
+        from volcast.tasks.reports import render
 
         try:
             snapshot = ingest_flow(data)
@@ -398,10 +398,10 @@ def ingest(data: DataSettings) -> Answer:
 @command(stored=True, data="source calendar tickers store", example="volcast status --tickers SBUX")
 def status(data: DataSettings) -> Answer:
     """What is stored, how the forecasts fare, and what runs; exit 1 if it needs a person."""
-    from flows.service import service_of
-    from tasks.count_prices import status_of
-    from tasks.monitor import present_health
-    from tasks.reports import render
+    from volcast.flows.service import service_of
+    from volcast.tasks.count_prices import status_of
+    from volcast.tasks.monitor import present_health
+    from volcast.tasks.reports import render
 
     root = data.root
     counts, health, service = status_of(root, data.tickers, data.session), present_health(data), service_of(root)
@@ -419,9 +419,9 @@ def status(data: DataSettings) -> Answer:
 @command(example="volcast doctor")
 def doctor(*, store: Store = DEFAULT_STORE) -> Answer:
     """Look whether versions, device, store, source, clock, service and disk are in order; exit 1 if one is not."""
-    from flows.service import service_checks
-    from tasks.doctor import checks_of
-    from tasks.reports import render
+    from volcast.flows.service import service_checks
+    from volcast.tasks.doctor import checks_of
+    from volcast.tasks.reports import render
 
     checks = list(checks_of(store, service_checks))
     is_good = not any(check.remedy for check in checks)
@@ -436,8 +436,8 @@ def quarantine(
     limit: Annotated[int, Parameter(validator=Count, help="Show so many rows at the most", show_default=True)] = 20,
 ) -> Answer:
     """The rows that broke a rule and are never trained on, the newest first."""
-    from tasks.count_prices import quarantined_rows
-    from tasks.reports import render
+    from volcast.tasks.count_prices import quarantined_rows
+    from volcast.tasks.reports import render
 
     root = data.root
     rows, total = quarantined_rows(root, tickers_of(ticker), limit)
@@ -456,7 +456,7 @@ def retire(
     undo: Annotated[bool, Parameter(help="Bring them back")] = False,
 ) -> None:
     """Take tickers out of ingests, forecasts, retrainings and findings that name none; their history stays."""
-    from tasks.maintenance import retire as retire_tickers
+    from volcast.tasks.maintenance import retire as retire_tickers
 
     for each in retire_tickers(data, tickers_of(tickers), reason, undo=undo):
         console.print(each.words, markup=False)
@@ -471,13 +471,13 @@ def retire(
 )
 def retrain(data: DataSettings, training: TrainingSettings, why: RetrainSettings) -> Answer:
     """Train on the stored prices; a version that beats har, and is not worse than the present one, forecasts then."""
-    from tasks.preflight import check, stored_parts
+    from volcast.tasks.preflight import check, stored_parts
 
     check(data, training)
     parts = stored_parts(data, training)
     with _server("retrain") as (server, retrain_flow):
         scorecards = [retrain_flow(part, training, why) for part in parts]
-    from tasks.reports import render
+    from volcast.tasks.reports import render
 
     def show() -> None:
         for scorecard in scorecards:
@@ -511,16 +511,16 @@ def forecast(
     ] = None,
 ) -> Answer:
     """Forecast with the champion from the stored prices; as of a past session, from what was known then."""
-    from tasks.preflight import check, check_out, stored_parts
+    from volcast.tasks.preflight import check, check_out, stored_parts
 
     check_out(out)
     check(data, training)
     parts = stored_parts(data, training)
     with _server("forecast") as (server, forecast_flow):
         batches = [forecast_flow(part, training, chosen=chosen) for part in parts]
-    from tasks.forecast import forecast_records
-    from tasks.reports import render
-    from tasks.what_if import what_if as suppose
+    from volcast.tasks.forecast import forecast_records
+    from volcast.tasks.reports import render
+    from volcast.tasks.what_if import what_if as suppose
 
     exported = _export(batches, out)
     supposed = [] if what_if is None else [suppose(batch, supposition_of(what_if)) for batch in batches]
@@ -548,8 +548,8 @@ def forecast(
 )
 def participation(data: DataSettings, order: OrderSettings) -> Answer:
     """How long an order takes at a share of the volume, by the newest forecast; how liquid a portfolio is by it."""
-    from tasks.participation import participation_of
-    from tasks.reports import render
+    from volcast.tasks.participation import participation_of
+    from volcast.tasks.reports import render
 
     found = participation_of(data, order)
     return Answer(facts=lambda: found.facts, show=partial(render.show_participation, console, found))
@@ -566,9 +566,9 @@ def explain(
     name: Annotated[str, Parameter(help="The model's name", show_default=True)] = "volume",
 ) -> Answer:
     """Why a ticker's forecast is as it is: factors of its median against the ticker's normal, which multiply to it."""
-    from storage.store import open_store
-    from tasks.reports import render
-    from tasks.reports.views import explained, explained_row
+    from volcast.storage.store import open_store
+    from volcast.tasks.reports import render
+    from volcast.tasks.reports.views import explained, explained_row
 
     (known_as,) = tickers_of(ticker) or ("",)
     store = open_store(data.root)
@@ -587,13 +587,13 @@ def explain(
 )
 def daily(data: DataSettings, training: TrainingSettings, watch: WatchSettings) -> Answer:
     """The day's work after the close: ingest, forecast, monitor; har forecasts where the champion cannot be trusted."""
-    from tasks.preflight import check, require_ahead
+    from volcast.tasks.preflight import check, require_ahead
 
     check(data, training)
     require_ahead(training)
     with _server("daily") as (server, daily_flow):
         result = daily_flow(data, training, watch)
-    from tasks.reports import render
+    from volcast.tasks.reports import render
 
     return _ran(server, partial(render.show_daily, console, result), lambda: {"daily": result})
 
@@ -603,13 +603,13 @@ def daily(data: DataSettings, training: TrainingSettings, watch: WatchSettings) 
 )
 def monitor(data: DataSettings, training: TrainingSettings, watch: WatchSettings) -> Answer:
     """Score what came true, and say how prices, champion and forecasts stand."""
-    from tasks.preflight import check, require_ahead
+    from volcast.tasks.preflight import check, require_ahead
 
     check(data, training)
     require_ahead(training)
     with _server("monitor") as (server, monitor_flow):
         health = monitor_flow(data, training, watch)
-    from tasks.reports import render
+    from volcast.tasks.reports import render
 
     return _ran(server, partial(render.show_health, console, health), lambda: {"health": health})
 
@@ -626,13 +626,13 @@ def backtest(data: DataSettings, request: BacktestSettings, training: TrainingSe
 
     Nothing after --test-end is used.
     """
-    from tasks.preflight import check_backtest
+    from volcast.tasks.preflight import check_backtest
 
     request = request.model_copy(update={"settings": {**training.backtested, **request.settings}})
     check_backtest(data, request)
     with _server("backtest") as (server, backtest_flow):
         result = backtest_flow(data.model_copy(update={"as_of": request.test_end}), request)
-    from tasks.reports import render
+    from volcast.tasks.reports import render
 
     return _ran(server, partial(render.show_backtest, console, result), lambda: {"backtest": result})
 
@@ -686,16 +686,16 @@ def up(
     """Keep Prefect's server, a worker and the deployments of prefect.yaml up, until Ctrl-C."""
     _ask_a_person(require_approval)
     _move_into_environment("--database", "VOLCAST_DATABASE", database)
-    from flows.server_options import ServerOptions
-    from tasks.preflight import check, require_ahead
+    from volcast.flows.server_options import ServerOptions
+    from volcast.tasks.preflight import check, require_ahead
 
     names = tuple(name.strip().lower() for name in known_as.split(",") if name.strip())
     options = ServerOptions(host=host, port=port, database=database, names=names)
     check(data, training)
     require_ahead(training)
     _filter_console()
-    from flows.deploy import Served
-    from flows.up import stay_up
+    from volcast.flows.deploy import Served
+    from volcast.flows.up import stay_up
 
     stay_up(console, Served(data, training, watch), options, BEGAN)
 
@@ -703,7 +703,7 @@ def up(
 @command(example="volcast ui")
 def ui() -> None:
     """A link that logs a browser in to Prefect's UI, which volcast up serves."""
-    from flows.up import show_ui
+    from volcast.flows.up import show_ui
 
     show_ui(console)
 
@@ -712,7 +712,7 @@ def ui() -> None:
 def alerts() -> None:
     """Send the alerts of the server in PREFECT_API_URL, until Ctrl-C; volcast up sends those of its own server."""
     _filter_console()
-    from flows.up import send_alerts
+    from volcast.flows.up import send_alerts
 
     send_alerts(console)
 
@@ -738,15 +738,15 @@ def deploy(
     require_approval: Approve = False,
 ) -> None:
     """Apply prefect.yaml to the server that is up, with what it no longer has removed; twice changes nothing."""
-    from tasks.preflight import require_ahead
-    from tasks.sources.source import open_source
+    from volcast.tasks.preflight import require_ahead
+    from volcast.tasks.sources.source import open_source
 
     _ask_a_person(require_approval)
     open_source(data.source)  # what it holds may be seen only from where the runs are
     require_ahead(training)
     _filter_console()
-    from flows.deploy import Served
-    from flows.up import deploy_to
+    from volcast.flows.deploy import Served
+    from volcast.flows.up import deploy_to
 
     deploy_to(console, Served(data, training, watch), pool=pool, image=image)
 
@@ -758,11 +758,11 @@ def report(
     out: Annotated[Path, Parameter(help="Write the page to this .html file", show_default=True)] = Path("report.html"),
 ) -> None:
     """One page with status, forecasts, live skill, calibration and versions; it opens anywhere, without a server."""
-    from tasks.preflight import PAGE_FORMATS, check_out
+    from volcast.tasks.preflight import PAGE_FORMATS, check_out
 
     check_out(out, PAGE_FORMATS)
-    from tasks.reports import render
-    from tasks.reports.page import page
+    from volcast.tasks.reports import render
+    from volcast.tasks.reports.page import page
 
     out.write_text(page(data), encoding="utf-8")
     console.print(f"The page is {render.nice_path(str(out.resolve()))}", markup=False)
@@ -771,10 +771,10 @@ def report(
 @command(example="volcast verify --store s3://bucket/prices")
 def verify(*, store: Store = DEFAULT_STORE) -> Answer:
     """Read everything that is stored, and name what is not as it was written; exit 1 if anything is."""
-    from tasks.preflight import kept_roots
+    from volcast.tasks.preflight import kept_roots
 
     kept_roots(store)
-    from tasks.maintenance import find_faults
+    from volcast.tasks.maintenance import find_faults
 
     findings = list(find_faults(store))
     damaged = sum(finding.damage for finding in findings)
@@ -799,10 +799,10 @@ def gc(
     dry_run: Annotated[bool, Parameter(help="Only list what would go")] = False,
 ) -> Answer:
     """Remove what nothing needs any more: old versions of the prices, unused blobs, left-over frames."""
-    from tasks.preflight import kept_roots
+    from volcast.tasks.preflight import kept_roots
 
     kept_roots(store)
-    from tasks.maintenance import collect_garbage
+    from volcast.tasks.maintenance import collect_garbage
 
     garbage = collect_garbage(store, keep_versions=keep_versions, dry_run=dry_run)
 
@@ -818,8 +818,8 @@ def gc(
 @command(models, "list", stored=True, data="source calendar store", example="volcast models list --json")
 def list_models(data: DataSettings) -> Answer:
     """Every version of every model, and which one forecasts."""
-    from tasks.reports import render
-    from tasks.reports.views import histories
+    from volcast.tasks.reports import render
+    from volcast.tasks.reports.views import histories
 
     found = histories(data.root)
     return Answer(facts=lambda: {"models": found}, show=partial(render.show_models, console, data.root, found))
@@ -831,15 +831,15 @@ def show_models(
     name: Annotated[str, Parameter(help="A model's name, such as volume or tutorial.SBUX; by default each")] = "",
 ) -> Answer:
     """From the newest forecast back to the prices that it came from."""
-    from storage.artifacts import ArtifactStore
-    from storage.store import open_store
-    from tasks.preflight import artifacts_of
+    from volcast.storage.artifacts import ArtifactStore
+    from volcast.storage.store import open_store
+    from volcast.tasks.preflight import artifacts_of
 
     root = data.root
     if name:
         artifacts_of(root, name, kinds=("model", "forecast"))
-    from tasks.reports import render
-    from tasks.reports.views import history_of, lineage_of
+    from volcast.tasks.reports import render
+    from volcast.tasks.reports.views import history_of, lineage_of
 
     artifacts = ArtifactStore(open_store(root))
     names = [name] if name else artifacts.names("model")
@@ -870,11 +870,11 @@ def promote(
     reason: Reason,
 ) -> None:
     """Let a version forecast from now on, whatever its scorecard says."""
-    from tasks.preflight import artifacts_of
+    from volcast.tasks.preflight import artifacts_of
 
     root = data.root
     artifacts_of(root, name)
-    from tasks import gate
+    from volcast.tasks import gate
 
     _tell_move(root, gate.promote(root, name, version, reason), "Promoted by hand")
 
@@ -888,11 +888,11 @@ def promote(
 )
 def roll_back(data: DataSettings, name: ModelNamed, *, reason: Reason) -> None:
     """Go back to the version that forecast before the present one came; twice goes back two."""
-    from tasks.preflight import artifacts_of
+    from volcast.tasks.preflight import artifacts_of
 
     root = data.root
     artifacts_of(root, name)
-    from tasks import gate
+    from volcast.tasks import gate
 
     _tell_move(root, gate.roll_back(root, name, reason), "Rolled back")
 
@@ -924,7 +924,7 @@ def main() -> None:
 
 def _print_source(data: DataSettings) -> None:
     """Where an ingest's prices come from that did not say it."""
-    from tasks.preflight import last_ingest
+    from volcast.tasks.preflight import last_ingest
 
     known = last_ingest(data.root) is not None
     why = "as they last did" if known else "the store is empty" if data.source == "simulated" else "what it holds"
@@ -959,8 +959,8 @@ def _ran(
 
 def _tell_move(root: str, entry: "AliasEntry", how: str) -> None:
     """To the person, and to a server that is up, which starts a forecast."""
-    from flows.server import present_server
-    from tasks import gate
+    from volcast.flows.server import present_server
+    from volcast.tasks import gate
 
     console.print(gate.move_words(entry), markup=False)
     with present_server() as server:
@@ -975,7 +975,7 @@ def _export(batches: "Sequence[ForecastBatch]", out: Path | None) -> str:
     """What was written, in words; empty where no file is asked for."""
     if out is None:
         return ""
-    from tasks.forecast import write_forecasts
+    from volcast.tasks.forecast import write_forecasts
 
     return f"{counted(write_forecasts(batches, out), 'row')} in {out}"
 
@@ -986,7 +986,7 @@ def _server(flow: str) -> "Iterator[tuple[Server, Callable[..., Any]]]":
 
     What the flow needs is imported while a server starts: each takes some seconds.
     """
-    from flows.server import prefect_server
+    from volcast.flows.server import prefect_server
 
     _filter_console()
     module = f"flows.{flow}"
@@ -996,7 +996,7 @@ def _server(flow: str) -> "Iterator[tuple[Server, Callable[..., Any]]]":
 
 def _filter_console() -> None:
     if not os.environ.get("VOLCAST_DEBUG"):
-        from flows.prefect_processes import filter_console
+        from volcast.flows.prefect_processes import filter_console
 
         filter_console()
 
@@ -1015,14 +1015,14 @@ def _move_into_environment(option: str, variable: str, value: str | None) -> Non
         if option not in (before, word) and not word.startswith(f"{option}=")
     ]
     if value is not None and without != words:
-        os.execve(sys.executable, [sys.executable, "-m", "flows", *without], os.environ | {variable: value})
+        os.execve(sys.executable, [sys.executable, "-m", "volcast", *without], os.environ | {variable: value})
 
 
 def _described(error: Exception) -> tuple[str, int]:
     """An error in one line, and the exit status that goes with it."""
-    from flows.server_options import ServerError
-    from storage.errors import UNREADABLE, StoreError, first_line
-    from tasks.sources.source import SourceError, UnknownSource
+    from volcast.flows.server_options import ServerError
+    from volcast.storage.errors import UNREADABLE, StoreError, first_line
+    from volcast.tasks.sources.source import SourceError, UnknownSource
 
     mistakes = (ImpossibleTest, UnknownCalendar, UnknownRecipe, UnknownSource, ValidationError, CycloptsError)
     status = 2 if isinstance(error, mistakes) else 1

@@ -5,16 +5,16 @@ ingest -> forecast -> monitor -> page
 
 from prefect import flow
 
-from flows.forecast import forecast
-from flows.ingest import ingest
-from flows.monitor import monitor
-from storage.records import Daily
-from tasks.monitor import WATCH
-from tasks.reports.page import publish_page
-from tasks.reports.publish import refresh_status
-from tasks.run_tools import attempt
-from tasks.runs import complete_day, find_nothing_new, ping, skip_day, stored_only, with_stored_tickers
-from tasks.settings import DataSettings, TrainingSettings, WatchSettings
+from volcast.flows.forecast import forecast
+from volcast.flows.ingest import ingest
+from volcast.flows.monitor import monitor
+from volcast.storage.records import Daily
+from volcast.tasks.monitor import WATCH
+from volcast.tasks.reports.page import publish_page
+from volcast.tasks.reports.publish import refresh_status
+from volcast.tasks.run_tools import attempt
+from volcast.tasks.runs import complete_day, find_nothing_new, ping, skip_day, stored_only, with_stored_tickers
+from volcast.tasks.settings import DataSettings, TrainingSettings, WatchSettings
 
 
 @flow(

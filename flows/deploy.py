@@ -35,14 +35,14 @@ from prefect.flows import Flow, load_flow_from_entrypoint
 from prefect.utilities.callables import parameter_schema
 from pydantic import TypeAdapter
 
-from flows.alerts import Severity, guide_to, save_channels, subject_of
-from flows.server_options import ServerError
-from models.calendar_names import NEW_YORK
-from models.text import listed
-from storage.store import open_store
-from tasks.preflight import deadline_cron, market_schedule, named_events, whole_path, whole_spec
-from tasks.run_tools import TAG, Event, artifact_key, code_version, store_label, store_tag
-from tasks.settings import DataSettings, TrainingSettings, WatchSettings, calendar_of, root_of
+from volcast.flows.alerts import Severity, guide_to, save_channels, subject_of
+from volcast.flows.server_options import ServerError
+from volcast.models.calendar_names import NEW_YORK
+from volcast.models.text import listed
+from volcast.storage.store import open_store
+from volcast.tasks.preflight import deadline_cron, market_schedule, named_events, whole_path, whole_spec
+from volcast.tasks.run_tools import TAG, Event, artifact_key, code_version, store_label, store_tag
+from volcast.tasks.settings import DataSettings, TrainingSettings, WatchSettings, calendar_of, root_of
 
 PROJECT_FILE = Path(__file__).parents[1] / "prefect.yaml"
 Entry = Mapping[str, Any]  # a deployment, as prefect.yaml has it

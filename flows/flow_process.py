@@ -9,8 +9,8 @@ import runpy
 import sys
 from pathlib import Path
 
-from flows.prefect_processes import FOLDER
-from flows.process_exit import without_finalization
+from volcast.flows.prefect_processes import FOLDER
+from volcast.flows.process_exit import without_finalization
 
 
 def main() -> None:

@@ -5,14 +5,14 @@ prices -> pretrained, before the first version -> choice -> forecast -> ledger, 
 
 from prefect import flow
 
-from flows.retrain import adopt_pretrained
-from storage.records import ForecastBatch
-from tasks.forecast import choose_forecaster, forecast_volume, publish_charts, publish_forecast
-from tasks.reports.page import publish_latest
-from tasks.reports.publish import refresh_status
-from tasks.run_tools import complete
-from tasks.settings import DataSettings, ForecasterSettings, TrainingSettings, WatchSettings, as_asked
-from tasks.snapshot import take_snapshot
+from volcast.flows.retrain import adopt_pretrained
+from volcast.storage.records import ForecastBatch
+from volcast.tasks.forecast import choose_forecaster, forecast_volume, publish_charts, publish_forecast
+from volcast.tasks.reports.page import publish_latest
+from volcast.tasks.reports.publish import refresh_status
+from volcast.tasks.run_tools import complete
+from volcast.tasks.settings import DataSettings, ForecasterSettings, TrainingSettings, WatchSettings, as_asked
+from volcast.tasks.snapshot import take_snapshot
 
 CHAMPION = ForecasterSettings()
 

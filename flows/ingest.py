@@ -9,15 +9,15 @@ from typing import Any
 from prefect import flow, unmapped
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from storage.records import Snapshot
-from tasks.announcements import record_events
-from tasks.count_prices import count_prices
-from tasks.fetch_prices import fetch_prices
-from tasks.plan_ingest import plan_ingest, record_sources
-from tasks.reports.publish import refresh_status
-from tasks.settings import DataSettings
-from tasks.snapshot import take_snapshot
-from tasks.store_prices import announce_prices, finish_ingest, ingested_part, require_fetched, store_prices
+from volcast.storage.records import Snapshot
+from volcast.tasks.announcements import record_events
+from volcast.tasks.count_prices import count_prices
+from volcast.tasks.fetch_prices import fetch_prices
+from volcast.tasks.plan_ingest import plan_ingest, record_sources
+from volcast.tasks.reports.publish import refresh_status
+from volcast.tasks.settings import DataSettings
+from volcast.tasks.snapshot import take_snapshot
+from volcast.tasks.store_prices import announce_prices, finish_ingest, ingested_part, require_fetched, store_prices
 
 AT_ONCE = 4  # batches in memory; at 6,700 tickers one has 2.5 M rows
 RUNNER: Any = ThreadPoolTaskRunner(max_workers=AT_ONCE)  # Any: its type parameter is invariant

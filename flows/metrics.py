@@ -26,13 +26,13 @@ from prometheus_client import CollectorRegistry, Counter, disable_created_metric
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from flows.deploy import deployments_of
-from flows.server_access import METRICS
-from storage.errors import StoreError
-from storage.locations import shown
-from tasks.reports.metrics import gauges
-from tasks.run_tools import TAG
-from tasks.settings import DataSettings
+from volcast.flows.deploy import deployments_of
+from volcast.flows.server_access import METRICS
+from volcast.storage.errors import StoreError
+from volcast.storage.locations import shown
+from volcast.tasks.reports.metrics import gauges
+from volcast.tasks.run_tools import TAG
+from volcast.tasks.settings import DataSettings
 
 OUTCOMES = ("Completed", "Failed", "Crashed", "Cancelled", "TimedOut")  # are 0 from the start, so that none is missed
 OVERLAP = timedelta(minutes=10)  # by which the server may record the end of a run later than it was

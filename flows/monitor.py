@@ -5,12 +5,12 @@ prices -> scores -> drift -> health -> status
 
 from prefect import flow
 
-from storage.records import Health
-from tasks.monitor import WATCH, check_health, measure_drift, score_forecasts
-from tasks.reports.publish import publish_models, publish_status
-from tasks.runs import complete_monitoring
-from tasks.settings import DataSettings, TrainingSettings, WatchSettings
-from tasks.snapshot import take_snapshot
+from volcast.storage.records import Health
+from volcast.tasks.monitor import WATCH, check_health, measure_drift, score_forecasts
+from volcast.tasks.reports.publish import publish_models, publish_status
+from volcast.tasks.runs import complete_monitoring
+from volcast.tasks.settings import DataSettings, TrainingSettings, WatchSettings
+from volcast.tasks.snapshot import take_snapshot
 
 
 @flow(flow_run_name="monitor {training.recipe} {data.day}")

@@ -5,15 +5,15 @@ ingest -> retrain -> forecast -> report        (the last three for each model)
 
 from prefect import flow
 
-from flows.forecast import forecast
-from flows.ingest import ingest
-from flows.retrain import BY_HAND, retrain
-from storage.records import ForecastBatch, PipelineResult, Report
-from tasks.gate import find_scorecard
-from tasks.reports.publish import write_report
-from tasks.run_tools import attempt, complete
-from tasks.runs import complete_pipeline, data_of_models, outcomes, with_forecaster
-from tasks.settings import DataSettings, RetrainSettings, TrainingSettings
+from volcast.flows.forecast import forecast
+from volcast.flows.ingest import ingest
+from volcast.flows.retrain import BY_HAND, retrain
+from volcast.storage.records import ForecastBatch, PipelineResult, Report
+from volcast.tasks.gate import find_scorecard
+from volcast.tasks.reports.publish import write_report
+from volcast.tasks.run_tools import attempt, complete
+from volcast.tasks.runs import complete_pipeline, data_of_models, outcomes, with_forecaster
+from volcast.tasks.settings import DataSettings, RetrainSettings, TrainingSettings
 
 
 @flow(flow_run_name="pipeline {training.recipe} {data.label} {data.day}")

@@ -50,7 +50,7 @@ def main() -> None:
     """Run volcast's server, or Prefect's command of the arguments."""
     threading.Thread(target=_end_with_the_parent, daemon=True).start()
     if sys.argv[1] == "server":
-        from flows.server_access import serve  # takes a second, in which the parent may go, too
+        from volcast.flows.server_access import serve  # takes a second, in which the parent may go, too
 
         write_from_the_beginning()
         serve()
@@ -83,11 +83,11 @@ def start(
     arguments: list[str], environment: Mapping[str, str], log: Path, *descriptors: int
 ) -> subprocess.Popen[bytes]:
     """Start the server, or a command of Prefect's, with these open files; it ends when this process does."""
-    command = [sys.executable, "-m", "flows.prefect_processes", *arguments]
+    command = [sys.executable, "-m", "volcast.flows.prefect_processes", *arguments]
     with log.open("ab") as output:
         return subprocess.Popen(
             command,
-            cwd=Path(__file__).parents[1],
+            cwd=Path(__file__).parents[2],
             env=dict(environment) | {FOLDER: str(log.parent)},
             stdin=subprocess.PIPE,
             stdout=output,

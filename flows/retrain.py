@@ -7,8 +7,8 @@ prices -> features -> scaler -> pretrained weights -> evaluate -> report -> appr
 
 from prefect import flow
 
-from storage.records import FeatureSet, Scorecard, Snapshot
-from tasks.gate import (
+from volcast.storage.records import FeatureSet, Scorecard, Snapshot
+from volcast.tasks.gate import (
     ask_approval,
     complete_training,
     find_trained,
@@ -16,10 +16,10 @@ from tasks.gate import (
     promote_untested,
     skip_training,
 )
-from tasks.reports.publish import publish_models, publish_scorecard, refresh_status
-from tasks.settings import DataSettings, RetrainSettings, TrainingSettings, as_asked
-from tasks.snapshot import take_snapshot
-from tasks.train import build_features, evaluate_model, fit_scaler, is_testable, train_model, untrained
+from volcast.tasks.reports.publish import publish_models, publish_scorecard, refresh_status
+from volcast.tasks.settings import DataSettings, RetrainSettings, TrainingSettings, as_asked
+from volcast.tasks.snapshot import take_snapshot
+from volcast.tasks.train import build_features, evaluate_model, fit_scaler, is_testable, train_model, untrained
 
 BY_HAND = RetrainSettings()
 

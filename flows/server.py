@@ -38,7 +38,7 @@ from prefect.settings import (
 )
 from pydantic import SecretStr
 
-from flows.prefect_processes import (
+from volcast.flows.prefect_processes import (
     STOP_SECONDS,
     Process,
     command_tag,
@@ -51,9 +51,9 @@ from flows.prefect_processes import (
     wait_for_end,
     wait_while_alive,
 )
-from flows.server_access import LISTENER, VARIABLE, Access
-from flows.server_options import ServerError, ServerOptions, require_database
-from models.text import silent
+from volcast.flows.server_access import LISTENER, VARIABLE, Access
+from volcast.flows.server_options import ServerError, ServerOptions, require_database
+from volcast.models.text import silent
 
 STORED_SECONDS = 60
 REACH_SECONDS = 7.0  # to connect to a configured server, and again for its answer

@@ -208,7 +208,7 @@ def serve() -> None:
     from prefect.server.api.server import create_app
     from prefect.settings import get_current_settings
 
-    from flows.prefect_processes import FOLDER
+    from volcast.flows.prefect_processes import FOLDER
 
     access, folder = Access(**json.loads(os.environ.pop(VARIABLE))), Path(os.environ[FOLDER])
     settings = get_current_settings().server

@@ -29,14 +29,14 @@ from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_REQUEST_TIMEOUT, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
-from flows.deploy import automations_of, deployments_of
-from flows.server import Server, home, named_errors, watched_server
-from flows.server_options import ServerError
-from models.text import listed
-from storage.locations import shown
-from storage.records import Check, Finding
-from storage.store import open_store
-from tasks.run_tools import store_tag
+from volcast.flows.deploy import automations_of, deployments_of
+from volcast.flows.server import Server, home, named_errors, watched_server
+from volcast.flows.server_options import ServerError
+from volcast.models.text import listed
+from volcast.storage.locations import shown
+from volcast.storage.records import Check, Finding
+from volcast.storage.store import open_store
+from volcast.tasks.run_tools import store_tag
 
 ENDED = [StateType.COMPLETED, StateType.FAILED, StateType.CRASHED]
 LEAST_FREE = 10**9  # bytes; a checkpoint, a forecast and a night of Prefect's database take a tenth of it

@@ -29,10 +29,10 @@ from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 from rich.console import Console
 from rich.markup import escape
 
-from flows.alerts import URLS, WEBHOOK, Alerting, Severity, channels_of, tell
-from flows.deploy import PROJECT_FILE, Deployed, Served, deploy
-from flows.metrics import Metrics
-from flows.prefect_processes import (
+from volcast.flows.alerts import URLS, WEBHOOK, Alerting, Severity, channels_of, tell
+from volcast.flows.deploy import Deployed, Served, deploy
+from volcast.flows.metrics import Metrics
+from volcast.flows.prefect_processes import (
     CANCELLED,
     LOST,
     WORKER,
@@ -47,7 +47,7 @@ from flows.prefect_processes import (
     start,
     wait_while_alive,
 )
-from flows.server import (
+from volcast.flows.server import (
     ANSWER_SECONDS,
     Server,
     alone_in,
@@ -62,11 +62,11 @@ from flows.server import (
     server_that_is_up,
     withdraw,
 )
-from flows.server_access import LINK_SECONDS
-from flows.server_options import ServerError, ServerOptions
-from models.text import counted, listed
-from storage.store import open_store
-from tasks.run_tools import store_label
+from volcast.flows.server_access import LINK_SECONDS
+from volcast.flows.server_options import ServerError, ServerOptions
+from volcast.models.text import counted, listed
+from volcast.storage.store import open_store
+from volcast.tasks.run_tools import store_label
 
 POOL = "volcast"
 LINK_WORDS = f"The link logs a browser in, once, in the next {LINK_SECONDS // 60} minutes"
@@ -77,7 +77,7 @@ LONG_LIFE = 120  # seconds; the death of a worker that lived so long counts as t
 # What a run of the pool is: one command, and no variable by which a deployment or a run could change it, or its
 # environment. Prefect lays a run's `env` over an `env` of the template even where no variable is named.
 TEMPLATE: dict[str, Any] = {
-    "job_configuration": {"command": shlex.join([sys.executable, "-m", "flows.flow_process"])},
+    "job_configuration": {"command": shlex.join([sys.executable, "-m", "volcast.flows.flow_process"])},
     "variables": {"type": "object", "properties": {}, "additionalProperties": False},
 }
 QUERY_SECONDS = 5  # between two looks of the worker for runs to start; Prefect's own 10 are long for who waits
@@ -304,9 +304,7 @@ def _worker(client: SyncPrefectClient, environment: Mapping[str, str]) -> Iterat
 
 def _environment(server: Server, served: Served) -> dict[str, str]:
     """What deployments and flow runs need to know; not what only the server needs."""
-    code = str(PROJECT_FILE.parent)
     settings = {
-        "PYTHONPATH": os.pathsep.join([code, *filter(None, [os.environ.get("PYTHONPATH")])]),
         "PREFECT_API_URL": server.api_url,
         "PREFECT_UI_URL": server.ui_url,
         "PREFECT_API_REQUEST_TIMEOUT": str(ANSWER_SECONDS),

@@ -5,9 +5,9 @@ store -> findings -> verdict
 
 from prefect import flow
 
-from tasks.maintenance import require_undamaged, undamaged_words
-from tasks.run_tools import complete
-from tasks.settings import DEFAULT_STORE, Location
+from volcast.tasks.maintenance import require_undamaged, undamaged_words
+from volcast.tasks.run_tools import complete
+from volcast.tasks.settings import DEFAULT_STORE, Location
 
 
 @flow(flow_run_name="verify {store}")

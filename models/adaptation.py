@@ -24,7 +24,7 @@ N tickers, C cutoffs without a gap, H horizons, Q levels, D weekdays, K rates, W
 
 import numpy as np
 
-from models.forecasters import LEVELS, MEDIAN
+from volcast.models.forecasters import LEVELS, MEDIAN
 
 WEEKS, LEAST_WEEKS = 3, 2
 MEMORY, PRIOR, SOME = 0.95, 10.0, 8

@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 import torch
 
-from models.earnings_features import EarningsCalendar
-from models.market_calendar import CALENDAR_COLUMNS
-from models.panel import HORIZONS
-from models.past_features import Neighbours, blocks_of, market_part, mean_of_neighbours, sums_of_tickers
-from models.recipes import Market
+from volcast.models.earnings_features import EarningsCalendar
+from volcast.models.market_calendar import CALENDAR_COLUMNS
+from volcast.models.panel import HORIZONS
+from volcast.models.past_features import Neighbours, blocks_of, market_part, mean_of_neighbours, sums_of_tickers
+from volcast.models.recipes import Market
 
 # N tickers, T sessions with prices, S = T + HORIZONS, E echo columns
 

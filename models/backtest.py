@@ -16,12 +16,12 @@ from typing import get_args
 import numpy as np
 import pandas as pd
 
-from models.errors import ImpossibleTest, NotEnoughSessions
-from models.forecast_columns import interval_columns, mean_column
-from models.forecasters import LEVELS, Forecaster, Forecasts
-from models.panel import HORIZONS, Panel
-from models.recipes import Refit
-from models.text import counted, silent
+from volcast.models.errors import ImpossibleTest, NotEnoughSessions
+from volcast.models.forecast_columns import interval_columns, mean_column
+from volcast.models.forecasters import LEVELS, Forecaster, Forecasts
+from volcast.models.panel import HORIZONS, Panel
+from volcast.models.recipes import Refit
+from volcast.models.text import counted, silent
 
 # N tickers, C cutoffs, H horizons, Q quantile levels
 

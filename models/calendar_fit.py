@@ -9,10 +9,10 @@
 import numpy as np
 import pandas as pd
 
-from models.calendar_names import MAJOR
-from models.errors import UnknownCalendar
-from models.sessions import market_calendar
-from models.text import counted, listed
+from volcast.models.calendar_names import MAJOR
+from volcast.models.errors import UnknownCalendar
+from volcast.models.sessions import market_calendar
+from volcast.models.text import counted, listed
 
 HANDFUL, SHARE = 3, 0.005  # dates: as many may be slips of a vendor; Frankfurt has 2.6 % that New York has not
 DAILY = 0.5  # of the weekdays from the first to the last date; fewer are weekly bars, or hardly traded

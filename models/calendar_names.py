@@ -1,7 +1,7 @@
 """The names of markets' calendars, as exchange_calendars has them; it is imported only when one is looked up."""
 
-from models.errors import UnknownCalendar
-from models.text import brief
+from volcast.models.errors import UnknownCalendar
+from volcast.models.text import brief
 
 NEW_YORK = "XNYS"  # the calendar of whatever names none
 MAJOR = (  # those that a market is looked for among, when its dates are not those of the calendar that it was given

@@ -26,9 +26,9 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t as student_t
 
-from models.forecast_columns import models_of
-from models.recipes import MARGIN
-from models.scores import (
+from volcast.models.forecast_columns import models_of
+from volcast.models.recipes import MARGIN
+from volcast.models.scores import (
     BANDS,
     FEWEST,
     GATE_BAND,
@@ -40,7 +40,7 @@ from models.scores import (
     scored_rows,
     stretch,
 )
-from models.text import format_p, format_shares
+from volcast.models.text import format_p, format_shares
 
 NOT_SURE = 0.05  # a larger p-value may be chance
 OUTSIDE = 0.1  # the share of cases in which the true difference lies outside of its interval

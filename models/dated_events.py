@@ -20,9 +20,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from models.forecasters import MEDIAN
-from models.panel import HORIZONS, MARKET, Panel
-from models.volume_inputs import Inputs
+from volcast.models.forecasters import MEDIAN
+from volcast.models.panel import HORIZONS, MARKET, Panel
+from volcast.models.volume_inputs import Inputs
 
 # N tickers, T sessions with prices, C cutoffs, P cutoffs of the past, H horizons, Q levels, E occurrences, O sessions
 # around one, D dates

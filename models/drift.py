@@ -32,9 +32,9 @@ import pandas as pd
 from scipy.stats import chi2
 from scipy.stats import t as student_t
 
-from models.comparisons import long_run_variance
-from models.forecasters import HAR
-from models.scores import BANDS, GATE_BAND, scaled
+from volcast.models.comparisons import long_run_variance
+from volcast.models.forecasters import HAR
+from volcast.models.scores import BANDS, GATE_BAND, scaled
 
 # N tickers, S sessions, R rows, E edges of bins, P points in time (target sessions)
 

@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from models.panel import HORIZONS, Panel
+from volcast.models.panel import HORIZONS, Panel
 
 # N tickers, S sessions of the grid, R rows, A announcements of all tickers and one that is none
 

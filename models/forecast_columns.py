@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from models.forecasters import LEVELS, MODEL
+from volcast.models.forecasters import LEVELS, MODEL
 
 KEYS = ["unique_id", "cutoff", "ds", "h", "y"]  # of a row of a backtest
 INTERVAL_ENDS = {"lo-80": 0.1, "hi-80": 0.9, "lo-95": 0.025, "hi-95": 0.975}  # ending of a name -> quantile level

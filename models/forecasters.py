@@ -23,7 +23,7 @@ from typing import Protocol, Self
 import numpy as np
 import pandas as pd
 
-from models.panel import HORIZONS, Panel
+from volcast.models.panel import HORIZONS, Panel
 
 # N tickers, C cutoffs, H horizons (1 to HORIZONS), Q quantile levels
 

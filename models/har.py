@@ -23,9 +23,9 @@ from typing import Self
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from models.forecasters import HAR, Forecasts, traded_mean, with_errors
-from models.market_calendar import calendar_columns, weekend_columns
-from models.panel import HORIZONS, Panel
+from volcast.models.forecasters import HAR, Forecasts, traded_mean, with_errors
+from volcast.models.market_calendar import calendar_columns, weekend_columns
+from volcast.models.panel import HORIZONS, Panel
 
 # N tickers, T sessions, S sessions of the grid, C cutoffs, H horizons, R rows of a fit, B coefficients, K calendar
 

@@ -9,8 +9,8 @@ from functools import lru_cache
 import numpy as np
 import pandas as pd
 
-from models.calendar_names import NEW_YORK
-from models.sessions import market_calendar
+from volcast.models.calendar_names import NEW_YORK
+from volcast.models.sessions import market_calendar
 
 # S sessions, K columns
 

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from models.calendar_names import NEW_YORK
-from models.errors import IncompletePrices, NotASession
-from models.sessions import sessions_ahead
+from volcast.models.calendar_names import NEW_YORK
+from volcast.models.errors import IncompletePrices, NotASession
+from volcast.models.sessions import sessions_ahead
 
 # N tickers, T sessions with prices, S sessions of the grid: T and HORIZONS more
 

@@ -10,8 +10,8 @@ from datetime import date, timedelta
 import numpy as np
 import pandas as pd
 
-from models.panel import HORIZONS
-from models.sums import KEYS, of_sums, session_quantiles, wide
+from volcast.models.panel import HORIZONS
+from volcast.models.sums import KEYS, of_sums, session_quantiles, wide
 
 # R orders, H horizons (1 to HORIZONS), D draws, X what is found
 
@@ -25,8 +25,8 @@ def order_progress(frame: pd.DataFrame, shares: dict[str, float], rate: float) -
     """How far each order gets, by ticker and session: unique_id, cutoff, ds, sessions (1 to HORIZONS), and as float64
     chance (that all of it is done by then), shares_80 and shares_95 (done by then with that certainty, of any order).
 
-    `frame`: a forecast of one cutoff, with the columns of `models.volume_evaluation.forecast_frame`, and a row of each
-    ticker of `shares` and session ahead.
+    `frame`: a forecast of one cutoff, with the columns of `volcast.models.volume_evaluation.forecast_frame`, and a row
+    of each ticker of `shares` and session ahead.
     """
     own = frame.loc[frame["unique_id"].isin(list(shares))]
     ds = wide(own, "ds")

@@ -24,9 +24,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from models.panel import HORIZONS, Panel
-from models.recipes import Market
-from models.weights import THREADS
+from volcast.models.panel import HORIZONS, Panel
+from volcast.models.recipes import Market
+from volcast.models.weights import THREADS
 
 # N tickers, T sessions, F features
 

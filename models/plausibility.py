@@ -15,9 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from models.forecast_columns import interval_columns, mean_column, quantile_columns
-from models.forecasters import MODEL, Forecasts
-from models.panel import Panel
+from volcast.models.forecast_columns import interval_columns, mean_column, quantile_columns
+from volcast.models.forecasters import MODEL, Forecasts
+from volcast.models.panel import Panel
 
 # N tickers, C cutoffs, H horizons, Q quantile levels, R rows
 
@@ -59,7 +59,7 @@ def implausible_share(forecasts: Forecasts, panel: Panel, usable_NT: np.ndarray)
 def faults(frame: pd.DataFrame, bounds: pd.DataFrame) -> np.ndarray:
     """(R,) str: why each row of a published forecast cannot be believed; empty where it can.
 
-    `frame`: as `models.volume_evaluation.forecast_frame` gives it. `bounds`: ticker -> BOUNDS.
+    `frame`: as `volcast.models.volume_evaluation.forecast_frame` gives it. `bounds`: ticker -> BOUNDS.
     """
     values_RK, quantiles_RQ = frame[NUMBERS].to_numpy(), frame[quantile_columns(MODEL)].to_numpy()
     lowest_R, highest_R = bounds.reindex(list(frame["unique_id"]))[BOUNDS].to_numpy().T

@@ -11,9 +11,9 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from models.recipes import VolumeRecipe, stored_recipe
-from models.text import counted
-from models.volume_model import VolumeModel, volume_from_bytes
+from volcast.models.recipes import VolumeRecipe, stored_recipe
+from volcast.models.text import counted
+from volcast.models.volume_model import VolumeModel, volume_from_bytes
 
 FOLDER, PROVENANCE = "pretrained", "provenance.json"
 SHAPE = ("cell", "hidden_size", "head_size", "market", "adaptation", "rare_dates")  # what a recipe must have as they do
@@ -36,7 +36,7 @@ class Vintage:
 
     def model(self, recipe: VolumeRecipe) -> VolumeModel:
         """The first members, as many as the recipe has. Raises WrongWeights."""
-        model = volume_from_bytes((files("models") / FOLDER / self.file).read_bytes(), self.recipe)
+        model = volume_from_bytes((files("volcast.models") / FOLDER / self.file).read_bytes(), self.recipe)
         del model.members[recipe.members :]
         if not recipe.linear_share:
             model.linear = None
@@ -60,7 +60,9 @@ def vintage_for(recipe: VolumeRecipe, *, through: date) -> Vintage | None:
 @cache
 def vintages() -> tuple[Vintage, ...]:
     """All that there are."""
-    provenance: list[dict[str, Any]] = json.loads((files("models") / FOLDER / PROVENANCE).read_text())["vintages"]
+    provenance: list[dict[str, Any]] = json.loads((files("volcast.models") / FOLDER / PROVENANCE).read_text())[
+        "vintages"
+    ]
     return tuple(_vintage(own) for own in provenance)
 
 

@@ -27,19 +27,19 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from models.ahead_features import ECHO_COLUMNS, HABIT_COLUMNS, SEASON_COLUMNS
-from models.dated_events import dated_moves
-from models.earnings_features import AFTER, AFTER_COLUMNS, BEFORE_COLUMNS, NEVER, EarningsCalendar
-from models.forecast_columns import NORMAL, PARTS, WHY, has_reasons, reason_column, sentence
-from models.forecasters import MEDIAN, Forecasts, season_of
-from models.market_calendar import CALENDAR_COLUMNS, SPECIAL_DAYS, special_days
-from models.panel import HORIZONS
-from models.past_features import PAST_COLUMNS
-from models.volume_inputs import AHEAD_COLUMNS, AT_COLUMNS, Inputs, InputTensors
-from models.volume_linear import Coefficients
-from models.volume_model import TICKERS, VolumeModel, ahead_of, scaled_sessions
-from models.volume_network import ForkingNetwork
-from models.weights import one_thread
+from volcast.models.ahead_features import ECHO_COLUMNS, HABIT_COLUMNS, SEASON_COLUMNS
+from volcast.models.dated_events import dated_moves
+from volcast.models.earnings_features import AFTER, AFTER_COLUMNS, BEFORE_COLUMNS, NEVER, EarningsCalendar
+from volcast.models.forecast_columns import NORMAL, PARTS, WHY, has_reasons, reason_column, sentence
+from volcast.models.forecasters import MEDIAN, Forecasts, season_of
+from volcast.models.market_calendar import CALENDAR_COLUMNS, SPECIAL_DAYS, special_days
+from volcast.models.panel import HORIZONS
+from volcast.models.past_features import PAST_COLUMNS
+from volcast.models.volume_inputs import AHEAD_COLUMNS, AT_COLUMNS, Inputs, InputTensors
+from volcast.models.volume_linear import Coefficients
+from volcast.models.volume_model import TICKERS, VolumeModel, ahead_of, scaled_sessions
+from volcast.models.volume_network import ForkingNetwork
+from volcast.models.weights import one_thread
 
 # N tickers, T sessions of HISTORY, H horizons, G groups, X columns of a session, A of a session ahead, P choices
 

@@ -8,8 +8,8 @@ import json
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args, overload
 
-from models.errors import UnknownRecipe
-from models.text import brief, listed
+from volcast.models.errors import UnknownRecipe
+from volcast.models.text import brief, listed
 
 PRICE_COLUMNS = ("open", "high", "low", "close", "adj_close")
 

@@ -28,9 +28,9 @@ import numpy as np
 import pandas as pd
 from utilsforecast import losses
 
-from models.errors import NotEnoughSessions
-from models.forecast_columns import LEDGER_LEVELS, SCORED_LEVELS, mean_column, models_of, scored_columns
-from models.forecasters import HAR, season_of
+from volcast.models.errors import NotEnoughSessions
+from volcast.models.forecast_columns import LEDGER_LEVELS, SCORED_LEVELS, mean_column, models_of, scored_columns
+from volcast.models.forecasters import HAR, season_of
 
 BANDS = {"1": (1, 1), "1-5": (1, 5), "1-10": (1, 10)}  # horizons, first and last
 GATE_BAND, GATE_METRIC = "1-5", "mase_1_5"  # decide at the gate: what an order of tomorrow and of this week needs

@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 from exchange_calendars import ExchangeCalendar
 
-from models.calendar_names import NEW_YORK
-from models.errors import NotASession, UnknownCalendar
+from volcast.models.calendar_names import NEW_YORK
+from volcast.models.errors import NotASession, UnknownCalendar
 
 FIRST_DATE = date(1970, 1, 1)  # exchange_calendars 4.13 counts holidays of the 1960s as sessions
 LOOKAHEAD = timedelta(days=400)  # forecasts need the sessions of the coming weeks

@@ -20,10 +20,10 @@ from functools import cache
 import numpy as np
 import pandas as pd
 
-from models.forecast_columns import SCORED_LEVELS, mean_column, models_of, scored_columns
-from models.forecasters import MODEL
-from models.panel import HORIZONS
-from models.scores import score
+from volcast.models.forecast_columns import SCORED_LEVELS, mean_column, models_of, scored_columns
+from volcast.models.forecasters import MODEL
+from volcast.models.panel import HORIZONS
+from volcast.models.scores import score
 
 # R forecasts, H horizons (1 to HORIZONS), Q SCORED_LEVELS, D draws
 
@@ -105,9 +105,9 @@ def sums_of(frame: pd.DataFrame, name: str = MODEL) -> pd.DataFrame:
 def score_sums(frame: pd.DataFrame, train: pd.DataFrame) -> pd.DataFrame:
     """How good the sums were of the forecasters in a frame of `backtest` whose point is their median.
 
-    Returns the means over the tickers that `models.scores.score` gives, the number of sessions being the band; and
-    `of_added`: the pinball loss over that of what the quantiles of the single sessions add up to. No row where no sum
-    is known.
+    Returns the means over the tickers that `volcast.models.scores.score` gives, the number of sessions being the band;
+    and `of_added`: the pinball loss over that of what the quantiles of the single sessions add up to. No row where no
+    sum is known.
     """
     names = [name for name in models_of(frame) if mean_column(name) in frame]
     rows = pd.concat([_added(frame, name) for name in names], axis=1)

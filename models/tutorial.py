@@ -25,11 +25,11 @@ from torch import Tensor, nn
 from utilsforecast.evaluation import evaluate
 from utilsforecast.losses import mae, mape, rmse, smape
 
-from models.errors import IncompletePrices, NotEnoughSessions, TrainingDiverged
-from models.forecasters import MODEL
-from models.recipes import NOWCAST_NOTE, SMALL_TEST_SESSIONS, TutorialRecipe
-from models.text import format_shares, listed, silent
-from models.weights import EpochLoss, load_exactly, one_thread
+from volcast.models.errors import IncompletePrices, NotEnoughSessions, TrainingDiverged
+from volcast.models.forecasters import MODEL
+from volcast.models.recipes import NOWCAST_NOTE, SMALL_TEST_SESSIONS, TutorialRecipe
+from volcast.models.text import format_shares, listed, silent
+from volcast.models.weights import EpochLoss, load_exactly, one_thread
 
 TRAILING_SESSIONS = 20  # about a month
 ERRORS = {"rmse": "rmse_shares", "mae": "mae_shares", "mape": "mape", "smape": "smape"}

@@ -17,22 +17,33 @@ import numpy as np
 import pandas as pd
 import torch
 
-from models.backtest import backtest, frame_of, train_volumes, values_of, volumes
-from models.comparisons import CHAMPION, CUMULATED, MASE, Comparison, Contest, Decision, Duel, decide, duels, verdict
-from models.errors import TrainingDiverged
-from models.forecast_columns import KEYS, mean_column, quantile_columns
-from models.forecasters import FALLBACK, MODEL, Forecaster, Forecasts, naive_forecasters
-from models.har import Har
-from models.panel import HORIZONS, Panel, is_earnings
-from models.plausibility import CONTEXT, FACTOR, implausible_share
-from models.reasons import reasons_of, with_reasons
-from models.recipes import MIN_TEST_SESSIONS, SMALL_TEST_SESSIONS, VolumeRecipe
-from models.scores import BANDS, FIRST_TICKER, GATE_BAND, GATE_METRIC, MOST, Scores, calibration, scales, score
-from models.sums import sum_words
-from models.text import counted, listed, silent
-from models.volume_inputs import Inputs, VolumeData
-from models.volume_model import VolumeModel
-from models.volume_training import VolumeForecaster
+from volcast.models.backtest import backtest, frame_of, train_volumes, values_of, volumes
+from volcast.models.comparisons import (
+    CHAMPION,
+    CUMULATED,
+    MASE,
+    Comparison,
+    Contest,
+    Decision,
+    Duel,
+    decide,
+    duels,
+    verdict,
+)
+from volcast.models.errors import TrainingDiverged
+from volcast.models.forecast_columns import KEYS, mean_column, quantile_columns
+from volcast.models.forecasters import FALLBACK, MODEL, Forecaster, Forecasts, naive_forecasters
+from volcast.models.har import Har
+from volcast.models.panel import HORIZONS, Panel, is_earnings
+from volcast.models.plausibility import CONTEXT, FACTOR, implausible_share
+from volcast.models.reasons import reasons_of, with_reasons
+from volcast.models.recipes import MIN_TEST_SESSIONS, SMALL_TEST_SESSIONS, VolumeRecipe
+from volcast.models.scores import BANDS, FIRST_TICKER, GATE_BAND, GATE_METRIC, MOST, Scores, calibration, scales, score
+from volcast.models.sums import sum_words
+from volcast.models.text import counted, listed, silent
+from volcast.models.volume_inputs import Inputs, VolumeData
+from volcast.models.volume_model import VolumeModel
+from volcast.models.volume_training import VolumeForecaster
 
 GATE_BANDS = {GATE_BAND: BANDS[GATE_BAND]}
 MOST_IMPLAUSIBLE = 0.001  # of a challenger's forecasts in its test: har stands in for each when it is published
@@ -134,7 +145,7 @@ def stand_ins() -> dict[str, Callable[[Panel], pd.DataFrame]]:
 
 
 def scales_now(panel: Panel) -> pd.Series:
-    """Ticker -> the unit of its errors, as `models.scores.scales` has it, from all that is known."""
+    """Ticker -> the unit of its errors, as `volcast.models.scores.scales` has it, from all that is known."""
     found = scales(volumes(panel, known=panel.known, named=False))
     return found.set_axis([panel.tickers[row] for row in found.index])
 
@@ -142,7 +153,7 @@ def scales_now(panel: Panel) -> pd.Series:
 def volume_frame(data: VolumeData, model: VolumePredictor) -> pd.DataFrame:
     """The forecasts of the coming sessions at the newest cutoff, as `forecast_frame` has them, and why.
 
-    A network's have the columns of `models.reasons.reasons_of`, and WHY, a sentence.
+    A network's have the columns of `volcast.models.reasons.reasons_of`, and WHY, a sentence.
     """
     (newest,), panel = data.newest, data.inputs.panel
     found, owed_N = model.forecasts(data, data.newest), data.inputs.usable_NT[:, newest]
@@ -161,7 +172,7 @@ class VolumeEvaluation:
     scores: dict[str, dict[str, float]]  # forecaster -> METRICS
     words: tuple[str, ...]
     decision: Decision
-    calibration: pd.DataFrame  # as `models.scores.calibration` gives it
+    calibration: pd.DataFrame  # as `volcast.models.scores.calibration` gives it
 
 
 @dataclass(kw_only=True)

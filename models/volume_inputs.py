@@ -20,7 +20,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from models.ahead_features import (
+from volcast.models.ahead_features import (
     ECHO_COLUMNS,
     ECHO_DAYS,
     ECHO_OFFSETS,
@@ -30,13 +30,13 @@ from models.ahead_features import (
     echo_places,
     habits,
 )
-from models.backtest import TestSpan
-from models.drift import DECILES
-from models.earnings_features import EARNINGS_COLUMNS, EarningsCalendar, earnings_calendar
-from models.errors import NotEnoughSessions
-from models.market_calendar import CALENDAR_COLUMNS, calendar_columns
-from models.panel import HORIZONS, Panel
-from models.past_features import (
+from volcast.models.backtest import TestSpan
+from volcast.models.drift import DECILES
+from volcast.models.earnings_features import EARNINGS_COLUMNS, EarningsCalendar, earnings_calendar
+from volcast.models.errors import NotEnoughSessions
+from volcast.models.market_calendar import CALENDAR_COLUMNS, calendar_columns
+from volcast.models.panel import HORIZONS, Panel
+from volcast.models.past_features import (
     PAST_COLUMNS,
     blocks_of,
     find_neighbours,
@@ -45,7 +45,7 @@ from models.past_features import (
     surprise,
     trailing_mean,
 )
-from models.recipes import Market, VolumeRecipe
+from volcast.models.recipes import Market, VolumeRecipe
 
 # N tickers, T sessions with prices, S = T + HORIZONS, F past features, K calendar columns, R rows of any selection
 

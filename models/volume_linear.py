@@ -24,9 +24,9 @@ import torch
 from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
-from models.har import HALF_LIFE, own_ridge, pooled_ridge
-from models.panel import HORIZONS
-from models.volume_inputs import AHEAD_COLUMNS, AT_COLUMNS
+from volcast.models.har import HALF_LIFE, own_ridge, pooled_ridge
+from volcast.models.panel import HORIZONS
+from volcast.models.volume_inputs import AHEAD_COLUMNS, AT_COLUMNS
 
 # N tickers, T sessions, C cutoffs, H horizons, R rows of a fit, B coefficients, X columns of a session, A of one ahead
 

@@ -23,15 +23,23 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models.adaptation import IS_MOVED, WARM_UP, following_moves, half_interval, moved, one_rate_moves, with_rhythm
-from models.dated_events import dated_moves
-from models.forecasters import LEVELS, MEDIAN, Forecasts, season_of
-from models.panel import HORIZONS
-from models.recipes import VolumeRecipe
-from models.volume_inputs import AT_COLUMNS, CPU, Inputs, InputTensors
-from models.volume_linear import Coefficients, History, LinearMember
-from models.volume_network import ForkingNetwork
-from models.weights import THREADS, load_exactly, one_thread, shapes_of
+from volcast.models.adaptation import (
+    IS_MOVED,
+    WARM_UP,
+    following_moves,
+    half_interval,
+    moved,
+    one_rate_moves,
+    with_rhythm,
+)
+from volcast.models.dated_events import dated_moves
+from volcast.models.forecasters import LEVELS, MEDIAN, Forecasts, season_of
+from volcast.models.panel import HORIZONS
+from volcast.models.recipes import VolumeRecipe
+from volcast.models.volume_inputs import AT_COLUMNS, CPU, Inputs, InputTensors
+from volcast.models.volume_linear import Coefficients, History, LinearMember
+from volcast.models.volume_network import ForkingNetwork
+from volcast.models.weights import THREADS, load_exactly, one_thread, shapes_of
 
 # N tickers, C cutoffs, B sessions of a stretch, H horizons, Q levels, M members, R rows, X columns of a session
 

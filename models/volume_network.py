@@ -17,11 +17,11 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
-from models.forecasters import LEVELS, MEDIAN
-from models.market_calendar import CALENDAR_COLUMNS, SPECIAL_DAYS
-from models.panel import HORIZONS
-from models.recipes import VolumeRecipe
-from models.volume_inputs import AHEAD_COLUMNS, AT_COLUMNS
+from volcast.models.forecasters import LEVELS, MEDIAN
+from volcast.models.market_calendar import CALENDAR_COLUMNS, SPECIAL_DAYS
+from volcast.models.panel import HORIZONS
+from volcast.models.recipes import VolumeRecipe
+from volcast.models.volume_inputs import AHEAD_COLUMNS, AT_COLUMNS
 
 # B sequences, T sessions of each, P of them forecast from, H horizons, Q quantile levels, U units
 # X known of a session, K its calendar, A known of a session ahead

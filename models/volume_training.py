@@ -26,14 +26,14 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-from models.errors import NotEnoughSessions, TrainingDiverged
-from models.forecasters import LEVELS, MODEL, Forecasts
-from models.panel import Panel
-from models.pretrained import Vintage, vintage_for
-from models.recipes import VolumeRecipe
-from models.text import silent
-from models.volume_inputs import CPU, Inputs, InputTensors, inputs_for
-from models.volume_model import (
+from volcast.models.errors import NotEnoughSessions, TrainingDiverged
+from volcast.models.forecasters import LEVELS, MODEL, Forecasts
+from volcast.models.panel import Panel
+from volcast.models.pretrained import Vintage, vintage_for
+from volcast.models.recipes import VolumeRecipe
+from volcast.models.text import silent
+from volcast.models.volume_inputs import CPU, Inputs, InputTensors, inputs_for
+from volcast.models.volume_model import (
     EPOCH,
     TICKERS,
     VolumeModel,
@@ -44,8 +44,8 @@ from models.volume_model import (
     fit_volume_scaler,
     scaled_sessions,
 )
-from models.volume_network import ForkingNetwork, pinball_loss
-from models.weights import EpochLoss, one_thread
+from volcast.models.volume_network import ForkingNetwork, pinball_loss
+from volcast.models.weights import EpochLoss, one_thread
 
 # N tickers, B sequences, T sessions of each, P of them scored, H horizons
 

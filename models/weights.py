@@ -9,8 +9,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from models.errors import DeviceUnavailable, WrongWeights
-from models.text import listed
+from volcast.models.errors import DeviceUnavailable, WrongWeights
+from volcast.models.text import listed
 
 Module = TypeVar("Module", bound=nn.Module)
 EpochLoss = tuple[int, float]

@@ -21,8 +21,8 @@ import pandas as pd
 import pyarrow as pa
 from deltalake import DeltaTable
 
-from storage.append_tables import AppendTable, among
-from storage.schemas import EVENTS, conform
+from volcast.storage.append_tables import AppendTable, among
+from volcast.storage.schemas import EVENTS, conform
 
 EARNINGS = "earnings"  # the kind of rows without one, too, which release 0.1.0 wrote
 MARKET = ""  # the ticker of an event of the whole market

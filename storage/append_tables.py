@@ -34,9 +34,17 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 from deltalake.transaction import AddAction, RemoveAction, create_table_with_add_actions
 from obstore.exceptions import BaseError
 
-from storage.artifacts import get_unchanged, recorded_sha256, sha256
-from storage.bounds import MAX_RECORD_BYTES, in_full, max_bytes, open_parquet, read_json, require_shallow, require_size
-from storage.errors import (
+from volcast.storage.artifacts import get_unchanged, recorded_sha256, sha256
+from volcast.storage.bounds import (
+    MAX_RECORD_BYTES,
+    in_full,
+    max_bytes,
+    open_parquet,
+    read_json,
+    require_shallow,
+    require_size,
+)
+from volcast.storage.errors import (
     RESTORE,
     SEE,
     Corrupt,
@@ -47,10 +55,10 @@ from storage.errors import (
     reading,
     require_reachable,
 )
-from storage.records import REMAKE
-from storage.schemas import QUARANTINE, RESTATEMENTS, conform
-from storage.staging import from_arrow, to_arrow
-from storage.store import Store, delete, entries, find_foreign, get, put, require_own
+from volcast.storage.records import REMAKE
+from volcast.storage.schemas import QUARANTINE, RESTATEMENTS, conform
+from volcast.storage.staging import from_arrow, to_arrow
+from volcast.storage.store import Store, delete, entries, find_foreign, get, put, require_own
 
 CONFIGURATION = {
     "delta.enableExpiredLogCleanup": "false",  # or old versions vanish after 30 days

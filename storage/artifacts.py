@@ -25,10 +25,10 @@ from typing import TypeVar
 import pandas as pd
 from pydantic import JsonValue, ValidationError
 
-from storage.bounds import MAX_RECORD_BYTES, in_full, max_bytes, open_parquet, read_json
-from storage.errors import Corrupt, NotStored, VersionConflict, reading
-from storage.records import NAME_PATTERN, AliasEntry, ArtifactRef, FileRef, Manifest, Provenance, Record
-from storage.store import Store, children, exists, get, put
+from volcast.storage.bounds import MAX_RECORD_BYTES, in_full, max_bytes, open_parquet, read_json
+from volcast.storage.errors import Corrupt, NotStored, VersionConflict, reading
+from volcast.storage.records import NAME_PATTERN, AliasEntry, ArtifactRef, FileRef, Manifest, Provenance, Record
+from volcast.storage.store import Store, children, exists, get, put
 
 MAX_LOST_RACES = 100  # each loss means that another writer got on, so that this many point at a fault
 REMEDY = "Restore it from a backup, or run the step that made it again."

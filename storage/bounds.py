@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from storage.errors import Foreign
+from volcast.storage.errors import Foreign
 
 MAX_BYTES = 4 * 2**30  # 26 million rows, every share of the United States since 1990, are 2.4 GB in memory
 VARIABLE = "VOLCAST_MAX_BYTES"

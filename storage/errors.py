@@ -19,7 +19,7 @@ from deltalake.exceptions import DeltaError
 from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
 from pyarrow import ArrowException
 
-from storage.locations import shown
+from volcast.storage.locations import shown
 
 UNREADABLE = (OSError, BaseError, DeltaError, ArrowException)  # what the libraries raise
 SEE = " See: volcast verify"

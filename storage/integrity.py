@@ -31,10 +31,10 @@ import pyarrow as pa
 from deltalake.exceptions import DeltaError
 from obstore.exceptions import BaseError
 
-from storage.append_tables import intents, open_table, require_sound_log
-from storage.artifacts import ArtifactStore, blob_key, get_unchanged, read_blob
-from storage.bounds import open_parquet, read_json
-from storage.errors import (
+from volcast.storage.append_tables import intents, open_table, require_sound_log
+from volcast.storage.artifacts import ArtifactStore, blob_key, get_unchanged, read_blob
+from volcast.storage.bounds import open_parquet, read_json
+from volcast.storage.errors import (
     RESTORE,
     SEE,
     UNREADABLE,
@@ -47,10 +47,10 @@ from storage.errors import (
     first_line,
     require_reachable,
 )
-from storage.prices import TABLE as PRICE_TABLE
-from storage.prices import PriceTable
-from storage.records import PRICES_KNOWN, ArtifactRef, Manifest
-from storage.store import Store, delete, entries, find_foreign, get, move
+from volcast.storage.prices import TABLE as PRICE_TABLE
+from volcast.storage.prices import PriceTable
+from volcast.storage.records import PRICES_KNOWN, ArtifactRef, Manifest
+from volcast.storage.store import Store, delete, entries, find_foreign, get, move
 
 TABLES = ("prices", "quarantine", "restatements", "events", "forecasts", "scores")
 KEPT_VERSIONS = 10  # of each artifact, besides those that an alias points at

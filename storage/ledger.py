@@ -11,9 +11,9 @@ from datetime import date
 import pandas as pd
 from deltalake import DeltaTable
 
-from storage.append_tables import AppendTable, among, literal, query
-from storage.schemas import FORECASTS, SCORES
-from storage.store import Store
+from volcast.storage.append_tables import AppendTable, among, literal, query
+from volcast.storage.schemas import FORECASTS, SCORES
+from volcast.storage.store import Store
 
 FORECAST_KEY = ["name", "version", "ticker", "cutoff", "h", "model"]
 SCORE_KEY = ["name", "ticker", "cutoff", "h", "model"]

@@ -14,10 +14,10 @@ import pyarrow as pa
 from deltalake import DeltaTable
 from deltalake.transaction import AddAction
 
-from storage.append_tables import among, data_files, literal, write_file
-from storage.price_rows import bucket_of
-from storage.schemas import BARS
-from storage.store import Store
+from volcast.storage.append_tables import among, data_files, literal, write_file
+from volcast.storage.price_rows import bucket_of
+from volcast.storage.schemas import BARS
+from volcast.storage.store import Store
 
 PARTITION = ["bucket", "year"]
 ROW_GROUP = 16_384

@@ -8,7 +8,7 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import ArrayLike
 
-from storage.schemas import BARS, PRICES
+from volcast.storage.schemas import BARS, PRICES
 
 BUCKETS = 16
 VALUES = [name for name in BARS.names if name not in ("ticker", "session")]

@@ -4,8 +4,8 @@ Partitioned by bucket = crc32(ticker) % 16 and year, sorted by ticker and sessio
 bucket after the other, so that no more than a bucket is ever in memory:
 1. conform the bars, collapse equal rows, refuse two different rows of one key;
 2. compare with the rows that the newest version has for these keys, within the rounding of a download
-   (`storage.price_rows.TOLERANCE`: there the stored value stays); rows that the bars do not replace, and whose prices
-   are in the shares of before a split that the bars bring, are changed to the new shares (storage/rescaling.py);
+   (`volcast.storage.price_rows.TOLERANCE`: there the stored value stays); rows that the bars do not replace, and whose
+   prices are in the shares of before a split that the bars bring, are changed to the new shares (storage/rescaling.py);
 3. only new rows: write them as small files; a changed row, or a partition of too many small files: write the touched
    partitions anew (Delta's MERGE writes them unsorted: reading one ticker then scans them all).
 Then all files in one commit, or none where nothing is new or changed. If another writer was faster, start again.
@@ -33,8 +33,8 @@ import pyarrow.compute as pc
 from deltalake import DeltaTable, Schema
 from deltalake.transaction import AddAction, RemoveAction, create_table_with_add_actions
 
-from storage.adjustment import adjusted_close, without_splits
-from storage.append_tables import (
+from volcast.storage.adjustment import adjusted_close, without_splits
+from volcast.storage.append_tables import (
     COMMITTED,
     CONFIGURATION,
     RestatementTable,
@@ -48,9 +48,9 @@ from storage.append_tables import (
     require_unchanged,
     retried,
 )
-from storage.errors import NotStored, StoreError
-from storage.price_files import PARTITION, around, files_of, touched, where, write_files
-from storage.price_rows import (
+from volcast.storage.errors import NotStored, StoreError
+from volcast.storage.price_files import PARTITION, around, files_of, touched, where, write_files
+from volcast.storage.price_rows import (
     bucket_of,
     changed_values,
     compare,
@@ -63,9 +63,9 @@ from storage.price_rows import (
     with_partition,
     without_duplicates,
 )
-from storage.rescaling import SAME, in_new_shares
-from storage.schemas import BARS, PRICES, conform
-from storage.store import Store, entries
+from volcast.storage.rescaling import SAME, in_new_shares
+from volcast.storage.schemas import BARS, PRICES, conform
+from volcast.storage.store import Store, entries
 
 READ_COLUMNS = ["ticker", "session", "open", "high", "low", "close", "adj_close", "volume", "dividend", "split"]
 TABLE = "prices"
@@ -131,8 +131,8 @@ class PriceTable:
     def upsert(self, bars: pd.DataFrame, *, source: str = "") -> Commit:
         """Insert new rows and replace changed ones, in one commit, or in none where nothing is new or changed.
 
-        `bars`: the columns of `storage.schemas.BARS`, one row or more, in any order. Raises ValueError (a value that
-        the schema does not hold exactly, or two different rows of one ticker and session), VersionConflict.
+        `bars`: the columns of `volcast.storage.schemas.BARS`, one row or more, in any order. Raises ValueError (a value
+        that the schema does not hold exactly, or two different rows of one ticker and session), VersionConflict.
         """
         if bars.empty:
             raise ValueError(

@@ -12,8 +12,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, JsonValue, StringConstraints
 
-from storage.errors import Corrupt
-from storage.locations import shown
+from volcast.storage.errors import Corrupt
+from volcast.storage.locations import shown
 
 # Letters, digits and . _ = ^ -, so that BRK-B, ^GSPC, BF.B and EURUSD=X fit; never only dots ("..", a folder above).
 NAME_PATTERN = r"^[A-Za-z0-9._=^-]*[A-Za-z0-9_=^-][A-Za-z0-9._=^-]*$"

@@ -12,7 +12,7 @@ stored, in the shares of before: closes of 9.26, 9.29, 92.3, 9.36. The replaced 
 import numpy as np
 import pandas as pd
 
-from storage.adjustment import without_splits
+from volcast.storage.adjustment import without_splits
 
 NEAREST = 11  # replaced rows around a row that say how it has to change
 LEAST = 5  # of them, where no split says so, too

@@ -13,9 +13,9 @@ import pandas as pd
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
-from storage.artifacts import get_unchanged, sha256
-from storage.errors import Corrupt, StoreNotWritable, StoreUnreachable, first_line
-from storage.store import Store, delete, get, put
+from volcast.storage.artifacts import get_unchanged, sha256
+from volcast.storage.errors import Corrupt, StoreNotWritable, StoreUnreachable, first_line
+from volcast.storage.store import Store, delete, get, put
 
 DIGEST_BYTES = 64
 

@@ -30,8 +30,8 @@ from obstore.exceptions import AlreadyExistsError, BaseError
 from obstore.store import LocalStore, MemoryStore, ObjectStore, from_url
 from pyarrow.fs import FileSelector, FileSystem, FileType, LocalFileSystem
 
-from storage.bounds import require_size
-from storage.errors import (
+from volcast.storage.bounds import require_size
+from volcast.storage.errors import (
     SEE,
     Foreign,
     NotStored,
@@ -43,7 +43,7 @@ from storage.errors import (
     require_reachable,
     unreachable,
 )
-from storage.locations import require_no_credentials
+from volcast.storage.locations import require_no_credentials
 
 ENVIRONMENT_OF = {"s3": "AWS_", "gs": "GOOGLE_", "az": "AZURE_"}
 # The library's default keeps trying for three minutes: too long to learn that an endpoint is misspelt.

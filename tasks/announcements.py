@@ -15,16 +15,16 @@ import numpy as np
 import pandas as pd
 from prefect import get_run_logger, task
 
-from models.calendar_names import NEW_YORK
-from models.sessions import market_calendar
-from models.text import listed
-from storage.announced_dates import EARNINGS, MARKET, Changes, EventTable
-from storage.records import Announcements
-from storage.store import open_store
-from tasks.fetch_prices import ask_each, may_pass, wait_for_turn, why_not
-from tasks.plan_ingest import IngestPlan
-from tasks.settings import last_session
-from tasks.sources.source import EVENT_COLUMNS, Announced, EventSource, Outcome, SourceError, open_event_source
+from volcast.models.calendar_names import NEW_YORK
+from volcast.models.sessions import market_calendar
+from volcast.models.text import listed
+from volcast.storage.announced_dates import EARNINGS, MARKET, Changes, EventTable
+from volcast.storage.records import Announcements
+from volcast.storage.store import open_store
+from volcast.tasks.fetch_prices import ask_each, may_pass, wait_for_turn, why_not
+from volcast.tasks.plan_ingest import IngestPlan
+from volcast.tasks.settings import last_session
+from volcast.tasks.sources.source import EVENT_COLUMNS, Announced, EventSource, Outcome, SourceError, open_event_source
 
 KNOWN_AHEAD = 10  # sessions: a history without first_seen must be no better than a calendar that is asked each session
 GIVE_UP = 3  # tickers in a row without an answer, after which a source counts as down: each may take a time-out of 30 s

@@ -4,27 +4,27 @@ import numpy as np
 import pandas as pd
 from prefect import get_run_logger, task
 
-from models.backtest import TestSpan, backtest, train_volumes
-from models.comparisons import Duel, duels, errors_over_time, verdict
-from models.forecast_columns import models_of
-from models.pretrained import vintage_for
-from models.recipes import settings
-from models.scores import GATE_BAND, ROLLING, score
-from models.sums import score_sums
-from models.text import counted
-from models.volume_evaluation import forecasters
-from models.weights import choose_device
-from storage.artifacts import to_parquet
-from storage.records import ArtifactRef, BacktestResult, DuelScore, ForecasterScore, Snapshot
-from tasks.forecast import write_frame
-from tasks.methods.method import Plot
-from tasks.reports.plots import errors_plot
-from tasks.reports.render import backtest_markdown
-from tasks.reports.views import simulated_note
-from tasks.run_tools import complete, progress, publish_artifact
-from tasks.settings import BacktestSettings, calendar_of
-from tasks.snapshot import read_panel
-from tasks.stored_models import FORECAST_FILE, store_version
+from volcast.models.backtest import TestSpan, backtest, train_volumes
+from volcast.models.comparisons import Duel, duels, errors_over_time, verdict
+from volcast.models.forecast_columns import models_of
+from volcast.models.pretrained import vintage_for
+from volcast.models.recipes import settings
+from volcast.models.scores import GATE_BAND, ROLLING, score
+from volcast.models.sums import score_sums
+from volcast.models.text import counted
+from volcast.models.volume_evaluation import forecasters
+from volcast.models.weights import choose_device
+from volcast.storage.artifacts import to_parquet
+from volcast.storage.records import ArtifactRef, BacktestResult, DuelScore, ForecasterScore, Snapshot
+from volcast.tasks.forecast import write_frame
+from volcast.tasks.methods.method import Plot
+from volcast.tasks.reports.plots import errors_plot
+from volcast.tasks.reports.render import backtest_markdown
+from volcast.tasks.reports.views import simulated_note
+from volcast.tasks.run_tools import complete, progress, publish_artifact
+from volcast.tasks.settings import BacktestSettings, calendar_of
+from volcast.tasks.snapshot import read_panel
+from volcast.tasks.stored_models import FORECAST_FILE, store_version
 
 
 @task(task_run_name="backtest up to {snapshot.cutoff}, refit {request.refit}", tags=["gpu"])

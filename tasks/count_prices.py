@@ -8,18 +8,18 @@ import numpy as np
 import pandas as pd
 from prefect import task
 
-from models.sessions import market_calendar, sessions_between
-from models.text import listed
-from storage.append_tables import QuarantineTable, RestatementTable
-from storage.locations import shown
-from storage.prices import PriceTable
-from storage.records import PriceCounts, TickerCount
-from storage.schemas import QUARANTINE
-from storage.store import Store, open_store
-from tasks.plan_ingest import IngestPlan
-from tasks.preflight import require_prices, tickers_in_use
-from tasks.settings import calendar_of
-from tasks.store_prices import Ingested
+from volcast.models.sessions import market_calendar, sessions_between
+from volcast.models.text import listed
+from volcast.storage.append_tables import QuarantineTable, RestatementTable
+from volcast.storage.locations import shown
+from volcast.storage.prices import PriceTable
+from volcast.storage.records import PriceCounts, TickerCount
+from volcast.storage.schemas import QUARANTINE
+from volcast.storage.store import Store, open_store
+from volcast.tasks.plan_ingest import IngestPlan
+from volcast.tasks.preflight import require_prices, tickers_in_use
+from volcast.tasks.settings import calendar_of
+from volcast.tasks.store_prices import Ingested
 
 WORST_SHOWN = 20  # tickers
 NOTES_SHOWN = 10

@@ -10,18 +10,18 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
-from models.sessions import session_before
-from models.text import counted, listed
-from storage.artifacts import ArtifactStore
-from storage.errors import NotStored, first_line
-from storage.prices import PriceTable
-from storage.records import Check
-from storage.store import Store, open_store
-from tasks.fetch_prices import why_not
-from tasks.preflight import kept_roots, last_ingest
-from tasks.run_tools import PACKAGES, attempt, code_version
-from tasks.settings import calendar_of, last_session
-from tasks.sources.source import Outcome, open_source
+from volcast.models.sessions import session_before
+from volcast.models.text import counted, listed
+from volcast.storage.artifacts import ArtifactStore
+from volcast.storage.errors import NotStored, first_line
+from volcast.storage.prices import PriceTable
+from volcast.storage.records import Check
+from volcast.storage.store import Store, open_store
+from volcast.tasks.fetch_prices import why_not
+from volcast.tasks.preflight import kept_roots, last_ingest
+from volcast.tasks.run_tools import PACKAGES, attempt, code_version
+from volcast.tasks.settings import calendar_of, last_session
+from volcast.tasks.sources.source import Outcome, open_source
 
 DRIVER = Path("/dev/nvidiactl")  # is there where NVIDIA's driver is
 CLOCK_MINUTES = timedelta(minutes=5)  # by which machines that write to one store may differ
@@ -80,7 +80,7 @@ def _versions() -> str:
 
 
 def _device() -> str:
-    from models.weights import choose_device, describe_device
+    from volcast.models.weights import choose_device, describe_device
 
     found = describe_device(choose_device("auto"))
     if found == "cpu" and DRIVER.exists():

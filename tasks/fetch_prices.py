@@ -25,18 +25,27 @@ from prefect.concurrency.sync import rate_limit
 from prefect.context import TaskRunContext
 from pydantic import BaseModel, ConfigDict
 
-from models.calendar_fit import misfit
-from models.sessions import FIRST_DATE
-from models.text import counted, listed
-from storage.errors import NotStored
-from storage.price_rows import RESTATED, differs
-from storage.prices import PriceTable
-from storage.records import PriceCounts
-from storage.staging import StagedFrame, stage
-from storage.store import Store, open_store
-from tasks.plan_ingest import Batch, IngestPlan
-from tasks.sources.source import TRANSIENT, Announced, Fetch, Outcome, Pace, PriceSource, SourceError, open_source
-from tasks.validate_prices import NOT_TRADED, QUARANTINED, Judged, row_lines, split_by_rules
+from volcast.models.calendar_fit import misfit
+from volcast.models.sessions import FIRST_DATE
+from volcast.models.text import counted, listed
+from volcast.storage.errors import NotStored
+from volcast.storage.price_rows import RESTATED, differs
+from volcast.storage.prices import PriceTable
+from volcast.storage.records import PriceCounts
+from volcast.storage.staging import StagedFrame, stage
+from volcast.storage.store import Store, open_store
+from volcast.tasks.plan_ingest import Batch, IngestPlan
+from volcast.tasks.sources.source import (
+    TRANSIENT,
+    Announced,
+    Fetch,
+    Outcome,
+    Pace,
+    PriceSource,
+    SourceError,
+    open_source,
+)
+from volcast.tasks.validate_prices import NOT_TRADED, QUARANTINED, Judged, row_lines, split_by_rules
 
 Answer = TypeVar("Answer", Fetch, Announced)
 FEW_BROKEN = 3  # rows, which are accidents whatever their share, unless they are more than half

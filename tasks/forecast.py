@@ -29,30 +29,30 @@ import pandas as pd
 from prefect import get_run_logger, task
 from pydantic import JsonValue
 
-from models.drift import RECENT, error_drift
-from models.errors import FutureModel, NotEnoughSessions
-from models.forecast_columns import LEDGER_COLUMNS, in_whole_shares, share_columns
-from models.forecasters import FALLBACK, MODEL
-from models.panel import Panel
-from models.scores import GATE_METRIC, bounded_errors
-from models.sessions import session_before, sessions_after
-from models.text import counted, listed
-from storage.announced_dates import EventTable
-from storage.artifacts import ArtifactStore, to_parquet
-from storage.ledger import Ledger
-from storage.prices import PriceTable
-from storage.records import Choice, Errors, ForecastBatch, HeldBack, ModelVersion, Snapshot
-from storage.schemas import FORECASTS
-from storage.store import Store, open_store
-from tasks.gate import scorecard_of_model
-from tasks.methods.method import Method
-from tasks.preflight import require_ahead, retirements
-from tasks.reports.render import forecast_markdown, slug
-from tasks.reports.views import read_forecast, ticker_forecasts
-from tasks.run_tools import publish_artifact
-from tasks.settings import DataSettings, ForecasterSettings, TrainingSettings, WatchSettings, calendar_of
-from tasks.snapshot import prepare, read_panel, universes
-from tasks.stored_models import (
+from volcast.models.drift import RECENT, error_drift
+from volcast.models.errors import FutureModel, NotEnoughSessions
+from volcast.models.forecast_columns import LEDGER_COLUMNS, in_whole_shares, share_columns
+from volcast.models.forecasters import FALLBACK, MODEL
+from volcast.models.panel import Panel
+from volcast.models.scores import GATE_METRIC, bounded_errors
+from volcast.models.sessions import session_before, sessions_after
+from volcast.models.text import counted, listed
+from volcast.storage.announced_dates import EventTable
+from volcast.storage.artifacts import ArtifactStore, to_parquet
+from volcast.storage.ledger import Ledger
+from volcast.storage.prices import PriceTable
+from volcast.storage.records import Choice, Errors, ForecastBatch, HeldBack, ModelVersion, Snapshot
+from volcast.storage.schemas import FORECASTS
+from volcast.storage.store import Store, open_store
+from volcast.tasks.gate import scorecard_of_model
+from volcast.tasks.methods.method import Method
+from volcast.tasks.preflight import require_ahead, retirements
+from volcast.tasks.reports.render import forecast_markdown, slug
+from volcast.tasks.reports.views import read_forecast, ticker_forecasts
+from volcast.tasks.run_tools import publish_artifact
+from volcast.tasks.settings import DataSettings, ForecasterSettings, TrainingSettings, WatchSettings, calendar_of
+from volcast.tasks.snapshot import prepare, read_panel, universes
+from volcast.tasks.stored_models import (
     CHAMPION,
     FORECAST_FILE,
     Champion,
@@ -206,7 +206,7 @@ def forecast_volume(snapshot: Snapshot, training: TrainingSettings, choice: Choi
 
     Those of a ticker are the same whichever others are asked for. Raises NotEnoughSessions when none can be forecast.
     """
-    from models.volume_evaluation import fallback_frame
+    from volcast.models.volume_evaluation import fallback_frame
 
     model = None if choice.why else choice.champion
     if model is None:
@@ -251,8 +251,8 @@ def _believed(
     snapshot: Snapshot, choice: Choice, by: str, forecasts: pd.DataFrame
 ) -> tuple[pd.DataFrame, tuple[HeldBack, ...]]:
     """What is published: the rows that can be believed, and others in the place of those that are held back."""
-    from models.plausibility import bounds_now, hold_back
-    from models.volume_evaluation import stand_ins
+    from volcast.models.plausibility import bounds_now, hold_back
+    from volcast.models.volume_evaluation import stand_ins
 
     log, champion = get_run_logger(), choice.champion
     bounds = per_ticker(snapshot, champion, bounds_now)
@@ -354,7 +354,7 @@ def why_not_live(batch: ForecastBatch, training: TrainingSettings) -> str:
 
 def ledger_rows(batch: ForecastBatch, choice: Choice) -> pd.DataFrame:
     """The columns of FORECASTS: what is published, and its rivals of the same tickers, where these are finite."""
-    from models.volume_evaluation import fallback_frame, naive_frame, scales_now
+    from volcast.models.volume_evaluation import fallback_frame, naive_frame, scales_now
 
     artifacts, snapshot, champion = ArtifactStore(open_store(batch.snapshot.store)), batch.snapshot, choice.champion
     published = read_frame(artifacts, batch.artifact, FORECAST_FILE).assign(published=True)
@@ -403,7 +403,7 @@ def publish_charts(batch: ForecastBatch, training: TrainingSettings) -> int:
     if why := why_not_live(batch, training):
         get_run_logger().info("%s %s: no charts", batch.artifact, why)
         return 0
-    from tasks.methods.volume import in_order
+    from volcast.tasks.methods.volume import in_order
 
     store = open_store(batch.snapshot.store)
     forecast = read_forecast(store, batch.artifact.name, batch.artifact.version)

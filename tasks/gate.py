@@ -26,12 +26,12 @@ from prefect.input import RunInput
 from prefect.runtime import deployment, flow_run
 from pydantic import Field, StringConstraints
 
-from models.recipes import digest
-from models.sessions import sessions_after
-from models.text import counted, listed
-from storage.artifacts import ArtifactStore
-from storage.errors import NotStored
-from storage.records import (
+from volcast.models.recipes import digest
+from volcast.models.sessions import sessions_after
+from volcast.models.text import counted, listed
+from volcast.storage.artifacts import ArtifactStore
+from volcast.storage.errors import NotStored
+from volcast.storage.records import (
     AliasEntry,
     Answer,
     ArtifactRef,
@@ -42,12 +42,12 @@ from storage.records import (
     Record,
     Scorecard,
 )
-from storage.store import open_store
-from tasks.preflight import artifacts_of
-from tasks.reports.render import scorecard_markdown
-from tasks.run_tools import complete, emit
-from tasks.settings import RetrainSettings, TrainingSettings, calendar_of
-from tasks.stored_models import (
+from volcast.storage.store import open_store
+from volcast.tasks.preflight import artifacts_of
+from volcast.tasks.reports.render import scorecard_markdown
+from volcast.tasks.run_tools import complete, emit
+from volcast.tasks.settings import RetrainSettings, TrainingSettings, calendar_of
+from volcast.tasks.stored_models import (
     CHAMPION,
     HELD,
     REFUSED,
@@ -81,7 +81,7 @@ class Found(Record):
 
 def inputs_digest(features: FeatureSet, training: TrainingSettings) -> str:
     """The digest of all that the weights follow from: features, recipe, seed, kind of device."""
-    from models.weights import choose_device
+    from volcast.models.weights import choose_device
 
     device = choose_device(training.device).type
     inputs = (features.artifact.digest, digest(training.make()), str(training.seed), device)

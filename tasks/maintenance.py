@@ -8,17 +8,17 @@ from getpass import getuser
 
 from prefect import get_run_logger, task
 
-from models.text import counted, listed
-from storage.artifacts import ArtifactStore, Draft
-from storage.errors import Corrupt
-from storage.integrity import Finding, find_garbage, remove, verify
-from storage.records import Retirement
-from storage.store import Store, open_store
-from tasks.gate import require_reason
-from tasks.preflight import RETIREMENT, kept_roots, require_prices, retirements
-from tasks.run_tools import provenance
-from tasks.settings import DataSettings
-from tasks.stored_models import read_model, read_or_fault
+from volcast.models.text import counted, listed
+from volcast.storage.artifacts import ArtifactStore, Draft
+from volcast.storage.errors import Corrupt
+from volcast.storage.integrity import Finding, find_garbage, remove, verify
+from volcast.storage.records import Retirement
+from volcast.storage.store import Store, open_store
+from volcast.tasks.gate import require_reason
+from volcast.tasks.preflight import RETIREMENT, kept_roots, require_prices, retirements
+from volcast.tasks.run_tools import provenance
+from volcast.tasks.settings import DataSettings
+from volcast.tasks.stored_models import read_model, read_or_fault
 
 SHOWN = 5  # findings in the message of a failed run; the log has them all
 

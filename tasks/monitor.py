@@ -14,18 +14,18 @@ from typing import Any
 import pandas as pd
 from prefect import get_run_logger, task
 
-from models.drift import CHANCE, FeatureDrift, interval_drift
-from models.forecasters import FALLBACK, MODEL
-from models.recipes import DEFAULT_RECIPE
-from models.scores import ALL, SKILL_SPAN, WINDOWS, live_skill
-from models.scores import score_forecasts as scores_of
-from models.sessions import session_before, sessions_after
-from models.text import counted, listed
-from storage.append_tables import QuarantineTable, RestatementTable
-from storage.artifacts import ArtifactStore, Draft
-from storage.ledger import Ledger
-from storage.prices import PriceTable
-from storage.records import (
+from volcast.models.drift import CHANCE, FeatureDrift, interval_drift
+from volcast.models.forecasters import FALLBACK, MODEL
+from volcast.models.recipes import DEFAULT_RECIPE
+from volcast.models.scores import ALL, SKILL_SPAN, WINDOWS, live_skill
+from volcast.models.scores import score_forecasts as scores_of
+from volcast.models.sessions import session_before, sessions_after
+from volcast.models.text import counted, listed
+from volcast.storage.append_tables import QuarantineTable, RestatementTable
+from volcast.storage.artifacts import ArtifactStore, Draft
+from volcast.storage.ledger import Ledger
+from volcast.storage.prices import PriceTable
+from volcast.storage.records import (
     FeatureIndex,
     Finding,
     Health,
@@ -36,14 +36,14 @@ from storage.records import (
     Skill,
     Snapshot,
 )
-from storage.schemas import SCORES
-from storage.store import Store, open_store
-from tasks.forecast import HELD_BACK, trust_in
-from tasks.preflight import require_prices, retirements, tickers_in_use
-from tasks.run_tools import Event, emit, provenance
-from tasks.settings import DataSettings, TrainingSettings, WatchSettings, calendar_of, is_simulated
-from tasks.snapshot import of_tickers, prepare
-from tasks.stored_models import find_champion, read_or_fault, reader, scorecards, stored_method
+from volcast.storage.schemas import SCORES
+from volcast.storage.store import Store, open_store
+from volcast.tasks.forecast import HELD_BACK, trust_in
+from volcast.tasks.preflight import require_prices, retirements, tickers_in_use
+from volcast.tasks.run_tools import Event, emit, provenance
+from volcast.tasks.settings import DataSettings, TrainingSettings, WatchSettings, calendar_of, is_simulated
+from volcast.tasks.snapshot import of_tickers, prepare
+from volcast.tasks.stored_models import find_champion, read_or_fault, reader, scorecards, stored_method
 
 WATCH = WatchSettings()
 LOOK_BACK = 63  # sessions: an actual that comes later than a quarter is not waited for

@@ -9,17 +9,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from models.panel import HORIZONS
-from models.participation import BUCKETS, CERTAINTIES, bucket, order_progress, sessions_needed
-from models.text import counted, format_millions, listed
-from storage.errors import UNREADABLE, NotStored, first_line
-from storage.ledger import Ledger
-from storage.prices import PriceTable
-from storage.store import open_store
-from tasks.reports.views import Rows, as_forecasts, latest_frame
-from tasks.settings import DataSettings, OrderSettings, is_simulated
-from tasks.sources.numerals import numbers_of
-from tasks.sources.reading import FileReader
+from volcast.models.panel import HORIZONS
+from volcast.models.participation import BUCKETS, CERTAINTIES, bucket, order_progress, sessions_needed
+from volcast.models.text import counted, format_millions, listed
+from volcast.storage.errors import UNREADABLE, NotStored, first_line
+from volcast.storage.ledger import Ledger
+from volcast.storage.prices import PriceTable
+from volcast.storage.store import open_store
+from volcast.tasks.reports.views import Rows, as_forecasts, latest_frame
+from volcast.tasks.settings import DataSettings, OrderSettings, is_simulated
+from volcast.tasks.sources.numerals import numbers_of
+from volcast.tasks.sources.reading import FileReader
 
 NOT_JUDGED = (
     "By volume alone, 80 % sure, counted from the forecast's cutoff. Not judged: what",
@@ -39,7 +39,7 @@ class Participation:
     settlement: int  # sessions
     is_portfolio: bool
     shares: dict[str, float]  # of each ticker
-    progress: dict[str, pd.DataFrame]  # ticker -> its rows of models.participation: order_progress
+    progress: dict[str, pd.DataFrame]  # ticker -> its rows of volcast.models.participation: order_progress
     closes: dict[str, float]  # of the cutoff
 
     def needed(self, ticker: str) -> dict[float, int | None]:

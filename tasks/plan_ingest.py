@@ -10,12 +10,12 @@ from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
 from prefect.exceptions import ObjectAlreadyExists
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
-from models.text import counted
-from storage.artifacts import ArtifactStore, Draft
-from storage.price_rows import bucket_of
-from storage.prices import PriceTable
-from storage.store import open_store
-from tasks.preflight import (
+from volcast.models.text import counted
+from volcast.storage.artifacts import ArtifactStore, Draft
+from volcast.storage.price_rows import bucket_of
+from volcast.storage.prices import PriceTable
+from volcast.storage.store import open_store
+from volcast.tasks.preflight import (
     LAST_INGEST,
     LastIngest,
     last_ingest,
@@ -25,9 +25,9 @@ from tasks.preflight import (
     tickers_in_use,
     whole_spec,
 )
-from tasks.run_tools import provenance
-from tasks.settings import DataSettings, calendar_of
-from tasks.sources.source import EventSource, Pace, PriceSource, open_source
+from volcast.tasks.run_tools import provenance
+from volcast.tasks.settings import DataSettings, calendar_of
+from volcast.tasks.sources.source import EventSource, Pace, PriceSource, open_source
 
 EACH_ALONE = 20  # tickers; one task run a ticker is for a handful of them, else it is one a bucket
 

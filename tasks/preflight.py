@@ -11,18 +11,18 @@ from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import Any
 
-from models.calendar_names import NEW_YORK
-from models.errors import ImpossibleTest, UnknownRecipe
-from models.recipes import TutorialRecipe
-from models.text import listed
-from storage.append_tables import QuarantineTable
-from storage.artifacts import ArtifactStore
-from storage.errors import NotStored
-from storage.integrity import TABLES
-from storage.prices import PriceTable
-from storage.records import Retirement
-from storage.store import Store, children, open_store
-from tasks.settings import (
+from volcast.models.calendar_names import NEW_YORK
+from volcast.models.errors import ImpossibleTest, UnknownRecipe
+from volcast.models.recipes import TutorialRecipe
+from volcast.models.text import listed
+from volcast.storage.append_tables import QuarantineTable
+from volcast.storage.artifacts import ArtifactStore
+from volcast.storage.errors import NotStored
+from volcast.storage.integrity import TABLES
+from volcast.storage.prices import PriceTable
+from volcast.storage.records import Retirement
+from volcast.storage.store import Store, children, open_store
+from volcast.tasks.settings import (
     CALENDAR_FOLDER,
     SIMULATED_FOLDER,
     BacktestSettings,
@@ -31,8 +31,8 @@ from tasks.settings import (
     calendar_of,
     root_of,
 )
-from tasks.sources.reading import split_location
-from tasks.sources.source import IN_ENVIRONMENT, EventSource, UnknownSource, open_event_source, open_source
+from volcast.tasks.sources.reading import split_location
+from volcast.tasks.sources.source import IN_ENVIRONMENT, EventSource, UnknownSource, open_event_source, open_source
 
 LAST_INGEST = "ingest"  # kind of the artifact that says where prices came from
 RETIREMENT = "retirement"  # kind of the artifacts that say whether a ticker is in use: one a ticker, a version a change
@@ -290,7 +290,7 @@ def named_events(data: DataSettings) -> str | None:
 
 def market_schedule(calendar: str) -> tuple[str, str]:
     """A cron for UNTIL_BARS after each close of a market, and its time zone. A session of 24/7 closes at midnight."""
-    from models.sessions import market_hours
+    from volcast.models.sessions import market_hours
 
     hours = market_hours(calendar)
     return _cron(hours.close + UNTIL_BARS, hours.weekdays), hours.zone
@@ -298,7 +298,7 @@ def market_schedule(calendar: str) -> tuple[str, str]:
 
 def deadline_cron(by: str, calendar: str) -> str:
     """A cron, in the market's time zone, for `by` o'clock after each close: the time at which a forecast is due."""
-    from models.sessions import market_hours
+    from volcast.models.sessions import market_hours
 
     hours, hour = market_hours(calendar), time.fromisoformat(by)
     due = timedelta(hours=hour.hour, minutes=hour.minute)
@@ -366,6 +366,6 @@ def _without_reading(spec: str) -> str:
 
 def _check_device(device: str) -> None:
     if device == "cuda":  # only torch knows; the CPU is always there
-        from models.weights import choose_device
+        from volcast.models.weights import choose_device
 
         choose_device(device)

@@ -34,7 +34,7 @@ from pydantic import JsonValue
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from storage.records import Provenance
+from volcast.storage.records import Provenance
 
 Result = TypeVar("Result")
 Given = ParamSpec("Given")
@@ -176,11 +176,14 @@ PACKAGES = ("torch", "numpy", "pandas", "scikit-learn", "deltalake", "safetensor
 def code_version() -> str:
     """The package's version and, in a checkout, the commit; `+changed` where files differ from it."""
     version = metadata.version("volcast")
-    command = ["git", "-C", str(Path(__file__).parents[1]), "describe", "--always", "--dirty=+changed", "--abbrev=12"]
+    root = Path(__file__).parents[2]
+    if not (root / ".git").exists():
+        return version
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty=+changed", "--abbrev=12"]
     try:
         described = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
     except (OSError, subprocess.SubprocessError):
-        return version  # installed without its history
+        return version
     return f"{version} ({described})"
 
 

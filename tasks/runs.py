@@ -17,18 +17,18 @@ from prefect import Flow, State, get_run_logger, task
 from prefect.client.schemas.objects import FlowRun
 from prefect.logging.loggers import flow_run_logger
 
-from models.errors import ModelError
-from models.text import counted, listed
-from storage.artifacts import ArtifactStore
-from storage.errors import NotStored
-from storage.ledger import Ledger
-from storage.prices import PriceTable
-from storage.records import Daily, ForecastBatch, Health, PipelineResult, Report, Scorecard, Snapshot
-from storage.store import Store, open_store
-from tasks.preflight import require_ahead, tickers_in_use
-from tasks.run_tools import attempt, complete, emit, store_label
-from tasks.settings import DataSettings, TrainingSettings
-from tasks.stored_models import find_champion, read_or_fault
+from volcast.models.errors import ModelError
+from volcast.models.text import counted, listed
+from volcast.storage.artifacts import ArtifactStore
+from volcast.storage.errors import NotStored
+from volcast.storage.ledger import Ledger
+from volcast.storage.prices import PriceTable
+from volcast.storage.records import Daily, ForecastBatch, Health, PipelineResult, Report, Scorecard, Snapshot
+from volcast.storage.store import Store, open_store
+from volcast.tasks.preflight import require_ahead, tickers_in_use
+from volcast.tasks.run_tools import attempt, complete, emit, store_label
+from volcast.tasks.settings import DataSettings, TrainingSettings
+from volcast.tasks.stored_models import find_champion, read_or_fault
 
 
 def with_stored_tickers(data: DataSettings) -> DataSettings:

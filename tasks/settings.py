@@ -24,16 +24,16 @@ from pydantic import (
     model_validator,
 )
 
-from models.calendar_names import NEW_YORK, calendar_named
-from models.errors import NotASession, UnknownRecipe
-from models.recipes import DEFAULT_RECIPE, MARGIN, Recipe, Refit, VolumeRecipe, make_recipe, setting_names
-from models.text import listed
-from storage.locations import PATTERN, shown
-from storage.records import Name
-from tasks.methods.method import Method, method_of
+from volcast.models.calendar_names import NEW_YORK, calendar_named
+from volcast.models.errors import NotASession, UnknownRecipe
+from volcast.models.recipes import DEFAULT_RECIPE, MARGIN, Recipe, Refit, VolumeRecipe, make_recipe, setting_names
+from volcast.models.text import listed
+from volcast.storage.locations import PATTERN, shown
+from volcast.storage.records import Name
+from volcast.tasks.methods.method import Method, method_of
 
 if TYPE_CHECKING:
-    from models.backtest import TestSpan
+    from volcast.models.backtest import TestSpan
 
 DEFAULT_STORE = "./data"
 SIMULATED_FOLDER = "simulated-"  # and the exchange's seed and shift: what is simulated shares no table with real prices
@@ -130,7 +130,7 @@ class DataSettings(_Settings):
         """How files are read is part of their source's spec, so that it is kept with that."""
         said = {"date-format": self.date_format, "decimal": self.decimal, "columns": self.columns}
         if any(value is not None for value in said.values()):
-            from tasks.sources.reading import with_reading
+            from volcast.tasks.sources.reading import with_reading
 
             object.__setattr__(self, "source", with_reading(self.source, said))
             for name in said:
@@ -345,8 +345,8 @@ class BacktestSettings(_Settings):
 
     def span(self, newest: date, calendar: str = NEW_YORK) -> "TestSpan":
         """The dates, checked against each other, where `newest` is the last known session. Raises ImpossibleTest."""
-        from models.backtest import TestSpan
-        from models.sessions import last_session_on_or_before, session_before
+        from volcast.models.backtest import TestSpan
+        from volcast.models.sessions import last_session_on_or_before, session_before
 
         end = self.test_end or newest
         start = self.test_start
@@ -412,7 +412,7 @@ def due_session_of(by: str | None, calendar: str, now: datetime | None = None) -
     """The newest session from which a forecast had to be there by now, `by` the market's time; None without one."""
     if by is None:
         return None
-    from models.sessions import due_session
+    from volcast.models.sessions import due_session
 
     return due_session(now or datetime.now(UTC), time.fromisoformat(by), calendar)
 
@@ -433,7 +433,7 @@ def last_session(as_of: date | None, now: datetime | None = None, calendar: str 
 
     Raises NotASession for a date to come.
     """
-    from models.sessions import last_closed_session, last_session_on_or_before
+    from volcast.models.sessions import last_closed_session, last_session_on_or_before
 
     now = now or datetime.now(UTC)
     newest = last_closed_session(now, calendar)

@@ -14,19 +14,19 @@ from typing import Any
 import pandas as pd
 from prefect import get_run_logger, task
 
-from models.panel import Panel
-from models.recipes import digest
-from models.text import counted, listed
-from storage.announced_dates import EventTable
-from storage.artifacts import ArtifactStore
-from storage.errors import NotStored
-from storage.prices import AsOf, PriceTable
-from storage.records import ArtifactRef, FeatureSet, ModelVersion, PriceCounts, Snapshot
-from storage.store import Store, open_store
-from tasks.methods.method import Method, Prepared, Rows
-from tasks.preflight import tickers_in_use
-from tasks.settings import DataSettings, calendar_of
-from tasks.stored_models import reader
+from volcast.models.panel import Panel
+from volcast.models.recipes import digest
+from volcast.models.text import counted, listed
+from volcast.storage.announced_dates import EventTable
+from volcast.storage.artifacts import ArtifactStore
+from volcast.storage.errors import NotStored
+from volcast.storage.prices import AsOf, PriceTable
+from volcast.storage.records import ArtifactRef, FeatureSet, ModelVersion, PriceCounts, Snapshot
+from volcast.storage.store import Store, open_store
+from volcast.tasks.methods.method import Method, Prepared, Rows
+from volcast.tasks.preflight import tickers_in_use
+from volcast.tasks.settings import DataSettings, calendar_of
+from volcast.tasks.stored_models import reader
 
 
 @task(task_run_name="take a snapshot of the prices")

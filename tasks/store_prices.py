@@ -9,18 +9,18 @@ from prefect import get_run_logger, task
 from prefect.runtime import flow_run
 from pydantic import BaseModel, ConfigDict
 
-from models.text import counted, listed
-from storage.append_tables import QuarantineTable
-from storage.price_rows import bucket_of
-from storage.prices import Commit, PriceTable
-from storage.records import Announcements, PriceCounts, Snapshot
-from storage.staging import StagedFrame, discard, unstage
-from storage.store import Store, open_store
-from tasks.fetch_prices import Fetched, FetchFailed
-from tasks.plan_ingest import IngestPlan
-from tasks.run_tools import complete, emit
-from tasks.settings import DataSettings
-from tasks.validate_prices import row_lines
+from volcast.models.text import counted, listed
+from volcast.storage.append_tables import QuarantineTable
+from volcast.storage.price_rows import bucket_of
+from volcast.storage.prices import Commit, PriceTable
+from volcast.storage.records import Announcements, PriceCounts, Snapshot
+from volcast.storage.staging import StagedFrame, discard, unstage
+from volcast.storage.store import Store, open_store
+from volcast.tasks.fetch_prices import Fetched, FetchFailed
+from volcast.tasks.plan_ingest import IngestPlan
+from volcast.tasks.run_tools import complete, emit
+from volcast.tasks.settings import DataSettings
+from volcast.tasks.validate_prices import row_lines
 
 RESTATED = "{ticker}: {kind} restated in {rows}, the first of session {first:%Y-%m-%d}"
 

@@ -10,10 +10,10 @@ from typing import Any, TypeVar, cast
 import pandas as pd
 from pydantic import JsonValue
 
-from models.errors import ModelError, UnknownRecipe
-from storage.artifacts import ArtifactStore, Draft, from_parquet
-from storage.errors import Corrupt, NotStored, StoreError, StoreUnreachable
-from storage.records import (
+from volcast.models.errors import ModelError, UnknownRecipe
+from volcast.storage.artifacts import ArtifactStore, Draft, from_parquet
+from volcast.storage.errors import Corrupt, NotStored, StoreError, StoreUnreachable
+from volcast.storage.records import (
     PRICES_KNOWN,
     ArtifactRef,
     FeatureSet,
@@ -23,8 +23,8 @@ from storage.records import (
     Scorecard,
     Snapshot,
 )
-from storage.store import open_store
-from tasks.methods.method import Method, ReadFile, method_from
+from volcast.storage.store import open_store
+from volcast.tasks.methods.method import Method, ReadFile, method_from
 
 CHAMPION, HELD, REFUSED = "champion", "held", "refused"  # aliases of models: forecasts; waits for a person's answer
 FEATURES_FILE = "features.parquet"
@@ -49,7 +49,7 @@ def store_version(
 
     Raises Corrupt, VersionConflict.
     """
-    from tasks.run_tools import provenance  # with prefect, which what only reads does without
+    from volcast.tasks.run_tools import provenance  # with prefect, which what only reads does without
 
     kind, name = place
     made_by = provenance(source=snapshot.source, seed=seed)

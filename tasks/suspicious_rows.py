@@ -19,7 +19,7 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 
-from models.text import counted
+from volcast.models.text import counted
 
 LARGE_DIVIDEND = 1 / 3  # of the close before it; 48 of 60,000 true ones are larger than 0.2
 DIVIDEND_TOO_LARGE = "the dividend is not below the close before it"

@@ -16,24 +16,24 @@ from typing import Any
 from prefect import get_run_logger, task
 from pydantic import JsonValue
 
-from models.comparisons import BEST, CHAMPION, Contest, Predecessor
-from models.forecasters import MODEL
-from models.recipes import settings
-from models.text import listed
-from models.weights import choose_device, describe_device, to_bytes
-from storage.artifacts import ArtifactStore
-from storage.prices import PriceTable
-from storage.records import FeatureSet, FittedScaler, ModelVersion, Scorecard, Snapshot
-from storage.staging import StoredCheckpoint
-from storage.store import Store, open_store
-from tasks.forecast import trust_in
-from tasks.gate import inputs_digest
-from tasks.methods.method import Hardware
-from tasks.preflight import retirements
-from tasks.run_tools import progress
-from tasks.settings import RetrainSettings, TrainingSettings, WatchSettings
-from tasks.snapshot import prepare, read_prepared, remember
-from tasks.stored_models import (
+from volcast.models.comparisons import BEST, CHAMPION, Contest, Predecessor
+from volcast.models.forecasters import MODEL
+from volcast.models.recipes import settings
+from volcast.models.text import listed
+from volcast.models.weights import choose_device, describe_device, to_bytes
+from volcast.storage.artifacts import ArtifactStore
+from volcast.storage.prices import PriceTable
+from volcast.storage.records import FeatureSet, FittedScaler, ModelVersion, Scorecard, Snapshot
+from volcast.storage.staging import StoredCheckpoint
+from volcast.storage.store import Store, open_store
+from volcast.tasks.forecast import trust_in
+from volcast.tasks.gate import inputs_digest
+from volcast.tasks.methods.method import Hardware
+from volcast.tasks.preflight import retirements
+from volcast.tasks.run_tools import progress
+from volcast.tasks.settings import RetrainSettings, TrainingSettings, WatchSettings
+from volcast.tasks.snapshot import prepare, read_prepared, remember
+from volcast.tasks.stored_models import (
     MODEL_FILE,
     SCALER_FILE,
     SCORES_FILE,

@@ -15,11 +15,11 @@ import numpy as np
 import pandas as pd
 import pandera.pandas as pa
 
-from models.calendar_names import NEW_YORK, market
-from models.sessions import market_calendar
-from models.text import counted
-from tasks.sources.source import BAR_COLUMNS
-from tasks.suspicious_rows import DIVIDEND_NOT_SHOWN, DIVIDEND_TOO_LARGE, implausible
+from volcast.models.calendar_names import NEW_YORK, market
+from volcast.models.sessions import market_calendar
+from volcast.models.text import counted
+from volcast.tasks.sources.source import BAR_COLUMNS
+from volcast.tasks.suspicious_rows import DIVIDEND_NOT_SHOWN, DIVIDEND_TOO_LARGE, implausible
 
 PRICES = ["open", "high", "low", "close"]
 NOT_BY_DEFAULT = {"dividend": 0.0, "split": 0.0, "later_adjustment": 1.0}  # shown where they differ

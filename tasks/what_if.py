@@ -11,15 +11,15 @@ from typing import Any
 
 import pandas as pd
 
-from models.panel import EARNINGS, is_earnings
-from models.recipes import VolumeRecipe
-from storage.artifacts import ArtifactStore
-from storage.records import ForecastBatch
-from storage.store import open_store
-from tasks.reports.views import forecast_frame
-from tasks.settings import Supposition
-from tasks.snapshot import rows_of, universes
-from tasks.stored_models import read_model
+from volcast.models.panel import EARNINGS, is_earnings
+from volcast.models.recipes import VolumeRecipe
+from volcast.storage.artifacts import ArtifactStore
+from volcast.storage.records import ForecastBatch
+from volcast.storage.store import open_store
+from volcast.tasks.reports.views import forecast_frame
+from volcast.tasks.settings import Supposition
+from volcast.tasks.snapshot import rows_of, universes
+from volcast.tasks.stored_models import read_model
 
 
 class NothingToSuppose(ValueError):

@@ -15,7 +15,7 @@ from rows import yahoo_frame
 
 from benchmarks.fake_s3 import access
 from benchmarks.programs import CODE
-from flows.server import Server, prefect_server
+from volcast.flows.server import Server, prefect_server
 
 if TYPE_CHECKING:
     from days import Served

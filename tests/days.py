@@ -4,13 +4,13 @@ from datetime import date
 from pathlib import Path
 
 from benchmarks.programs import BEATS_HAR
-from flows.daily import daily
-from flows.ingest import ingest
-from flows.retrain import retrain
-from models.sessions import sessions_between
-from storage.records import Daily
-from storage.store import Store, open_store
-from tasks.settings import DataSettings, TrainingSettings
+from volcast.flows.daily import daily
+from volcast.flows.ingest import ingest
+from volcast.flows.retrain import retrain
+from volcast.models.sessions import sessions_between
+from volcast.storage.records import Daily
+from volcast.storage.store import Store, open_store
+from volcast.tasks.settings import DataSettings, TrainingSettings
 
 TRAINING = TrainingSettings.model_validate({"device": "cpu", "settings": BEATS_HAR})
 TICKERS = ("SBUX", "T1", "T2")

@@ -32,30 +32,30 @@ import torch
 from prefect.logging import disable_run_logger
 from rich.console import Console
 
-from flows.cli import app, console, main
-from models.comparisons import CHAMPION, Contest
-from models.forecasters import FALLBACK
-from models.scores import live_calibration, rolling_errors, score_forecasts
-from models.sessions import session_before
-from models.volume_evaluation import fallback_frame, naive_frame, scales_now
-from models.weights import to_bytes
-from storage.announced_dates import EventTable
-from storage.append_tables import RestatementTable
-from storage.artifacts import ArtifactStore
-from storage.integrity import verify
-from storage.ledger import SCORE_KEY, Ledger
-from storage.prices import PriceTable
-from storage.records import ArtifactRef, Manifest, Snapshot
-from storage.store import open_store
-from tasks.count_prices import quarantined_rows, status_of
-from tasks.forecast import model_frame
-from tasks.methods.method import Hardware
-from tasks.monitor import measure_drift, present_health
-from tasks.reports.views import history_of, read_forecast, short_rows
-from tasks.settings import DataSettings, TrainingSettings, WatchSettings, last_session, root_of
-from tasks.snapshot import read_panel, read_prepared, take_snapshot
-from tasks.sources.simulated import simulated_source
-from tasks.stored_models import (
+from volcast.flows.cli import app, console, main
+from volcast.models.comparisons import CHAMPION, Contest
+from volcast.models.forecasters import FALLBACK
+from volcast.models.scores import live_calibration, rolling_errors, score_forecasts
+from volcast.models.sessions import session_before
+from volcast.models.volume_evaluation import fallback_frame, naive_frame, scales_now
+from volcast.models.weights import to_bytes
+from volcast.storage.announced_dates import EventTable
+from volcast.storage.append_tables import RestatementTable
+from volcast.storage.artifacts import ArtifactStore
+from volcast.storage.integrity import verify
+from volcast.storage.ledger import SCORE_KEY, Ledger
+from volcast.storage.prices import PriceTable
+from volcast.storage.records import ArtifactRef, Manifest, Snapshot
+from volcast.storage.store import open_store
+from volcast.tasks.count_prices import quarantined_rows, status_of
+from volcast.tasks.forecast import model_frame
+from volcast.tasks.methods.method import Hardware
+from volcast.tasks.monitor import measure_drift, present_health
+from volcast.tasks.reports.views import history_of, read_forecast, short_rows
+from volcast.tasks.settings import DataSettings, TrainingSettings, WatchSettings, last_session, root_of
+from volcast.tasks.snapshot import read_panel, read_prepared, take_snapshot
+from volcast.tasks.sources.simulated import simulated_source
+from volcast.tasks.stored_models import (
     MODEL_FILE,
     SCALER_FILE,
     SCORES_FILE,
@@ -64,7 +64,7 @@ from tasks.stored_models import (
     reader,
     stored_method,
 )
-from tasks.train import predecessor
+from volcast.tasks.train import predecessor
 
 GOLDEN = Path(__file__).parent / "data" / "golden"
 SOURCE = "simulated:3?faults=gap,null,restated"  # of the store

@@ -31,14 +31,14 @@ from golden import (
     with_stores,
 )
 
-from flows.daily import daily
-from flows.forecast import forecast
-from flows.ingest import ingest
-from flows.retrain import retrain
-from flows.server import prefect_server
-from models.sessions import sessions_between
-from tasks import gate
-from tasks.settings import DataSettings, TrainingSettings, root_of
+from volcast.flows.daily import daily
+from volcast.flows.forecast import forecast
+from volcast.flows.ingest import ingest
+from volcast.flows.retrain import retrain
+from volcast.flows.server import prefect_server
+from volcast.models.sessions import sessions_between
+from volcast.tasks import gate
+from volcast.tasks.settings import DataSettings, TrainingSettings, root_of
 
 TICKERS = ("SBUX", "MSFT", "BRK-B", "T1")
 EVE, END = date(2001, 12, 31), date(2002, 2, 1)  # the first training; the newest session

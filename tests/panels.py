@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from models.backtest import TestSpan
-from models.panel import FIELDS, MARKET, Panel, make_panel
-from models.recipes import VolumeRecipe
-from models.sessions import sessions_between
+from volcast.models.backtest import TestSpan
+from volcast.models.panel import FIELDS, MARKET, Panel, make_panel
+from volcast.models.recipes import VolumeRecipe
+from volcast.models.sessions import sessions_between
 
 FIRST = date(2012, 1, 3)
 SPAN = TestSpan(train_through=date(2014, 12, 31), test_start=date(2015, 1, 1), test_end=date(2015, 2, 28))

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from benchmarks.programs import CODE
-from flows.cli import console, main
+from volcast.flows.cli import console, main
 
 
 def project() -> dict[str, Any]:

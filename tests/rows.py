@@ -5,11 +5,11 @@ from datetime import date
 import numpy as np
 import pandas as pd
 
-from models.recipes import TutorialRecipe
-from models.scores import score_forecasts
-from models.sessions import sessions_between
-from storage.records import Provenance
-from storage.schemas import SCORES
+from volcast.models.recipes import TutorialRecipe
+from volcast.models.scores import score_forecasts
+from volcast.models.sessions import sessions_between
+from volcast.storage.records import Provenance
+from volcast.storage.schemas import SCORES
 
 MADE_BY = Provenance(code_version="test", packages={}, flow_run_id=None, seed=None)
 CUTOFF = pd.DatetimeIndex(["2024-01-05"])[0]

@@ -16,12 +16,12 @@ from prefect.client.schemas.sorting import FlowRunSort
 from prefect.context import TagsContext
 from prefect.settings import PREFECT_API_URL
 
-from flows.server import Server, drain
-from storage.artifacts import ArtifactStore
-from storage.records import ForecastBatch, Report, Scorecard
-from storage.store import open_store
-from tasks.run_tools import artifact_key
-from tasks.stored_models import FORECAST_FILE, read_frame
+from volcast.flows.server import Server, drain
+from volcast.storage.artifacts import ArtifactStore
+from volcast.storage.records import ForecastBatch, Report, Scorecard
+from volcast.storage.store import open_store
+from volcast.tasks.run_tools import artifact_key
+from volcast.tasks.stored_models import FORECAST_FILE, read_frame
 
 
 def forecasts_of(batch: ForecastBatch) -> pd.DataFrame:

@@ -14,9 +14,9 @@ from benchmarks.accuracy import accuracy_table, alone, dollar_r2, sums_table
 from benchmarks.methods import ALONE, make_method
 from benchmarks.peers.linear import Linear
 from benchmarks.peers.pretrained import PretrainedPeer
-from models.backtest import TestSpan, backtest
-from models.forecasters import LEVELS
-from models.har import Har
+from volcast.models.backtest import TestSpan, backtest
+from volcast.models.forecasters import LEVELS
+from volcast.models.har import Har
 
 SPAN = TestSpan(train_through=date(2014, 12, 31), test_start=date(2015, 1, 2), test_end=date(2015, 2, 27), step=3)
 

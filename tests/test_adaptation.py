@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models.adaptation import following_moves, half_interval, one_rate_moves, with_rhythm
-from models.forecasters import LEVELS, MEDIAN
-from models.panel import HORIZONS
+from volcast.models.adaptation import following_moves, half_interval, one_rate_moves, with_rhythm
+from volcast.models.forecasters import LEVELS, MEDIAN
+from volcast.models.panel import HORIZONS
 
 LAW = np.array([-1.96, -1.2816, -0.8416, -0.3853, 0, 0.3853, 0.8416, 1.2816, 1.96])  # of a normal error
 SHIFT, CUTOFFS, SEASON = 60, 140, 5

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from storage.adjustment import adjusted_close, dividends_from_adj_close
+from volcast.storage.adjustment import adjusted_close, dividends_from_adj_close
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 # file, first year of the count, sessions with a dividend since then

@@ -3,8 +3,8 @@ import pandas as pd
 import pytest
 from panels import drawn_volumes, panel_of
 
-from models.ahead_features import ECHO_COLUMNS, HABIT_COLUMNS, echo_places, habits
-from models.market_calendar import calendar_columns
+from volcast.models.ahead_features import ECHO_COLUMNS, HABIT_COLUMNS, echo_places, habits
+from volcast.models.market_calendar import calendar_columns
 
 SESSIONS = panel_of(drawn_volumes(1, 420)).sessions
 WEEKDAY_S = SESSIONS.day_of_week.to_numpy()

@@ -19,7 +19,7 @@ from rich.console import Console
 
 from benchmarks.programs import VOLCAST, environment, run_volcast, wait_for_exit, wait_until
 from benchmarks.webhooks import Webhook
-from flows.alerts import (
+from volcast.flows.alerts import (
     URLS,
     WEBHOOK,
     Alerting,
@@ -31,14 +31,14 @@ from flows.alerts import (
     saved_channels,
     tell,
 )
-from flows.deploy import Served, alerts, deploy, sync_automations
-from flows.server import Server
-from flows.server_options import ServerError
-from flows.service import service_of
-from flows.up import _environment
-from storage.store import open_store
-from tasks.run_tools import store_label
-from tasks.settings import DataSettings, TrainingSettings, WatchSettings
+from volcast.flows.deploy import Served, alerts, deploy, sync_automations
+from volcast.flows.server import Server
+from volcast.flows.server_options import ServerError
+from volcast.flows.service import service_of
+from volcast.flows.up import _environment
+from volcast.storage.store import open_store
+from volcast.tasks.run_tools import store_label
+from volcast.tasks.settings import DataSettings, TrainingSettings, WatchSettings
 
 STORE = "data-1a2b3c"
 SECRET = "T0k3nT0k3n"

@@ -7,10 +7,10 @@ import pytest
 from pydantic import ValidationError
 
 from benchmarks.faults import flip_a_bit
-from storage.artifacts import ArtifactStore, Draft, canonical_json, sha256
-from storage.errors import Corrupt, NotStored
-from storage.records import ArtifactRef, Manifest, Provenance
-from storage.store import open_store
+from volcast.storage.artifacts import ArtifactStore, Draft, canonical_json, sha256
+from volcast.storage.errors import Corrupt, NotStored
+from volcast.storage.records import ArtifactRef, Manifest, Provenance
+from volcast.storage.store import open_store
 
 PROVENANCE = Provenance(code_version="abc1234", packages={"torch": "2.9"}, flow_run_id=None, seed=7)
 PRICES = ArtifactRef(kind="prices", name="prices", version=4, digest="d4")

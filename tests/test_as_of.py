@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 from rows import bars
 
-from storage.integrity import find_garbage, remove
-from storage.prices import AsOf, PriceTable
-from storage.store import Store, open_store
+from volcast.storage.integrity import find_garbage, remove
+from volcast.storage.prices import AsOf, PriceTable
+from volcast.storage.store import Store, open_store
 
 DAY = date(2024, 1, 4)  # the third session of `bars`
 FEW = pd.Timestamp("2024-01-05")

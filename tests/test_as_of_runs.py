@@ -11,18 +11,18 @@ from deltalake import DeltaTable
 from runs import forecasts_of, log_lines, run_named
 
 from benchmarks.programs import BEATS_HAR
-from flows.backtest import backtest
-from flows.forecast import forecast
-from flows.ingest import ingest
-from flows.monitor import monitor
-from flows.retrain import retrain
-from flows.server import Server
-from models.errors import FutureModel
-from storage.artifacts import ArtifactStore
-from storage.ledger import Ledger
-from storage.prices import PriceTable
-from tasks.gate import promote
-from tasks.settings import BacktestSettings, ForecasterSettings, TrainingSettings, WatchSettings
+from volcast.flows.backtest import backtest
+from volcast.flows.forecast import forecast
+from volcast.flows.ingest import ingest
+from volcast.flows.monitor import monitor
+from volcast.flows.retrain import retrain
+from volcast.flows.server import Server
+from volcast.models.errors import FutureModel
+from volcast.storage.artifacts import ArtifactStore
+from volcast.storage.ledger import Ledger
+from volcast.storage.prices import PriceTable
+from volcast.tasks.gate import promote
+from volcast.tasks.settings import BacktestSettings, ForecasterSettings, TrainingSettings, WatchSettings
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
 

@@ -6,14 +6,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from models.sessions import sessions_between
-from storage.prices import PriceTable
-from storage.store import open_store
-from tasks.sources.as_traded import Contradiction, exact_ratio, in_todays_shares, shown_ratio
-from tasks.sources.columns import bars_of, tidy
-from tasks.sources.files import FilesSource
-from tasks.sources.reading import FileReader
-from tasks.sources.source import Outcome
+from volcast.models.sessions import sessions_between
+from volcast.storage.prices import PriceTable
+from volcast.storage.store import open_store
+from volcast.tasks.sources.as_traded import Contradiction, exact_ratio, in_todays_shares, shown_ratio
+from volcast.tasks.sources.columns import bars_of, tidy
+from volcast.tasks.sources.files import FilesSource
+from volcast.tasks.sources.reading import FileReader
+from volcast.tasks.sources.source import Outcome
 
 CASES = Path(__file__).parents[2] / "shared" / "cases"
 LATEST = date(2024, 12, 31)

@@ -9,12 +9,12 @@ from panels import SPAN, drawn_volumes, gappy_volumes, panel_of
 from utilsforecast.evaluation import evaluate
 from utilsforecast.losses import coverage, mae, mase
 
-from models.backtest import TestSpan, backtest, train_volumes
-from models.errors import ImpossibleTest, NotEnoughSessions
-from models.forecast_columns import KEYS
-from models.forecasters import Forecaster, naive_forecasters
-from models.panel import Panel
-from models.volume_evaluation import baselines
+from volcast.models.backtest import TestSpan, backtest, train_volumes
+from volcast.models.errors import ImpossibleTest, NotEnoughSessions
+from volcast.models.forecast_columns import KEYS
+from volcast.models.forecasters import Forecaster, naive_forecasters
+from volcast.models.panel import Panel
+from volcast.models.volume_evaluation import baselines
 
 ALL = baselines()
 

@@ -3,8 +3,8 @@ import pytest
 from panels import synthetic_prices
 from rows import disturb_test_rows
 
-from models.recipes import make_recipe
-from models.tutorial import BASELINES, build_features, last_value, least_squares, mean_20
+from volcast.models.recipes import make_recipe
+from volcast.models.tutorial import BASELINES, build_features, last_value, least_squares, mean_20
 
 RECIPE = make_recipe("tutorial", train_sessions=25, window_sessions=30)
 

@@ -34,7 +34,7 @@ from benchmarks.browser import (
     window,
 )
 from benchmarks.programs import CODE, QUICK, Up, free_port, wait_until
-from flows.up import POOL
+from volcast.flows.up import POOL
 
 FIRST_DAY = {"as_of": "2004-06-28", "tickers": ["SBUX", "AAPL", "JPM"]}
 DAY_AFTER = FIRST_DAY | {"as_of": "2004-06-29"}
@@ -138,7 +138,7 @@ def test_a_link_logs_in_once_and_a_page_that_waits_goes_on_to_where_it_was_asked
         other.goto(link)
         expect(other).to_have_url(re.compile(f"^{site.up.ui}/dashboard"))
         expect(waiting).to_have_url(re.compile(f"^{wanted}"))
-        expect(main(waiting).get_by_text("flows.daily.daily")).to_be_visible()
+        expect(main(waiting).get_by_text("volcast.flows.daily.daily")).to_be_visible()
         assert "#" not in other.evaluate("performance.getEntriesByType('resource').map(each => each.name).join()")
     with browser.new_context() as context:
         page = context.new_page()

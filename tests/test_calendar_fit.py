@@ -3,8 +3,8 @@ from datetime import date
 import pandas as pd
 import pytest
 
-from models.calendar_fit import misfit
-from models.sessions import sessions_between
+from volcast.models.calendar_fit import misfit
+from volcast.models.sessions import sessions_between
 
 FIRST, LAST = date(2022, 1, 3), date(2023, 12, 29)
 

@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tasks.sources.files import FilesSource
-from tasks.sources.source import Outcome, SourceError
-from tasks.validate_prices import split_by_rules
+from volcast.tasks.sources.files import FilesSource
+from volcast.tasks.sources.source import Outcome, SourceError
+from volcast.tasks.validate_prices import split_by_rules
 
 CASES = Path(__file__).parents[2] / "shared" / "cases"
 pytestmark = pytest.mark.skipif(not CASES.is_dir(), reason=f"the files as people have them are not at {CASES}")

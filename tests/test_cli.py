@@ -15,10 +15,10 @@ from programs import Volcast
 from rows import yahoo_frame
 
 from benchmarks.programs import VOLCAST, environment
-from flows.cli import app, console
-from tasks.doctor import checks_of
-from tasks.run_tools import code_version
-from tasks.settings import BacktestSettings, TrainingSettings
+from volcast.flows.cli import app, console
+from volcast.tasks.doctor import checks_of
+from volcast.tasks.run_tools import code_version
+from volcast.tasks.settings import BacktestSettings, TrainingSettings
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
 
@@ -437,7 +437,7 @@ MISTAKES = [
 ]
 REFUSE = """
 import json, sys
-from flows.cli import main
+from volcast.flows.cli import main
 
 HEAVY = ("torch", "scipy", "matplotlib", "prefect")
 for words in json.loads(sys.argv[1]):
@@ -460,7 +460,7 @@ def test_a_mistake_is_said_before_anything_heavy_is_imported(tmp_path: Path) -> 
 
 PROCESS = """
 import atexit, sys, threading, time
-from flows.__main__ import process
+from volcast.flows.__main__ import process
 
 class Kept:
     def __del__(self):
@@ -503,10 +503,10 @@ CTRL_C, NO_MEMORY = "os.kill(os.getpid(), signal.SIGINT)", "raise MemoryError"
 @pytest.mark.parametrize(
     ("imported", "harm", "code", "words"),
     [
-        ("models.text", CTRL_C, -2, ""),
-        ("tasks.preflight", CTRL_C, 130, "Interrupted."),
-        ("models.text", NO_MEMORY, 1, "not enough memory"),
-        ("tasks.preflight", NO_MEMORY, 1, "not enough memory"),
+        ("volcast.models.text", CTRL_C, -2, ""),
+        ("volcast.tasks.preflight", CTRL_C, 130, "Interrupted."),
+        ("volcast.models.text", NO_MEMORY, 1, "not enough memory"),
+        ("volcast.tasks.preflight", NO_MEMORY, 1, "not enough memory"),
     ],
 )
 def test_what_goes_wrong_in_an_import_shows_no_traceback(

@@ -14,7 +14,18 @@ pytestmark = pytest.mark.service  # one of the examples runs an ingest
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "CONTRIBUTING.md").read_text()
 BLOCK = re.compile(r"`([\w/]+\.(?:py|md))`:\n\n```(python|diff)\n(.*?)```", re.DOTALL)
-COPIED = ("flows", "tasks", "models", "storage", "benchmarks", "docs", "tests", "pyproject.toml", "prefect.yaml")
+COPIED = (
+    "volcast",
+    "flows",
+    "tasks",
+    "models",
+    "storage",
+    "benchmarks",
+    "docs",
+    "tests",
+    "pyproject.toml",
+    "prefect.yaml",
+)
 SECTIONS = {section.splitlines()[0]: BLOCK.findall(section) for section in PAGE.split("\n## ")[1:]}
 GUIDED = (
     "tests/test_deployments.py::test_each_alert_has_a_name_of_its_own_a_severity_and_a_section_in_the_operators_guide"
@@ -37,7 +48,8 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("copy")
     for name in COPIED:
         if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "data", "images"))
+            left_out = shutil.ignore_patterns("__pycache__", "data", "images")
+            shutil.copytree(ROOT / name, folder / name, symlinks=True, ignore=left_out)
         else:
             shutil.copy(ROOT / name, folder)
     for file, kind, content in (block for blocks in SECTIONS.values() for block in blocks):

@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.programs import ENDLESS, QUICK, Up, processes_of, run_volcast, wait_for_exit, wait_until
 from benchmarks.webhooks import Webhook
-from flows.prefect_processes import CANCELLED
+from volcast.flows.prefect_processes import CANCELLED
 
 pytestmark = pytest.mark.crash
 

@@ -14,14 +14,14 @@ import pandas as pd
 import pytest
 from rows import bars, yahoo_frame
 
-from flows.ingest import ingest
-from flows.server import Server
-from storage.append_tables import RestatementTable
-from storage.integrity import verify
-from storage.price_rows import bucket_of
-from storage.prices import PriceTable
-from storage.store import open_store
-from tasks.settings import DataSettings
+from volcast.flows.ingest import ingest
+from volcast.flows.server import Server
+from volcast.storage.append_tables import RestatementTable
+from volcast.storage.integrity import verify
+from volcast.storage.price_rows import bucket_of
+from volcast.storage.prices import PriceTable
+from volcast.storage.store import open_store
+from volcast.tasks.settings import DataSettings
 
 pytestmark = pytest.mark.crash
 
@@ -32,8 +32,8 @@ SESSIONS = 12
 WRITER = """
 import sys
 import pandas as pd
-from storage.prices import PriceTable
-from storage.store import open_store
+from volcast.storage.prices import PriceTable
+from volcast.storage.store import open_store
 from rows import bars
 
 table = PriceTable(open_store(sys.argv[1], writable=True))
@@ -46,9 +46,9 @@ for count in range(1, int(sys.argv[2]) + 1):
 IMPORTS = """
 import os, signal, sys
 from deltalake import DeltaTable
-from storage.prices import PriceTable
-from storage.append_tables import RestatementTable
-from storage.store import open_store
+from volcast.storage.prices import PriceTable
+from volcast.storage.append_tables import RestatementTable
+from volcast.storage.store import open_store
 from rows import bars
 """
 PATHS = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), str(Path(__file__).parent)])}
@@ -134,7 +134,7 @@ def test_a_full_disk_is_named_and_commits_nothing_torn(tmp_path: Path, room: int
     ) as victim:
         _, errors = victim.communicate(timeout=60)
     assert victim.returncode == 1
-    assert "storage.errors.StoreNotWritable" in errors.splitlines()[-1]
+    assert "volcast.storage.errors.StoreNotWritable" in errors.splitlines()[-1]
     assert "could not be written: " in errors.splitlines()[-1]
     assert set(table.read().groupby("ticker").size()) == {2}
     assert damage(tmp_path) == []
@@ -146,7 +146,7 @@ def test_a_read_only_mount_is_named(tmp_path: Path) -> None:
     mount = f"mount --bind {tmp_path} {tmp_path} && mount -o remount,ro,bind {tmp_path}"
     if subprocess.run(["unshare", "--mount", "sh", "-c", mount], capture_output=True).returncode:
         pytest.skip("no right to mount here")
-    code = f"from storage.store import open_store; open_store({str(tmp_path)!r}, writable=True)"
+    code = f"from volcast.storage.store import open_store; open_store({str(tmp_path)!r}, writable=True)"
     command = ["unshare", "--mount", "sh", "-c", f'{mount} && {sys.executable} -c "{code}"']
     found = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[1])
     last = found.stderr.splitlines()[-1]
@@ -160,7 +160,7 @@ def test_an_ingest_killed_at_any_moment_is_completed_by_the_next(prefect_api: Se
         yahoo_frame(seed=seed).to_csv(tmp_path / "csv" / f"{ticker}.csv", index=False)
     store = tmp_path / "data"
     data = DataSettings(source=f"files:{tmp_path / 'csv'}", store=str(store), as_of=date(2020, 12, 10))
-    command = [sys.executable, "-m", "flows", "ingest", "--source", data.source, "--store", data.store]
+    command = [sys.executable, "-m", "volcast", "ingest", "--source", data.source, "--store", data.store]
     known = {"PREFECT_API_URL": prefect_api.api_url, "PREFECT_API_AUTH_STRING": str(prefect_api.auth)}
     with subprocess.Popen(
         command, env=os.environ | known, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL

@@ -19,25 +19,25 @@ from runs import log_lines, message_of, run_named
 
 from benchmarks.programs import wait_until
 from benchmarks.webhooks import Webhook
-from flows.alerts import WEBHOOK, Alerting, save_channels
-from flows.champion import promote, rollback
-from flows.daily import daily
-from flows.deploy import alerts, sync_automations
-from flows.forecast import forecast
-from flows.ingest import ingest
-from flows.monitor import monitor
-from flows.retrain import retrain
-from models.errors import UnknownRecipe
-from storage.artifacts import ArtifactStore
-from storage.integrity import verify
-from storage.ledger import Ledger
-from storage.records import Daily, ForecastBatch, Health
-from storage.store import open_store
-from tasks.monitor import present_health
-from tasks.reports.render import health_markdown
-from tasks.run_tools import artifact_key, store_label
-from tasks.settings import DataSettings, RetrainSettings, TrainingSettings, WatchSettings
-from tasks.stored_models import FORECAST_FILE, read_frame
+from volcast.flows.alerts import WEBHOOK, Alerting, save_channels
+from volcast.flows.champion import promote, rollback
+from volcast.flows.daily import daily
+from volcast.flows.deploy import alerts, sync_automations
+from volcast.flows.forecast import forecast
+from volcast.flows.ingest import ingest
+from volcast.flows.monitor import monitor
+from volcast.flows.retrain import retrain
+from volcast.models.errors import UnknownRecipe
+from volcast.storage.artifacts import ArtifactStore
+from volcast.storage.integrity import verify
+from volcast.storage.ledger import Ledger
+from volcast.storage.records import Daily, ForecastBatch, Health
+from volcast.storage.store import open_store
+from volcast.tasks.monitor import present_health
+from volcast.tasks.reports.render import health_markdown
+from volcast.tasks.run_tools import artifact_key, store_label
+from volcast.tasks.settings import DataSettings, RetrainSettings, TrainingSettings, WatchSettings
+from volcast.tasks.stored_models import FORECAST_FILE, read_frame
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
 

@@ -9,13 +9,13 @@ import pytest
 from programs import Volcast
 from runs import log_lines, run_named
 
-import flows.service
-import tasks.runs
 from benchmarks.programs import wait_until
 from benchmarks.webhooks import Webhook
-from flows.daily import daily
-from tasks.settings import DataSettings, TrainingSettings
-from tasks.sources.source import SourceMissing
+from volcast.flows import service
+from volcast.flows.daily import daily
+from volcast.tasks import runs
+from volcast.tasks.settings import DataSettings, TrainingSettings
+from volcast.tasks.sources.source import SourceMissing
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("prefect_api")
 @pytest.fixture
 def monitor(monkeypatch: pytest.MonkeyPatch) -> Iterator[Webhook]:
     """What waits for the pings of `daily`."""
-    monkeypatch.setattr(tasks.runs, "PING_WAITS", (0, 0))
+    monkeypatch.setattr(runs, "PING_WAITS", (0, 0))
     with Webhook() as receiver:
         monkeypatch.setenv("VOLCAST_PING_URL", f"{receiver.host}/s3cr3t/{{store}}/?rid=1")
         yield receiver
@@ -56,7 +56,7 @@ def test_daily_monitor_and_status_say_how_it_stands_and_status_exits_1_when_it_n
     assert "STALE_PRICES The prices end on 2002-07-02" in status.out
     assert re.search(r"Service   http://127\S+/v2 answers, and has no deployments of this store\n", status.out)
     assert "DISK_FULL" not in status.out
-    monkeypatch.setattr(flows.service, "LEAST_FREE", 10**18)
+    monkeypatch.setattr(service, "LEAST_FREE", 10**18)
     assert "DISK_FULL Less than 1 GB is free for " in volcast("status").out
 
 

@@ -11,20 +11,20 @@ from programs import Volcast
 from runs import run_named
 
 from benchmarks.faults import flip_a_bit
-from flows.daily import daily
-from flows.forecast import forecast
-from flows.monitor import monitor
-from flows.retrain import retrain
-from storage.artifacts import ArtifactStore, blob_key
-from storage.errors import Corrupt, NotStored
-from storage.integrity import verify
-from storage.ledger import Ledger
-from tasks.gate import promote
-from tasks.monitor import present_health
-from tasks.reports.page import page
-from tasks.settings import ForecasterSettings, RetrainSettings
-from tasks.stored_models import CHAMPION, MODEL_FILE
-from tasks.train import contest_of
+from volcast.flows.daily import daily
+from volcast.flows.forecast import forecast
+from volcast.flows.monitor import monitor
+from volcast.flows.retrain import retrain
+from volcast.storage.artifacts import ArtifactStore, blob_key
+from volcast.storage.errors import Corrupt, NotStored
+from volcast.storage.integrity import verify
+from volcast.storage.ledger import Ledger
+from volcast.tasks.gate import promote
+from volcast.tasks.monitor import present_health
+from volcast.tasks.reports.page import page
+from volcast.tasks.settings import ForecasterSettings, RetrainSettings
+from volcast.tasks.stored_models import CHAMPION, MODEL_FILE
+from volcast.tasks.train import contest_of
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
 

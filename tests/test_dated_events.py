@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from panels import dated, drawn_volumes, priced_panel
 
-from models import dated_events
-from models.dated_events import OF_MARKET, OF_TICKER, dated_moves
-from models.forecasters import LEVELS
-from models.panel import HORIZONS
-from models.pretrained import vintages
-from models.recipes import VolumeRecipe
-from models.volume_inputs import Inputs, build_inputs, inputs_for
+from volcast.models import dated_events
+from volcast.models.dated_events import OF_MARKET, OF_TICKER, dated_moves
+from volcast.models.forecasters import LEVELS
+from volcast.models.panel import HORIZONS
+from volcast.models.pretrained import vintages
+from volcast.models.recipes import VolumeRecipe
+from volcast.models.volume_inputs import Inputs, build_inputs, inputs_for
 
 SESSIONS, TICKERS = 500, 4
 PLACES = (100, 160, 220, 280, 340, 400)  # of events; of the newest panel the last one is to come

@@ -26,12 +26,12 @@ from prefect.utilities.schema_tools import validate
 from programs import Volcast, project
 
 from benchmarks.programs import CODE
-from flows.alerts import Severity
-from flows.deploy import PREFIX, PROJECT_FILE, TRIGGER, Served, _filled, alerts, deploy, sync_automations
-from flows.server import Server
-from tasks.preflight import market_schedule
-from tasks.run_tools import Event, code_version
-from tasks.settings import DataSettings, RetrainSettings, TrainingSettings, WatchSettings
+from volcast.flows.alerts import Severity
+from volcast.flows.deploy import PREFIX, PROJECT_FILE, TRIGGER, Served, _filled, alerts, deploy, sync_automations
+from volcast.flows.server import Server
+from volcast.tasks.preflight import market_schedule
+from volcast.tasks.run_tools import Event, code_version
+from volcast.tasks.settings import DataSettings, RetrainSettings, TrainingSettings, WatchSettings
 
 APPROVAL = {"VOLCAST_REQUIRE_APPROVAL": "true"}
 MANY_OPTIONS = Served(
@@ -113,7 +113,7 @@ def test_each_parameter_has_a_help_text_in_the_form(deployment: dict[str, Any]) 
 
 
 def test_a_form_shows_a_few_fields_and_the_others_are_checked_as_strictly() -> None:
-    schema: Any = parameter_schema(load_flow_from_entrypoint("flows.retrain.retrain")).model_dump_for_openapi()
+    schema: Any = parameter_schema(load_flow_from_entrypoint("volcast.flows.retrain.retrain")).model_dump_for_openapi()
     groups = [schema["definitions"][name] for name in ("DataSettings", "TrainingSettings", "RetrainSettings")]
     assert [list(group["properties"]) for group in groups] == [
         ["source", "tickers", "as_of"],

@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from models.drift import CHANCE, error_drift, feature_drift, interval_drift, limit, psi
-from models.sessions import sessions_between
+from volcast.models.drift import CHANCE, error_drift, feature_drift, interval_drift, limit, psi
+from volcast.models.sessions import sessions_between
 
 LEVELS = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
 DECILES = [1.0, 2, 3, 4, 5, 6, 7, 8, 9]

@@ -4,10 +4,10 @@ import pytest
 from panels import SPAN, drawn_volumes, panel_of
 from scipy.stats import t, ttest_1samp
 
-from models.backtest import backtest, train_volumes
-from models.comparisons import diebold_mariano, duels, errors_over_time, verdict
-from models.forecasters import naive_forecasters
-from models.scores import scales, score
+from volcast.models.backtest import backtest, train_volumes
+from volcast.models.comparisons import diebold_mariano, duels, errors_over_time, verdict
+from volcast.models.forecasters import naive_forecasters
+from volcast.models.scores import scales, score
 
 
 def test_one_session_ahead_the_test_is_students() -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from panels import announced, drawn_volumes, panel_of
 
-from models.earnings_features import EARNINGS_COLUMNS, EarningsCalendar, earnings_calendar
+from volcast.models.earnings_features import EARNINGS_COLUMNS, EarningsCalendar, earnings_calendar
 
 PANEL = panel_of(drawn_volumes(2, 200))
 SURPRISE_NS = np.zeros((2, 210), dtype=np.float32)

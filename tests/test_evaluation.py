@@ -3,9 +3,9 @@ import pandas as pd
 import pytest
 from panels import synthetic_prices
 
-from models.recipes import NOWCAST_NOTE, TutorialRecipe, make_recipe
-from models.text import format_shares
-from models.tutorial import build_features, error_table, evaluate_nowcast
+from volcast.models.recipes import NOWCAST_NOTE, TutorialRecipe, make_recipe
+from volcast.models.text import format_shares
+from volcast.models.tutorial import build_features, error_table, evaluate_nowcast
 
 RECIPE = TutorialRecipe()
 SESSIONS = pd.DatetimeIndex(["2020-01-02", "2020-01-03"])

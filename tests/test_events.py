@@ -8,9 +8,9 @@ from deltalake import DeltaTable
 from golden import GOLDEN
 from rows import announced
 
-from storage import append_tables
-from storage.announced_dates import MARKET, Changes, EventTable
-from storage.store import open_store
+from volcast.storage import append_tables
+from volcast.storage.announced_dates import MARKET, Changes, EventTable
+from volcast.storage.store import open_store
 
 SEEN = dt.date(2024, 1, 5)
 LATER = dt.date(2024, 1, 12)

@@ -4,9 +4,9 @@ import pytest
 import torch
 from panels import synthetic_prices
 
-from models.errors import IncompletePrices, NotEnoughSessions
-from models.recipes import TutorialRecipe, make_recipe
-from models.tutorial import build_features, rows, tensors
+from volcast.models.errors import IncompletePrices, NotEnoughSessions
+from volcast.models.recipes import TutorialRecipe, make_recipe
+from volcast.models.tutorial import build_features, rows, tensors
 
 RECIPE = TutorialRecipe()
 

@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from storage.adjustment import adjusted_close
-from tasks.sources.files import FilesSource
-from tasks.sources.places import ticker_of
-from tasks.sources.source import BAR_COLUMNS, Outcome, SourceMissing, SourceUnusable, UnknownSource, open_source
+from volcast.storage.adjustment import adjusted_close
+from volcast.tasks.sources.files import FilesSource
+from volcast.tasks.sources.places import ticker_of
+from volcast.tasks.sources.source import BAR_COLUMNS, Outcome, SourceMissing, SourceUnusable, UnknownSource, open_source
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"the real price files are not at {DATA}")

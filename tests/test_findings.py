@@ -6,11 +6,10 @@ import pandas as pd
 import pytest
 from prefect.logging import disable_run_logger
 
-import tasks.monitor
-from models.text import counted
-from storage.ledger import Ledger
-from storage.prices import PriceTable
-from storage.records import (
+from volcast.models.text import counted
+from volcast.storage.ledger import Ledger
+from volcast.storage.prices import PriceTable
+from volcast.storage.records import (
     ArtifactRef,
     Errors,
     FeatureIndex,
@@ -22,14 +21,15 @@ from storage.records import (
     ModelVersion,
     Snapshot,
 )
-from storage.schemas import SCORES
-from storage.store import open_store
-from tasks.forecast import Trust
-from tasks.monitor import check_health, findings_of
-from tasks.reports.render import health_markdown
-from tasks.reports.views import health_lines
-from tasks.settings import DataSettings, TrainingSettings, WatchSettings
-from tasks.sources.exchange import Exchange
+from volcast.storage.schemas import SCORES
+from volcast.storage.store import open_store
+from volcast.tasks import monitor
+from volcast.tasks.forecast import Trust
+from volcast.tasks.monitor import check_health, findings_of
+from volcast.tasks.reports.render import health_markdown
+from volcast.tasks.reports.views import health_lines
+from volcast.tasks.settings import DataSettings, TrainingSettings, WatchSettings
+from volcast.tasks.sources.exchange import Exchange
 
 CUTOFF, WATCH = date(2024, 3, 8), WatchSettings()
 ERRORS = {"sessions": 20, "recent": 0.7, "expected": 0.6, "har": 0.65, "p_value": 0.001}
@@ -131,7 +131,7 @@ def test_a_run_that_dies_before_its_events_are_sent_leaves_them_to_the_next_one(
     sent: list[str] = []
 
     def look(emit: Callable[..., None]) -> Health:
-        monkeypatch.setattr(tasks.monitor, "emit", emit)
+        monkeypatch.setattr(monitor, "emit", emit)
         with disable_run_logger():
             return check_health.fn(data, TrainingSettings(), WATCH, None)
 
@@ -179,7 +179,7 @@ def test_published_intervals_that_stop_to_hold_are_found_in_the_ledger_and_told(
     sessions = pd.DatetimeIndex(bars["session"].tail(41))
     Ledger(store).record_scores(scores_of(sessions, [3, 4, 5] * 10 + [inside] * 10))
     sent: list[str] = []
-    monkeypatch.setattr(tasks.monitor, "emit", lambda event, *_, **__: sent.append(event))
+    monkeypatch.setattr(monitor, "emit", lambda event, *_, **__: sent.append(event))
     data = DataSettings(source="stored", store=str(tmp_path), as_of=date(2001, 12, 14))
     with disable_run_logger():
         health = check_health.fn(data, TrainingSettings(), WATCH, None)

@@ -10,21 +10,21 @@ import pytest
 from rows import yahoo_frame
 from runs import artifacts_of, forecasts_of, log_lines, message_of, run_named, scored, task_run_names
 
-from flows.forecast import forecast
-from flows.ingest import ingest
-from flows.pipeline import pipeline
-from flows.retrain import retrain
-from flows.server import Server
-from models.errors import NotEnoughSessions
-from storage.artifacts import ArtifactStore
-from storage.prices import PriceTable
-from storage.records import Manifest, PipelineResult
-from storage.store import open_store
-from tasks.fetch_prices import FetchFailed
-from tasks.forecast import write_forecasts
-from tasks.runs import SomeModelsFailed
-from tasks.settings import DataSettings, TrainingSettings, last_session
-from tasks.stored_models import CHAMPION
+from volcast.flows.forecast import forecast
+from volcast.flows.ingest import ingest
+from volcast.flows.pipeline import pipeline
+from volcast.flows.retrain import retrain
+from volcast.flows.server import Server
+from volcast.models.errors import NotEnoughSessions
+from volcast.storage.artifacts import ArtifactStore
+from volcast.storage.prices import PriceTable
+from volcast.storage.records import Manifest, PipelineResult
+from volcast.storage.store import open_store
+from volcast.tasks.fetch_prices import FetchFailed
+from volcast.tasks.forecast import write_forecasts
+from volcast.tasks.runs import SomeModelsFailed
+from volcast.tasks.settings import DataSettings, TrainingSettings, last_session
+from volcast.tasks.stored_models import CHAMPION
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
 

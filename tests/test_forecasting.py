@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from panels import synthetic_prices
 
-from models.recipes import TutorialRecipe
-from models.tutorial import build_features, nowcast_frame
+from volcast.models.recipes import TutorialRecipe
+from volcast.models.tutorial import build_features, nowcast_frame
 
 RECIPE = TutorialRecipe()
 

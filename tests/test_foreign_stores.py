@@ -25,20 +25,20 @@ import torch
 from rows import MADE_BY, bars, quarantined
 from safetensors.torch import save
 
-from models.recipes import make_recipe, settings
-from models.tutorial import Nowcaster, Scaler, TutorialLSTM
-from models.weights import to_bytes
-from storage.append_tables import QuarantineTable
-from storage.artifacts import ArtifactStore, Draft, from_parquet, put_blob, to_parquet
-from storage.bounds import max_bytes, open_parquet, read_json
-from storage.errors import Foreign, StoreError
-from storage.integrity import find_garbage, verify
-from storage.prices import PriceTable
-from storage.staging import stage
-from storage.store import delete, entries, get, move, open_store, put
-from tasks.maintenance import collect_garbage, find_faults
-from tasks.sources.files import FilesSource
-from tasks.sources.source import SourceMissing, SourceUnusable, open_event_source
+from volcast.models.recipes import make_recipe, settings
+from volcast.models.tutorial import Nowcaster, Scaler, TutorialLSTM
+from volcast.models.weights import to_bytes
+from volcast.storage.append_tables import QuarantineTable
+from volcast.storage.artifacts import ArtifactStore, Draft, from_parquet, put_blob, to_parquet
+from volcast.storage.bounds import max_bytes, open_parquet, read_json
+from volcast.storage.errors import Foreign, StoreError
+from volcast.storage.integrity import find_garbage, verify
+from volcast.storage.prices import PriceTable
+from volcast.storage.staging import stage
+from volcast.storage.store import delete, entries, get, move, open_store, put
+from volcast.tasks.maintenance import collect_garbage, find_faults
+from volcast.tasks.sources.files import FilesSource
+from volcast.tasks.sources.source import SourceMissing, SourceUnusable, open_event_source
 
 LAST = date(2024, 1, 1)
 LATER = datetime.now(UTC) + timedelta(days=2)

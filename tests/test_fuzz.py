@@ -22,15 +22,15 @@ from prefect.exceptions import ParameterTypeError, SignatureMismatchError
 from programs import Volcast
 from rows import yahoo_frame
 
-from flows.cli import LONGEST, _described, app
-from storage.artifacts import ArtifactStore
-from storage.integrity import verify
-from storage.ledger import Ledger
-from storage.prices import PriceTable
-from storage.store import open_store
-from tasks.settings import BacktestSettings, DataSettings, RetrainSettings, TrainingSettings, WatchSettings
-from tasks.sources.files import FilesSource
-from tasks.validate_prices import price_rules
+from volcast.flows.cli import LONGEST, _described, app
+from volcast.storage.artifacts import ArtifactStore
+from volcast.storage.integrity import verify
+from volcast.storage.ledger import Ledger
+from volcast.storage.prices import PriceTable
+from volcast.storage.store import open_store
+from volcast.tasks.settings import BacktestSettings, DataSettings, RetrainSettings, TrainingSettings, WatchSettings
+from volcast.tasks.sources.files import FilesSource
+from volcast.tasks.validate_prices import price_rules
 
 # hypothesis looks whether a strategy changes the state of `random`, and takes what another thread of this process does
 # meanwhile (Prefect's) for that. Drop when it looks at its own thread alone.

@@ -32,8 +32,8 @@ from golden import (
 )
 
 from benchmarks.programs import environment
-from tasks.reports.page import page
-from tasks.stored_models import FORECAST_FILE, read_frame
+from volcast.tasks.reports.page import page
+from volcast.tasks.stored_models import FORECAST_FILE, read_frame
 
 RELATIVE = 1e-6  # AVX-512, AVX2 and plain instructions differ by 3e-7, measured on these files
 RELEASES = sorted(path for path in GOLDEN.iterdir() if (path / "facts.json").exists())
@@ -153,7 +153,7 @@ def test_the_command_line_says_what_it_said(file: str, ask: Callable[[Path], dic
 
 READ = """
 import sys
-from flows.cli import main
+from volcast.flows.cli import main
 
 sys.argv = ["volcast", *sys.argv[1:]]
 try:

@@ -8,13 +8,13 @@ import pytest
 import torch
 from panels import InMemory, gappy_volumes, priced_panel, synthetic_prices, tiny_recipe
 
-from models.recipes import make_recipe
-from models.text import silent
-from models.tutorial import Fitted, build_features, fit, fit_scaler, tensors
-from models.volume_inputs import Inputs, build_inputs
-from models.volume_model import fit_volume_scaler
-from models.volume_training import FittedVolume, TrainingRun, fit_volume
-from models.weights import choose_device, describe_device, to_bytes
+from volcast.models.recipes import make_recipe
+from volcast.models.text import silent
+from volcast.models.tutorial import Fitted, build_features, fit, fit_scaler, tensors
+from volcast.models.volume_inputs import Inputs, build_inputs
+from volcast.models.volume_model import fit_volume_scaler
+from volcast.models.volume_training import FittedVolume, TrainingRun, fit_volume
+from volcast.models.weights import choose_device, describe_device, to_bytes
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device on this machine")
 

@@ -3,10 +3,10 @@ import pandas as pd
 import pytest
 from panels import drawn_volumes, gappy_volumes, panel_of
 
-from models.forecasters import LEVELS, MEDIAN, Forecasts
-from models.har import Har
-from models.market_calendar import CALENDAR_COLUMNS, calendar_columns
-from models.panel import HORIZONS, Panel
+from volcast.models.forecasters import LEVELS, MEDIAN, Forecasts
+from volcast.models.har import Har
+from volcast.models.market_calendar import CALENDAR_COLUMNS, calendar_columns
+from volcast.models.panel import HORIZONS, Panel
 
 
 def fitted(panel: Panel, through: int, *cutoffs: int) -> Forecasts:
@@ -48,7 +48,7 @@ def test_the_fit_is_that_of_the_sessions_and_of_those_that_the_ridge_adds() -> N
     rows = []
     for log_T, first in zip(panel.log_volume_NT, (0, 600), strict=True):
         made, last = np.arange(first + 21, through - h + 1), np.arange(first + 21, through + 1)
-        v1, v5, v22 = (pd.Series(log_T[: through + 1]).rolling(w).mean().to_numpy() for w in (1, 5, 22))
+        v1, v5, v22 = (np.asarray(pd.Series(log_T[: through + 1]).rolling(w).mean()) for w in (1, 5, 22))
         level = np.average(v22[last], weights=0.5 ** ((through - last) / 1260))
         past = np.column_stack([np.ones(through + 1), v1 - v22, v5 - v22, v22 - level])
         design, root = np.c_[past[made], calendar_SK[made + h]], np.sqrt(0.5 ** ((through - made - h) / 1260))[:, None]

@@ -9,16 +9,16 @@ from days import DAYS, TICKERS, TRAINING, Served, data_in, store_in
 from runs import forecasts_of, log_lines, run_named
 from safetensors.torch import load, save
 
-from flows.daily import daily
-from flows.forecast import forecast
-from storage.artifacts import ArtifactStore, Draft
-from storage.integrity import verify
-from storage.ledger import Ledger
-from storage.records import Daily
-from tasks.gate import promote
-from tasks.monitor import present_health
-from tasks.reports.page import page
-from tasks.stored_models import MODEL_FILE
+from volcast.flows.daily import daily
+from volcast.flows.forecast import forecast
+from volcast.storage.artifacts import ArtifactStore, Draft
+from volcast.storage.integrity import verify
+from volcast.storage.ledger import Ledger
+from volcast.storage.records import Daily
+from volcast.tasks.gate import promote
+from volcast.tasks.monitor import present_health
+from volcast.tasks.reports.page import page
+from volcast.tasks.stored_models import MODEL_FILE
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
 

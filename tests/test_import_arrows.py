@@ -70,7 +70,7 @@ def violations(source: str, path: str) -> list[str]:
         if isinstance(node, ast.Call) and path.startswith("models/") and _called(node) in OPENS_A_FILE:
             wrong.append(f"{path}:{node.lineno}: calls {_called(node)}")
         line = getattr(node, "lineno", 0)
-        wrong += [f"{path}:{line}: imports {name}" for name in _imported(node) if _is_forbidden(name, path)]
+        wrong += [f"{path}:{line}: imports {name}" for name in _imported(node) if _is_forbidden(_own(name), path)]
     return wrong
 
 
@@ -82,6 +82,11 @@ def _imported(node: ast.AST) -> Iterator[str]:
         yield from (f"{node.module}.{alias.name}" for alias in node.names)
     if isinstance(node, ast.Call) and _called(node) in ("import_module", "__import__"):
         yield from (str(arg.value) for arg in node.args[:1] if isinstance(arg, ast.Constant))
+
+
+def _own(name: str) -> str:
+    """`volcast.models.x` as `models.x`; a library's name as it is."""
+    return name.removeprefix("volcast.")
 
 
 def _called(call: ast.Call) -> str:
@@ -110,7 +115,7 @@ def test_every_package_has_modules_to_look_at():
 @pytest.mark.parametrize(
     ("path", "source", "fact"),
     [
-        ("models/made_up.py", "import storage.store", "imports storage.store"),
+        ("models/made_up.py", "import volcast.storage.store", "imports volcast.storage.store"),
         ("models/made_up.py", "def f():\n    from urllib.request import urlopen", "imports urllib.request.urlopen"),
         ("models/made_up.py", "import prefect as p", "imports prefect"),
         ("models/made_up.py", "from pathlib import Path", "imports pathlib.Path"),
@@ -121,11 +126,15 @@ def test_every_package_has_modules_to_look_at():
         ("storage/made_up.py", "import httpx", "imports httpx"),
         ("storage/made_up.py", "from matplotlib.figure import Figure", "imports matplotlib.figure.Figure"),
         ("flows/made_up.py", "import torch", "imports torch"),
-        ("flows/made_up.py", "from storage.prices import PriceTable", "imports storage.prices.PriceTable"),
-        ("flows/made_up.py", "from models.har import Har", "imports models.har.Har"),
-        ("storage/made_up.py", "from models import sessions", "imports models.sessions"),
+        (
+            "flows/made_up.py",
+            "from volcast.storage.prices import PriceTable",
+            "imports volcast.storage.prices.PriceTable",
+        ),
+        ("flows/made_up.py", "from volcast.models.har import Har", "imports volcast.models.har.Har"),
+        ("storage/made_up.py", "from volcast.models import sessions", "imports volcast.models.sessions"),
         ("storage/made_up.py", "if True:\n    import torch", "imports torch"),
-        ("tasks/made_up.py", "from flows.cli import main", "imports flows.cli.main"),
+        ("tasks/made_up.py", "from volcast.flows.cli import main", "imports volcast.flows.cli.main"),
         ("tasks/made_up.py", "import yfinance", "imports yfinance"),
         ("tasks/sources/yahoo.py", "import matplotlib.pyplot as plt", "imports matplotlib.pyplot"),
         ("tasks/made_up.py", "import obstore", "imports obstore"),
@@ -137,7 +146,7 @@ def test_every_package_has_modules_to_look_at():
         ("models/made_up.py", "import torch\ntorch.load('x')", "torch.load"),
         ("models/made_up.py", "from torch import save", "imports torch.save"),
         ("models/made_up.py", "from . import sessions", "a relative import"),
-        ("models/__init__.py", "from models import sessions", "not empty"),
+        ("models/__init__.py", "from volcast.models import sessions", "not empty"),
     ],
 )
 def test_a_planted_violation_is_found(path, source, fact):
@@ -149,10 +158,13 @@ def test_a_planted_violation_is_found(path, source, fact):
 @pytest.mark.parametrize(
     ("path", "source"),
     [
-        ("tasks/sources/yahoo.py", "import yfinance\nfrom models.sessions import FIRST_DATE"),
+        ("tasks/sources/yahoo.py", "import yfinance\nfrom volcast.models.sessions import FIRST_DATE"),
         ("tasks/reports/plots.py", "import matplotlib.pyplot as plt"),
-        ("flows/made_up.py", "from tasks.reports.render import report"),
-        ("flows/made_up.py", "from storage.records import Snapshot\nfrom models.errors import ModelError"),
+        ("flows/made_up.py", "from volcast.tasks.reports.render import report"),
+        (
+            "flows/made_up.py",
+            "from volcast.storage.records import Snapshot\nfrom volcast.models.errors import ModelError",
+        ),
         ("tasks/made_up.py", "import pyarrow as pa\nimport pyarrow.parquet as pq"),
         ("storage/made_up.py", "import obstore\nfrom deltalake import DeltaTable\nimport pyarrow.fs"),
         ("models/made_up.py", "import torch\nfrom torch import nn"),

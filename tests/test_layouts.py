@@ -17,14 +17,14 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
 
-from storage.artifacts import ArtifactStore, Draft
-from storage.store import open_store
-from tasks.preflight import LAST_INGEST, LastIngest, known_reading
-from tasks.run_tools import provenance
-from tasks.settings import DataSettings
-from tasks.sources.files import FilesSource
-from tasks.sources.places import ticker_of
-from tasks.sources.source import Outcome, SourceError, SourceUnusable, UnknownSource, open_source
+from volcast.storage.artifacts import ArtifactStore, Draft
+from volcast.storage.store import open_store
+from volcast.tasks.preflight import LAST_INGEST, LastIngest, known_reading
+from volcast.tasks.run_tools import provenance
+from volcast.tasks.settings import DataSettings
+from volcast.tasks.sources.files import FilesSource
+from volcast.tasks.sources.places import ticker_of
+from volcast.tasks.sources.source import Outcome, SourceError, SourceUnusable, UnknownSource, open_source
 
 LAST = date(2025, 1, 1)
 DAYS = pd.bdate_range("2023-01-03", periods=20)  # with days above 12

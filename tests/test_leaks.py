@@ -9,11 +9,11 @@ import pytest
 import torch
 from panels import announced, dated, gappy_volumes, priced_panel, tiny_recipe
 
-from models.panel import HORIZONS, Panel
-from models.volume_inputs import Inputs, build_inputs, table
-from models.volume_model import VolumeModel, fit_volume_scaler
-from models.volume_training import TrainingRun, fit_volume
-from models.weights import to_bytes
+from volcast.models.panel import HORIZONS, Panel
+from volcast.models.volume_inputs import Inputs, build_inputs, table
+from volcast.models.volume_model import VolumeModel, fit_volume_scaler
+from volcast.models.volume_training import TrainingRun, fit_volume
+from volcast.models.weights import to_bytes
 
 CUTOFF, THROUGH = 380, 370
 

@@ -6,11 +6,11 @@ import pandas as pd
 import pytest
 from rows import TARGETS, forecast_rows, score_rows
 
-from models.scores import score_forecasts
-from storage.integrity import find_garbage, verify
-from storage.ledger import Ledger
-from storage.schemas import FORECASTS
-from storage.store import Store, open_store
+from volcast.models.scores import score_forecasts
+from volcast.storage.integrity import find_garbage, verify
+from volcast.storage.ledger import Ledger
+from volcast.storage.schemas import FORECASTS
+from volcast.storage.store import Store, open_store
 
 
 @pytest.fixture

@@ -9,14 +9,14 @@ import pytest
 from rows import MADE_BY, announced, bars, quarantined
 
 from benchmarks.fake_s3 import Fault, requests_so_far, set_faults
-from storage.announced_dates import Changes, EventTable
-from storage.append_tables import QuarantineTable, RestatementTable
-from storage.artifacts import ArtifactStore, Draft, blob_key, put_blob
-from storage.errors import StoreUnreachable
-from storage.integrity import find_garbage, remove, verify
-from storage.prices import Commit, PriceTable
-from storage.staging import stage
-from storage.store import Store, exists, open_store
+from volcast.storage.announced_dates import Changes, EventTable
+from volcast.storage.append_tables import QuarantineTable, RestatementTable
+from volcast.storage.artifacts import ArtifactStore, Draft, blob_key, put_blob
+from volcast.storage.errors import StoreUnreachable
+from volcast.storage.integrity import find_garbage, remove, verify
+from volcast.storage.prices import Commit, PriceTable
+from volcast.storage.staging import stage
+from volcast.storage.store import Store, exists, open_store
 
 WRITES = "^(PUT|POST|DELETE) "
 EXPECTED = [

@@ -9,8 +9,8 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.states import Cancelled, Cancelling, Completed, Crashed, Pending, Running
 
-from flows import prefect_processes
-from flows.prefect_processes import (
+from volcast.flows import prefect_processes
+from volcast.flows.prefect_processes import (
     HERE,
     WORKER,
     Process,

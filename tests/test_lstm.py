@@ -5,9 +5,9 @@ from panels import synthetic_prices
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from models.errors import DeviceUnavailable, WrongWeights
-from models.recipes import TutorialRecipe, make_recipe
-from models.tutorial import (
+from volcast.models.errors import DeviceUnavailable, WrongWeights
+from volcast.models.recipes import TutorialRecipe, make_recipe
+from volcast.models.tutorial import (
     Nowcaster,
     TutorialLSTM,
     as_sequences,
@@ -19,7 +19,7 @@ from models.tutorial import (
     summary,
     tensors,
 )
-from models.weights import choose_device, describe_device, to_bytes
+from volcast.models.weights import choose_device, describe_device, to_bytes
 
 # N rows, T steps, F features, U hidden units, G = 4 U gate rows
 

@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from models.market_calendar import CALENDAR_COLUMNS, NEW_YORK_ONLY, calendar_columns, weekend_columns
-from models.sessions import sessions_between
-from tasks.sources.exchange_calendar import trading_grid
+from volcast.models.market_calendar import CALENDAR_COLUMNS, NEW_YORK_ONLY, calendar_columns, weekend_columns
+from volcast.models.sessions import sessions_between
+from volcast.tasks.sources.exchange_calendar import trading_grid
 
 FLAGS = set(CALENDAR_COLUMNS) - {"monday", "tuesday", "wednesday", "thursday", "month_phase"}
 

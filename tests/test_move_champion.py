@@ -8,19 +8,19 @@ from prefect import flow
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from rows import yahoo_frame
 
-from flows import cli
-from flows.champion import promote, rollback
-from flows.forecast import forecast
-from flows.ingest import ingest
-from flows.retrain import retrain
-from flows.verify import verify
-from storage.artifacts import ArtifactStore, Draft
-from storage.errors import Corrupt, NotStored, VersionConflict
-from storage.records import Answer, ForecastBatch, Outcome, Provenance, Scorecard
-from storage.store import open_store
-from tasks.gate import AlreadyChampion, promote_model
-from tasks.settings import DataSettings, RetrainSettings, TrainingSettings
-from tasks.stored_models import CHAMPION, FORECAST_FILE, champion_version
+from volcast.flows import cli
+from volcast.flows.champion import promote, rollback
+from volcast.flows.forecast import forecast
+from volcast.flows.ingest import ingest
+from volcast.flows.retrain import retrain
+from volcast.flows.verify import verify
+from volcast.storage.artifacts import ArtifactStore, Draft
+from volcast.storage.errors import Corrupt, NotStored, VersionConflict
+from volcast.storage.records import Answer, ForecastBatch, Outcome, Provenance, Scorecard
+from volcast.storage.store import open_store
+from volcast.tasks.gate import AlreadyChampion, promote_model
+from volcast.tasks.settings import DataSettings, RetrainSettings, TrainingSettings
+from volcast.tasks.stored_models import CHAMPION, FORECAST_FILE, champion_version
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
 NAME = "tutorial.SBUX"

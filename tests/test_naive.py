@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from panels import drawn_volumes, gappy_volumes, panel_of
 
-from models.forecasters import Forecasts, naive_forecasters, same_weekday, traded_mean
+from volcast.models.forecasters import Forecasts, naive_forecasters, same_weekday, traded_mean
 
 FORECASTERS = {forecaster.name: forecaster for forecaster in naive_forecasters()}
 

@@ -1,6 +1,6 @@
 import numpy as np
 
-from models.past_features import find_neighbours, highest, mean_of_neighbours
+from volcast.models.past_features import find_neighbours, highest, mean_of_neighbours
 
 
 def pairs(sessions: int = 400) -> np.ndarray:

@@ -14,23 +14,23 @@ from programs import Volcast
 from rows import yahoo_frame
 
 from benchmarks.programs import BEATS_HAR
-from flows.backtest import backtest
-from flows.daily import daily
-from flows.forecast import forecast
-from flows.ingest import ingest
-from flows.retrain import retrain
-from flows.server import Server
-from models.market_calendar import CALENDAR_COLUMNS, calendar_columns
-from storage.append_tables import QuarantineTable
-from storage.artifacts import ArtifactStore
-from storage.ledger import Ledger
-from storage.prices import PriceTable
-from storage.store import open_store
-from tasks.count_prices import status_of
-from tasks.fetch_prices import FetchFailed
-from tasks.monitor import present_health
-from tasks.settings import BacktestSettings, DataSettings, calendar_of, root_of
-from tasks.snapshot import read_panel
+from volcast.flows.backtest import backtest
+from volcast.flows.daily import daily
+from volcast.flows.forecast import forecast
+from volcast.flows.ingest import ingest
+from volcast.flows.retrain import retrain
+from volcast.flows.server import Server
+from volcast.models.market_calendar import CALENDAR_COLUMNS, calendar_columns
+from volcast.storage.append_tables import QuarantineTable
+from volcast.storage.artifacts import ArtifactStore
+from volcast.storage.ledger import Ledger
+from volcast.storage.prices import PriceTable
+from volcast.storage.store import open_store
+from volcast.tasks.count_prices import status_of
+from volcast.tasks.fetch_prices import FetchFailed
+from volcast.tasks.monitor import present_health
+from volcast.tasks.settings import BacktestSettings, DataSettings, calendar_of, root_of
+from volcast.tasks.snapshot import read_panel
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
 

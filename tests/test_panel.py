@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from models.errors import IncompletePrices, NotASession
-from models.panel import FIELDS, HORIZONS, join_panels, make_panel
+from volcast.models.errors import IncompletePrices, NotASession
+from volcast.models.panel import FIELDS, HORIZONS, join_panels, make_panel
 
 
 def prices(*rows: tuple[str, str, float]) -> pd.DataFrame:

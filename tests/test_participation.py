@@ -9,16 +9,16 @@ from golden import Opened
 from pydantic import ValidationError
 from rich.console import Console
 
-from flows.cli import number_of
-from models.forecast_columns import mean_column, scored_columns
-from models.forecasters import MODEL
-from models.participation import HIGHLY, ILLIQUID, LESS, MODERATELY, bucket, order_progress, sessions_needed
-from models.sessions import sessions_between
-from storage.errors import NotStored
-from storage.ledger import Ledger
-from storage.store import open_store
-from tasks.monitor import present_health
-from tasks.participation import (
+from volcast.flows.cli import number_of
+from volcast.models.forecast_columns import mean_column, scored_columns
+from volcast.models.forecasters import MODEL
+from volcast.models.participation import HIGHLY, ILLIQUID, LESS, MODERATELY, bucket, order_progress, sessions_needed
+from volcast.models.sessions import sessions_between
+from volcast.storage.errors import NotStored
+from volcast.storage.ledger import Ledger
+from volcast.storage.store import open_store
+from volcast.tasks.monitor import present_health
+from volcast.tasks.participation import (
     bucket_rows,
     order_words,
     participation_of,
@@ -26,9 +26,9 @@ from tasks.participation import (
     progress_rows,
     read_portfolio,
 )
-from tasks.reports.page import _live_sums
-from tasks.reports.render import show_participation
-from tasks.settings import OrderSettings
+from volcast.tasks.reports.page import _live_sums
+from volcast.tasks.reports.render import show_participation
+from volcast.tasks.settings import OrderSettings
 
 STORE = Opened(
     folder=Path(__file__).parent / "data" / "golden" / "0.1.0" / "store"

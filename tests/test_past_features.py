@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 from panels import gappy_volumes, panel_of, priced_panel
 
-from models import past_features
-from models.panel import Panel
-from models.past_features import PAST_COLUMNS
-from models.recipes import Market
-from models.volume_inputs import Inputs, build_inputs, sha256_of
+from volcast.models import past_features
+from volcast.models.panel import Panel
+from volcast.models.past_features import PAST_COLUMNS
+from volcast.models.recipes import Market
+from volcast.models.volume_inputs import Inputs, build_inputs, sha256_of
 
 
 def built(panel: Panel) -> Inputs:

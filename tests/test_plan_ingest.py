@@ -4,13 +4,13 @@ import pandas as pd
 import pytest
 from prefect.logging import disable_run_logger
 
-from storage.price_rows import bucket_of
-from storage.prices import PriceTable
-from storage.store import open_store
-from tasks.fetch_prices import fetch_prices
-from tasks.plan_ingest import IngestPlan, plan_ingest
-from tasks.settings import DataSettings, root_of
-from tasks.sources.exchange import Exchange
+from volcast.storage.price_rows import bucket_of
+from volcast.storage.prices import PriceTable
+from volcast.storage.store import open_store
+from volcast.tasks.fetch_prices import fetch_prices
+from volcast.tasks.plan_ingest import IngestPlan, plan_ingest
+from volcast.tasks.settings import DataSettings, root_of
+from volcast.tasks.sources.exchange import Exchange
 
 
 def plan_of(source: str, store: str) -> IngestPlan:

@@ -11,17 +11,17 @@ import pytest
 import torch
 from panels import drawn_volumes, panel_of, priced_panel, tiny_recipe
 
-from models.backtest import TestSpan, backtest
-from models.comparisons import CHAMPION, Contest, Predecessor
-from models.errors import TrainingDiverged
-from models.forecast_columns import mean_column, quantile_columns
-from models.forecasters import MEDIAN, MODEL, Forecasts, naive_forecasters
-from models.har import Har
-from models.panel import HORIZONS, Panel
-from models.plausibility import CONTEXT, FACTOR, bounds_at, bounds_now, faults, hold_back, implausible_share
-from models.volume_evaluation import VolumePredictor, evaluate_volume, fallback_frame, stand_ins, volume_frame
-from models.volume_inputs import Inputs, VolumeData, volume_data
-from models.volume_training import VolumeForecaster
+from volcast.models.backtest import TestSpan, backtest
+from volcast.models.comparisons import CHAMPION, Contest, Predecessor
+from volcast.models.errors import TrainingDiverged
+from volcast.models.forecast_columns import mean_column, quantile_columns
+from volcast.models.forecasters import MEDIAN, MODEL, Forecasts, naive_forecasters
+from volcast.models.har import Har
+from volcast.models.panel import HORIZONS, Panel
+from volcast.models.plausibility import CONTEXT, FACTOR, bounds_at, bounds_now, faults, hold_back, implausible_share
+from volcast.models.volume_evaluation import VolumePredictor, evaluate_volume, fallback_frame, stand_ins, volume_frame
+from volcast.models.volume_inputs import Inputs, VolumeData, volume_data
+from volcast.models.volume_training import VolumeForecaster
 
 SESSIONS = 700
 WRONG = (3e25, -1.0, 0.0, float("nan"), float("inf"))
@@ -267,9 +267,9 @@ def test_one_odd_ticker_does_not_swamp_the_mean_over_the_tickers() -> None:
 
 
 def test_a_training_that_diverged_is_named_by_the_training(panel: Panel, monkeypatch: pytest.MonkeyPatch) -> None:
-    import models.volume_training
+    from volcast.models import volume_training
 
-    monkeypatch.setattr(models.volume_training, "one_cycle", lambda _share: (1e4, 0.9))
+    monkeypatch.setattr(volume_training, "one_cycle", lambda _share: (1e4, 0.9))
     wild = VolumeForecaster(tiny_recipe(members=1), seed=0, device=torch.device("cpu"))
     with pytest.raises(
         TrainingDiverged, match=r"on the held-back sessions is \S+ at its best, more than 10 times that of"

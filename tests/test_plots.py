@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from models.forecasters import LEVELS
-from models.sessions import sessions_between
-from tasks.reports.plots import _label_sessions, calibration_plot, drift_plot, errors_plot, fan_chart
+from volcast.models.forecasters import LEVELS
+from volcast.models.sessions import sessions_between
+from volcast.tasks.reports.plots import _label_sessions, calibration_plot, drift_plot, errors_plot, fan_chart
 
 PNG = b"\x89PNG\r\n\x1a\n"
 SESSIONS = sessions_between(date(2023, 1, 3), date(2023, 6, 30))

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.postgres import HOW_TO_INSTALL, IN_URL, empty_database, postgres_programs
 from benchmarks.programs import ENDLESS, QUICK, Up, free_port, processes_of
-from flows.server_options import ServerError, ServerOptions, require_database
+from volcast.flows.server_options import ServerError, ServerOptions, require_database
 
 pytestmark = pytest.mark.service
 

@@ -7,19 +7,19 @@ import pytest
 from panels import tiny_recipe
 from prefect.logging import disable_run_logger
 
-from models.volume_evaluation import fallback_frame
-from models.volume_inputs import VolumeData, sha256_of
-from storage.adjustment import adjusted_close
-from storage.announced_dates import EventTable
-from storage.prices import PriceTable
-from storage.records import Snapshot
-from storage.store import Store, open_store
-from tasks.forecast import panel_frame
-from tasks.methods.method import Rows
-from tasks.methods.volume import VolumeMethod
-from tasks.settings import DataSettings
-from tasks.snapshot import prepare, read_panel, take_snapshot
-from tasks.sources.exchange import Exchange
+from volcast.models.volume_evaluation import fallback_frame
+from volcast.models.volume_inputs import VolumeData, sha256_of
+from volcast.storage.adjustment import adjusted_close
+from volcast.storage.announced_dates import EventTable
+from volcast.storage.prices import PriceTable
+from volcast.storage.records import Snapshot
+from volcast.storage.store import Store, open_store
+from volcast.tasks.forecast import panel_frame
+from volcast.tasks.methods.method import Rows
+from volcast.tasks.methods.volume import VolumeMethod
+from volcast.tasks.settings import DataSettings
+from volcast.tasks.snapshot import prepare, read_panel, take_snapshot
+from volcast.tasks.sources.exchange import Exchange
 
 TICKERS = ("SBUX", "T1")
 CUTOFF, LATER = date(2001, 12, 14), date(2001, 12, 21)

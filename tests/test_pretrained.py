@@ -11,12 +11,12 @@ import torch
 from panels import InMemory, gappy_volumes, panel_of, priced_panel
 
 from benchmarks.pretrain import FEW, SHORT, views
-from models.panel import HORIZONS, Panel
-from models.pretrained import FOLDER, PROVENANCE, vintage_for, vintages
-from models.recipes import VolumeRecipe
-from models.volume_inputs import AHEAD_COLUMNS, CPU, Inputs, build_inputs
-from models.volume_training import FittedVolume, VolumeForecaster, fit_volume, training_run
-from models.weights import to_bytes
+from volcast.models.panel import HORIZONS, Panel
+from volcast.models.pretrained import FOLDER, PROVENANCE, vintage_for, vintages
+from volcast.models.recipes import VolumeRecipe
+from volcast.models.volume_inputs import AHEAD_COLUMNS, CPU, Inputs, build_inputs
+from volcast.models.volume_training import FittedVolume, VolumeForecaster, fit_volume, training_run
+from volcast.models.weights import to_bytes
 
 LATER = 300  # sessions of a panel that begins after the last vintage
 
@@ -36,7 +36,7 @@ def tuned(panel: Panel, *, checkpoint: InMemory | None = None, **changes: Any) -
 
 
 def test_the_weights_are_those_of_their_provenance_and_small() -> None:
-    folder = files("models") / FOLDER
+    folder = files("volcast.models") / FOLDER
     provenance = json.loads((folder / PROVENANCE).read_text())["vintages"]
     for own in provenance:
         assert hashlib.sha256((folder / own["file"]).read_bytes()).hexdigest() == own["sha256"]

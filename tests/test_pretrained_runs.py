@@ -9,20 +9,20 @@ from panels import drawn_volumes
 from rows import yahoo_frame
 from runs import forecasts_of
 
-from flows.forecast import forecast
-from flows.ingest import ingest
-from flows.pipeline import pipeline
-from flows.retrain import retrain
-from models.forecasters import FALLBACK
-from models.pretrained import vintages
-from models.sessions import session_before
-from storage.artifacts import ArtifactStore
-from storage.records import ForecastBatch
-from storage.store import open_store
-from tasks.reports.views import history_of
-from tasks.runs import SomeModelsFailed
-from tasks.settings import DataSettings, RetrainSettings, TrainingSettings
-from tasks.stored_models import CHAMPION, HELD, champion_version
+from volcast.flows.forecast import forecast
+from volcast.flows.ingest import ingest
+from volcast.flows.pipeline import pipeline
+from volcast.flows.retrain import retrain
+from volcast.models.forecasters import FALLBACK
+from volcast.models.pretrained import vintages
+from volcast.models.sessions import session_before
+from volcast.storage.artifacts import ArtifactStore
+from volcast.storage.records import ForecastBatch
+from volcast.storage.store import open_store
+from volcast.tasks.reports.views import history_of
+from volcast.tasks.runs import SomeModelsFailed
+from volcast.tasks.settings import DataSettings, RetrainSettings, TrainingSettings
+from volcast.tasks.stored_models import CHAMPION, HELD, champion_version
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
 

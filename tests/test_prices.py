@@ -9,12 +9,12 @@ import pytest
 from deltalake import DeltaTable
 from rows import bars
 
-from storage import prices
-from storage.errors import NotStored
-from storage.price_rows import bucket_of
-from storage.prices import READ_COLUMNS, Commit, PriceTable
-from storage.schemas import BARS, QUARANTINE, conform
-from storage.store import open_store
+from volcast.storage import prices
+from volcast.storage.errors import NotStored
+from volcast.storage.price_rows import bucket_of
+from volcast.storage.prices import READ_COLUMNS, Commit, PriceTable
+from volcast.storage.schemas import BARS, QUARANTINE, conform
+from volcast.storage.store import open_store
 
 AWKWARD_TICKERS = ["BF.B", "BRK-B", "EURUSD=X", "O'NEIL", "SBUX", "^GSPC"]
 

@@ -4,7 +4,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from models.comparisons import BEST, CHAMPION, CUMULATED, MARGIN, MASE, Comparison, Contest, decide, half_interval
+from volcast.models.comparisons import (
+    BEST,
+    CHAMPION,
+    CUMULATED,
+    MARGIN,
+    MASE,
+    Comparison,
+    Contest,
+    decide,
+    half_interval,
+)
 
 HAR = ("har", 0.574)
 ALONE = Contest()

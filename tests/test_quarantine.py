@@ -5,9 +5,9 @@ import pytest
 from deltalake import DeltaTable
 from rows import quarantined
 
-from storage.append_tables import QuarantineTable, among
-from storage.schemas import QUARANTINE
-from storage.store import open_store
+from volcast.storage.append_tables import QuarantineTable, among
+from volcast.storage.schemas import QUARANTINE
+from volcast.storage.store import open_store
 
 
 @pytest.fixture

@@ -11,19 +11,19 @@ import pytest
 from programs import Volcast
 from rows import yahoo_frame
 
-from flows.daily import daily
-from flows.ingest import ingest
-from flows.server import Server
-from storage.errors import NotStored
-from storage.staging import stage
-from storage.store import open_store
-from tasks.settings import DataSettings, TrainingSettings
+from volcast.flows.daily import daily
+from volcast.flows.ingest import ingest
+from volcast.flows.server import Server
+from volcast.storage.errors import NotStored
+from volcast.storage.staging import stage
+from volcast.storage.store import open_store
+from volcast.tasks.settings import DataSettings, TrainingSettings
 
 LOOKS = ["status", "quarantine", "verify", "gc --dry-run", "models list", "models show", "report --out page.html"]
 # Each command in turn; what it raised, if anything, and the end of what it printed.
 RUNNER = """
 import sys
-from flows.cli import app, console
+from volcast.flows.cli import app, console
 
 for command in sys.argv[2:]:
     try:
@@ -118,7 +118,7 @@ def test_a_bucket_without_a_store_is_named_and_one_that_is_read_is_not_written(s
 
 def test_a_root_is_probed_once_a_process(sbux_csv: Path, prefect_api: Server, tmp_path: Path, monkeypatch) -> None:
     probes: list[str] = []
-    monkeypatch.setattr("storage.store._probe", lambda store: probes.append(store.url))
+    monkeypatch.setattr("volcast.storage.store._probe", lambda store: probes.append(store.url))
     assert prefect_api.own
     ingest(DataSettings(source=f"files:{sbux_csv}", store=str(tmp_path / "data"), as_of=date(2020, 12, 10)))
     assert probes == [(tmp_path / "data").as_uri()]

@@ -17,18 +17,18 @@ from panels import tiny_recipe
 from benchmarks.exchange_oracle import oracle_quantiles
 from benchmarks.markets import simulated_panel
 from benchmarks.programs import BEATS_HAR
-from models.forecast_columns import NORMAL, PARTS, WHY, named_parts, reason_column, sentence
-from models.forecasters import MODEL
-from models.market_calendar import CALENDAR_COLUMNS, special_days
-from models.panel import HORIZONS
-from models.reasons import ALWAYS_ON, GROUPS, reasons_of, shapley
-from models.recipes import VolumeRecipe
-from models.volume_evaluation import VolumePredictor, volume_frame
-from models.volume_inputs import AHEAD_COLUMNS, AT_COLUMNS, Inputs, VolumeData, inputs_for
-from models.volume_model import VolumeModel, fit_volume_scaler
-from models.volume_training import fit_volume, training_run
-from tasks.sources.exchange import Exchange
-from tasks.sources.exchange_calendar import WEEKDAY, trading_grid
+from volcast.models.forecast_columns import NORMAL, PARTS, WHY, named_parts, reason_column, sentence
+from volcast.models.forecasters import MODEL
+from volcast.models.market_calendar import CALENDAR_COLUMNS, special_days
+from volcast.models.panel import HORIZONS
+from volcast.models.reasons import ALWAYS_ON, GROUPS, reasons_of, shapley
+from volcast.models.recipes import VolumeRecipe
+from volcast.models.volume_evaluation import VolumePredictor, volume_frame
+from volcast.models.volume_inputs import AHEAD_COLUMNS, AT_COLUMNS, Inputs, VolumeData, inputs_for
+from volcast.models.volume_model import VolumeModel, fit_volume_scaler
+from volcast.models.volume_training import fit_volume, training_run
+from volcast.tasks.sources.exchange import Exchange
+from volcast.tasks.sources.exchange_calendar import WEEKDAY, trading_grid
 
 EXCHANGE = Exchange(seed=3, last=date(2010, 12, 31))
 TICKERS = [f"T{place}" for place in range(10)]

@@ -6,9 +6,17 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from models.errors import UnknownRecipe
-from models.recipes import OLD_SETTINGS, TutorialRecipe, VolumeRecipe, digest, make_recipe, settings, stored_recipe
-from tasks.settings import TrainingSettings
+from volcast.models.errors import UnknownRecipe
+from volcast.models.recipes import (
+    OLD_SETTINGS,
+    TutorialRecipe,
+    VolumeRecipe,
+    digest,
+    make_recipe,
+    settings,
+    stored_recipe,
+)
+from volcast.tasks.settings import TrainingSettings
 
 
 def test_the_tutorial_recipe_is_the_articles_except_for_the_leak() -> None:

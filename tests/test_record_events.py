@@ -12,20 +12,20 @@ import pandas as pd
 import pytest
 from prefect import flow
 
-from flows.ingest import ingest
-from models.sessions import market_calendar
-from storage.announced_dates import MARKET, EventTable
-from storage.prices import PriceTable
-from storage.records import Announcements
-from storage.store import open_store
-from tasks.announcements import known_events, record_events
-from tasks.plan_ingest import plan_ingest
-from tasks.preflight import check
-from tasks.settings import DataSettings
-from tasks.snapshot import read_panel
-from tasks.sources.files import FileEvents
-from tasks.sources.simulated import SimulatedSource
-from tasks.sources.source import (
+from volcast.flows.ingest import ingest
+from volcast.models.sessions import market_calendar
+from volcast.storage.announced_dates import MARKET, EventTable
+from volcast.storage.prices import PriceTable
+from volcast.storage.records import Announcements
+from volcast.storage.store import open_store
+from volcast.tasks.announcements import known_events, record_events
+from volcast.tasks.plan_ingest import plan_ingest
+from volcast.tasks.preflight import check
+from volcast.tasks.settings import DataSettings
+from volcast.tasks.snapshot import read_panel
+from volcast.tasks.sources.files import FileEvents
+from volcast.tasks.sources.simulated import SimulatedSource
+from volcast.tasks.sources.source import (
     Announced,
     EventSource,
     Outcome,
@@ -276,7 +276,7 @@ def only_announcements(data: DataSettings, changes: dict[str, Any]) -> Announcem
 
 def record_from(source: Faulty, folder: Path, patch: pytest.MonkeyPatch, **changes: object) -> Announcements:
     """What an ingest of TICKERS from the simulated exchange records, with announcements from `source`."""
-    patch.setattr("tasks.sources.source._market", lambda _spec: source)
+    patch.setattr("volcast.tasks.sources.source._market", lambda _spec: source)
     data = DataSettings(source="simulated:7", tickers=TICKERS, store=str(folder / "data"), as_of=AS_OF)
     recorded = only_announcements(data, changes)
     assert recorded is not None

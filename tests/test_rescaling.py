@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 from rows import bars
 
-from storage.append_tables import RestatementTable
-from storage.prices import PriceTable
-from storage.store import open_store
+from volcast.storage.append_tables import RestatementTable
+from volcast.storage.prices import PriceTable
+from volcast.storage.store import open_store
 
 ROWS = 20
 CLOSE, VOLUME = np.linspace(92.0, 95.8, ROWS), 1000 + 10 * np.arange(ROWS)

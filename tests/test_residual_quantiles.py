@@ -3,8 +3,8 @@ import pytest
 from panels import gappy_volumes, panel_of, shaken_after
 from scipy.stats import t as student_t
 
-from models.forecasters import LEAST_ERRORS, LEVELS, MANY_ERRORS, Forecaster, Forecasts, trailing_spread
-from models.volume_evaluation import baselines
+from volcast.models.forecasters import LEAST_ERRORS, LEVELS, MANY_ERRORS, Forecaster, Forecasts, trailing_spread
+from volcast.models.volume_evaluation import baselines
 
 FORECASTERS = {each.name: each for each in baselines()}
 CUTOFFS = np.arange(700, 723)

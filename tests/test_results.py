@@ -18,8 +18,8 @@ from prefect.serializers import JSONSerializer, PickleSerializer, Serializer
 from prefect.settings import PREFECT_RESULTS_DEFAULT_SERIALIZER
 from prefect.utilities.dispatch import get_registry_for_type
 
-from flows.server import Server
-from tasks.run_tools import attempt
+from volcast.flows.server import Server
+from volcast.tasks.run_tools import attempt
 
 RUNS_CODE = """
 import json, sys

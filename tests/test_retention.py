@@ -8,17 +8,17 @@ import pytest
 from deltalake import DeltaTable
 from rows import MADE_BY, announced, bars, forecast_rows, quarantined, score_rows
 
-from storage import append_tables
-from storage.announced_dates import EventTable
-from storage.append_tables import QuarantineTable
-from storage.artifacts import ArtifactStore, Draft, blob_key, create_record, put_blob
-from storage.errors import Corrupt, StoreError
-from storage.integrity import TABLES, find_garbage, remove, verify
-from storage.ledger import Ledger
-from storage.prices import PriceTable
-from storage.records import ArtifactRef
-from storage.staging import stage
-from storage.store import Store, open_store
+from volcast.storage import append_tables
+from volcast.storage.announced_dates import EventTable
+from volcast.storage.append_tables import QuarantineTable
+from volcast.storage.artifacts import ArtifactStore, Draft, blob_key, create_record, put_blob
+from volcast.storage.errors import Corrupt, StoreError
+from volcast.storage.integrity import TABLES, find_garbage, remove, verify
+from volcast.storage.ledger import Ledger
+from volcast.storage.prices import PriceTable
+from volcast.storage.records import ArtifactRef
+from volcast.storage.staging import stage
+from volcast.storage.store import Store, open_store
 
 LATER = datetime.now(UTC) + timedelta(days=2)
 
@@ -112,7 +112,7 @@ def test_an_old_blob_that_a_running_put_uses_again_is_there_in_the_end(
     assert list(garbage) == [blob_key(blob)]
     if moment == "before the manifest":
         monkeypatch.setattr(
-            "storage.artifacts.create_record", lambda *args: remove(store, garbage) or create_record(*args)
+            "volcast.storage.artifacts.create_record", lambda *args: remove(store, garbage) or create_record(*args)
         )
     manifest = artifacts.put(Draft(kind="model", name="m", files={"weights": b"2"}, provenance=MADE_BY))
     monkeypatch.undo()

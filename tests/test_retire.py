@@ -8,12 +8,12 @@ import pytest
 from days import TRAINING, data_in, store_in
 from programs import Volcast
 
-from flows.daily import daily
-from flows.forecast import forecast
-from flows.retrain import retrain
-from storage.prices import PriceTable
-from tasks.monitor import present_health
-from tasks.preflight import retirements, tickers_in_use
+from volcast.flows.daily import daily
+from volcast.flows.forecast import forecast
+from volcast.flows.retrain import retrain
+from volcast.storage.prices import PriceTable
+from volcast.tasks.monitor import present_health
+from volcast.tasks.preflight import retirements, tickers_in_use
 
 BEFORE, LAST, NEXT, AFTER = date(2004, 7, 6), date(2004, 7, 7), date(2004, 7, 8), date(2004, 7, 9)
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from models.past_features import sums_of_tickers, trailing_max, trailing_mean, value_before
+from volcast.models.past_features import sums_of_tickers, trailing_max, trailing_mean, value_before
 
 NAN = np.nan
 

@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 import torch
 
-from models.panel import make_panel
-from models.recipes import VolumeRecipe, make_recipe, stored_recipe
-from models.tutorial import from_bytes
-from models.volume_inputs import volume_data
-from models.volume_model import volume_from_bytes
+from volcast.models.panel import make_panel
+from volcast.models.recipes import VolumeRecipe, make_recipe, stored_recipe
+from volcast.models.tutorial import from_bytes
+from volcast.models.volume_inputs import volume_data
+from volcast.models.volume_model import volume_from_bytes
 
 DATA = Path(__file__).parent / "data"
 

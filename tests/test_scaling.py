@@ -5,8 +5,8 @@ from panels import synthetic_prices
 from rows import disturb_test_rows
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
-from models.recipes import TutorialRecipe, make_recipe
-from models.tutorial import Scaler, build_features, fit_scaler, rows, tensors
+from volcast.models.recipes import TutorialRecipe, make_recipe
+from volcast.models.tutorial import Scaler, build_features, fit_scaler, rows, tensors
 
 RECIPE = TutorialRecipe()
 ALL = make_recipe("tutorial", fit_scalers_on="all")

@@ -5,10 +5,10 @@ import pandas as pd
 import pytest
 from scipy.stats import t as student_t
 
-from models.comparisons import duels
-from models.errors import NotEnoughSessions
-from models.forecast_columns import models_of
-from models.scores import calibration, live_skill, scaled, scales, score
+from volcast.models.comparisons import duels
+from volcast.models.errors import NotEnoughSessions
+from volcast.models.forecast_columns import models_of
+from volcast.models.scores import calibration, live_skill, scaled, scales, score
 
 SESSIONS = pd.bdate_range("2020-01-01", periods=20).as_unit("s")
 

@@ -14,18 +14,18 @@ from prefect.utilities.schema_tools import validate
 from programs import Volcast
 from rows import MADE_BY, quarantined, yahoo_frame
 
-from flows.champion import rollback
-from flows.ingest import ingest
-from flows.verify import verify
-from storage.append_tables import QuarantineTable
-from storage.artifacts import ArtifactStore, Draft
-from storage.locations import carries_credentials, shown
-from storage.records import Provenance
-from storage.store import open_store
-from tasks.preflight import LAST_INGEST
-from tasks.settings import DataSettings
-from tasks.sources.files import FilesSource
-from tasks.sources.source import SourceMissing
+from volcast.flows.champion import rollback
+from volcast.flows.ingest import ingest
+from volcast.flows.verify import verify
+from volcast.storage.append_tables import QuarantineTable
+from volcast.storage.artifacts import ArtifactStore, Draft
+from volcast.storage.locations import carries_credentials, shown
+from volcast.storage.records import Provenance
+from volcast.storage.store import open_store
+from volcast.tasks.preflight import LAST_INGEST
+from volcast.tasks.settings import DataSettings
+from volcast.tasks.sources.files import FilesSource
+from volcast.tasks.sources.source import SourceMissing
 
 PASSWORD, SIGNATURE, TOKEN = "hunter2pass", "c2lnbmF0dXJl", "tok3nvalue"
 PLANTED = (PASSWORD, SIGNATURE, TOKEN)

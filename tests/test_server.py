@@ -15,11 +15,11 @@ from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from benchmarks.programs import CODE, free_port
-from flows import prefect_processes
-from flows.prefect_processes import own_process, processes_in
-from flows.server import Server, _wait_until_ready, announce, own_server, prefect_server, present_server
-from flows.server_access import Access
-from flows.server_options import ServerError
+from volcast.flows import prefect_processes
+from volcast.flows.prefect_processes import own_process, processes_in
+from volcast.flows.server import Server, _wait_until_ready, announce, own_server, prefect_server, present_server
+from volcast.flows.server_access import Access
+from volcast.flows.server_options import ServerError
 
 pytestmark = pytest.mark.service
 
@@ -84,7 +84,7 @@ def test_a_server_that_fails_in_the_middle_of_the_work_is_named(prefect_api: Ser
 SLOW_SERVER = """
 import json, sys, time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from flows.server_access import Access
+from volcast.flows.server_access import Access
 
 began, access = time.monotonic(), Access(**json.loads(sys.argv[1]))
 

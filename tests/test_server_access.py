@@ -23,11 +23,11 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosedError, InvalidStatus
 
 from benchmarks.programs import CODE
-from flows import server_access
-from flows.prefect_processes import own_process
-from flows.server import Server, announce, own_server, prefect_server, present_server, server_that_is_up
-from flows.server_access import METRICS, Access, Guard
-from flows.server_options import ServerError
+from volcast.flows import server_access
+from volcast.flows.prefect_processes import own_process
+from volcast.flows.server import Server, announce, own_server, prefect_server, present_server, server_that_is_up
+from volcast.flows.server_access import METRICS, Access, Guard
+from volcast.flows.server_options import ServerError
 
 NOBODY = 65534
 FOREIGN = "https://evil.example"
@@ -409,7 +409,7 @@ def test_each_server_has_a_password_of_its_own_which_is_in_no_log_and_no_command
 def test_volcast_ui_prints_a_link_that_logs_in_and_says_when_nothing_is_up(server: Server, tmp_path: Path) -> None:
     def said(home: str) -> subprocess.CompletedProcess[str]:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-        command = [sys.executable, "-m", "flows", "ui"]
+        command = [sys.executable, "-m", "volcast", "ui"]
         return subprocess.run(
             command, cwd=CODE, env=environment | {"VOLCAST_HOME": home}, capture_output=True, text=True, check=False
         )

@@ -3,7 +3,7 @@ import socket
 import pytest
 
 from benchmarks.programs import free_port
-from flows.server_options import ServerError, ServerOptions
+from volcast.flows.server_options import ServerError, ServerOptions
 
 
 @pytest.fixture(autouse=True)

@@ -16,11 +16,11 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from benchmarks.programs import BEATS_HAR, CODE, Up, run_volcast
 from benchmarks.webhooks import Webhook
-from storage.artifacts import ArtifactStore
-from storage.ledger import Ledger
-from storage.store import open_store
-from tasks.run_tools import store_label
-from tasks.stored_models import CHAMPION, HELD
+from volcast.storage.artifacts import ArtifactStore
+from volcast.storage.ledger import Ledger
+from volcast.storage.store import open_store
+from volcast.tasks.run_tools import store_label
+from volcast.tasks.stored_models import CHAMPION, HELD
 
 pytestmark = pytest.mark.service
 

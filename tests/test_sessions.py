@@ -3,9 +3,9 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from models.calendar_names import calendar_named
-from models.errors import NotASession, UnknownCalendar
-from models.sessions import (
+from volcast.models.calendar_names import calendar_named
+from volcast.models.errors import NotASession, UnknownCalendar
+from volcast.models.sessions import (
     due_session,
     last_closed_session,
     last_session_on_or_before,
@@ -15,7 +15,7 @@ from models.sessions import (
     sessions_ahead,
     sessions_between,
 )
-from tasks.settings import last_session
+from volcast.tasks.settings import last_session
 
 
 def new_york(*numbers: int) -> datetime:

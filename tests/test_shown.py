@@ -22,23 +22,23 @@ from rich.console import Console
 from rows import yahoo_frame
 from runs import artifacts_of, forecasts_of, message_of, run_named
 
-from flows.daily import daily
-from flows.forecast import forecast
-from flows.ingest import ingest
-from flows.pipeline import pipeline, report
-from flows.retrain import retrain
-from models.sums import sums_of
-from models.text import format_millions
-from storage.announced_dates import EventTable
-from storage.artifacts import ArtifactStore
-from storage.errors import NotStored
-from storage.ledger import Ledger
-from tasks.monitor import present_health
-from tasks.reports import plots
-from tasks.reports.changes import _revisions, changes_since, health_history
-from tasks.reports.page import page
-from tasks.reports.render import show_reasons, show_result, show_what_if
-from tasks.reports.views import (
+from volcast.flows.daily import daily
+from volcast.flows.forecast import forecast
+from volcast.flows.ingest import ingest
+from volcast.flows.pipeline import pipeline, report
+from volcast.flows.retrain import retrain
+from volcast.models.sums import sums_of
+from volcast.models.text import format_millions
+from volcast.storage.announced_dates import EventTable
+from volcast.storage.artifacts import ArtifactStore
+from volcast.storage.errors import NotStored
+from volcast.storage.ledger import Ledger
+from volcast.tasks.monitor import present_health
+from volcast.tasks.reports import plots
+from volcast.tasks.reports.changes import _revisions, changes_since, health_history
+from volcast.tasks.reports.page import page
+from volcast.tasks.reports.render import show_reasons, show_result, show_what_if
+from volcast.tasks.reports.views import (
     LATEST_COLUMNS,
     explained,
     explained_row,
@@ -48,10 +48,10 @@ from tasks.reports.views import (
     session_notes,
     skill_rows,
 )
-from tasks.run_tools import artifact_key
-from tasks.settings import DataSettings, WatchSettings, supposition_of
-from tasks.stored_models import CHAMPION
-from tasks.what_if import NothingToSuppose, what_if
+from volcast.tasks.run_tools import artifact_key
+from volcast.tasks.settings import DataSettings, WatchSettings, supposition_of
+from volcast.tasks.stored_models import CHAMPION
+from volcast.tasks.what_if import NothingToSuppose, what_if
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
 

@@ -7,12 +7,12 @@ import pandas as pd
 import pytest
 
 from benchmarks.exchange_oracle import oracle_quantiles
-from models.sessions import market_calendar, sessions_between
-from tasks.sources.exchange import Exchange
-from tasks.sources.exchange_calendar import RHYTHM, trading_grid
-from tasks.sources.exchange_prices import Har, draw_shocks, stream
-from tasks.sources.simulated import SimulatedSource, simulated_source
-from tasks.sources.source import BAR_COLUMNS, EVENT_COLUMNS, Outcome, UnknownSource
+from volcast.models.sessions import market_calendar, sessions_between
+from volcast.tasks.sources.exchange import Exchange
+from volcast.tasks.sources.exchange_calendar import RHYTHM, trading_grid
+from volcast.tasks.sources.exchange_prices import Har, draw_shocks, stream
+from volcast.tasks.sources.simulated import SimulatedSource, simulated_source
+from volcast.tasks.sources.source import BAR_COLUMNS, EVENT_COLUMNS, Outcome, UnknownSource
 
 # exchange_calendars 4.13 under pandas 3.1; drop when it no longer asks for Series.values of closing times
 pytestmark = pytest.mark.filterwarnings("ignore:Series.values returning an ndarray that drops timezone")

@@ -3,8 +3,8 @@ from datetime import date
 import pandas as pd
 import pytest
 
-from models.scores import live_calibration, live_skill, rolling_errors
-from models.sessions import sessions_between
+from volcast.models.scores import live_calibration, live_skill, rolling_errors
+from volcast.models.sessions import sessions_between
 
 
 def scores(errors: dict[str, list[float]], ticker: str = "SBUX", **changes: object) -> pd.DataFrame:

@@ -12,7 +12,7 @@ RACE = """
 import asyncio
 import sys
 from sqlalchemy import text
-from flows.prefect_processes import write_from_the_beginning
+from volcast.flows.prefect_processes import write_from_the_beginning
 from prefect.server.database import provide_database_interface
 
 async def main():

@@ -2,8 +2,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from storage.staging import discard, stage, unstage
-from storage.store import Store, open_store
+from volcast.storage.staging import discard, stage, unstage
+from volcast.storage.store import Store, open_store
 
 
 @pytest.fixture

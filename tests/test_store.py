@@ -6,13 +6,13 @@ import pandas as pd
 import pytest
 from rows import bars
 
-from storage.artifacts import ArtifactStore, Draft
-from storage.errors import NotStored, StoreNotWritable, StoreUnsafe
-from storage.integrity import verify
-from storage.prices import PriceTable
-from storage.records import Provenance
-from storage.store import get, open_store, put
-from tasks.settings import root_of
+from volcast.storage.artifacts import ArtifactStore, Draft
+from volcast.storage.errors import NotStored, StoreNotWritable, StoreUnsafe
+from volcast.storage.integrity import verify
+from volcast.storage.prices import PriceTable
+from volcast.storage.records import Provenance
+from volcast.storage.store import get, open_store, put
+from volcast.tasks.settings import root_of
 
 
 def test_a_folder_is_made_with_its_parents_and_left_empty(tmp_path):
@@ -206,6 +206,6 @@ def test_a_bucket_without_conditional_puts_is_unsafe(serve):
 def test_a_bucket_that_does_not_answer_is_not_writable(serve, monkeypatch):
     serve("conditional")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
-    monkeypatch.setattr("storage.store.MAX_RETRIES", 0)
+    monkeypatch.setattr("volcast.storage.store.MAX_RETRIES", 0)
     with pytest.raises(StoreNotWritable, match="credentials, region and endpoint"):
         open_store("s3://bucket/prefix", writable=True)

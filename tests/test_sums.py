@@ -7,14 +7,14 @@ import pytest
 from panels import SPAN, drawn_volumes, gappy_volumes, panel_of, shaken_after
 
 from benchmarks.markets import simulated_panel
-from models.backtest import TestSpan, backtest, train_volumes
-from models.forecast_columns import SCORED_LEVELS, mean_column, scored_columns
-from models.forecasters import MODEL, naive_forecasters
-from models.har import Har
-from models.panel import HORIZONS, Panel
-from models.sums import DECAY, KEYS, NEAREST, score_sums, sum_words, sums_of
-from models.volume_evaluation import forecast_frame
-from tasks.sources.exchange import Exchange
+from volcast.models.backtest import TestSpan, backtest, train_volumes
+from volcast.models.forecast_columns import SCORED_LEVELS, mean_column, scored_columns
+from volcast.models.forecasters import MODEL, naive_forecasters
+from volcast.models.har import Har
+from volcast.models.panel import HORIZONS, Panel
+from volcast.models.sums import DECAY, KEYS, NEAREST, score_sums, sum_words, sums_of
+from volcast.models.volume_evaluation import forecast_frame
+from volcast.tasks.sources.exchange import Exchange
 
 
 def har_at(panel: Panel, cutoff: int) -> pd.DataFrame:

@@ -5,11 +5,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from models.sessions import sessions_between
-from tasks.sources.files import FilesSource
-from tasks.sources.source import BAR_COLUMNS
-from tasks.suspicious_rows import CUT, DIVIDEND_NOT_SHOWN, DIVIDEND_TOO_LARGE, OTHER_SHARES
-from tasks.validate_prices import split_by_rules
+from volcast.models.sessions import sessions_between
+from volcast.tasks.sources.files import FilesSource
+from volcast.tasks.sources.source import BAR_COLUMNS
+from volcast.tasks.suspicious_rows import CUT, DIVIDEND_NOT_SHOWN, DIVIDEND_TOO_LARGE, OTHER_SHARES
+from volcast.tasks.validate_prices import split_by_rules
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 ROWS = 150

@@ -12,8 +12,8 @@ import pytest
 from benchmarks.faults import Attempt, Fault, Run, Running, flip_a_bit
 from benchmarks.programs import CODE
 from benchmarks.torture import Campaign, environment_of, store_of
-from flows.server import Server
-from storage.prices import PriceTable
+from volcast.flows.server import Server
+from volcast.storage.prices import PriceTable
 
 pytestmark = pytest.mark.crash
 

@@ -10,10 +10,10 @@ from rows import disturb_test_rows
 from torch import Tensor
 
 from benchmarks.tutorial import read_prices
-from models.errors import TrainingDiverged
-from models.recipes import TutorialRecipe, make_recipe
-from models.text import silent
-from models.tutorial import (
+from volcast.models.errors import TrainingDiverged
+from volcast.models.recipes import TutorialRecipe, make_recipe
+from volcast.models.text import silent
+from volcast.models.tutorial import (
     Fitted,
     TutorialLSTM,
     as_sequences,
@@ -26,7 +26,7 @@ from models.tutorial import (
     tensors,
     train,
 )
-from models.weights import to_bytes
+from volcast.models.weights import to_bytes
 
 OnEpoch = Callable[[int, float], None]
 CPU = torch.device("cpu")

@@ -10,19 +10,19 @@ import pytest
 from prefect.concurrency.sync import rate_limit
 from rows import yahoo_frame
 
-from flows.ingest import ingest
-from models.sessions import sessions_between
-from models.text import counted
-from storage.append_tables import QuarantineTable, RestatementTable
-from storage.prices import PriceTable
-from storage.records import Snapshot, TickerCount
-from storage.store import open_store
-from tasks.fetch_prices import FetchFailed
-from tasks.monitor import present_health
-from tasks.plan_ingest import _share
-from tasks.settings import DataSettings
-from tasks.sources.simulated import SimulatedSource, simulated_source
-from tasks.sources.source import Fetch, Outcome, Pace
+from volcast.flows.ingest import ingest
+from volcast.models.sessions import sessions_between
+from volcast.models.text import counted
+from volcast.storage.append_tables import QuarantineTable, RestatementTable
+from volcast.storage.prices import PriceTable
+from volcast.storage.records import Snapshot, TickerCount
+from volcast.storage.store import open_store
+from volcast.tasks.fetch_prices import FetchFailed
+from volcast.tasks.monitor import present_health
+from volcast.tasks.plan_ingest import _share
+from volcast.tasks.settings import DataSettings
+from volcast.tasks.sources.simulated import SimulatedSource, simulated_source
+from volcast.tasks.sources.source import Fetch, Outcome, Pace
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
 SESSIONS = [

@@ -15,12 +15,12 @@ from prefect.server.api.server import SubprocessASGIServer
 from prefect.workers.process import ProcessJobConfiguration, ProcessWorker
 from rich.console import Console
 
-import flows.up
 from benchmarks.programs import CODE, ENDLESS, QUICK, Up, processes_of, run_volcast, wait_until
 from benchmarks.webhooks import Webhook
-from flows.alerts import WEBHOOK, Alerting, channels_of
-from flows.deploy import PROJECT_FILE
-from flows.up import MANY_DEATHS, POOL, TEMPLATE, OwnAlerts, Worker
+from volcast.flows import up as up_module
+from volcast.flows.alerts import WEBHOOK, Alerting, channels_of
+from volcast.flows.deploy import PROJECT_FILE
+from volcast.flows.up import MANY_DEATHS, POOL, TEMPLATE, OwnAlerts, Worker
 
 pytestmark = pytest.mark.service
 
@@ -169,7 +169,7 @@ def own_alerts(webhook: Webhook, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 def test_a_worker_that_keeps_dying_is_told_once(
     own_alerts: OwnAlerts, webhook: Webhook, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(flows.up, "LONGEST_WAIT", 0)
+    monkeypatch.setattr(up_module, "LONGEST_WAIT", 0)
     worker = Worker({"PYTHONHOME": "/not/there"}, tmp_path / "worker.log")  # Python itself does not start so
     for deaths in range(1, MANY_DEATHS + 3):
         wait_until(lambda: worker.has_died, what="the worker has died")
@@ -187,7 +187,7 @@ def test_a_server_that_is_silent_for_long_is_told_once_and_again_after_an_answer
     own_alerts.note_answer(httpx.ConnectError("refused"))
     assert webhook.codes() == []
     servers = dict(SubprocessASGIServer._instances)
-    monkeypatch.setattr(flows.up, "SILENT_SECONDS", -1)
+    monkeypatch.setattr(up_module, "SILENT_SECONDS", -1)
     for _ in range(2):
         own_alerts.note_answer(httpx.ConnectError("refused"))
         own_alerts.note_answer(httpx.ConnectError("refused"))

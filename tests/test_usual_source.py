@@ -7,8 +7,8 @@ import pytest
 from programs import Volcast
 from rows import yahoo_frame
 
-from storage.announced_dates import EventTable
-from storage.store import open_store
+from volcast.storage.announced_dates import EventTable
+from volcast.storage.store import open_store
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
 AS_OF = ("--as-of", "2003-06-30")

@@ -5,15 +5,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from models.sessions import sessions_between
-from storage.adjustment import adjusted_close
-from storage.schemas import BARS, QUARANTINE, conform
-from storage.staging import stage, unstage
-from storage.store import open_store
-from tasks.sources.files import FilesSource
-from tasks.sources.simulated import SimulatedSource
-from tasks.sources.source import BAR_COLUMNS
-from tasks.validate_prices import LOGGED, QUARANTINED, row_lines, split_by_rules
+from volcast.models.sessions import sessions_between
+from volcast.storage.adjustment import adjusted_close
+from volcast.storage.schemas import BARS, QUARANTINE, conform
+from volcast.storage.staging import stage, unstage
+from volcast.storage.store import open_store
+from volcast.tasks.sources.files import FilesSource
+from volcast.tasks.sources.simulated import SimulatedSource
+from volcast.tasks.sources.source import BAR_COLUMNS
+from volcast.tasks.validate_prices import LOGGED, QUARANTINED, row_lines, split_by_rules
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"the real price files are not at {DATA}")

@@ -9,17 +9,17 @@ import pytest
 from rows import MADE_BY, bars, forecast_rows, quarantined, score_rows
 
 from benchmarks.faults import flip_a_bit
-from storage import append_tables, prices
-from storage.append_tables import QuarantineTable
-from storage.artifacts import ArtifactStore, Draft
-from storage.errors import Corrupt, NotStored, StoreError
-from storage.integrity import verify
-from storage.ledger import Ledger
-from storage.price_rows import bucket_of
-from storage.prices import PriceTable
-from storage.staging import stage, unstage
-from storage.store import Store, open_store
-from tasks.maintenance import find_faults
+from volcast.storage import append_tables, prices
+from volcast.storage.append_tables import QuarantineTable
+from volcast.storage.artifacts import ArtifactStore, Draft
+from volcast.storage.errors import Corrupt, NotStored, StoreError
+from volcast.storage.integrity import verify
+from volcast.storage.ledger import Ledger
+from volcast.storage.price_rows import bucket_of
+from volcast.storage.prices import PriceTable
+from volcast.storage.staging import stage, unstage
+from volcast.storage.store import Store, open_store
+from volcast.tasks.maintenance import find_faults
 
 SBUX_FILES = f"prices/bucket={bucket_of('SBUX')}/year=2024/*.parquet"
 OTHER_FILES = "quarantine/*.parquet"

@@ -8,13 +8,13 @@ import pandas as pd
 import pytest
 from panels import announced, dated, drawn_volumes, priced_panel, tiny_recipe
 
-from models.comparisons import BEST, CHAMPION, Contest, Predecessor
-from models.forecasters import MEDIAN, Forecasts
-from models.har import Har
-from models.panel import HORIZONS, Panel
-from models.recipes import VolumeRecipe
-from models.volume_evaluation import VolumePredictor, evaluate_volume
-from models.volume_inputs import Inputs, VolumeData, volume_data
+from volcast.models.comparisons import BEST, CHAMPION, Contest, Predecessor
+from volcast.models.forecasters import MEDIAN, Forecasts
+from volcast.models.har import Har
+from volcast.models.panel import HORIZONS, Panel
+from volcast.models.recipes import VolumeRecipe
+from volcast.models.volume_evaluation import VolumePredictor, evaluate_volume
+from volcast.models.volume_inputs import Inputs, VolumeData, volume_data
 
 RECIPE = tiny_recipe(test_sessions=40)
 THROUGH = 359  # place of the last train session

@@ -5,12 +5,12 @@ import pytest
 import torch
 from panels import gappy_volumes, priced_panel, tiny_recipe
 
-from models.har import HALF_LIFE, POOLED
-from models.panel import HORIZONS
-from models.volume_inputs import AHEAD_COLUMNS, AT_COLUMNS, build_inputs
-from models.volume_linear import COEFFICIENTS, FEW_ERRORS, PRIOR, TRUST, History, LinearMember
-from models.volume_model import VolumeModel, fit_linear, fit_volume_scaler, volume_from_bytes
-from models.weights import to_bytes
+from volcast.models.har import HALF_LIFE, POOLED
+from volcast.models.panel import HORIZONS
+from volcast.models.volume_inputs import AHEAD_COLUMNS, AT_COLUMNS, build_inputs
+from volcast.models.volume_linear import COEFFICIENTS, FEW_ERRORS, PRIOR, TRUST, History, LinearMember
+from volcast.models.volume_model import VolumeModel, fit_linear, fit_volume_scaler, volume_from_bytes
+from volcast.models.weights import to_bytes
 
 SHARE = 0.5
 TRUE = 0.7  # of the first column of a session, in `history_of`

@@ -5,13 +5,13 @@ import pytest
 import torch
 from panels import gappy_volumes, priced_panel, tiny_recipe
 
-from models.adaptation import half_interval, moved
-from models.errors import WrongWeights
-from models.forecasters import LEVELS, MEDIAN
-from models.panel import HORIZONS
-from models.recipes import VolumeRecipe
-from models.volume_inputs import CPU, Inputs, build_inputs
-from models.volume_model import (
+from volcast.models.adaptation import half_interval, moved
+from volcast.models.errors import WrongWeights
+from volcast.models.forecasters import LEVELS, MEDIAN
+from volcast.models.panel import HORIZONS
+from volcast.models.recipes import VolumeRecipe
+from volcast.models.volume_inputs import CPU, Inputs, build_inputs
+from volcast.models.volume_model import (
     VolumeModel,
     calibrate,
     fit_volume_scaler,
@@ -19,7 +19,7 @@ from models.volume_model import (
     targets_at,
     volume_from_bytes,
 )
-from models.weights import to_bytes
+from volcast.models.weights import to_bytes
 
 SESSIONS = 560  # more than two stretches
 

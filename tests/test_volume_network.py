@@ -3,11 +3,11 @@ import torch
 from panels import tiny_recipe
 from torch import Tensor, nn
 
-from models.forecasters import LEVELS, MEDIAN
-from models.market_calendar import CALENDAR_COLUMNS
-from models.panel import HORIZONS
-from models.volume_inputs import AHEAD_COLUMNS, AT_COLUMNS
-from models.volume_network import CELLS, ForkingNetwork, pinball_loss
+from volcast.models.forecasters import LEVELS, MEDIAN
+from volcast.models.market_calendar import CALENDAR_COLUMNS
+from volcast.models.panel import HORIZONS
+from volcast.models.volume_inputs import AHEAD_COLUMNS, AT_COLUMNS
+from volcast.models.volume_network import CELLS, ForkingNetwork, pinball_loss
 
 
 def drawn(*, sequences: int = 3, sessions: int = 7, scale: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:

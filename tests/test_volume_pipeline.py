@@ -16,30 +16,30 @@ from days import TRAINING
 from rows import yahoo_frame
 from runs import forecasts_of, log_lines, run_named, scored
 
-import tasks.methods.volume
 from benchmarks.programs import BEATS_HAR
-from flows.backtest import backtest
-from flows.daily import daily
-from flows.forecast import forecast
-from flows.ingest import ingest
-from flows.pipeline import pipeline
-from flows.retrain import retrain
-from flows.server import Server
-from models.errors import NotEnoughSessions, UnknownRecipe
-from models.sessions import sessions_between
-from models.volume_training import fit_volume
-from storage.artifacts import ArtifactStore
-from storage.errors import Corrupt, StoreError
-from storage.prices import PriceTable
-from storage.records import PipelineResult
-from storage.staging import StoredCheckpoint
-from storage.store import Store, open_store
-from tasks.gate import AlreadyChampion, promote
-from tasks.reports.page import page
-from tasks.reports.plots import SHOWN_SESSIONS
-from tasks.reports.views import forecast_rows, history_of, score_rows
-from tasks.settings import BacktestSettings, DataSettings, RetrainSettings, TrainingSettings, root_of
-from tasks.stored_models import CHAMPION, universe
+from volcast.flows.backtest import backtest
+from volcast.flows.daily import daily
+from volcast.flows.forecast import forecast
+from volcast.flows.ingest import ingest
+from volcast.flows.pipeline import pipeline
+from volcast.flows.retrain import retrain
+from volcast.flows.server import Server
+from volcast.models.errors import NotEnoughSessions, UnknownRecipe
+from volcast.models.sessions import sessions_between
+from volcast.models.volume_training import fit_volume
+from volcast.storage.artifacts import ArtifactStore
+from volcast.storage.errors import Corrupt, StoreError
+from volcast.storage.prices import PriceTable
+from volcast.storage.records import PipelineResult
+from volcast.storage.staging import StoredCheckpoint
+from volcast.storage.store import Store, open_store
+from volcast.tasks.gate import AlreadyChampion, promote
+from volcast.tasks.methods import volume
+from volcast.tasks.reports.page import page
+from volcast.tasks.reports.plots import SHOWN_SESSIONS
+from volcast.tasks.reports.views import forecast_rows, history_of, score_rows
+from volcast.tasks.settings import BacktestSettings, DataSettings, RetrainSettings, TrainingSettings, root_of
+from volcast.tasks.stored_models import CHAMPION, universe
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
 
@@ -302,7 +302,7 @@ def test_a_training_that_was_killed_goes_on_and_gives_the_same_weights(
         fit_volume(*arguments, **{**settings, "on_epoch": kill})  # pyright: ignore[reportArgumentType]
 
     with monkeypatch.context() as patch:
-        patch.setattr(tasks.methods.volume, "fit_volume", killed_after_a_checkpoint)
+        patch.setattr(volume, "fit_volume", killed_after_a_checkpoint)
         with pytest.raises(Killed):
             pipeline(data, TRAINING)
     folder = tmp_path / "killed" / "simulated-0" / "checkpoints" / "volume"

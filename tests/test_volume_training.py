@@ -7,14 +7,14 @@ import pytest
 import torch
 from panels import InMemory, drawn_volumes, gappy_volumes, panel_of, priced_panel, tiny_recipe
 
-import models.volume_training
-from models.errors import NotEnoughSessions, TrainingDiverged
-from models.forecasters import LEVELS
-from models.recipes import Market
-from models.text import silent
-from models.volume_inputs import Inputs, build_inputs
-from models.volume_model import fit_volume_scaler, targets_at
-from models.volume_training import (
+from volcast.models import volume_training
+from volcast.models.errors import NotEnoughSessions, TrainingDiverged
+from volcast.models.forecasters import LEVELS
+from volcast.models.recipes import Market
+from volcast.models.text import silent
+from volcast.models.volume_inputs import Inputs, build_inputs
+from volcast.models.volume_model import fit_volume_scaler, targets_at
+from volcast.models.volume_training import (
     PATIENCE,
     Checkpoint,
     FittedVolume,
@@ -23,7 +23,7 @@ from models.volume_training import (
     fit_volume,
     one_cycle,
 )
-from models.weights import to_bytes
+from volcast.models.weights import to_bytes
 
 CPU = torch.device("cpu")
 
@@ -82,17 +82,17 @@ def test_a_training_that_was_killed_goes_on_to_the_same_weights(last_steps: int)
 
 
 def test_the_best_weights_are_kept_when_the_held_back_loss_rises(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(models.volume_training, "one_cycle", lambda share: (1.0 if share < 0.25 else 1e4, 0.9))
+    monkeypatch.setattr(volume_training, "one_cycle", lambda share: (1.0 if share < 0.25 else 1e4, 0.9))
     fitted = fit(some_inputs(), members=1)
     losses = [loss for _, loss in fitted.losses]
     assert min(losses[1:]) > losses[0]  # from the second epoch on the steps are wild
     assert fitted.final_loss == losses[0]
-    monkeypatch.setattr(models.volume_training, "one_cycle", lambda _share: (1.0, 0.9))
+    monkeypatch.setattr(volume_training, "one_cycle", lambda _share: (1.0, 0.9))
     assert to_bytes(fit(some_inputs(), members=1, steps=10).model) == to_bytes(fitted.model)
 
 
 def test_a_member_that_no_longer_improves_stops(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(models.volume_training, "one_cycle", lambda share: (1.0 if share < 0.05 else 1e4, 0.9))
+    monkeypatch.setattr(volume_training, "one_cycle", lambda share: (1.0 if share < 0.05 else 1e4, 0.9))
     fitted = fit(some_inputs(), members=1, steps=200)
     best = int(np.argmin([loss for _, loss in fitted.losses]))
     assert len(fitted.losses) == best + 1 + PATIENCE < 20

@@ -3,8 +3,8 @@ from datetime import date
 import pandas as pd
 import pytest
 
-from tasks.settings import Supposition, supposition_of
-from tasks.what_if import NothingToSuppose, supposing
+from volcast.tasks.settings import Supposition, supposition_of
+from volcast.tasks.what_if import NothingToSuppose, supposing
 
 CUTOFF = date(2026, 11, 25)
 KNOWN = pd.DataFrame(

@@ -18,8 +18,8 @@ import pandas as pd
 import pytest
 import yfinance
 
-from tasks.sources.source import BAR_COLUMNS, EVENT_COLUMNS, Fetch, Outcome
-from tasks.sources.yahoo import YahooSource, _typed
+from volcast.tasks.sources.source import BAR_COLUMNS, EVENT_COLUMNS, Fetch, Outcome
+from volcast.tasks.sources.yahoo import YahooSource, _typed
 
 FIRST, LAST = date(2024, 3, 7), date(2024, 3, 11)
 # yfinance 1.7 sorts in place, which pandas 3.1 warns of; drop when a release of it no longer does
@@ -243,7 +243,7 @@ def test_rows_of_yahoo_s_chart_become_bars(yahoo):
     ],
 )
 def test_a_refusal_of_yahoo_has_its_outcome(yahoo, ticker, outcome, monkeypatch):
-    monkeypatch.setattr("tasks.sources.yahoo.TIMEOUT_SECONDS", 1)
+    monkeypatch.setattr("volcast.tasks.sources.yahoo.TIMEOUT_SECONDS", 1)
     fetch = ask(yahoo, ticker)
     assert (fetch.outcome, fetch.bars.empty) == (outcome, True), fetch.known
     assert fetch.known

@@ -10,11 +10,11 @@ import pytest
 
 from benchmarks.year_checks import failures, noticed, shift_failures
 from benchmarks.year_script import NAME, SETTINGS, Diary, Script, live
-from flows.server import Server
-from models.sessions import sessions_after
-from storage.artifacts import ArtifactStore
-from storage.ledger import Ledger
-from tasks.settings import TrainingSettings, WatchSettings
+from volcast.flows.server import Server
+from volcast.models.sessions import sessions_after
+from volcast.storage.artifacts import ArtifactStore
+from volcast.storage.ledger import Ledger
+from volcast.tasks.settings import TrainingSettings, WatchSettings
 
 Month = tuple[Script, Diary]
 

@@ -13,9 +13,9 @@ import numpy as np
 from scipy.stats import norm
 
 from benchmarks.peers.common import library, to_forecasts
-from models.forecasters import LEVELS, Forecasts
-from models.panel import HORIZONS, Panel
-from models.volume_inputs import Inputs, build_inputs, table
+from volcast.models.forecasters import LEVELS, Forecasts
+from volcast.models.panel import HORIZONS, Panel
+from volcast.models.volume_inputs import Inputs, build_inputs, table
 
 # N tickers, C cutoffs, H horizons, Q quantile levels, P fitted levels, R rows, K columns
 

@@ -5,8 +5,8 @@ from types import ModuleType
 
 import numpy as np
 
-from models.forecasters import LEVELS, MEDIAN, Forecasts
-from models.panel import Panel
+from volcast.models.forecasters import LEVELS, MEDIAN, Forecasts
+from volcast.models.panel import Panel
 
 # N tickers, C cutoffs, H horizons, Q quantile levels, R rows that traded
 

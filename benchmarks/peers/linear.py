@@ -1,9 +1,9 @@
 """har-x: the linear forecaster of volume that is fed everything that volcast's network is fed.
 
-1. the columns are those of `models.volume_inputs.table`, cut at CLIP pooled standard deviations, and 1
+1. the columns are those of `volcast.models.volume_inputs.table`, cut at CLIP pooled standard deviations, and 1
 2. the target is log volume less its mean over the 20 sessions up to the cutoff
-3. fit and intervals are har's (`models.har`): sums of products with newer sessions weighing more, ridge, the quantiles
-   of the recent errors with their median as part of the point
+3. fit and intervals are har's (`volcast.models.har`): sums of products with newer sessions weighing more, ridge, the
+   quantiles of the recent errors with their median as part of the point
 
 It is no part of the product. It cannot stand in for the network where the network's inputs are what fails, as har can;
 and a champion needs a form that is stored and follows the sessions that come. By its errors it would be worth
@@ -14,10 +14,10 @@ from typing import Self
 
 import numpy as np
 
-from models.forecasters import Forecasts, with_errors
-from models.har import HALF_LIFE, WINDOW, ridge
-from models.panel import HORIZONS, Panel
-from models.volume_inputs import Inputs, build_inputs, table
+from volcast.models.forecasters import Forecasts, with_errors
+from volcast.models.har import HALF_LIFE, WINDOW, ridge
+from volcast.models.panel import HORIZONS, Panel
+from volcast.models.volume_inputs import Inputs, build_inputs, table
 
 # N tickers, T sessions, C cutoffs, H horizons, R rows, B columns
 

@@ -21,11 +21,11 @@ import pandas as pd
 import torch
 
 from benchmarks.peers.common import library, rows_until, to_forecasts
-from models.earnings_features import EARNINGS_COLUMNS
-from models.forecasters import LEVELS, Forecasts
-from models.market_calendar import CALENDAR_COLUMNS
-from models.panel import HORIZONS, Panel
-from models.volume_inputs import Inputs, build_inputs
+from volcast.models.earnings_features import EARNINGS_COLUMNS
+from volcast.models.forecasters import LEVELS, Forecasts
+from volcast.models.market_calendar import CALENDAR_COLUMNS
+from volcast.models.panel import HORIZONS, Panel
+from volcast.models.volume_inputs import Inputs, build_inputs
 
 # N tickers, C cutoffs, H horizons, Q quantile levels, K columns known ahead, M series, L sessions of each, R rows
 

@@ -10,8 +10,8 @@ import numpy as np
 from scipy.stats import norm
 
 from benchmarks.peers.common import library, rows_until, to_forecasts
-from models.forecasters import LEVELS, MEDIAN, Forecasts
-from models.panel import HORIZONS, Panel
+from volcast.models.forecasters import LEVELS, MEDIAN, Forecasts
+from volcast.models.panel import HORIZONS, Panel
 
 # N tickers, C cutoffs, H horizons, Q quantile levels, M series, L rows, P given levels
 

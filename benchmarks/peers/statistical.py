@@ -10,8 +10,8 @@ from typing import Any, Literal, Self
 import numpy as np
 
 from benchmarks.peers.common import library, rows_until, to_forecasts
-from models.forecasters import LEVELS, Forecasts
-from models.panel import HORIZONS, Panel
+from volcast.models.forecasters import LEVELS, Forecasts
+from volcast.models.panel import HORIZONS, Panel
 
 # N tickers, C cutoffs, H horizons, Q quantile levels, R rows
 

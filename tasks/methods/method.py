@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from models.calendar_names import NEW_YORK
-from models.errors import UnknownRecipe
-from models.recipes import Recipe, TutorialRecipe, stored_recipe
-from models.text import brief, silent
+from volcast.models.calendar_names import NEW_YORK
+from volcast.models.errors import UnknownRecipe
+from volcast.models.recipes import Recipe, TutorialRecipe, stored_recipe
+from volcast.models.text import brief, silent
 
 if TYPE_CHECKING:
     from datetime import date
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
     from torch import nn
 
-    from models.comparisons import Contest, Decision
-    from models.drift import FeatureDrift
-    from models.panel import Panel
-    from models.volume_training import Checkpoint
+    from volcast.models.comparisons import Contest, Decision
+    from volcast.models.drift import FeatureDrift
+    from volcast.models.panel import Panel
+    from volcast.models.volume_training import Checkpoint
 
 SomeRecipe = TypeVar("SomeRecipe", bound=Recipe)
 Prepared = TypeVar("Prepared")  # what a method makes of prices; only the method itself looks inside
@@ -60,7 +60,7 @@ class Rows:
     @cached_property
     def panel(self) -> Panel:
         """Both on the grid of sessions, made once, of one part of the prices at a time. Raises ModelError."""
-        from models.panel import join_panels, make_panel
+        from volcast.models.panel import join_panels, make_panel
 
         panels = [make_panel(part, calendar=self.calendar) for part in self.read_parts()]
         return join_panels(panels, self.announcements)
@@ -231,10 +231,10 @@ class Method(ABC, Generic[SomeRecipe, Prepared, Predictor]):
 def method_of(recipe: Recipe, name: str | None = None) -> Method:
     """The method of a recipe, whose models are registered under `name` or, without one, the recipe's."""
     if isinstance(recipe, TutorialRecipe):
-        from tasks.methods.tutorial import TutorialMethod
+        from volcast.tasks.methods.tutorial import TutorialMethod
 
         return TutorialMethod(recipe, name)
-    from tasks.methods.volume import VolumeMethod
+    from volcast.tasks.methods.volume import VolumeMethod
 
     return VolumeMethod(recipe, name)
 

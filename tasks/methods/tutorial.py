@@ -7,11 +7,11 @@ import numpy as np
 import pandas as pd
 from pydantic import JsonValue
 
-from models.comparisons import CHAMPION, CUMULATED, Comparison, Contest, decide
-from models.forecasters import MODEL
-from models.recipes import TutorialRecipe
-from models.text import format_shares, listed
-from models.tutorial import (
+from volcast.models.comparisons import CHAMPION, CUMULATED, Comparison, Contest, decide
+from volcast.models.forecasters import MODEL
+from volcast.models.recipes import TutorialRecipe
+from volcast.models.text import format_shares, listed
+from volcast.models.tutorial import (
     Scaler,
     as_sequences,
     build_features,
@@ -24,11 +24,22 @@ from models.tutorial import (
     summary,
     tensors,
 )
-from models.weights import load_exactly
-from storage.artifacts import from_parquet, to_parquet
-from tasks.methods.method import Evaluated, Hardware, Method, Names, Plot, ReadFile, Rows, Scores, TableRow, Trained
-from tasks.reports.plots import actual_against_predicted, volume_over_time
-from tasks.stored_models import FEATURES_FILE
+from volcast.models.weights import load_exactly
+from volcast.storage.artifacts import from_parquet, to_parquet
+from volcast.tasks.methods.method import (
+    Evaluated,
+    Hardware,
+    Method,
+    Names,
+    Plot,
+    ReadFile,
+    Rows,
+    Scores,
+    TableRow,
+    Trained,
+)
+from volcast.tasks.reports.plots import actual_against_predicted, volume_over_time
+from volcast.tasks.stored_models import FEATURES_FILE
 
 Nowcast = Callable[[pd.DataFrame], np.ndarray]  # a features frame -> shares, one a row
 

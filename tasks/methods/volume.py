@@ -8,24 +8,24 @@ from datetime import date
 import pandas as pd
 from pydantic import JsonValue
 
-from models.comparisons import Contest
-from models.drift import FeatureDrift, feature_drift
-from models.forecast_columns import interval_columns, quantile_columns
-from models.forecasters import MODEL
-from models.panel import HORIZONS, is_earnings
-from models.pretrained import Vintage, vintage_for
-from models.recipes import VolumeRecipe
-from models.scores import FIRST_TICKER
-from models.sums import sums_of
-from models.text import counted, format_millions
-from models.volume_evaluation import VolumePredictor, evaluate_volume, volume_frame
-from models.volume_inputs import VolumeData, profile, recent_features, sha256_of, volume_data
-from models.volume_model import VolumeScaler, volume_from_bytes
-from models.volume_training import TrainingRun, fit_volume, scaler_for, steps_of
-from models.weights import load_exactly
-from storage.artifacts import from_parquet, to_parquet
-from storage.errors import Corrupt
-from tasks.methods.method import (
+from volcast.models.comparisons import Contest
+from volcast.models.drift import FeatureDrift, feature_drift
+from volcast.models.forecast_columns import interval_columns, quantile_columns
+from volcast.models.forecasters import MODEL
+from volcast.models.panel import HORIZONS, is_earnings
+from volcast.models.pretrained import Vintage, vintage_for
+from volcast.models.recipes import VolumeRecipe
+from volcast.models.scores import FIRST_TICKER
+from volcast.models.sums import sums_of
+from volcast.models.text import counted, format_millions
+from volcast.models.volume_evaluation import VolumePredictor, evaluate_volume, volume_frame
+from volcast.models.volume_inputs import VolumeData, profile, recent_features, sha256_of, volume_data
+from volcast.models.volume_model import VolumeScaler, volume_from_bytes
+from volcast.models.volume_training import TrainingRun, fit_volume, scaler_for, steps_of
+from volcast.models.weights import load_exactly
+from volcast.storage.artifacts import from_parquet, to_parquet
+from volcast.storage.errors import Corrupt
+from volcast.tasks.methods.method import (
     Evaluated,
     Hardware,
     Marks,
@@ -38,7 +38,7 @@ from tasks.methods.method import (
     TableRow,
     Trained,
 )
-from tasks.reports.plots import SHOWN_SESSIONS, calibration_plot, fan_chart
+from volcast.tasks.reports.plots import SHOWN_SESSIONS, calibration_plot, fan_chart
 
 PROFILE_FILE, ANNOUNCEMENTS_FILE, CALIBRATION_FILE = "profile.json", "announcements.parquet", "calibration.json"
 LEAST_BEFORE_TEST = 126  # sessions: half a year, for the scale of the errors, and for har to be fitted on

@@ -9,12 +9,12 @@ from typing import Any
 
 import pandas as pd
 
-from models.forecasters import FALLBACK
-from models.text import format_millions
-from storage.artifacts import ArtifactStore
-from storage.ledger import Ledger
-from storage.records import Health, InputDrift, Manifest
-from tasks.reports.views import History, Rows
+from volcast.models.forecasters import FALLBACK
+from volcast.models.text import format_millions
+from volcast.storage.artifacts import ArtifactStore
+from volcast.storage.ledger import Ledger
+from volcast.storage.records import Health, InputDrift, Manifest
+from volcast.tasks.reports.views import History, Rows
 
 ACTUAL_ROWS = 20  # tickers, of a session that has come
 OF_ONE = ["ticker", "cutoff", "h"]  # what a forecast of the ledger is of

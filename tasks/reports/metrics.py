@@ -6,13 +6,13 @@ from typing import Any
 
 from prometheus_client.core import GaugeMetricFamily
 
-from models.forecasters import FALLBACK
-from models.scores import ALL
-from storage.artifacts import ArtifactStore
-from storage.records import Manifest
-from storage.store import open_store
-from tasks.run_tools import store_label
-from tasks.stored_models import read_or_fault
+from volcast.models.forecasters import FALLBACK
+from volcast.models.scores import ALL
+from volcast.storage.artifacts import ArtifactStore
+from volcast.storage.records import Manifest
+from volcast.storage.store import open_store
+from volcast.tasks.run_tools import store_label
+from volcast.tasks.stored_models import read_or_fault
 
 GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "monitored_timestamp_seconds": ("When monitor looked last: the other gauges are of then", ()),

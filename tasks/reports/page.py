@@ -27,26 +27,26 @@ from prefect.client.schemas.sorting import FlowRunSort
 from prefect.runtime import deployment, flow_run
 from prefect.types import DateTime
 
-from models.calendar_names import market
-from models.forecasters import MODEL
-from models.scores import ROLLING, live_calibration, rolling_errors
-from models.sessions import session_before
-from models.sums import sums_of
-from storage.artifacts import ArtifactStore, to_parquet
-from storage.ledger import FORECAST_KEY, Ledger
-from storage.records import ForecastBatch, Health, Manifest
-from storage.store import Store, open_store, put
-from tasks.count_prices import status_of
-from tasks.forecast import to_csv, why_not_live
-from tasks.gate import scorecard_of_model
-from tasks.methods.method import Plot
-from tasks.methods.volume import DRAWN_TICKERS, in_order
-from tasks.monitor import DRIFTED_SHARE, present_health
-from tasks.reports.changes import changes_since, drift_shares, forecast_against_actual, health_history
-from tasks.reports.plots import calibration_plot, drift_plot, errors_plot
-from tasks.reports.publish import model_plots
-from tasks.reports.render import latest_markdown, page_html
-from tasks.reports.views import (
+from volcast.models.calendar_names import market
+from volcast.models.forecasters import MODEL
+from volcast.models.scores import ROLLING, live_calibration, rolling_errors
+from volcast.models.sessions import session_before
+from volcast.models.sums import sums_of
+from volcast.storage.artifacts import ArtifactStore, to_parquet
+from volcast.storage.ledger import FORECAST_KEY, Ledger
+from volcast.storage.records import ForecastBatch, Health, Manifest
+from volcast.storage.store import Store, open_store, put
+from volcast.tasks.count_prices import status_of
+from volcast.tasks.forecast import to_csv, why_not_live
+from volcast.tasks.gate import scorecard_of_model
+from volcast.tasks.methods.method import Plot
+from volcast.tasks.methods.volume import DRAWN_TICKERS, in_order
+from volcast.tasks.monitor import DRIFTED_SHARE, present_health
+from volcast.tasks.reports.changes import changes_since, drift_shares, forecast_against_actual, health_history
+from volcast.tasks.reports.plots import calibration_plot, drift_plot, errors_plot
+from volcast.tasks.reports.publish import model_plots
+from volcast.tasks.reports.render import latest_markdown, page_html
+from volcast.tasks.reports.views import (
     LEGEND,
     History,
     Rows,
@@ -65,9 +65,9 @@ from tasks.reports.views import (
     ticker_forecasts,
     version_rows,
 )
-from tasks.run_tools import artifact_key, publish_artifact, store_tag
-from tasks.settings import DataSettings, TrainingSettings, calendar_of
-from tasks.stored_models import find_champion, read_or_fault
+from volcast.tasks.run_tools import artifact_key, publish_artifact, store_tag
+from volcast.tasks.settings import DataSettings, TrainingSettings, calendar_of
+from volcast.tasks.stored_models import find_champion, read_or_fault
 
 SHORT_TICKERS = 500  # in the short table; with 6,700 nobody would find anything
 DRIFT_SESSIONS = 60  # of the drift over time

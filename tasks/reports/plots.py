@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import pandas as pd
 
-from models.forecasters import LEVELS, MEDIAN, MODEL
+from volcast.models.forecasters import LEVELS, MEDIAN, MODEL
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

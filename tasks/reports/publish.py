@@ -6,20 +6,20 @@ from functools import partial
 import pandas as pd
 from prefect import get_run_logger, task
 
-from models.recipes import DEFAULT_RECIPE
-from models.sums import sums_of
-from models.text import listed
-from storage.artifacts import ArtifactStore, to_parquet
-from storage.prices import PriceTable
-from storage.records import ForecastBatch, Health, Report, Scorecard, Snapshot
-from storage.store import Store, open_store, put
-from tasks.forecast import to_csv
-from tasks.methods.method import Method, Names, Plot
-from tasks.methods.volume import DRAWN_TICKERS, in_order
-from tasks.monitor import deadline_of, health_since, last_health
-from tasks.reports.plots import SHOWN_SESSIONS
-from tasks.reports.render import health_markdown, models_markdown, scorecard_markdown, slug
-from tasks.reports.views import (
+from volcast.models.recipes import DEFAULT_RECIPE
+from volcast.models.sums import sums_of
+from volcast.models.text import listed
+from volcast.storage.artifacts import ArtifactStore, to_parquet
+from volcast.storage.prices import PriceTable
+from volcast.storage.records import ForecastBatch, Health, Report, Scorecard, Snapshot
+from volcast.storage.store import Store, open_store, put
+from volcast.tasks.forecast import to_csv
+from volcast.tasks.methods.method import Method, Names, Plot
+from volcast.tasks.methods.volume import DRAWN_TICKERS, in_order
+from volcast.tasks.monitor import deadline_of, health_since, last_health
+from volcast.tasks.reports.plots import SHOWN_SESSIONS
+from volcast.tasks.reports.render import health_markdown, models_markdown, scorecard_markdown, slug
+from volcast.tasks.reports.views import (
     forecast_frame,
     forecast_method,
     histories,
@@ -27,10 +27,10 @@ from tasks.reports.views import (
     session_notes,
     simulated_note,
 )
-from tasks.run_tools import publish_artifact
-from tasks.settings import calendar_of, due_session_of, is_simulated, last_session
-from tasks.snapshot import read_prepared
-from tasks.stored_models import read_model, read_or_fault, reader
+from volcast.tasks.run_tools import publish_artifact
+from volcast.tasks.settings import calendar_of, due_session_of, is_simulated, last_session
+from volcast.tasks.snapshot import read_prepared
+from volcast.tasks.stored_models import read_model, read_or_fault, reader
 
 LEADING = 3  # tickers whose forecast a scorecard shows: an artifact holds 300 kB, and a chart takes 40 as text
 

@@ -22,10 +22,10 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from models.calendar_names import NEW_YORK, market
-from models.forecast_columns import MODEL, reason_column
-from models.text import counted, format_millions, line_starts, listed
-from storage.records import (
+from volcast.models.calendar_names import NEW_YORK, market
+from volcast.models.forecast_columns import MODEL, reason_column
+from volcast.models.text import counted, format_millions, line_starts, listed
+from volcast.storage.records import (
     ArtifactRef,
     BacktestResult,
     Check,
@@ -39,9 +39,9 @@ from storage.records import (
     Scorecard,
     Snapshot,
 )
-from storage.store import Store
-from tasks.methods.method import Plot
-from tasks.participation import (
+from volcast.storage.store import Store
+from volcast.tasks.methods.method import Plot
+from volcast.tasks.participation import (
     NOT_JUDGED,
     Participation,
     bucket_rows,
@@ -49,7 +49,7 @@ from tasks.participation import (
     portfolio_rows,
     progress_rows,
 )
-from tasks.reports.views import (
+from volcast.tasks.reports.views import (
     INTERVALS,
     LEGEND,
     SUMS_LEGEND,
@@ -75,10 +75,10 @@ from tasks.reports.views import (
     sum_score_rows,
     version_rows,
 )
-from tasks.settings import calendar_of
+from volcast.tasks.settings import calendar_of
 
 if TYPE_CHECKING:
-    from tasks.what_if import WhatIf
+    from volcast.tasks.what_if import WhatIf
 
 SIMULATED = "Simulated data"
 SIMULATED_NOTE = (
@@ -611,7 +611,7 @@ def _paragraphs(*texts: str) -> str:
 
 def page_html(facts: Mapping[str, Any]) -> str:
     """The page of `page.html`, which names what it needs."""
-    loader = PackageLoader("tasks.reports", ".")
+    loader = PackageLoader("volcast.tasks.reports", ".")
     pages = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     pages.filters |= {"data_uri": _data_uri, "skill_rows": skill_rows}
     return pages.get_template("page.html").render(facts)

@@ -15,7 +15,7 @@ from typing import Any
 
 import pandas as pd
 
-from models.forecast_columns import (
+from volcast.models.forecast_columns import (
     LEDGER_COLUMNS,
     NORMAL,
     WHY,
@@ -24,19 +24,19 @@ from models.forecast_columns import (
     named_parts,
     reason_column,
 )
-from models.forecasters import FALLBACK, MODEL
-from models.market_calendar import special_days
-from models.recipes import DEFAULT_RECIPE, Recipe, TutorialRecipe, stored_recipe
-from models.scores import FIRST_TICKER, SKILL_SPAN, live_skill
-from models.sessions import session_before, sessions_after
-from models.sums import sums_of
-from models.text import brief, counted, format_millions, format_p, format_shares, listed
-from storage.announced_dates import EARNINGS, MARKET, EventTable
-from storage.artifacts import ArtifactStore
-from storage.errors import NotStored
-from storage.ledger import Ledger
-from storage.prices import PriceTable
-from storage.records import (
+from volcast.models.forecasters import FALLBACK, MODEL
+from volcast.models.market_calendar import special_days
+from volcast.models.recipes import DEFAULT_RECIPE, Recipe, TutorialRecipe, stored_recipe
+from volcast.models.scores import FIRST_TICKER, SKILL_SPAN, live_skill
+from volcast.models.sessions import session_before, sessions_after
+from volcast.models.sums import sums_of
+from volcast.models.text import brief, counted, format_millions, format_p, format_shares, listed
+from volcast.storage.announced_dates import EARNINGS, MARKET, EventTable
+from volcast.storage.artifacts import ArtifactStore
+from volcast.storage.errors import NotStored
+from volcast.storage.ledger import Ledger
+from volcast.storage.prices import PriceTable
+from volcast.storage.records import (
     AliasEntry,
     ArtifactRef,
     BacktestResult,
@@ -49,11 +49,11 @@ from storage.records import (
     Scorecard,
     Skill,
 )
-from storage.store import Store, open_store
-from tasks.methods.method import Marks, Method, Plot, method_from
-from tasks.reports.plots import SHOWN_SESSIONS
-from tasks.settings import calendar_of
-from tasks.stored_models import (
+from volcast.storage.store import Store, open_store
+from volcast.tasks.methods.method import Marks, Method, Plot, method_from
+from volcast.tasks.reports.plots import SHOWN_SESSIONS
+from volcast.tasks.settings import calendar_of
+from volcast.tasks.stored_models import (
     CHAMPION,
     FORECAST_FILE,
     HELD,
@@ -442,7 +442,7 @@ class StoredForecast:
     author: str  # the model's version, or the fallback and why
     prices_version: int
     simulated: bool
-    frame: pd.DataFrame  # models.volume_evaluation: forecast_frame
+    frame: pd.DataFrame  # volcast.models.volume_evaluation: forecast_frame
     held_back: tuple[HeldBack, ...] = ()
 
     @property

@@ -22,9 +22,9 @@ from fractions import Fraction
 import numpy as np
 import pandas as pd
 
-from models.text import counted
-from storage.adjustment import NOISE_BOUNDS, dividends_from_adj_close, factor_noise, without_splits
-from tasks.sources.source import SourceUnusable
+from volcast.models.text import counted
+from volcast.storage.adjustment import NOISE_BOUNDS, dividends_from_adj_close, factor_noise, without_splits
+from volcast.tasks.sources.source import SourceUnusable
 
 SURE = 6.0  # times the usual move of a session: a ratio beyond it can be told from a move
 APART = 1 / 3  # of a split's log ratio: a step that is farther from both "moved by it" and "did not move" fits neither

@@ -25,11 +25,11 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from models.text import listed
-from storage.bounds import joined, require_size
-from tasks.sources.headings import Names, is_unit, letters
-from tasks.sources.numerals import is_missing
-from tasks.sources.reading import FileReader
+from volcast.models.text import listed
+from volcast.storage.bounds import joined, require_size
+from volcast.tasks.sources.headings import Names, is_unit, letters
+from volcast.tasks.sources.numerals import is_missing
+from volcast.tasks.sources.reading import FileReader
 
 TABLES = (".csv", ".parquet", ".pq", ".txt", ".tsv", ".xlsx", ".xlsm")
 PACKED = (".gz", ".bz2", ".xz", ".zst")

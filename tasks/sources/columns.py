@@ -12,15 +12,15 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from storage.adjustment import dividends_from_adj_close
-from storage.announced_dates import EARNINGS, MARKET
-from tasks.sources.as_traded import in_todays_shares
-from tasks.sources.cells import require_no_meaning
-from tasks.sources.dates import EXPECTED, sessions_of
-from tasks.sources.headings import Meaning, Names, chosen_columns, letters, plain_heading
-from tasks.sources.numerals import FEW_SHARES, NO_NUMBER, is_missing, is_typed, numbers_of, with_ratios
-from tasks.sources.reading import FileReader
-from tasks.sources.source import BAR_COLUMNS, EVENT_COLUMNS
+from volcast.storage.adjustment import dividends_from_adj_close
+from volcast.storage.announced_dates import EARNINGS, MARKET
+from volcast.tasks.sources.as_traded import in_todays_shares
+from volcast.tasks.sources.cells import require_no_meaning
+from volcast.tasks.sources.dates import EXPECTED, sessions_of
+from volcast.tasks.sources.headings import Meaning, Names, chosen_columns, letters, plain_heading
+from volcast.tasks.sources.numerals import FEW_SHARES, NO_NUMBER, is_missing, is_typed, numbers_of, with_ratios
+from volcast.tasks.sources.reading import FileReader
+from volcast.tasks.sources.source import BAR_COLUMNS, EVENT_COLUMNS
 
 REQUIRED = ["Date", "Open", "High", "Low", "Close", "Volume"]
 HEADINGS = {  # a column's heading, whatever its case, accents, digits and punctuation -> its name here

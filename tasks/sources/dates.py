@@ -16,7 +16,7 @@ from typing import NoReturn, cast
 
 import pandas as pd
 
-from tasks.sources.reading import EPOCHS, FileReader
+from volcast.tasks.sources.reading import EPOCHS, FileReader
 
 MARKET_TIME_ZONE = "America/New_York"
 # A zone for each offset at which stock exchanges keep their clocks, and each rule for summer time.

@@ -24,8 +24,8 @@ from functools import lru_cache
 import numpy as np
 import pandas as pd
 
-from tasks.sources.exchange_calendar import LOOKAHEAD, own_rhythm, trading_grid
-from tasks.sources.exchange_prices import (
+from volcast.tasks.sources.exchange_calendar import LOOKAHEAD, own_rhythm, trading_grid
+from volcast.tasks.sources.exchange_prices import (
     BURN_IN,
     MARKET_HAR,
     MARKET_SCALE,
@@ -41,7 +41,7 @@ from tasks.sources.exchange_prices import (
     stream,
     volatility_factor,
 )
-from tasks.sources.source import BAR_COLUMNS, EVENT_COLUMNS
+from volcast.tasks.sources.source import BAR_COLUMNS, EVENT_COLUMNS
 
 SPACING = 63  # sessions between reports
 MOVED_SHARE = 0.15

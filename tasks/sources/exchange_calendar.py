@@ -11,9 +11,9 @@ from functools import lru_cache
 import numpy as np
 import pandas as pd
 
-from models.market_calendar import CALENDAR_COLUMNS, calendar_columns
-from models.sessions import market_calendar, sessions_between
-from tasks.sources.exchange_prices import stream
+from volcast.models.market_calendar import CALENDAR_COLUMNS, calendar_columns
+from volcast.models.sessions import market_calendar, sessions_between
+from volcast.tasks.sources.exchange_prices import stream
 
 FIRST_SESSION = date(2000, 1, 3)
 LOOKAHEAD = 60  # sessions after the clock for which calendar and earnings schedule exist

@@ -25,17 +25,25 @@ import httpx
 import pandas as pd
 import pyarrow as pa
 
-from models.calendar_names import NEW_YORK
-from models.text import listed
-from storage.bounds import joined, require_size
-from storage.errors import first_line
-from storage.locations import shown
-from tasks.sources.cells import ARCHIVES, archive_members
-from tasks.sources.columns import EVENT_NAMES, bars_of, tidy_events
-from tasks.sources.places import FilesThere, Place, find_files, find_members, place_of, stem_of, ticker_of
-from tasks.sources.reading import FileReader, split_location
-from tasks.sources.source import Announced, Fetch, Outcome, Pace, SourceError, SourceMissing, SourceUnusable
-from tasks.sources.tables import UNREADABLE, CellsTable, ParquetTable, Part, all_cells, opened_table, refuse_file
+from volcast.models.calendar_names import NEW_YORK
+from volcast.models.text import listed
+from volcast.storage.bounds import joined, require_size
+from volcast.storage.errors import first_line
+from volcast.storage.locations import shown
+from volcast.tasks.sources.cells import ARCHIVES, archive_members
+from volcast.tasks.sources.columns import EVENT_NAMES, bars_of, tidy_events
+from volcast.tasks.sources.places import FilesThere, Place, find_files, find_members, place_of, stem_of, ticker_of
+from volcast.tasks.sources.reading import FileReader, split_location
+from volcast.tasks.sources.source import Announced, Fetch, Outcome, Pace, SourceError, SourceMissing, SourceUnusable
+from volcast.tasks.sources.tables import (
+    UNREADABLE,
+    CellsTable,
+    ParquetTable,
+    Part,
+    all_cells,
+    opened_table,
+    refuse_file,
+)
 
 TIMEOUT_SECONDS = 30
 NO_TICKER = (

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from tasks.sources.reading import FileReader
+from volcast.tasks.sources.reading import FileReader
 
 UNITS = {  # the letters of a unit -> its factor; a number such as 000 or 1000 is one of itself
     **dict.fromkeys(["", "shares", "share", "sh", "stk", "stuck", "stucke", "actions", "titres", "株", "股"], 1.0),

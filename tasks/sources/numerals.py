@@ -13,7 +13,7 @@ from typing import NoReturn
 import numpy as np
 import pandas as pd
 
-from tasks.sources.reading import FileReader
+from volcast.tasks.sources.reading import FileReader
 
 MISSING = [  # in any case
     "", "-", "--", "–", "—", ".", "null", "none", "nan", "na", "n/a", "n.a.", "#n/a", "<na>", "nat", "nil", "n/d",

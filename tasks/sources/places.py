@@ -14,10 +14,10 @@ from urllib.parse import unquote, urlsplit
 
 import pyarrow as pa
 
-from storage.errors import first_line
-from storage.store import files_at
-from tasks.sources.cells import is_table
-from tasks.sources.source import IN_ENVIRONMENT, SourceMissing
+from volcast.storage.errors import first_line
+from volcast.storage.store import files_at
+from volcast.tasks.sources.cells import is_table
+from volcast.tasks.sources.source import IN_ENVIRONMENT, SourceMissing
 
 SUFFIX = r"(?i)(?:\.(?:csv|txt|tsv|parquet|pq|xlsx|xlsm|zip|tar|tgz|gz|bz2|xz|zst|snappy))+$"
 COPY_OR_DATE = r"(?i)[ _]*\(\d+\)$|[ _-]+copy$|[ _-](?:19|20)\d{2}(?:-?\d{2}-?\d{2})?$"

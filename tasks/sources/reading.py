@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NoReturn
 
-from models.text import brief
-from storage.locations import OF_FILES
-from tasks.sources.source import SourceUnusable, UnknownSource
+from volcast.models.text import brief
+from volcast.storage.locations import OF_FILES
+from volcast.tasks.sources.source import SourceUnusable, UnknownSource
 
 KEY = rf"(?=(?:{'|'.join(OF_FILES)})=)"
 NAMES = ("date", "open", "high", "low", "close", "adj_close", "volume", "dividend", "split", "ticker")

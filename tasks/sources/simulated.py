@@ -28,12 +28,12 @@ from typing import Literal, get_args
 import numpy as np
 import pandas as pd
 
-from models.calendar_names import NEW_YORK
-from models.text import brief
-from tasks.sources.exchange import Exchange
-from tasks.sources.exchange_calendar import FIRST_SESSION
-from tasks.sources.exchange_prices import stream
-from tasks.sources.source import EVENT_COLUMNS, Announced, Fetch, Outcome, Pace, UnknownSource
+from volcast.models.calendar_names import NEW_YORK
+from volcast.models.text import brief
+from volcast.tasks.sources.exchange import Exchange
+from volcast.tasks.sources.exchange_calendar import FIRST_SESSION
+from volcast.tasks.sources.exchange_prices import stream
+from volcast.tasks.sources.source import EVENT_COLUMNS, Announced, Fetch, Outcome, Pace, UnknownSource
 
 TICKER = re.compile(r"[A-Z0-9][A-Z0-9.\-]{0,11}")
 SPEC = re.compile(r"simulated(?::(?P<seed>[0-9]{1,100}))?(?:\?(?P<options>.+))?")

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Protocol
 
 import pandas as pd
 
-from models.calendar_names import NEW_YORK
-from models.text import brief
-from storage.locations import require_no_credentials, shown
+from volcast.models.calendar_names import NEW_YORK
+from volcast.models.text import brief
+from volcast.storage.locations import require_no_credentials, shown
 
 if TYPE_CHECKING:
-    from tasks.sources.simulated import SimulatedSource
-    from tasks.sources.yahoo import YahooSource
+    from volcast.tasks.sources.simulated import SimulatedSource
+    from volcast.tasks.sources.yahoo import YahooSource
 
 SPECS = "simulated[:SEED], yahoo, files:PATH-or-URL"
 IN_ENVIRONMENT = "env:"  # of a file: the name of a variable that holds its path or URL, which nothing shows or keeps
@@ -162,7 +162,7 @@ class EventSource(Protocol):
 def open_source(spec: str) -> PriceSource:
     """The source that `spec` names. Raises UnknownSource with the specs that there are, or for credentials in a URL."""
     if location := _file_of(spec):
-        from tasks.sources.files import FilesSource
+        from volcast.tasks.sources.files import FilesSource
 
         return FilesSource(location)
     if market := _market(spec):
@@ -175,7 +175,7 @@ def open_event_source(spec: str) -> EventSource | None:
     if spec == "none":
         return None
     if location := _file_of(spec):
-        from tasks.sources.files import FileEvents
+        from volcast.tasks.sources.files import FileEvents
 
         return FileEvents(location)
     if market := _market(spec):
@@ -196,11 +196,11 @@ def _file_of(spec: str) -> str:
 def _market(spec: str) -> "YahooSource | SimulatedSource | None":
     """Who has prices and announcements both; imported when it is asked for, since yfinance takes a second."""
     if spec == "yahoo":
-        from tasks.sources.yahoo import YahooSource
+        from volcast.tasks.sources.yahoo import YahooSource
 
         return YahooSource()
     if spec.partition(":")[0].partition("?")[0] == "simulated":
-        from tasks.sources.simulated import simulated_source
+        from volcast.tasks.sources.simulated import simulated_source
 
         return simulated_source(spec)
     return None

@@ -18,14 +18,14 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from storage.bounds import in_full, open_parquet
-from storage.errors import Foreign, first_line
-from tasks.sources.cells import cells_of, is_parquet, unpacked
-from tasks.sources.columns import FEWEST_ROWS, PRICE_NAMES, plausible, tidy
-from tasks.sources.headings import Names, by_ticker, chosen_columns, plain_heading
-from tasks.sources.numerals import is_missing
-from tasks.sources.reading import FileReader
-from tasks.sources.source import SourceError, SourceUnusable
+from volcast.storage.bounds import in_full, open_parquet
+from volcast.storage.errors import Foreign, first_line
+from volcast.tasks.sources.cells import cells_of, is_parquet, unpacked
+from volcast.tasks.sources.columns import FEWEST_ROWS, PRICE_NAMES, plausible, tidy
+from volcast.tasks.sources.headings import Names, by_ticker, chosen_columns, plain_heading
+from volcast.tasks.sources.numerals import is_missing
+from volcast.tasks.sources.reading import FileReader
+from volcast.tasks.sources.source import SourceError, SourceUnusable
 
 UNREADABLE = (
     OSError, EOFError, ValueError, pd.errors.ParserError, pa.ArrowException, lzma.LZMAError, zipfile.BadZipFile,

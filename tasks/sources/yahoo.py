@@ -19,11 +19,11 @@ from yfinance.exceptions import (
     YFTickerMissingError,
 )
 
-from models.calendar_names import NEW_YORK
-from models.sessions import FIRST_DATE, market_hours
-from storage.errors import first_line
-from tasks.sources.as_traded import Contradiction, in_todays_shares
-from tasks.sources.source import BAR_COLUMNS, EVENT_COLUMNS, Announced, Fetch, Outcome, Pace
+from volcast.models.calendar_names import NEW_YORK
+from volcast.models.sessions import FIRST_DATE, market_hours
+from volcast.storage.errors import first_line
+from volcast.tasks.sources.as_traded import Contradiction, in_todays_shares
+from volcast.tasks.sources.source import BAR_COLUMNS, EVENT_COLUMNS, Announced, Fetch, Outcome, Pace
 
 NO_DATA_IN_WINDOW = "Data doesn't exist for startDate"
 UNREADABLE = (LookupError, TypeError, ValueError, AttributeError)  # what yfinance trips over in an odd answer

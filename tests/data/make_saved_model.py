@@ -16,14 +16,14 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from panels import synthetic_prices
 
-from models.panel import make_panel
-from models.recipes import VolumeRecipe, make_recipe, settings
-from models.tutorial import build_features, fit, fit_scaler, tensors
-from models.volume_inputs import volume_data
-from models.volume_model import fit_volume_scaler
-from models.volume_training import TrainingRun, fit_volume
-from models.weights import to_bytes
-from tasks.sources.simulated import simulated_source
+from volcast.models.panel import make_panel
+from volcast.models.recipes import VolumeRecipe, make_recipe, settings
+from volcast.models.tutorial import build_features, fit, fit_scaler, tensors
+from volcast.models.volume_inputs import volume_data
+from volcast.models.volume_model import fit_volume_scaler
+from volcast.models.volume_training import TrainingRun, fit_volume
+from volcast.models.weights import to_bytes
+from volcast.tasks.sources.simulated import simulated_source
 
 ROWS = 20
 CPU = torch.device("cpu")

@@ -1,9 +1,9 @@
-"""The process of the command `volcast`, also `python -m flows`: one that is interrupted never shows a traceback."""
+"""The process of the command `volcast`, also `python -m volcast`: one that is interrupted never shows a traceback."""
 
 import signal
 import sys
 
-from flows.process_exit import without_finalization
+from volcast.flows.process_exit import without_finalization
 
 
 def process() -> None:
@@ -11,7 +11,7 @@ def process() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # while it imports there is nothing to keep, and nothing to say
     with without_finalization():
         try:
-            from flows.cli import main
+            from volcast.flows.cli import main
 
             main()
         except MemoryError:  # also of what would have described another error

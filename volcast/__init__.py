@@ -1,0 +1,1 @@
+"""Forecasts of daily trading volume: what Python code uses of them."""

@@ -198,7 +198,7 @@ def _measured(step: str, tickers: int, years: int) -> dict[str, list[float]]:
     from volcast.tasks.sources import simulated
 
     for flow in ("ingest", "retrain", "daily"):
-        import_module(f"flows.{flow}")
+        import_module(f"volcast.flows.{flow}")
     meter = Meter()
     for place, name in STAGES.items():
         meter.watch(place, name)

@@ -989,7 +989,7 @@ def _server(flow: str) -> "Iterator[tuple[Server, Callable[..., Any]]]":
     from volcast.flows.server import prefect_server
 
     _filter_console()
-    module = f"flows.{flow}"
+    module = f"volcast.flows.{flow}"
     with prefect_server(meanwhile=lambda: import_module(module)) as server:
         yield server, getattr(import_module(module), flow)
 

@@ -241,7 +241,7 @@ def odd(content: object, data: st.DataObject) -> object:
 @times(150)
 @given(data=st.data(), name=st.sampled_from(["daily", "retrain", "pipeline", "forecast", "ingest", "backtest"]))
 def test_parameters_of_a_run_are_taken_or_refused_before_it_begins(data: st.DataObject, name: str) -> None:
-    flow = pytest.importorskip(f"flows.{name}")
+    flow = pytest.importorskip(f"volcast.flows.{name}")
     parameters = data.draw(
         st.dictionaries(st.sampled_from(["data", "training", "why", "watch", "x"]), JSON, max_size=3)
     )

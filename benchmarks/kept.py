@@ -19,7 +19,7 @@ from volcast.models.forecasters import Forecaster
 from volcast.models.panel import Panel
 
 LIBRARIES = ("numpy", "pandas", "torch", "lightgbm", "statsforecast", "neuralforecast", "fracast")
-OURS = ("models.", "benchmarks.")
+OURS = ("volcast.", "benchmarks.")
 SECONDS = "training_cpu_seconds"  # in the frame's attrs
 
 

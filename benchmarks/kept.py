@@ -19,7 +19,7 @@ from volcast.models.forecasters import Forecaster
 from volcast.models.panel import Panel
 
 LIBRARIES = ("numpy", "pandas", "torch", "lightgbm", "statsforecast", "neuralforecast", "fracast")
-OURS = ("volcast.", "benchmarks.")
+OURS = ("volcast.models.", "benchmarks.")
 SECONDS = "training_cpu_seconds"  # in the frame's attrs
 
 

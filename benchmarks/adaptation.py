@@ -31,8 +31,9 @@ from volcast.models.panel import HORIZONS, Panel, make_panel
 from volcast.models.recipes import Adaptation, VolumeRecipe
 from volcast.models.scores import BANDS, GATE_BAND, scales, score
 from volcast.models.volume_inputs import CPU, build_inputs
-from volcast.models.volume_model import VolumeModel, calibrate, fit_volume_scaler
-from volcast.models.volume_training import TrainingRun, fit_volume
+from volcast.models.volume_model import VolumeModel, calibrate, volume_from_bytes
+from volcast.models.volume_training import fit_volume, training_run
+from volcast.models.weights import to_bytes
 from volcast.tasks.sources.exchange import Exchange
 
 FIRST = date(2000, 1, 3)  # of the simulated prices
@@ -81,12 +82,11 @@ def _followed(panel: Panel, span: TestSpan, recipe: VolumeRecipe) -> list[Follow
     """One training, followed by each of RULES."""
     inputs = build_inputs(panel, use_earnings=True)
     through = int(panel.sessions.searchsorted(np.datetime64(span.test_start))) - 1
-    scaler = fit_volume_scaler(inputs, through=through - recipe.stop_sessions)
-    trained = fit_volume(inputs, recipe, TrainingRun(scaler=scaler, through=through, seed=0, device=CPU)).model
+    run = training_run(inputs, recipe, through=through, seed=0, device=CPU)
+    trained = to_bytes(fit_volume(inputs, recipe, run).model)
     found = []
     for rule in RULES:
-        model = VolumeModel(replace(recipe, adaptation=rule), scaler).eval()
-        model.load_state_dict(trained.state_dict())
+        model = volume_from_bytes(trained, replace(recipe, adaptation=rule))
         calibrate(model, inputs, np.arange(through - recipe.stop_sessions, through), through=through)
         found.append(Followed(name=rule, model=model))
     return found

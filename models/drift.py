@@ -75,7 +75,7 @@ class ErrorDrift:
 
 @dataclass(frozen=True, kw_only=True)
 class IntervalDrift:
-    """How often volumes came inside of the 80 % intervals that were said one session ahead, since that changed."""
+    """How often volumes came inside of the 80 % intervals that were said last before them, since that changed."""
 
     first: date  # target session from which on they most likely did not hold
     last: date
@@ -163,9 +163,12 @@ def error_drift(scores: pd.DataFrame, *, expected: float, model: str, sessions: 
 def interval_drift(scores: pd.DataFrame) -> IntervalDrift | None:
     """Whether the published 80 % intervals hold over the last COVERAGE_SESSIONS target sessions; None without a score.
 
+    A session counts by the forecast that was the nearest to it: one session ahead, or after an outage a few.
+
     `scores`: ds (datetime64), h, published, in_80.
     """
-    nearest = scores.loc[scores["published"] & (scores["h"] == 1)]
+    published = scores.loc[scores["published"] & scores["h"].between(*BANDS[GATE_BAND])]
+    nearest = published.loc[published["h"] == published.groupby("ds")["h"].transform("min")]
     inside = nearest.groupby("ds")["in_80"].mean().sort_index().tail(COVERAGE_SESSIONS)
     if inside.empty:
         return None

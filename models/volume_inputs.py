@@ -52,6 +52,7 @@ from volcast.models.recipes import Market, VolumeRecipe
 CPU = torch.device("cpu")
 
 MIN_LEVEL_ROWS = 10  # of the last 20 sessions, for a forecast
+LEAST_BEFORE_TEST = 126  # sessions: half a year, for the scale of the errors, and for har to be fitted on
 
 AT_COLUMNS = (*PAST_COLUMNS, *(f"at_{name}" for name in EARNINGS_COLUMNS))
 AHEAD_COLUMNS = (*CALENDAR_COLUMNS, *ECHO_COLUMNS, *HABIT_COLUMNS, *SEASON_COLUMNS, *EARNINGS_COLUMNS)
@@ -205,6 +206,11 @@ class VolumeData:
             test_start=dates[self.through + 1],
             test_end=dates[self.inputs.panel.known - 1],
         )
+
+    @property
+    def is_testable(self) -> bool:
+        """Whether enough comes before the test to score it."""
+        return self.through >= LEAST_BEFORE_TEST
 
     @property
     def newest(self) -> np.ndarray:

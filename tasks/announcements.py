@@ -2,31 +2,24 @@
 
 1. ask for one ticker after the other, in turn with the calls for prices, until the ingest's deadline; one that fails
    stops no other, a source that is down stops no ingest
-2. a date without first_seen counts as known ten sessions ahead; one to come, when the ingest is of today, as of now
-3. what was not known yet at that close is left out
-4. of two dates of earnings less than ten sessions apart the later seen one holds, where the source says when each
-   was seen
+2. what was known of the dates at that close (tasks/sources/known_events.py) goes into the table
 """
 
 from collections.abc import Mapping, Sequence
-from datetime import date
 
-import numpy as np
 import pandas as pd
 from prefect import get_run_logger, task
 
-from volcast.models.calendar_names import NEW_YORK
-from volcast.models.sessions import market_calendar
 from volcast.models.text import listed
-from volcast.storage.announced_dates import EARNINGS, MARKET, Changes, EventTable
+from volcast.storage.announced_dates import MARKET, Changes, EventTable
 from volcast.storage.records import Announcements
 from volcast.storage.store import open_store
-from volcast.tasks.fetch_prices import ask_each, may_pass, wait_for_turn, why_not
+from volcast.tasks.fetch_prices import ask_each, may_pass, wait_for_turn
 from volcast.tasks.plan_ingest import IngestPlan
 from volcast.tasks.settings import last_session
-from volcast.tasks.sources.source import EVENT_COLUMNS, Announced, EventSource, Outcome, SourceError, open_event_source
+from volcast.tasks.sources.known_events import known_events
+from volcast.tasks.sources.source import Announced, EventSource, Outcome, SourceError, open_event_source, why_not
 
-KNOWN_AHEAD = 10  # sessions: a history without first_seen must be no better than a calendar that is asked each session
 GIVE_UP = 3  # tickers in a row without an answer, after which a source counts as down: each may take a time-out of 30 s
 ANSWERED = (Outcome.OK, Outcome.EMPTY)
 
@@ -68,26 +61,6 @@ def record_events(plan: IngestPlan) -> Announcements | None:
     return recorded
 
 
-def known_events(answers: Sequence[Announced], *, as_of: date, is_now: bool, calendar: str = NEW_YORK) -> pd.DataFrame:
-    """What `EventTable.record` takes: EVENT_COLUMNS, kind, first_seen_assumed, withdrawn_seen; nothing of later."""
-    frames = [answer.events for answer in answers if answer.outcome == Outcome.OK]
-    events = pd.concat([pd.DataFrame(columns=[*EVENT_COLUMNS, "kind"]), *frames], ignore_index=True)
-    events["kind"] = events["kind"].fillna(EARNINGS)
-    events = events.astype({"announced_for": "datetime64[s]", "first_seen": "datetime64[s]"})
-    sessions, now = market_calendar(calendar).sessions.as_unit("s"), pd.Timestamp(as_of).as_unit("s")
-    place = sessions.searchsorted(pd.DatetimeIndex(events["announced_for"]))
-    is_unsaid = events["first_seen"].isna()
-    is_seen_now = is_unsaid & is_now & (events["announced_for"] > now)
-    ahead = pd.Series(sessions[np.maximum(place - KNOWN_AHEAD, 0)], index=events.index)
-    first_seen = events["first_seen"].mask(is_unsaid, ahead).mask(is_seen_now, now)
-    events = events.assign(first_seen=first_seen, first_seen_assumed=is_unsaid & ~is_seen_now, place=place)
-    events = events.loc[events["first_seen"] <= now]
-    can_move = ~events["first_seen_assumed"] & (events["kind"] == EARNINGS)
-    withdrawn = [_superseded(rows) for _, rows in events.loc[can_move].groupby("ticker")]
-    seen = pd.concat(withdrawn) if withdrawn else pd.Series(dtype="datetime64[s]")
-    return events.assign(withdrawn_seen=seen.reindex(events.index)).drop(columns="place")
-
-
 def _ask_for_dates(source: EventSource, plan: IngestPlan) -> dict[str, Announced]:
     """An answer for each ticker, and MARKET, as far as the source does not count as down. Raises SourceBusy."""
 
@@ -122,12 +95,3 @@ def _recorded(
         coming={ticker: coming[ticker].date() for ticker in plan.tickers if ticker in coming.index},
         failed=failed,
     )
-
-
-def _superseded(rows: pd.DataFrame) -> pd.Series:
-    """Since when another date of the ticker holds instead of each: one close to it, seen later and before it passed."""
-    place, first_seen = rows["place"].to_numpy(), rows["first_seen"].to_numpy()
-    is_close = np.abs(place[:, None] - place) < KNOWN_AHEAD
-    is_later = (first_seen > first_seen[:, None]) & (first_seen <= rows["announced_for"].to_numpy()[:, None])
-    candidates = np.where(is_close & is_later, first_seen, np.datetime64("NaT"))
-    return pd.Series(pd.DataFrame(candidates).min(axis=1).to_numpy(), index=rows.index)

@@ -17,11 +17,10 @@ from volcast.storage.errors import NotStored, first_line
 from volcast.storage.prices import PriceTable
 from volcast.storage.records import Check
 from volcast.storage.store import Store, open_store
-from volcast.tasks.fetch_prices import why_not
 from volcast.tasks.preflight import kept_roots, last_ingest
 from volcast.tasks.run_tools import PACKAGES, attempt, code_version
 from volcast.tasks.settings import calendar_of, last_session
-from volcast.tasks.sources.source import Outcome, open_source
+from volcast.tasks.sources.source import Outcome, open_source, why_not
 
 DRIVER = Path("/dev/nvidiactl")  # is there where NVIDIA's driver is
 CLOCK_MINUTES = timedelta(minutes=5)  # by which machines that write to one store may differ

@@ -10,14 +10,12 @@
    quarantine, where they can be looked at
 """
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any, TypeVar, cast
 
-import numpy as np
 import pandas as pd
 from prefect import Task, get_run_logger, task
 from prefect.client.schemas.objects import State, TaskRun
@@ -25,7 +23,6 @@ from prefect.concurrency.sync import rate_limit
 from prefect.context import TaskRunContext
 from pydantic import BaseModel, ConfigDict
 
-from volcast.models.calendar_fit import misfit
 from volcast.models.sessions import FIRST_DATE
 from volcast.models.text import counted, listed
 from volcast.storage.errors import NotStored
@@ -44,11 +41,20 @@ from volcast.tasks.sources.source import (
     PriceSource,
     SourceError,
     open_source,
+    why_not,
 )
-from volcast.tasks.validate_prices import NOT_TRADED, QUARANTINED, Judged, row_lines, split_by_rules
+from volcast.tasks.validate_prices import (
+    NOTHING,
+    QUARANTINED,
+    Broken,
+    Judged,
+    refuse_unfit,
+    row_lines,
+    split_by_rules,
+    too_broken,
+)
 
 Answer = TypeVar("Answer", Fetch, Announced)
-FEW_BROKEN = 3  # rows, which are accidents whatever their share, unless they are more than half
 NAMED_TICKERS = 3  # tickers without an answer
 LACKING_SHARE, LACKING_SESSIONS = 0.05, 10  # more than both: a few late or lost rows are gaps, named as such
 
@@ -116,8 +122,8 @@ def fetch_prices(plan: IngestPlan, batch: Batch) -> Fetched:
     )
     log.info("%s: %s, %d quarantined", batch.label, counted(len(good), "row passes", "rows pass"), len(bad))
     if len(bad):
-        broken = _too_broken(good, bad, stored if source.incremental else None, plan.max_broken_share)
-        failed |= broken
+        broken = too_broken(good, bad, plan.max_broken_share, stored.sessions if source.incremental else NOTHING)
+        failed |= {ticker: f"{found.words}. {_remedy(ticker, found)}" for ticker, found in broken.items()}
         good = good.loc[~good["ticker"].isin(list(broken))]
     for ticker, lines in doubts.items():
         notes.setdefault(ticker, []).extend(lines)
@@ -132,6 +138,13 @@ def fetch_prices(plan: IngestPlan, batch: Batch) -> Fetched:
         failed=failed,
         notes=notes,
         unknown=unknown,
+    )
+
+
+def _remedy(ticker: str, found: Broken) -> str:
+    return (
+        f"Nothing of it is stored, what was before stays. See: volcast quarantine {ticker}. "
+        f"If the others are right: ingest with --max-broken-share {found.share}"
     )
 
 
@@ -166,12 +179,6 @@ def ask_each(
             time.sleep(pace.pause_seconds * attempt)
         raise SourceBusy(why)
     return answers
-
-
-def why_not(answer: Fetch | Announced) -> str:
-    """A sentence on what kept a ticker from being answered."""
-    guess = f" (perhaps {answer.guessed})" if isinstance(answer, Fetch) and answer.guessed else ""
-    return f"{answer.ticker}: {answer.outcome.replace('_', ' ')}: {answer.known}{guess}"
 
 
 def wait_for_turn(pace: Pace | None, deadline: datetime) -> str:
@@ -230,17 +237,7 @@ def _call(source: PriceSource, ticker: str, first: date | None, plan: IngestPlan
     if why := wait_for_turn(source.pace, plan.deadline):
         return Fetch(ticker=ticker, outcome=Outcome.DOWN, known=why)
     answer = source.fetch(ticker, first=first, last=plan.last_session)
-    return _refuse_unfit(answer, plan.calendar) if first is None and len(answer.bars) else answer
-
-
-def _refuse_unfit(whole: Fetch, calendar: str) -> Fetch:
-    """`whole`, or why a history is none of volumes on the sessions of the calendar: not each row says it then."""
-    if not np.any(whole.bars["volume"] > 0):
-        rows = counted(len(whole.bars), "row")
-        known = f"none of its {rows} has one; an index or a rate cannot be forecast here. Leave it out"
-        return Fetch(ticker=whole.ticker, outcome=Outcome.NO_VOLUME, known=known)
-    known = misfit(pd.DatetimeIndex(np.unique(whole.bars["session"].dropna())), calendar)
-    return Fetch(ticker=whole.ticker, outcome=Outcome.WRONG_CALENDAR, known=known) if known else whole
+    return refuse_unfit(answer, plan.calendar) if first is None and len(answer.bars) else answer
 
 
 def _rewrites_history(bars: pd.DataFrame, stored: pd.DataFrame, last_stored: pd.Timestamp) -> bool:
@@ -250,32 +247,6 @@ def _rewrites_history(bars: pd.DataFrame, stored: pd.DataFrame, last_stored: pd.
     place_R = stored.index.get_indexer(pd.DatetimeIndex(bars["session"]))
     before, after = stored.iloc[place_R[place_R >= 0]], bars.loc[place_R >= 0]
     return any(differs(name, before[name], after[name]).any() for name in RESTATED)
-
-
-def _too_broken(good: pd.DataFrame, bad: pd.DataFrame, stored: _Stored | None, limit: float) -> dict[str, str]:
-    """Why a ticker's rows are not to be used, for each one of which more than `limit` are bad: a wrong unit, no bars.
-
-    `stored`, of a source that is asked for what is missing only: a window is a part of the stored history, and a bad
-    row of a session that is stored takes nothing away. A file is judged by itself. A session on which nothing was
-    traded, as in a halt, is no fault of the source, unless most are such.
-    """
-    passed, failed = (good["ticker"].value_counts() if len(good) else pd.Series(dtype=int)).to_dict(), {}
-    for name, rows_of in ((str(ticker), each) for ticker, each in bad.groupby("ticker")):
-        came, is_halt = passed.get(name, 0) + len(rows_of), rows_of["rule"] == NOT_TRADED
-        rows_of = rows_of if 2 * is_halt.sum() > came else rows_of.loc[~is_halt]
-        sessions = pd.DatetimeIndex(rows_of["session"])
-        known = pd.DatetimeIndex([]) if stored is None else stored.sessions.get(name, pd.DatetimeIndex([]))
-        broken, rows = int((~sessions.isin(known)).sum()), max(came, len(known))
-        if broken <= limit * rows or (broken <= FEW_BROKEN and broken * 2 <= rows):
-            continue
-        reasons = ", ".join(f"{count:,}: {reason}" for reason, count in rows_of["rule"].value_counts().head(2).items())
-        enough = min(math.ceil(100 * broken / rows) / 100, 1)
-        failed[name] = (
-            f"{name}: broken: {broken:,} of {counted(rows, 'row breaks', 'rows break')} a rule ({reasons}), the first "
-            f"of session {sessions.min():%Y-%m-%d}; {limit:.0%} may. Nothing of it is stored, what was before stays. "
-            f"See: volcast quarantine {name}. If the others are right: ingest with --max-broken-share {enough}"
-        )
-    return failed
 
 
 def _refuse_shrunk(whole: Fetch, known: pd.DatetimeIndex, *, from_start: bool) -> Fetch:

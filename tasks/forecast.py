@@ -5,7 +5,8 @@ har forecasts where
    and, where a run is told to watch:
 2. the champion was trained on later sessions than the cutoff: a forecast of the past must not know them
 3. the input is stale: the prices end more than `max_behind` sessions before the last closed one
-4. the champion is too old: the newest session that it was trained on is more than `max_model_age` sessions ago
+4. the champion is too old: the newest session that it was trained on is more than `max_model_age` sessions ago, and
+   har's errors over the last sessions are not above its own
 5. its errors breach: they have grown beyond noise since its test, and har would have been better (models/drift.py)
 
 Without a watch a model from the future is refused, unless the run is told otherwise. A row that cannot be believed
@@ -161,7 +162,8 @@ class Trust:
         if self.behind > watch.max_behind:
             behind = counted(self.behind, "session")
             return f"its input is stale: the prices end on {self.cutoff}, {behind} behind the market"
-        if self.model_age is not None and self.model_age > watch.max_model_age:
+        is_better = self.errors is not None and self.errors.recent < self.errors.har
+        if self.model_age is not None and self.model_age > watch.max_model_age and not is_better:
             return (
                 f"{self.champion.artifact} is {counted(self.model_age, 'session')} old, more than {watch.max_model_age}"
             )

@@ -259,7 +259,8 @@ class WatchSettings(_Settings):
     max_model_age: Sessions = Field(
         default=63,
         ge=1,
-        description="Sessions since the newest one that the champion was trained on; beyond them har forecasts",
+        description="Sessions since the newest one that the champion was trained on; beyond them har forecasts, but "
+        "where the champion's live errors are below har's",
     )
     max_behind: Sessions = Field(
         default=1, ge=0, description="Sessions that the prices may be behind; a bar that is an evening late is common"

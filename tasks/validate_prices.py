@@ -1,12 +1,15 @@
-"""The rules that a daily bar must keep: which rows can be trained on, and which go to quarantine.
+"""The rules that a daily bar must keep: which rows can be trained on, which go to quarantine, and when none is used.
 
 1. a row that is there twice, alike, counts once
 2. each rule looks at each row; the first one that a row breaks is its reason
 3. rows without a broken rule are held against their neighbours (suspicious_rows.py)
 4. rows without a broken rule go on; the later_adjustment of a ticker's last row goes to the last one that goes on, a
    bad row's dividend and split go to the next one
+5. a history without a volume or on other sessions than the calendar's, and a ticker of which too many rows break a
+   rule, is not used at all
 """
 
+import math
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, cast
@@ -15,10 +18,11 @@ import numpy as np
 import pandas as pd
 import pandera.pandas as pa
 
+from volcast.models.calendar_fit import misfit
 from volcast.models.calendar_names import NEW_YORK, market
 from volcast.models.sessions import market_calendar
 from volcast.models.text import counted
-from volcast.tasks.sources.source import BAR_COLUMNS
+from volcast.tasks.sources.source import BAR_COLUMNS, Fetch, Outcome
 from volcast.tasks.suspicious_rows import DIVIDEND_NOT_SHOWN, DIVIDEND_TOO_LARGE, implausible
 
 PRICES = ["open", "high", "low", "close"]
@@ -28,6 +32,7 @@ LARGEST_EXACT = 2.0**53  # a float has no odd number above it
 QUARANTINED = "{ticker}: {rows} quarantined ({kind}), the first of session {first:%Y-%m-%d}"
 NOT_TRADED = "nothing was traded"
 NEGATIVE_DIVIDEND, NEGATIVE_SPLIT = "a dividend is negative", "a split is negative"
+FEW_BROKEN = 3  # rows, which are accidents whatever their share, unless they are more than half
 NOTHING: Mapping[str, pd.DatetimeIndex] = {}
 OF_EVENTS = [NEGATIVE_DIVIDEND, NEGATIVE_SPLIT, DIVIDEND_TOO_LARGE, DIVIDEND_NOT_SHOWN]
 LOGGED = 10  # tickers and rules, or columns, at a time; the tables have all rows
@@ -39,6 +44,13 @@ class Judged(NamedTuple):
     good: pd.DataFrame  # BAR_COLUMNS
     bad: pd.DataFrame  # ticker, session, rule, value, seen_at; one row for each bad bar
     doubts: dict[str, list[str]]  # ticker -> a line for each good row that looks wrong
+
+
+class Broken(NamedTuple):
+    """Too many of one ticker's rows break a rule."""
+
+    words: str
+    share: float  # of its rows, rounded up to a percent: the limit that would let it pass
 
 
 def split_by_rules(
@@ -68,6 +80,43 @@ def split_by_rules(
     lost = bad_rows.loc[is_lost].assign(place=np.searchsorted(np.flatnonzero(~is_bad), bad_rows.index[is_lost]))
     good = _with_events_of(lost, good)
     return Judged(good, bad.reset_index(drop=True), doubts)
+
+
+def refuse_unfit(whole: Fetch, calendar: str) -> Fetch:
+    """`whole`, or why a history is none of volumes on the sessions of the calendar: not each row says it then."""
+    if not np.any(whole.bars["volume"] > 0):
+        rows = counted(len(whole.bars), "row")
+        known = f"none of its {rows} has one; an index or a rate cannot be forecast here. Leave it out"
+        return Fetch(ticker=whole.ticker, outcome=Outcome.NO_VOLUME, known=known)
+    known = misfit(pd.DatetimeIndex(np.unique(whole.bars["session"].dropna())), calendar)
+    return Fetch(ticker=whole.ticker, outcome=Outcome.WRONG_CALENDAR, known=known) if known else whole
+
+
+def too_broken(
+    good: pd.DataFrame, bad: pd.DataFrame, limit: float, stored: Mapping[str, pd.DatetimeIndex] = NOTHING
+) -> dict[str, Broken]:
+    """The tickers whose rows are not to be used, as more than `limit` of them are bad: a wrong unit, no bars.
+
+    `stored`, of a source that is asked for what is missing only: a window is a part of the stored history, and a bad
+    row of a session that is stored takes nothing away. A file is judged by itself. A session on which nothing was
+    traded, as in a halt, is no fault of the source, unless most are such.
+    """
+    passed, failed = (good["ticker"].value_counts() if len(good) else pd.Series(dtype=int)).to_dict(), {}
+    for name, rows_of in ((str(ticker), each) for ticker, each in bad.groupby("ticker")):
+        came, is_halt = passed.get(name, 0) + len(rows_of), rows_of["rule"] == NOT_TRADED
+        rows_of = rows_of if 2 * is_halt.sum() > came else rows_of.loc[~is_halt]
+        sessions = pd.DatetimeIndex(rows_of["session"])
+        known = stored.get(name, pd.DatetimeIndex([]))
+        broken, rows = int((~sessions.isin(known)).sum()), max(came, len(known))
+        if broken <= limit * rows or (broken <= FEW_BROKEN and broken * 2 <= rows):
+            continue
+        reasons = ", ".join(f"{count:,}: {reason}" for reason, count in rows_of["rule"].value_counts().head(2).items())
+        words = (
+            f"{name}: broken: {broken:,} of {counted(rows, 'row breaks', 'rows break')} a rule ({reasons}), the first "
+            f"of session {sessions.min():%Y-%m-%d}; {limit:.0%} may"
+        )
+        failed[name] = Broken(words, min(math.ceil(100 * broken / rows) / 100, 1))
+    return failed
 
 
 def row_lines(rows: pd.DataFrame, kind: str, text: str) -> list[str]:

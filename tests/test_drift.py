@@ -117,7 +117,13 @@ def test_the_evidence_against_intervals_can_be_checked_by_hand() -> None:
     twice = np.mean(np.square([1.15, 1.3, 1.6, 2.2, 0.91, 0.82, 0.7]))
     assert found.evidence == pytest.approx(once + twice)
     assert (found.sessions, found.covered, found.broken) == (2, 0.5, False)
-    assert interval_drift(covered(np.array([0.5])).tail(2)) is None  # nothing published one session ahead
+    assert interval_drift(covered(np.array([0.5])).tail(1)) is None  # nothing published
+
+
+def test_a_session_that_an_outage_left_without_a_forecast_from_the_one_before_counts_by_the_nearest() -> None:
+    found = interval_drift(covered(np.array([0.5])).tail(2))  # one row, two ahead and outside
+    assert found is not None
+    assert (found.sessions, found.covered) == (1, 0.0)
 
 
 def test_a_shift_of_the_coverage_is_found_within_ten_sessions_with_the_day_it_began() -> None:

@@ -204,13 +204,16 @@ def champion() -> ModelVersion:
     return ModelVersion(artifact=ref("model"), scaler=scaler, recipe="volume", device="cpu", final_loss=0.0)
 
 
+OLD_AND_WORSE = "model volume v3 is 64 sessions old, more than 63"
 TRUSTS = [
     ({}, ""),
     ({"champion": None, "model_age": None}, "no version of volume has passed the gate yet"),
     ({"behind": 1}, ""),
     ({"behind": 2}, "its input is stale: the prices end on 2024-03-08, 2 sessions behind the market"),
-    ({"model_age": 64}, "model volume v3 is 64 sessions old, more than 63"),
+    ({"model_age": 64}, OLD_AND_WORSE),
     ({"errors": errors(breached=False)}, ""),
+    ({"model_age": 64, "errors": errors(breached=False)}, OLD_AND_WORSE),
+    ({"model_age": 64, "errors": errors(breached=False).model_copy(update={"har": 0.75})}, ""),
     (
         {"errors": errors(breached=True)},
         "model volume v3 errs too much: MASE 0.700 over 20 sessions, 0.600 in its test, har 0.650 (p 0.001)",

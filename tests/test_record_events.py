@@ -18,12 +18,13 @@ from volcast.storage.announced_dates import MARKET, EventTable
 from volcast.storage.prices import PriceTable
 from volcast.storage.records import Announcements
 from volcast.storage.store import open_store
-from volcast.tasks.announcements import known_events, record_events
+from volcast.tasks.announcements import record_events
 from volcast.tasks.plan_ingest import plan_ingest
 from volcast.tasks.preflight import check
 from volcast.tasks.settings import DataSettings
 from volcast.tasks.snapshot import read_panel
 from volcast.tasks.sources.files import FileEvents
+from volcast.tasks.sources.known_events import known_events
 from volcast.tasks.sources.simulated import SimulatedSource
 from volcast.tasks.sources.source import (
     Announced,

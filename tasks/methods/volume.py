@@ -41,7 +41,6 @@ from volcast.tasks.methods.method import (
 from volcast.tasks.reports.plots import SHOWN_SESSIONS, calibration_plot, fan_chart
 
 PROFILE_FILE, ANNOUNCEMENTS_FILE, CALIBRATION_FILE = "profile.json", "announcements.parquet", "calibration.json"
-LEAST_BEFORE_TEST = 126  # sessions: half a year, for the scale of the errors, and for har to be fitted on
 DRAWN_TICKERS = 12
 TABLE_TICKERS = 3  # side by side in 80 columns
 HEADINGS = {
@@ -90,7 +89,7 @@ class VolumeMethod(Method[VolumeRecipe, VolumeData, VolumePredictor]):
         return "; the linear member: fitted here to each ticker's own history" if self.recipe.linear_share else ""
 
     def is_testable(self, prepared: VolumeData) -> bool:
-        return prepared.through >= LEAST_BEFORE_TEST
+        return prepared.is_testable
 
     def _vintage(self, prepared: VolumeData) -> Vintage | None:
         """The pretrained weights that a training starts from: they know nothing of its test."""

@@ -191,17 +191,20 @@ class FilesSource:
 
 
 class FileEvents:
-    """Earnings and other events out of one file, read at once: SourceMissing, SourceUnusable where that cannot be."""
+    """Earnings and other events out of one file, or out of `cells`, which has the columns of such a file.
+
+    Read at once: SourceMissing, SourceUnusable where that cannot be.
+    """
 
     knows_market = True
     pace: Pace | None = None
 
-    def __init__(self, location: str) -> None:
+    def __init__(self, location: str, cells: pd.DataFrame | None = None) -> None:
         self.location = location
         self.spec = f"files:{location}"
         self._down = ""
         try:
-            events = _read_events(location)
+            events = _read_events(location) if cells is None else tidy_events(cells, FileReader(location))
             self._rows_of = {str(name): rows for name, rows in events.groupby(events["ticker"].map(_alike))}
         except Unreachable as error:  # a server that is down is no mistake of the request
             self._rows_of, self._down = {}, str(error)

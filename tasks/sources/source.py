@@ -115,6 +115,12 @@ class Announced:
     known: str = ""  # what the source said
 
 
+def why_not(answer: Fetch | Announced) -> str:
+    """A sentence on what kept a ticker from being answered."""
+    guess = f" (perhaps {answer.guessed})" if isinstance(answer, Fetch) and answer.guessed else ""
+    return f"{answer.ticker}: {answer.outcome.replace('_', ' ')}: {answer.known}{guess}"
+
+
 class PriceSource(Protocol):
     """Daily bars, one ticker a call."""
 

@@ -32,12 +32,13 @@ def with_map(page: str) -> str:
 
 def map_of_code() -> str:
     """The map as Markdown."""
-    sections = [f"### {package}/\n\n{_files_of(package)}\n" for package in PACKAGES]
+    sections = [f"### {package}/\n\n{_files_of(package)}\n" for package in ("volcast", *PACKAGES)]
     return "\n".join([*sections, f"### A price row's way\n\n{_way()}\n"])
 
 
 def _files_of(package: str) -> str:
-    files = [path.relative_to(ROOT).as_posix() for path in sorted((ROOT / package).rglob("*.py"))]
+    found = (ROOT / package).glob("*.py") if package == "volcast" else (ROOT / package).rglob("*.py")
+    files = [path.relative_to(ROOT).as_posix() for path in sorted(found)]
     named = [file for file in files if not file.endswith("__init__.py")]
     others = {name.split("/")[0] for file in named for name in _imports(file).values()} - {package}
     arrow = f"`{package}/` imports {', '.join(f'`{each}/`' for each in sorted(others)) or 'no other package'}."

@@ -18,11 +18,9 @@ def test_the_map_follows_a_step_through_its_helpers_to_the_tables() -> None:
 
 def test_the_map_names_every_file_of_the_product_once() -> None:
     rows = [line for line in map_of_code().splitlines() if line.startswith("| `")]
-    files = [
-        path
-        for package in ("flows", "tasks", "models", "storage")
-        for path in (PAGE.parents[1] / package).rglob("*.py")
-    ]
+    root = PAGE.parents[1]
+    files = [path for package in ("flows", "tasks", "models", "storage") for path in (root / package).rglob("*.py")]
+    files += (root / "volcast").glob("*.py")
     assert len(rows) == len({*rows}) == len([path for path in files if path.name != "__init__.py"])
 
 

@@ -80,7 +80,8 @@ def load_prices(
     if good.empty:
         raise PricesRefused(f"No prices. {listed(list(failed.values()), 3, '; ')}.")
     doubts = [line for ticker, lines in judged.doubts.items() if ticker not in failed for line in lines]
-    for line in [*failed.values(), *row_lines(judged.bad, "rule", LEFT_OUT), *doubts]:
+    left_out = judged.bad.loc[~judged.bad["ticker"].isin(list(failed))]
+    for line in [*failed.values(), *row_lines(left_out, "rule", LEFT_OUT), *doubts]:
         warnings.warn(line, stacklevel=2)
     named = good.assign(adj_close=adjusted_close(good)).rename(columns={own: name for name, own in OF_BARS.items()})
     return named.loc[:, [*KEYS, *PRICES, "adj_close", "dividend", "split"]]

@@ -57,7 +57,8 @@ class StoredFrames:
         Raises NotStored.
         """
         number = self._artifacts.get("forecast", name, version).ref.version
-        frame = read_forecast(self._store, name, number).frame.copy()
+        frame = read_forecast(self._store, name, number).frame
+        frame = frame.astype({"cutoff": "datetime64[s]", "ds": "datetime64[s]"})
         frame.attrs["calendar"] = self.calendar
         return frame
 

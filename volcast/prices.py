@@ -41,7 +41,6 @@ Events = str | Path | Frame | None
 KEYS, PRICES = ("unique_id", "ds", "y"), ("open", "high", "low", "close")
 OF_BARS = {"unique_id": "ticker", "ds": "session", "y": "volume"}
 UNSAID = {"dividend": 0.0, "split": 0.0, "later_adjustment": 1.0}
-MAX_BROKEN_SHARE = 0.05  # of a ticker's rows
 LEFT_OUT = "{ticker}: {rows} left out ({kind}), the first of session {first:%Y-%m-%d}"
 BROKEN = "{ticker}: {rows} ({kind}), the first of session {first:%Y-%m-%d}"
 
@@ -63,25 +62,31 @@ def load_prices(
     *,
     calendar: str = NEW_YORK,
     through: date | None = None,
+    max_broken_share: float = 0.05,
 ) -> pd.DataFrame:
     """The prices of a file, a folder or a URL (whatever `volcast ingest` reads), of "yahoo" or "simulated", or a frame.
 
-    Rows that break a rule are left out, and named in a warning; so is a ticker that cannot be used, where there are
-    others. `through`: the last session; by default the newest that has closed.
+    Rows that break a rule are left out, and named in a warning; so is, where there are others, a ticker that cannot be
+    used, as one of which more than `max_broken_share` of the rows break a rule. What was taken for what, rounded or
+    brought to today's shares is said in warnings too. `through`: the last session; by default the newest closed one.
 
     Returns unique_id, ds (datetime64[s]), and as float64 y, open, high, low, close, adj_close, dividend, split; by
     unique_id and ds. Raises PricesRefused where nothing is left, SourceError.
     """
     last = last_session(through, calendar=calendar)
-    bars, failed = _fetched(source, tickers, last, calendar) if isinstance(source, str | Path) else (_bars(source), {})
+    if isinstance(source, str | Path):
+        bars, failed, said = _fetched(source, tickers, last, calendar)
+    else:
+        bars, failed, said = _bars(source), {}, []
     judged = split_by_rules(bars, calendar)
-    failed |= {ticker: each.words for ticker, each in too_broken(judged.good, judged.bad, MAX_BROKEN_SHARE).items()}
+    for ticker, broken in too_broken(judged.good, judged.bad, max_broken_share).items():
+        failed[ticker] = f"{broken.words}. If the others are right: max_broken_share={broken.share}"
     good = judged.good.loc[~judged.good["ticker"].isin(list(failed))].reset_index(drop=True)
     if good.empty:
         raise PricesRefused(f"No prices. {listed(list(failed.values()), 3, '; ')}.")
-    doubts = [line for ticker, lines in judged.doubts.items() if ticker not in failed for line in lines]
+    said += [line for ticker, lines in judged.doubts.items() if ticker not in failed for line in lines]
     left_out = judged.bad.loc[~judged.bad["ticker"].isin(list(failed))]
-    for line in [*failed.values(), *row_lines(left_out, "rule", LEFT_OUT), *doubts]:
+    for line in [*failed.values(), *row_lines(left_out, "rule", LEFT_OUT), *said]:
         warnings.warn(line, stacklevel=2)
     named = good.assign(adj_close=adjusted_close(good)).rename(columns={own: name for name, own in OF_BARS.items()})
     return named.loc[:, [*KEYS, *PRICES, "adj_close", "dividend", "split"]]
@@ -157,25 +162,27 @@ def _sessions(days: pd.Series) -> pd.Series:
 
 def _fetched(
     source: str | Path, tickers: Sequence[str] | None, last: date, calendar: str
-) -> tuple[pd.DataFrame, dict[str, str]]:
-    """BAR_COLUMNS of the tickers that came, and why others did not."""
+) -> tuple[pd.DataFrame, dict[str, str], list[str]]:
+    """BAR_COLUMNS of the tickers that came, why others did not, and what a person should know of what was read."""
     try:
         opened = open_source(str(source))
     except UnknownSource:
         opened = open_source(f"files:{source}")
     bars, failed = [], {}
-    for ticker in tickers or opened.tickers():
+    asked, said = tickers or opened.tickers(), list(opened.remarks)
+    for ticker in asked:
         answer = opened.fetch(ticker, first=None, last=last)
         answer = refuse_unfit(answer, calendar) if len(answer.bars) else answer
         if answer.outcome == Outcome.OK:
             bars.append(answer.bars)
+            said += answer.notes
         else:
             failed[ticker] = why_not(answer)
         if opened.pace:
             time.sleep(1 / opened.pace.calls_per_second)
     if not bars:
         raise PricesRefused(f"No prices. {listed(list(failed.values()), 3, '; ')}.")
-    return pd.concat(bars, ignore_index=True), failed
+    return pd.concat(bars, ignore_index=True), failed, said
 
 
 def _known(events: Events, bars: pd.DataFrame, calendar: str) -> pd.DataFrame:
@@ -201,7 +208,6 @@ def _standing(known: pd.DataFrame, source: str) -> pd.DataFrame:
 
 
 def _event_source(events: Events) -> EventSource:
-
     if not isinstance(events, str | Path):
         return FileEvents("events", _pandas(events))
     try:

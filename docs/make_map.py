@@ -17,7 +17,14 @@ BEGIN, END = "<!-- begin of the map, which `make map` writes -->\n", "<!-- end o
 PACKAGES = ("flows", "tasks", "models", "storage")
 FLOWS = ("flows/ingest.py", "flows/retrain.py", "flows/forecast.py")
 METHOD = "tasks/methods/volume.py"
-NO_STATION = ("models/errors", "models/text", "storage/errors", "storage/records", "storage/store")  # met at each step
+NO_STATION = (
+    "models/errors",
+    "models/plugins",
+    "models/text",
+    "storage/errors",
+    "storage/records",
+    "storage/store",
+)  # met at each step
 
 Function = ast.FunctionDef | ast.ClassDef
 

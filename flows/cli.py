@@ -164,6 +164,7 @@ SHOWN: dict[str, dict[str, Any]] = {
     "store": {"env_var": "VOLCAST_STORE"},
     "forecast_by": {"env_var": "VOLCAST_FORECAST_BY", "metavar": "HH:MM"},
     "tickers": {"metavar": "A,B"},
+    "cell": {"metavar": "NAME"},
     "date_format": {"metavar": "FORMAT"},
     "decimal": {"metavar": ".|,"},
     "columns": {"metavar": "HEADING=NAME"},

@@ -10,7 +10,8 @@ ModelError              a request that the models cannot serve; the message says
 ├── FutureModel         a model that was trained on later sessions than a forecast may know
 ├── DeviceUnavailable   the device asked for is not on this machine
 ├── TrainingDiverged    the training loss is no longer a finite number
-└── WrongWeights        bytes that are not safetensors, or not the tensors of the recipe's model
+├── WrongWeights        bytes that are not safetensors, or not the tensors of the recipe's model
+└── UnusablePlugin      what an installed package of somebody else's adds cannot be loaded, or is not what it must be
 """
 
 
@@ -56,3 +57,7 @@ class TrainingDiverged(ModelError):
 
 class WrongWeights(ModelError):
     """Bytes that are not safetensors, or not the tensors of the recipe's model."""
+
+
+class UnusablePlugin(ModelError):
+    """What an installed package of somebody else's adds cannot be loaded, or is not what it must be."""

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args, overload
 
 from volcast.models.errors import UnknownRecipe
+from volcast.models.plugins import added_names
 from volcast.models.text import brief, listed
 
 PRICE_COLUMNS = ("open", "high", "low", "close", "adj_close")
@@ -22,7 +23,7 @@ SMALL_TEST_SESSIONS = 252  # a year: a shorter test does not hold each season, q
 MIN_TEST_SESSIONS = 20  # twice the longest horizon, the least that a test against chance takes
 Refit = Literal["never", "yearly", "quarterly"]  # when a backtest fits its forecasters again
 MARGIN = 0.01  # of the champion's error, by which a challenger may be worse
-Cell = Literal["lstm", "gru", "rnn", "mlp"]
+CELLS = ("lstm", "gru", "rnn", "mlp")  # volcast's own
 LIMITS = {
     "hidden_size": 1024,
     "head_size": 1024,
@@ -114,7 +115,7 @@ class VolumeRecipe:
     """
 
     name: Literal["volume"] = "volume"
-    cell: Cell = "lstm"  # what carries the past; mlp sees only the cutoff
+    cell: str = "lstm"  # what carries the past, of CELLS or of what packages add; mlp sees only the cutoff
     use_earnings: bool = True  # announced earnings are features; zeros where none are known
     hidden_size: int = 32  # numbers in the cell's state
     head_size: int = 64  # numbers between state and quantiles
@@ -141,7 +142,9 @@ class VolumeRecipe:
 
     def __post_init__(self) -> None:
         _require(self.name == "volume", self, "name", "volume")
-        _require(self.cell in get_args(Cell), self, "cell", f"one of {list(get_args(Cell))}")
+        if self.cell not in CELLS:
+            known = f"one of {known_cells()} (another one needs the package installed that adds it)"
+            _require(self.cell in known_cells(), self, "cell", known)
         _require(self.start in get_args(Start), self, "start", f"one of {list(get_args(Start))}")
         _require(self.market in get_args(Market), self, "market", f"one of {list(get_args(Market))}")
         _require(self.adaptation in get_args(Adaptation), self, "adaptation", f"one of {list(get_args(Adaptation))}")
@@ -171,6 +174,11 @@ Recipe = TutorialRecipe | VolumeRecipe
 
 DEFAULT_RECIPE = "volume"
 RECIPES: dict[str, type[TutorialRecipe] | type[VolumeRecipe]] = {"tutorial": TutorialRecipe, "volume": VolumeRecipe}
+
+
+def known_cells() -> list[str]:
+    """Volcast's own, and those that installed packages add."""
+    return [*CELLS, *added_names("volcast.cells")]
 
 
 def setting_names(name: str) -> list[str]:

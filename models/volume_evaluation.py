@@ -8,10 +8,11 @@ that the predecessor serves, with features of these alone, from closes that it h
 N tickers, C cutoffs, H horizons.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 import pandas as pd
@@ -19,6 +20,7 @@ import torch
 
 from volcast.models.backtest import backtest, frame_of, train_volumes, values_of, volumes
 from volcast.models.comparisons import (
+    BEST,
     CHAMPION,
     CUMULATED,
     MASE,
@@ -30,22 +32,24 @@ from volcast.models.comparisons import (
     duels,
     verdict,
 )
-from volcast.models.errors import TrainingDiverged
+from volcast.models.errors import TrainingDiverged, UnusablePlugin
 from volcast.models.forecast_columns import KEYS, mean_column, quantile_columns
 from volcast.models.forecasters import FALLBACK, MODEL, Forecaster, Forecasts, naive_forecasters
 from volcast.models.har import Har
 from volcast.models.panel import HORIZONS, Panel, is_earnings
 from volcast.models.plausibility import CONTEXT, FACTOR, implausible_share
+from volcast.models.plugins import added_names, load_added
 from volcast.models.reasons import reasons_of, with_reasons
 from volcast.models.recipes import MIN_TEST_SESSIONS, SMALL_TEST_SESSIONS, VolumeRecipe
 from volcast.models.scores import BANDS, FIRST_TICKER, GATE_BAND, GATE_METRIC, MOST, Scores, calibration, scales, score
 from volcast.models.sums import sum_words
-from volcast.models.text import counted, listed, silent
+from volcast.models.text import brief, counted, listed, silent
 from volcast.models.volume_inputs import Inputs, VolumeData
 from volcast.models.volume_model import VolumeModel
 from volcast.models.volume_training import VolumeForecaster
 
 GATE_BANDS = {GATE_BAND: BANDS[GATE_BAND]}
+COLUMN = re.compile("[a-z][a-z0-9_]*")  # a forecaster's name, of which those of its columns are made
 MOST_IMPLAUSIBLE = 0.001  # of a challenger's forecasts in its test: har stands in for each when it is published
 METRICS = {"mase_1": ("1", "mase"), "mase_1_5": ("1-5", "mase"), "mase_1_10": ("1-10", "mase")} | {
     name: ("1-10", name) for name in ("pinball", "coverage_80", "coverage_95")
@@ -68,8 +72,25 @@ def forecasters(
 
 
 def baselines() -> tuple[Forecaster, ...]:
-    """The forecasters that train no network, the one to beat first."""
-    return (Har(), *naive_forecasters())
+    """The forecasters that train no network, the one to beat first, those of other packages last.
+
+    Raises UnusablePlugin.
+    """
+    own, names = (Har(), *naive_forecasters()), added_names("volcast.baselines")
+    taken = [MODEL, CHAMPION, BEST, *(each.name for each in own)]
+    return (*own, *(_added_baseline(name, taken) for name in names))
+
+
+def _added_baseline(name: str, taken: Sequence[str]) -> Forecaster:
+    """What an installed package adds, unfitted. Raises UnusablePlugin."""
+    make = load_added("volcast.baselines", name)
+    made: Any = make() if callable(make) else make
+    if name in taken or not COLUMN.fullmatch(name) or getattr(made, "name", None) != name:
+        raise UnusablePlugin(
+            f"{name} of volcast.baselines must make a forecaster of that name, of lower-case letters, digits and _, "
+            f"that is none of {', '.join(taken)}; {brief(made)} came. Mend or uninstall its package."
+        )
+    return made
 
 
 class VolumeAnswers(Protocol):

@@ -12,14 +12,17 @@ Wen, Torkkola, Narayanaswamy and Madeka (2017), "A multi-horizon quantile recurr
 All is in units of log volume less the level of t, the mean log volume of its last 20 sessions.
 """
 
+from collections.abc import Callable
 from functools import cache
 
 import torch
 from torch import Tensor, nn
 
+from volcast.models.errors import UnusablePlugin
 from volcast.models.forecasters import LEVELS, MEDIAN
 from volcast.models.market_calendar import CALENDAR_COLUMNS, SPECIAL_DAYS
 from volcast.models.panel import HORIZONS
+from volcast.models.plugins import load_added
 from volcast.models.recipes import VolumeRecipe
 from volcast.models.volume_inputs import AHEAD_COLUMNS, AT_COLUMNS
 
@@ -44,6 +47,32 @@ class Plain(nn.Module):
 
 
 CELLS = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN, "mlp": Plain}
+PROBED = 8  # sessions, by which a cell of another package is tried: half of them are changed
+
+
+def make_cell(name: str, inputs: int, units: int) -> nn.Module:
+    """A cell of volcast's own, or of an installed package. Raises UnusablePlugin, also for one that looks ahead."""
+    if name in CELLS:
+        return CELLS[name](inputs, units, batch_first=True)
+    make = load_added("volcast.cells", name)
+    assert make is not None, f"{name} was there when the recipe was checked"
+    _require_causal(name, make, inputs, units)
+    return make(inputs, units, batch_first=True)
+
+
+def _require_causal(name: str, make: Callable[..., nn.Module], inputs: int, units: int) -> None:
+    """Raises UnusablePlugin for a cell whose state changes with what comes later, or is none."""
+    with torch.device("cpu"), torch.random.fork_rng(devices=[]), torch.no_grad():
+        x_BTX = torch.randn(1, PROBED, inputs).repeat(2, 1, 1)
+        x_BTX[1, PROBED // 2 :] += 1
+        h_BTU = make(inputs, units, batch_first=True).eval()(x_BTX)[0]
+        past_BTU = h_BTU[:, : PROBED // 2]
+        if h_BTU.shape == (2, PROBED, units) and torch.allclose(past_BTU[0], past_BTU[1]):
+            return
+    raise UnusablePlugin(
+        f"The cell {name} must give (sequences, sessions, units) and a state, as torch.nn.LSTM does, and see no later "
+        f"session than each; {tuple(h_BTU.shape)} came of (2, {PROBED}, {units}), or it changed with later sessions."
+    )
 
 
 class ForkingNetwork(nn.Module):
@@ -52,7 +81,7 @@ class ForkingNetwork(nn.Module):
     def __init__(self, recipe: VolumeRecipe) -> None:
         super().__init__()
         units, known = recipe.head_size, recipe.hidden_size + len(AT_COLUMNS)
-        self.cell = CELLS[recipe.cell](len(AT_COLUMNS) + len(CALENDAR_COLUMNS), recipe.hidden_size, batch_first=True)
+        self.cell = make_cell(recipe.cell, len(AT_COLUMNS) + len(CALENDAR_COLUMNS), recipe.hidden_size)
         self.known = nn.Linear(known, units)  # W1
         self.ahead = nn.Linear(len(AHEAD_COLUMNS), units, bias=False)  # W2
         self.gate_HU = nn.Parameter(torch.zeros(HORIZONS, units))  # g

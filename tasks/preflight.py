@@ -32,7 +32,14 @@ from volcast.tasks.settings import (
     root_of,
 )
 from volcast.tasks.sources.reading import split_location
-from volcast.tasks.sources.source import IN_ENVIRONMENT, EventSource, UnknownSource, open_event_source, open_source
+from volcast.tasks.sources.source import (
+    IN_ENVIRONMENT,
+    EventSource,
+    UnknownSource,
+    is_added,
+    open_event_source,
+    open_source,
+)
 
 LAST_INGEST = "ingest"  # kind of the artifact that says where prices came from
 RETIREMENT = "retirement"  # kind of the artifacts that say whether a ticker is in use: one a ticker, a version a change
@@ -322,9 +329,11 @@ def whole_path(path_or_url: str) -> str:
 
 
 def whole_spec(spec: str) -> str:
-    """The spec of a source, with the whole path of its file."""
+    """The spec of a source, with the whole path of its file; one that a package adds says it itself."""
     kind, _, location = spec.partition(":")
-    return f"files:{whole_path(location)}" if kind == "files" else spec
+    if kind == "files":
+        return f"files:{whole_path(location)}"
+    return open_source(spec).spec if is_added(spec) else spec
 
 
 def kept_roots(store_url: str) -> list[Store]:

@@ -34,6 +34,7 @@ from pydantic import JsonValue
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from volcast.models.plugins import adding_packages
 from volcast.storage.records import Provenance
 
 Result = TypeVar("Result")
@@ -176,7 +177,7 @@ PACKAGES = ("torch", "numpy", "pandas", "scikit-learn", "deltalake", "safetensor
 def code_version() -> str:
     """The package's version and, in a checkout, the commit; `+changed` where files differ from it."""
     version = metadata.version("volcast")
-    root = Path(__file__).parents[2]
+    root = Path(__file__).resolve().parents[1]  # the checkout's top; in a wheel volcast's own folder
     if not (root / ".git").exists():
         return version
     command = ["git", "-C", str(root), "describe", "--always", "--dirty=+changed", "--abbrev=12"]
@@ -189,5 +190,5 @@ def code_version() -> str:
 
 def provenance(*, source: str, seed: int | None = None) -> Provenance:
     """The record that goes into every manifest written by the flow run that asks."""
-    packages = {name: metadata.version(name) for name in PACKAGES}
+    packages = {name: metadata.version(name) for name in PACKAGES} | adding_packages()
     return Provenance(code_version=code_version(), packages=packages, flow_run_id=flow_run.id, seed=seed, source=source)

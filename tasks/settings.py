@@ -26,7 +26,16 @@ from pydantic import (
 
 from volcast.models.calendar_names import NEW_YORK, calendar_named
 from volcast.models.errors import NotASession, UnknownRecipe
-from volcast.models.recipes import DEFAULT_RECIPE, MARGIN, Recipe, Refit, VolumeRecipe, make_recipe, setting_names
+from volcast.models.recipes import (
+    DEFAULT_RECIPE,
+    MARGIN,
+    Recipe,
+    Refit,
+    VolumeRecipe,
+    known_cells,
+    make_recipe,
+    setting_names,
+)
 from volcast.models.text import listed
 from volcast.storage.locations import PATTERN, shown
 from volcast.storage.records import Name
@@ -76,7 +85,7 @@ class DataSettings(_Settings):
     events: Location | None = Field(
         default=None,
         description="Announced earnings and other dated events: simulated[:SEED], yahoo, files:PATH-or-URL, or none to "
-        "use none; by default the prices' own source is asked (for files none is), and what is stored is used",
+        "use none; by default simulated and yahoo are asked where the prices are theirs, and what is stored is used",
     )
     calendar: str = Field(
         default=NEW_YORK,
@@ -172,7 +181,7 @@ class DataSettings(_Settings):
     @property
     def event_source(self) -> str:
         """The spec of the source of announcements."""
-        own = "none" if self.source.startswith(("files:", "stored")) else self.source
+        own = self.source if self.source.startswith(("simulated", "yahoo")) else "none"
         return own if self.events is None else self.events
 
     @property
@@ -201,8 +210,10 @@ class TrainingSettings(_Settings):
         description="volume: the next 10 sessions; tutorial: a nowcast of one ticker",
         json_schema_extra={"enum": ["volume", "tutorial"]},  # a list to choose from in the UI's form
     )
-    cell: Literal["lstm", "gru", "rnn", "mlp"] = Field(
-        default="lstm", description="Volume: what carries the past; mlp sees only the cutoff"
+    cell: str = Field(
+        default="lstm",
+        description="Volume: what carries the past: lstm, gru, rnn, mlp (sees only the cutoff), or what a package adds",
+        json_schema_extra=lambda schema: schema.update(enum=[*known_cells()]),  # a list to choose from
     )
     fit_scalers_on: Literal["train", "all"] = Field(
         default="train",

@@ -11,6 +11,8 @@ import pandas as pd
 from pydantic import JsonValue
 
 from volcast.models.errors import ModelError, UnknownRecipe
+from volcast.models.plugins import is_installed
+from volcast.models.text import listed
 from volcast.storage.artifacts import ArtifactStore, Draft, from_parquet
 from volcast.storage.errors import Corrupt, NotStored, StoreError, StoreUnreachable
 from volcast.storage.records import (
@@ -80,8 +82,17 @@ def read_frame(artifacts: ArtifactStore, ref: ArtifactRef, file_name: str) -> pd
 
 
 def stored_method(artifacts: ArtifactStore, name: str, version: int | None = None) -> Method:
-    """The method of the recipe that a model was made by, by default the newest version's. Raises NotStored, Corrupt."""
-    return method_from(artifacts.get("model", name, version).fact("recipe"))
+    """The method of the recipe that a model was made by, by default the newest version's.
+
+    Raises NotStored, Corrupt, and UnknownRecipe, which names the packages that it was made with and that are gone.
+    """
+    manifest = artifacts.get("model", name, version)
+    try:
+        return method_from(manifest.fact("recipe"))
+    except UnknownRecipe as error:
+        gone = [package for package in manifest.provenance.packages if not is_installed(package)]
+        made_with = f" {name} v{manifest.version} was made with {listed(gone)}." if gone else ""
+        raise UnknownRecipe(f"{error}{made_with}") from error
 
 
 def require_own_name(artifacts: ArtifactStore, name: str, method: Method) -> None:
@@ -96,6 +107,10 @@ def read_model(artifacts: ArtifactStore, name: str, version: int | None) -> tupl
     """A stored model, checked, and the method that asks it. Raises NotStored, Corrupt, WrongWeights."""
     method = stored_method(artifacts, name, version)
     return method, method.load(_weights(artifacts, name, version))
+
+
+def _recipe_and_weights(artifacts: ArtifactStore, name: str, version: int | None) -> tuple[Method, bytes]:
+    return stored_method(artifacts, name, version), _weights(artifacts, name, version)
 
 
 def _weights(artifacts: ArtifactStore, name: str, version: int | None) -> bytes:
@@ -158,7 +173,7 @@ def find_champion(artifacts: ArtifactStore, name: str, *, load: bool = False) ->
     version, fault = read_or_fault(partial(champion_version, artifacts, name))
     if version is None:
         return Champion(fault=fault.rstrip("."))
-    check = read_model if load else _weights
+    check = read_model if load else _recipe_and_weights
     _, fault = read_or_fault(partial(check, artifacts, name, version))
     model, unknown = read_or_fault(partial(forecasting_version, artifacts, artifacts.url, name, version))
     if fault := unknown or fault:

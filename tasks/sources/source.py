@@ -7,24 +7,25 @@ SourceError             the source as a whole cannot serve; the message says wha
     └── Contradiction   one ticker's prices and splits fit no reading; the others go on (as_traded.py)
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from enum import StrEnum
 from functools import lru_cache
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol, runtime_checkable
 
 import pandas as pd
 
 from volcast.models.calendar_names import NEW_YORK
+from volcast.models.errors import UnusablePlugin
+from volcast.models.plugins import added_names, load_added
 from volcast.models.text import brief
 from volcast.storage.locations import require_no_credentials, shown
 
-if TYPE_CHECKING:
-    from volcast.tasks.sources.simulated import SimulatedSource
-    from volcast.tasks.sources.yahoo import YahooSource
-
 SPECS = "simulated[:SEED], yahoo, files:PATH-or-URL"
+OWN = ("simulated", "yahoo", "files", "stored", "none")  # no package can add a source whose name begins so
+INSTALL = "A source that a package adds needs that installed."
 IN_ENVIRONMENT = "env:"  # of a file: the name of a variable that holds its path or URL, which nothing shows or keeps
 
 
@@ -121,8 +122,9 @@ def why_not(answer: Fetch | Announced) -> str:
     return f"{answer.ticker}: {answer.outcome.replace('_', ' ')}: {answer.known}{guess}"
 
 
+@runtime_checkable
 class PriceSource(Protocol):
-    """Daily bars, one ticker a call."""
+    """Daily bars, one ticker a call; up to four threads ask at once."""
 
     spec: str
     incremental: bool  # whether it is asked for what is missing only; files are always read whole: they are the truth
@@ -142,6 +144,7 @@ class PriceSource(Protocol):
         ...
 
 
+@runtime_checkable
 class EventSource(Protocol):
     """Announcements of earnings, or dated events of any kind, one ticker a call."""
 
@@ -173,7 +176,7 @@ def open_source(spec: str) -> PriceSource:
         return FilesSource(location)
     if market := _market(spec):
         return market
-    raise UnknownSource(f"{brief(shown(spec))} is not a source. Expected one of: {SPECS}.")
+    raise UnknownSource(f"{brief(shown(spec))} is not a source. Expected one of: {_specs()}. {INSTALL}")
 
 
 def open_event_source(spec: str) -> EventSource | None:
@@ -184,9 +187,15 @@ def open_event_source(spec: str) -> EventSource | None:
         from volcast.tasks.sources.files import FileEvents
 
         return FileEvents(location)
-    if market := _market(spec):
+    if isinstance(market := _market(spec), EventSource):
         return market
-    raise UnknownSource(f"{brief(shown(spec))} is not a source of announcements. Expected one of: {SPECS}, none.")
+    known = f"{brief(shown(spec))} is not a source of announcements"
+    raise UnknownSource(f"{known}. Expected one of: {_specs()}, none. {INSTALL}")
+
+
+def is_added(spec: str) -> bool:
+    """Whether the source is one that an installed package of somebody else's adds."""
+    return not spec.startswith(OWN) and _scheme(spec) in added_names("volcast.sources")
 
 
 def _file_of(spec: str) -> str:
@@ -199,14 +208,38 @@ def _file_of(spec: str) -> str:
 
 
 @lru_cache  # one a process: the simulated one counts the calls that it has refused (fault ratelimit)
-def _market(spec: str) -> "YahooSource | SimulatedSource | None":
-    """Who has prices and announcements both; imported when it is asked for, since yfinance takes a second."""
+def _market(spec: str) -> PriceSource | None:
+    """Any source but files; imported when it is asked for, since yfinance takes a second."""
     if spec == "yahoo":
         from volcast.tasks.sources.yahoo import YahooSource
 
         return YahooSource()
-    if spec.partition(":")[0].partition("?")[0] == "simulated":
+    if _scheme(spec) == "simulated":
         from volcast.tasks.sources.simulated import simulated_source
 
         return simulated_source(spec)
-    return None
+    return None if spec.startswith(OWN) else _added(spec)
+
+
+def _added(spec: str) -> PriceSource | None:
+    """What the package makes of the spec that adds its scheme; None where none does. Raises SourceError."""
+    try:
+        make = load_added("volcast.sources", _scheme(spec))
+    except UnusablePlugin as error:
+        raise SourceUnusable(str(error)) from error
+    if make is None:
+        return None
+    if not isinstance(source := make(spec), PriceSource):
+        raise SourceUnusable(
+            f"{spec}: the package that adds it gives no PriceSource, with spec, incremental, pace, remarks, tickers "
+            f"and fetch, but {brief(source)}."
+        )
+    return source
+
+
+def _scheme(spec: str) -> str:
+    return re.split("[:?]", spec, maxsplit=1)[0]
+
+
+def _specs() -> str:
+    return ", ".join([SPECS, *added_names("volcast.sources")])

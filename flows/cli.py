@@ -517,7 +517,7 @@ def forecast(
     check_out(out)
     check(data, training)
     parts = stored_parts(data, training)
-    with _server("forecast") as (server, forecast_flow):
+    with _server("forecast", is_needed=False) as (server, forecast_flow):
         batches = [forecast_flow(part, training, chosen=chosen) for part in parts]
     from volcast.tasks.forecast import forecast_records
     from volcast.tasks.reports import render
@@ -627,11 +627,11 @@ def backtest(data: DataSettings, request: BacktestSettings, training: TrainingSe
 
     Nothing after --test-end is used.
     """
-    from volcast.tasks.preflight import check_backtest
+    from volcast.tasks.preflight import check_backtest, takes_turns
 
     request = request.model_copy(update={"settings": {**training.backtested, **request.settings}})
     check_backtest(data, request)
-    with _server("backtest") as (server, backtest_flow):
+    with _server("backtest", is_needed=takes_turns(data)) as (server, backtest_flow):
         result = backtest_flow(data.model_copy(update={"as_of": request.test_end}), request)
     from volcast.tasks.reports import render
 
@@ -937,7 +937,7 @@ def _print_source(data: DataSettings) -> None:
 
 
 def _ran(
-    server: "Server",
+    server: "Server | None",
     show: Callable[[], None],
     facts: Callable[[], Mapping[str, Any]],
     *,
@@ -950,7 +950,9 @@ def _ran(
         show()
         if exported:
             console.print(f"          {exported}", markup=False)
-        if server.own:
+        if server is None:
+            console.print("[bold]UI[/]        No server was up to keep this run; one that keeps the next: volcast up")
+        elif server.own:
             console.print("[bold]UI[/]        Prefect keeps this run; to look at it: volcast up")
         else:
             console.print(f"[bold]UI[/]        {server.ui_url}/runs")
@@ -982,16 +984,17 @@ def _export(batches: "Sequence[ForecastBatch]", out: Path | None) -> str:
 
 
 @contextmanager
-def _server(flow: str) -> "Iterator[tuple[Server, Callable[..., Any]]]":
+def _server(flow: str, *, is_needed: bool = True) -> "Iterator[tuple[Server | None, Callable[..., Any]]]":
     """Prefect's server for the length of a command, which logs the steps alone; and the flow of that name.
 
-    What the flow needs is imported while a server starts: each takes some seconds.
+    One is started where it `is_needed` and none is up. What the flow needs is imported meanwhile: each takes some
+    seconds.
     """
-    from volcast.flows.server import prefect_server
+    from volcast.flows.server import prefect_server, server_if_up
 
     _filter_console()
     module = f"volcast.flows.{flow}"
-    with prefect_server(meanwhile=lambda: import_module(module)) as server:
+    with prefect_server(meanwhile=lambda: import_module(module)) if is_needed else server_if_up() as server:
         yield server, getattr(import_module(module), flow)
 
 

@@ -14,11 +14,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 from uuid import UUID, uuid4
 
 import prefect
@@ -34,9 +35,18 @@ from prefect.client.schemas.filters import (
     TaskRunFilterStateType,
 )
 from prefect.client.schemas.objects import FlowRun, StateType, TaskRun
+from prefect.context import TaskRunContext
+from prefect.flows import Flow
 from prefect.logging.handlers import PrefectConsoleHandler
-from prefect.server.database.configurations import AioSqliteConfiguration
-from prefect.states import Cancelled, Crashed
+from prefect.settings import (
+    PREFECT_API_URL,
+    PREFECT_LOGGING_TO_API_ENABLED,
+    PREFECT_SERVER_EPHEMERAL_ENABLED,
+    temporary_settings,
+)
+from prefect.states import Cancelled, Crashed, Failed
+from prefect.tasks import Task
+from prefect.utilities.callables import expand_mapping_parameters, get_call_parameters
 from rich.console import Console
 
 STOP_SECONDS = 20
@@ -329,13 +339,63 @@ def _commands(run: FlowRun) -> list[Process]:
 # server then loses events, and with them alerts and the runs that events start. Drop when tests/test_sqlite_writes.py
 # says that Prefect asks when a transaction begins; tests/test_workarounds.py says when what is replaced has changed.
 
-_begin = AioSqliteConfiguration.begin_transaction
-
 
 def write_from_the_beginning() -> None:
     """For every transaction on SQLite that this process begins from now on."""
+    from prefect.server.database.configurations import AioSqliteConfiguration  # half a second, for a server alone
+
     patched: Any = AioSqliteConfiguration
-    patched.begin_transaction = lambda self, session, **_: _begin(self, session, with_for_update=True)
+    begin = patched.begin_transaction
+    patched.begin_transaction = lambda self, session, **_: begin(self, session, with_for_update=True)
+
+
+# Works around flows and tasks that Prefect runs only where a server keeps their states, so that a command would start
+# one which nobody looks at. Here their functions are called in this process: they log under the names of their runs,
+# and are tried again as their tasks say, but mapped ones take turns, and no tag limits them. Drop when Prefect runs a
+# flow without an API; tests/test_workarounds.py says when what is replaced has changed.
+
+
+@contextmanager
+def without_server() -> Iterator[None]:
+    """Flows and tasks of this process ask no API; whatever asks for one all the same fails, and starts none."""
+    silent: dict[Any, Any] = {PREFECT_SERVER_EPHEMERAL_ENABLED: False, PREFECT_LOGGING_TO_API_ENABLED: False}
+    flows, tasks = cast(Any, Flow), cast(Any, Task)
+    replaced = flows.__call__, tasks.__call__, tasks.map
+    flows.__call__, tasks.__call__, tasks.map = _call_flow, _call_task, _call_each
+    try:
+        with temporary_settings(silent, restore_defaults={PREFECT_API_URL}):
+            yield
+    finally:
+        flows.__call__, tasks.__call__, tasks.map = replaced
+
+
+def _call_flow(flow: Flow[..., Any], *given: Any, **more: Any) -> Any:
+    return _call_task(Task(flow.fn, name=flow.name, task_run_name=flow.flow_run_name), *given, **more)
+
+
+def _call_task(task: Task[..., Any], *given: Any, **more: Any) -> Any:
+    return _run(task, get_call_parameters(task.fn, given, more))
+
+
+def _call_each(task: Task[..., Any], *given: Any, **more: Any) -> SimpleNamespace:
+    parameters = get_call_parameters(task.fn, given, more, apply_defaults=False)
+    results = [_run(task, each) for each in expand_mapping_parameters(task.fn, parameters)]
+    return SimpleNamespace(result=lambda: results)
+
+
+def _run(task: Task[..., Any], parameters: dict[str, Any]) -> Any:
+    name = str(task.task_run_name).format(**parameters)
+    run, delays = TaskRun(name=name, task_key=task.task_key, dynamic_key=""), cast(Any, task.retry_delay_seconds)
+    with TaskRunContext.model_construct(task=task, task_run=run, parameters=parameters):
+        while True:
+            run.run_count += 1
+            try:
+                return task.fn(**parameters)
+            except Exception as error:
+                may_pass = cast(Any, task.retry_condition_fn)
+                if run.run_count > task.retries or not may_pass(task, run, Failed(data=error)):
+                    raise
+                time.sleep(delays[run.run_count - 1])
 
 
 # Works around the engine's lines in Prefect's log of a command, among which a person misses the steps' own. Drop when

@@ -1,8 +1,9 @@
-"""The Prefect server that a command talks to: the one that is configured, or one of volcast's own.
+"""The Prefect server that a command talks to: the one that is configured, one of volcast's own, or none.
 
     1. PREFECT_API_URL (environment or Prefect profile)    -> that server
     2. a server that `volcast up` keeps in this folder     -> that server
-    3. else                                                -> start one, use it, drain it, stop it
+    3. else, if the command needs one                      -> start one, use it, drain it, stop it
+    4. else                                                -> none: its flow runs in the command's own process
 
 volcast's own server keeps its database in VOLCAST_HOME (default ./.volcast), or in VOLCAST_DATABASE, so that
 `volcast up` shows earlier runs. Each has a password of its own (flows/server_access.py).
@@ -50,6 +51,7 @@ from volcast.flows.prefect_processes import (
     start,
     wait_for_end,
     wait_while_alive,
+    without_server,
 )
 from volcast.flows.server_access import LISTENER, VARIABLE, Access
 from volcast.flows.server_options import ServerError, ServerOptions, require_database
@@ -114,6 +116,17 @@ def prefect_server(meanwhile: Callable[[], object] = silent) -> Iterator[Server]
             with get_client(sync_client=True) as client:
                 settle(client, find_orphans(client))
             yield started
+
+
+@contextmanager
+def server_if_up() -> Iterator[Server | None]:
+    """The server that is up, which keeps what flows do; where there is none, flows run without one, and nothing does.
+
+    Raises ServerError where one is configured that does not answer.
+    """
+    server = server_that_is_up()
+    with _drained(server) if server else without_server():
+        yield server
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from volcast.tasks.methods.method import Plot
 from volcast.tasks.reports.plots import errors_plot
 from volcast.tasks.reports.render import backtest_markdown
 from volcast.tasks.reports.views import simulated_note
-from volcast.tasks.run_tools import complete, progress, publish_artifact
+from volcast.tasks.run_tools import complete, has_server, progress, publish_artifact
 from volcast.tasks.settings import BacktestSettings, calendar_of
 from volcast.tasks.snapshot import read_panel
 from volcast.tasks.stored_models import FORECAST_FILE, store_version
@@ -55,7 +55,8 @@ def run_backtest(snapshot: Snapshot, request: BacktestSettings) -> BacktestResul
     log.info("%s in %s", counted(len(frame), "forecast"), path)
     result, errors = _scored(snapshot, span, path, frame, train_volumes(panel, span), start=_start(request, span))
     log.info("%s", result.verdict)
-    _publish(result, errors)
+    if has_server():
+        _publish(result, errors)
     return result
 
 

@@ -50,7 +50,7 @@ from volcast.tasks.methods.method import Method
 from volcast.tasks.preflight import require_ahead, retirements
 from volcast.tasks.reports.render import forecast_markdown, slug
 from volcast.tasks.reports.views import read_forecast, ticker_forecasts
-from volcast.tasks.run_tools import publish_artifact
+from volcast.tasks.run_tools import has_server, publish_artifact
 from volcast.tasks.settings import DataSettings, ForecasterSettings, TrainingSettings, WatchSettings, calendar_of
 from volcast.tasks.snapshot import prepare, read_panel, universes
 from volcast.tasks.stored_models import (
@@ -398,11 +398,11 @@ CHARTS = 6  # 80 ms each, and as much again to store them
 
 @task(task_run_name="publish charts of {batch.artifact}")
 def publish_charts(batch: ForecastBatch, training: TrainingSettings) -> int:
-    """Markdown with the fan chart in it, of the first CHARTS tickers; of a nowcast, or of the past, none.
+    """Markdown with the fan chart in it, of the first CHARTS tickers; of a nowcast, of the past, or for nobody, none.
 
     Returns how many.
     """
-    if why := why_not_live(batch, training):
+    if why := why_not_live(batch, training) or ("" if has_server() else "is shown by no server"):
         get_run_logger().info("%s %s: no charts", batch.artifact, why)
         return 0
     from volcast.tasks.methods.volume import in_order

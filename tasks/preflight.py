@@ -118,6 +118,12 @@ def require_event_source(data: DataSettings) -> EventSource | None:
     return source
 
 
+def takes_turns(data: DataSettings) -> bool:
+    """Whether a source is asked at a pace that all who ask share, which a server keeps."""
+    source = None if data.source == STORED else open_source(data.source)
+    return any(each is not None and each.pace is not None for each in (source, require_event_source(data)))
+
+
 def require_prices(store: Store, tickers: Iterable[str]) -> None:
     """Raises NotStored, which names the tickers without prices, and those that have some."""
     stored = PriceTable(store).tickers()

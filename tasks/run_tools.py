@@ -28,6 +28,7 @@ from prefect.client.orchestration import get_client
 from prefect.events import emit_event
 from prefect.runtime import flow_run
 from prefect.serializers import JSONSerializer, Serializer, UnknownSerializer
+from prefect.settings import PREFECT_API_URL
 from prefect.states import Completed
 from prefect.utilities.dispatch import get_registry_for_type
 from pydantic import JsonValue
@@ -67,12 +68,19 @@ def attempt(step: Callable[Given, Result], *given: Given.args, **more: Given.kwa
         return error
 
 
+def has_server() -> bool:
+    """Whether a Prefect server keeps runs, events and artifacts; else what is only for it need not be made."""
+    return bool(PREFECT_API_URL.value()) or flow_run.id is not None
+
+
 def complete(result: Result, message: str, outcome: str = "") -> Result:
-    """The final state Completed with a message; the caller of the flow is given `result`.
+    """The final state Completed with a message, where a server keeps it; the caller of the flow is given `result`.
 
     An outcome (`promoted v12`, `skipped`) goes behind the run's name, which is all that a list of runs shows. It is not
     the state's name: Prefect's UI leaves names that are not its own out of a deployment's runs.
     """
+    if not has_server():
+        return result
     if outcome:
         with get_client(sync_client=True) as client:
             client.update_flow_run(UUID(str(flow_run.id)), name=f"{flow_run.name}: {outcome}")
@@ -102,8 +110,10 @@ def emit(event: Event, root: str, *, words: str, labels: dict[str, str] | None =
     """Send the event to Prefect's server; `words` is a sentence for people, `facts` more in its payload.
 
     It is about a thing of one store: its resource is `volcast.<thing>.<root>`, with the root as a label, so that an
-    automation listens to its own store only. Outside of a Prefect server it is lost, and nothing depends on it.
+    automation listens to its own store only. Without a server it is lost, and nothing depends on it.
     """
+    if not has_server():
+        return
     thing = event.split(".")[1]
     resource = {"prefect.resource.id": f"volcast.{thing}.{root}", "volcast.root": root, **(labels or {})}
     emit_event(event, resource, payload={"words": words, **facts})
@@ -129,9 +139,10 @@ def artifact_key(name: str, root: str) -> str:
 
 
 def publish_artifact(name: str, root: str, *, markdown: str, description: str) -> str:
-    """Add a version of an artifact of the store to the calling flow run; gives its key."""
+    """Add a version of an artifact of the store to the calling flow run, where a server keeps it; gives its key."""
     key = artifact_key(name, root)
-    create_markdown_artifact(key=key, markdown=markdown, description=description)
+    if has_server():
+        create_markdown_artifact(key=key, markdown=markdown, description=description)
     return key
 
 

@@ -15,6 +15,7 @@ from rows import yahoo_frame
 
 from benchmarks.fake_s3 import access
 from benchmarks.programs import CODE
+from volcast.flows.prefect_processes import without_server
 from volcast.flows.server import Server, prefect_server
 
 if TYPE_CHECKING:
@@ -46,6 +47,13 @@ def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         assert not PREFECT_API_URL.value(), "unset PREFECT_API_URL: the tests start a server of their own"
         with prefect_server() as server:
             yield server
+
+
+@pytest.fixture
+def no_server() -> Iterator[None]:
+    """Flows run in this process and ask no server, whether or not the session has one."""
+    with without_server():
+        yield
 
 
 @pytest.fixture(scope="session")

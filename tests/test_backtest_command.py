@@ -12,12 +12,10 @@ from runs import artifacts_of, run_named
 from utilsforecast.evaluation import evaluate
 from utilsforecast.losses import mae
 
-pytestmark = pytest.mark.usefixtures("prefect_api")
-
-
 DATES = ["--train-through", "2020-03-31", "--test-start", "2020-04-01", "--test-end", "2020-06-30"]
 
 
+@pytest.mark.usefixtures("prefect_api")
 def test_a_backtest_of_the_simulated_exchange_ends_in_a_file_and_in_words(volcast: Volcast) -> None:
     volcast.columns(80)
     command = ["backtest", "--source", "simulated", "--tickers", "SBUX,T1", "--store", "data", *DATES]
@@ -70,6 +68,7 @@ BAD_REQUESTS = [
 ]
 
 
+@pytest.mark.usefixtures("no_server")
 @pytest.mark.parametrize(("options", "code", "expected"), BAD_REQUESTS)
 def test_a_bad_request_is_one_clear_line(
     options: list[str], code: int, expected: str, volcast: Volcast, tmp_path: Path

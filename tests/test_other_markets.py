@@ -18,8 +18,8 @@ from volcast.flows.backtest import backtest
 from volcast.flows.daily import daily
 from volcast.flows.forecast import forecast
 from volcast.flows.ingest import ingest
+from volcast.flows.prefect_processes import without_server
 from volcast.flows.retrain import retrain
-from volcast.flows.server import Server
 from volcast.models.market_calendar import CALENDAR_COLUMNS, calendar_columns
 from volcast.storage.append_tables import QuarantineTable
 from volcast.storage.artifacts import ArtifactStore
@@ -32,7 +32,7 @@ from volcast.tasks.monitor import present_health
 from volcast.tasks.settings import BacktestSettings, DataSettings, calendar_of, root_of
 from volcast.tasks.snapshot import read_panel
 
-pytestmark = pytest.mark.usefixtures("prefect_api")
+alone = pytest.mark.usefixtures("no_server")
 
 LAST = {"XLON": date(2024, 12, 20), "24/7": date(2024, 3, 8), "XNYS": date(2024, 12, 20)}  # Fridays
 NOW = {"XLON": "2024-12-20T18:00:00Z", "24/7": "2024-03-09T01:30:00Z", "XNYS": "2024-12-20T22:00:00Z"}
@@ -62,16 +62,16 @@ def data_of(folder: Path, calendar: str, **settings: Any) -> DataSettings:
 
 
 @pytest.fixture(scope="module")
-def markets(prefect_api: Server, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def markets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store with a ticker of each of three markets, trained and forecast from."""
-    assert prefect_api.own
     folder = tmp_path_factory.mktemp("markets")
-    for calendar, ticker in TICKER.items():
-        prices_of(calendar).to_csv(folder / f"{ticker}.csv", index=False)
-        ingest(data_of(folder, calendar))
-    for calendar in ("XLON", "24/7"):
-        retrain(data_of(folder, calendar, source="stored"), TRAINING)
-        forecast(data_of(folder, calendar, source="stored"), TRAINING)
+    with without_server():
+        for calendar, ticker in TICKER.items():
+            prices_of(calendar).to_csv(folder / f"{ticker}.csv", index=False)
+            ingest(data_of(folder, calendar))
+        for calendar in ("XLON", "24/7"):
+            retrain(data_of(folder, calendar, source="stored"), TRAINING)
+            forecast(data_of(folder, calendar, source="stored"), TRAINING)
     return folder
 
 
@@ -91,6 +91,7 @@ def test_a_forecast_is_of_the_next_sessions_of_the_market(markets: Path, calenda
     assert set(rows["ticker"]) == {TICKER[calendar]}
 
 
+@alone
 def test_a_holiday_of_the_market_is_no_gap_and_a_lost_session_is_one(markets: Path, tmp_path: Path) -> None:
     for calendar, ticker in TICKER.items():
         counts = status_of(data_of(markets, calendar).root, (), LAST[calendar])
@@ -112,6 +113,7 @@ def test_each_market_has_its_own_champion_or_none_and_the_same_name(markets: Pat
     assert PriceTable(open_store(str(markets / "store"))).tickers() == ["SBUX"]
 
 
+@alone
 def test_the_panel_has_the_half_days_of_the_market_and_no_witching(markets: Path) -> None:
     panel = read_panel(ingest(data_of(markets, "XLON")))
     calendar_SK = calendar_columns(panel.sessions, panel.calendar)
@@ -130,10 +132,8 @@ def test_health_counts_the_sessions_of_the_market(markets: Path) -> None:
     assert (london.session, london.behind) == (date(2024, 12, 27), 3)  # Monday, Christmas Eve, Friday
 
 
-def test_a_daily_run_after_a_friday_forecasts_saturday_and_scores_what_came(
-    prefect_api: Server, tmp_path: Path
-) -> None:
-    assert prefect_api.own
+@alone
+def test_a_daily_run_after_a_friday_forecasts_saturday_and_scores_what_came(tmp_path: Path) -> None:
     for day, now in ((date(2024, 3, 7), "2024-03-08T01:30:00Z"), (date(2024, 3, 8), "2024-03-09T01:30:00Z")):
         prices_of("24/7", day).to_csv(tmp_path / "BTC-USD.csv", index=False)
         batch = daily(data_of(tmp_path, "24/7", now=now), TRAINING).batch
@@ -144,6 +144,7 @@ def test_a_daily_run_after_a_friday_forecasts_saturday_and_scores_what_came(
     assert set(scores["ds"].dt.date) == {date(2024, 3, 8)}
 
 
+@alone
 def test_a_backtest_has_the_sessions_of_the_market_as_targets(markets: Path) -> None:
     request = BacktestSettings(
         test_start=date(2024, 2, 1), test_end=date(2024, 2, 11), device="cpu", settings={**BEATS_HAR, "steps": 20}
@@ -169,6 +170,7 @@ def test_a_store_of_several_markets_asks_which_one_is_meant(markets: Path, volca
     assert volcast("verify", *store).out == "Everything that is stored is as it was written.\n"
 
 
+@pytest.mark.usefixtures("prefect_api")
 def test_the_calendar_is_named_once_and_the_next_ingest_goes_on_with_it(volcast: Volcast, tmp_path: Path) -> None:
     prices_of("XLON", date(2024, 12, 19)).to_csv(tmp_path / "VOD.L.csv", index=False)
     first = volcast("ingest", "--source", "files:VOD.L.csv", "--calendar", "LSE")
@@ -218,6 +220,7 @@ def test_the_folder_of_each_calendar_says_which_it_is_and_no_other_folder_does()
         assert calendar_of(folder) == "XNYS"
 
 
+@alone
 @needs_cases
 @pytest.mark.parametrize(
     ("case", "error"),
@@ -240,6 +243,7 @@ def test_a_file_of_another_market_or_without_volumes_is_refused_in_one_line(
     assert PriceTable(open_store(str(tmp_path))).version() is None
 
 
+@alone
 @needs_cases
 def test_a_halt_of_forty_sessions_is_no_fault_of_the_source(tmp_path: Path) -> None:
     snapshot = ingest(DataSettings(source=f"files:{CASES / 'halted'}", store=str(tmp_path)))
@@ -248,6 +252,7 @@ def test_a_halt_of_forty_sessions_is_no_fault_of_the_source(tmp_path: Path) -> N
     assert set(QuarantineTable(open_store(snapshot.store)).read()["rule"]) == {"nothing was traded"}
 
 
+@alone
 @needs_cases
 def test_bitcoin_has_no_gap_on_its_own_calendar(tmp_path: Path) -> None:
     snapshot = ingest(DataSettings(source=f"files:{CASES / 'btc'}", store=str(tmp_path), calendar="24/7"))
@@ -256,6 +261,7 @@ def test_bitcoin_has_no_gap_on_its_own_calendar(tmp_path: Path) -> None:
     assert (total.stored, total.missing, total.quarantined) == (545, 0, 0)
 
 
+@alone
 def test_a_row_of_a_holiday_is_in_quarantine_by_the_market_s_name(tmp_path: Path) -> None:
     frame = prices_of("XLON")
     slip = frame.iloc[[-200]].assign(Date="2024-05-06")

@@ -1,16 +1,19 @@
+import time
 from datetime import date
 
 import pandas as pd
 import pytest
+from prefect.concurrency.sync import rate_limit
 from prefect.logging import disable_run_logger
 
 from volcast.storage.price_rows import bucket_of
 from volcast.storage.prices import PriceTable
 from volcast.storage.store import open_store
 from volcast.tasks.fetch_prices import fetch_prices
-from volcast.tasks.plan_ingest import IngestPlan, plan_ingest
+from volcast.tasks.plan_ingest import IngestPlan, _share, plan_ingest
 from volcast.tasks.settings import DataSettings, root_of
 from volcast.tasks.sources.exchange import Exchange
+from volcast.tasks.sources.source import Pace
 
 
 def plan_of(source: str, store: str) -> IngestPlan:
@@ -37,6 +40,18 @@ def test_no_tickers_are_those_that_are_stored_whoever_brought_them(tmp_path):
         assert plan_of(source, str(tmp_path)).tickers == ("KO", "T1")
 
 
+@pytest.mark.usefixtures("prefect_api")
+def test_all_workers_share_one_limit_and_none_waits_for_a_limit_that_is_not_there() -> None:
+    rate_limit("volcast-none", timeout_seconds=5)
+    pace = Pace(limit="volcast-test", calls_per_second=2.0, pause_seconds=0.0)
+    _share(pace)
+    _share(pace)  # it is there already
+    start = time.monotonic()
+    for _ in range(4):
+        rate_limit(pace.limit, timeout_seconds=30)
+    assert 1.0 < time.monotonic() - start < 15
+
+
 def test_each_simulated_exchange_has_a_root_of_its_own():
     assert root_of("/data", "yahoo") == "/data"
     assert root_of("/data/", "simulated") == "/data/simulated-0"
@@ -44,7 +59,7 @@ def test_each_simulated_exchange_has_a_root_of_its_own():
     assert root_of("/data", "simulated:7?faults=gap&shift=2011-06-01") == "/data/simulated-7-shift-2011-06-01"
 
 
-@pytest.mark.usefixtures("prefect_api")
+@pytest.mark.usefixtures("no_server")
 def test_only_a_row_that_has_changed_makes_an_ingest_ask_for_a_whole_history(tmp_path):
     source, last = "simulated:7", date(2001, 12, 14)
     bars = Exchange(seed=7, last=last).bars("SBUX").astype({"volume": "int64"}).iloc[:-1]

@@ -24,7 +24,7 @@ from volcast.tasks.runs import SomeModelsFailed
 from volcast.tasks.settings import DataSettings, RetrainSettings, TrainingSettings
 from volcast.tasks.stored_models import CHAMPION, HELD, champion_version
 
-pytestmark = pytest.mark.usefixtures("prefect_api")
+alone = pytest.mark.usefixtures("no_server")
 
 TRAINING = TrainingSettings(settings={"members": 1, "tuning_steps": 10, "validate_every_steps": 10})
 FIRST = min(vintages(), key=lambda vintage: vintage.last_session)
@@ -50,6 +50,7 @@ def data_of_rows(folder: Path, rows: int, *, last: date = AS_OF) -> DataSettings
     return data
 
 
+@alone
 def test_they_forecast_before_the_first_training_which_has_to_beat_them(tmp_path: Path) -> None:
     data = data_of_rows(tmp_path, 400)
     batch = forecast(data, TRAINING)
@@ -74,6 +75,7 @@ def test_they_forecast_before_the_first_training_which_has_to_beat_them(tmp_path
     assert len(artifacts_of(batch).versions("model", "volume")) == 2  # they are taken once
 
 
+@alone
 def test_a_retraining_takes_them_first_and_from_scratch_leaves_them_out(tmp_path: Path) -> None:
     data = data_in(tmp_path)
     ingest(data)
@@ -85,6 +87,7 @@ def test_a_retraining_takes_them_first_and_from_scratch_leaves_them_out(tmp_path
     assert own.model.features.pretrained == ""
 
 
+@pytest.mark.usefixtures("prefect_api")  # by whose run a version is held
 def test_a_newer_vintage_is_tried_once_by_the_gate_where_an_older_one_forecasts_as_it_is(tmp_path: Path) -> None:
     data = data_of_rows(tmp_path, 900, last=LATER)
     assert retrain(data, TRAINING).outcome.startswith("Kept volume v2")  # the first vintage, as it is, stays
@@ -110,6 +113,7 @@ def test_a_newer_vintage_is_tried_once_by_the_gate_where_an_older_one_forecasts_
     assert artifacts.versions("model", "volume") == [1, 2, 3, 4]  # each is tried once
 
 
+@alone
 def test_sixty_sessions_are_enough_for_a_forecast_and_too_few_for_a_training(tmp_path: Path) -> None:
     data = data_of_rows(tmp_path, 60)
     batch = forecast(data, TRAINING)
@@ -123,6 +127,7 @@ def test_sixty_sessions_are_enough_for_a_forecast_and_too_few_for_a_training(tmp
     assert (report.batch.author, report.scorecard) == (batch.author, None)
 
 
+@alone
 def test_as_of_before_the_first_vintage_there_are_none(tmp_path: Path) -> None:
     before = data_in(tmp_path, as_of=FIRST.last_session.replace(day=1))
     ingest(before)

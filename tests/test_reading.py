@@ -13,7 +13,7 @@ from rows import yahoo_frame
 
 from volcast.flows.daily import daily
 from volcast.flows.ingest import ingest
-from volcast.flows.server import Server
+from volcast.flows.prefect_processes import without_server
 from volcast.storage.errors import NotStored
 from volcast.storage.staging import stage
 from volcast.storage.store import open_store
@@ -39,15 +39,15 @@ FULL = "cp -a {store} {store}.copy && mount -t tmpfs -o size=64m none {store} &&
 
 
 @pytest.fixture(scope="module")
-def watched(prefect_api: Server, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def watched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store with a ledger, health and quarantine, and a frame that a stopped run left two days ago."""
-    assert prefect_api.own
     folder = tmp_path_factory.mktemp("watched")
     frame = yahoo_frame()
     frame.loc[3, "Volume"] = 0
     frame.to_csv(folder / "SBUX.csv", index=False)
     data = DataSettings(source=f"files:{folder / 'SBUX.csv'}", store=str(folder / "data"), as_of=date(2020, 12, 10))
-    daily(data, TrainingSettings(device="cpu"))
+    with without_server():
+        daily(data, TrainingSettings(device="cpu"))
     left = folder / "data" / stage(open_store(data.store), frame).key
     two_days_ago = time.time() - 2 * 86_400
     os.utime(left, (two_days_ago, two_days_ago))
@@ -90,10 +90,7 @@ def test_gc_on_a_read_only_mount_says_that_nothing_can_be_removed(watched: Path,
     assert "Read-only file system" in line
 
 
-def test_a_look_at_a_mistyped_store_says_so_and_makes_nothing(
-    prefect_api: Server, volcast: Volcast, tmp_path: Path
-) -> None:
-    assert prefect_api.own
+def test_a_look_at_a_mistyped_store_says_so_and_makes_nothing(volcast: Volcast, tmp_path: Path) -> None:
     commands = [*LOOKS, "gc", "forecast", "retrain --source simulated", "monitor --source files:x"]
     moves = ["models promote volume --version 1 --reason r", "models rollback volume --source simulated --reason r"]
     for command in [*commands, *moves]:
@@ -116,9 +113,9 @@ def test_a_bucket_without_a_store_is_named_and_one_that_is_read_is_not_written(s
     assert listing().count("<Key>") == puts == 1
 
 
-def test_a_root_is_probed_once_a_process(sbux_csv: Path, prefect_api: Server, tmp_path: Path, monkeypatch) -> None:
+@pytest.mark.usefixtures("no_server")
+def test_a_root_is_probed_once_a_process(sbux_csv: Path, tmp_path: Path, monkeypatch) -> None:
     probes: list[str] = []
     monkeypatch.setattr("volcast.storage.store._probe", lambda store: probes.append(store.url))
-    assert prefect_api.own
     ingest(DataSettings(source=f"files:{sbux_csv}", store=str(tmp_path / "data"), as_of=date(2020, 12, 10)))
     assert probes == [(tmp_path / "data").as_uri()]

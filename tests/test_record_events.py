@@ -323,7 +323,7 @@ def test_no_announcement_is_asked_for_after_the_deadline_and_the_ingest_goes_on(
     assert "T00: down: not asked for: the ingest's deadline of " in recorded.failed
 
 
-@pytest.mark.usefixtures("prefect_api")
+@pytest.mark.usefixtures("no_server")
 def test_a_calendar_that_is_taken_away_during_an_ingest_is_named_and_does_not_fail_it(
     tmp_path: Path, sbux_csv: Path, calendar: Path
 ) -> None:
@@ -340,7 +340,7 @@ def test_a_calendar_that_is_taken_away_during_an_ingest_is_named_and_does_not_fa
     assert "earnings.csv: there is no such file" in recorded.failed
 
 
-@pytest.mark.usefixtures("prefect_api")
+@pytest.mark.usefixtures("no_server")
 def test_an_ingest_records_new_moved_and_withdrawn_dates(tmp_path: Path, sbux_csv: Path, calendar: Path) -> None:
     data = DataSettings(source=f"files:{sbux_csv}", events=f"files:{calendar}", store=str(tmp_path / "data"))
     first = ingest(data.model_copy(update={"as_of": AS_OF})).announcements
@@ -357,7 +357,7 @@ def test_an_ingest_records_new_moved_and_withdrawn_dates(tmp_path: Path, sbux_cs
     assert table.version() == 1
 
 
-@pytest.mark.usefixtures("prefect_api")
+@pytest.mark.usefixtures("no_server")
 def test_an_ingest_records_the_events_of_the_market_and_only_those_of_its_tickers(
     tmp_path: Path, sbux_csv: Path
 ) -> None:
@@ -374,7 +374,7 @@ def test_an_ingest_records_the_events_of_the_market_and_only_those_of_its_ticker
     assert read_panel(snapshot.model_copy(update={"uses_earnings": False})).dated.empty  # --events none
 
 
-@pytest.mark.usefixtures("prefect_api")
+@pytest.mark.usefixtures("no_server")
 def test_a_calendar_that_is_down_stops_no_prices_and_is_named(
     tmp_path: Path, sbux_csv: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -1,13 +1,11 @@
 """What happens to stored prices when their source changes its mind, loses rows, is late or refuses."""
 
-import time
 from datetime import UTC, date, datetime
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from prefect.concurrency.sync import rate_limit
 from rows import yahoo_frame
 
 from volcast.flows.ingest import ingest
@@ -19,12 +17,11 @@ from volcast.storage.records import Snapshot, TickerCount
 from volcast.storage.store import open_store
 from volcast.tasks.fetch_prices import FetchFailed
 from volcast.tasks.monitor import present_health
-from volcast.tasks.plan_ingest import _share
 from volcast.tasks.settings import DataSettings
 from volcast.tasks.sources.simulated import SimulatedSource, simulated_source
-from volcast.tasks.sources.source import Fetch, Outcome, Pace
+from volcast.tasks.sources.source import Fetch, Outcome
 
-pytestmark = pytest.mark.usefixtures("prefect_api")
+pytestmark = pytest.mark.usefixtures("no_server")
 SESSIONS = [
     date.fromisoformat(day) for day in sessions_between(date(2020, 1, 2), date(2023, 12, 29)).strftime("%Y-%m-%d")
 ]
@@ -374,14 +371,3 @@ def test_an_outage_is_named_and_changes_nothing(tmp_path: Path) -> None:
 def test_only_closed_sessions_are_stored(now: datetime, newest: date, tmp_path: Path) -> None:
     snapshot = ingest(settings("simulated:4", tmp_path, now=now))
     assert snapshot.cutoff == newest == count_of(snapshot).last
-
-
-def test_all_workers_share_one_limit_and_none_waits_for_a_limit_that_is_not_there() -> None:
-    rate_limit("volcast-none", timeout_seconds=5)
-    pace = Pace(limit="volcast-test", calls_per_second=2.0, pause_seconds=0.0)
-    _share(pace)
-    _share(pace)  # it is there already
-    start = time.monotonic()
-    for _ in range(4):
-        rate_limit(pace.limit, timeout_seconds=30)
-    assert 1.0 < time.monotonic() - start < 15

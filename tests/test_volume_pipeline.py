@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from days import TRAINING
 from rows import yahoo_frame
-from runs import forecasts_of, log_lines, run_named, scored
+from runs import forecasts_of, scored
 
 from benchmarks.programs import BEATS_HAR
 from volcast.flows.backtest import backtest
@@ -22,8 +22,8 @@ from volcast.flows.daily import daily
 from volcast.flows.forecast import forecast
 from volcast.flows.ingest import ingest
 from volcast.flows.pipeline import pipeline
+from volcast.flows.prefect_processes import without_server
 from volcast.flows.retrain import retrain
-from volcast.flows.server import Server
 from volcast.models.errors import NotEnoughSessions, UnknownRecipe
 from volcast.models.sessions import sessions_between
 from volcast.models.volume_training import fit_volume
@@ -41,7 +41,7 @@ from volcast.tasks.reports.views import forecast_rows, history_of, score_rows
 from volcast.tasks.settings import BacktestSettings, DataSettings, RetrainSettings, TrainingSettings, root_of
 from volcast.tasks.stored_models import CHAMPION, universe
 
-pytestmark = pytest.mark.usefixtures("prefect_api")
+pytestmark = pytest.mark.usefixtures("no_server")
 
 METHODS = {"volcast", "har", "naive", "seasonal_naive", "adv20"}
 Finished = tuple[DataSettings, PipelineResult]
@@ -58,11 +58,11 @@ def artifacts_of(result: PipelineResult) -> ArtifactStore:
 
 
 @pytest.fixture(scope="module")
-def finished(prefect_api: Server, tmp_path_factory: pytest.TempPathFactory) -> Finished:
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     """One run of the pipeline over two tickers of the simulated exchange."""
-    assert prefect_api.own
     data = data_in(tmp_path_factory.mktemp("finished"))
-    return data, pipeline(data, TRAINING)
+    with without_server():
+        return data, pipeline(data, TRAINING)
 
 
 @pytest.fixture
@@ -272,7 +272,7 @@ def test_a_run_reads_its_history_twice_and_for_charts_the_sessions_that_are_draw
     monkeypatch.setattr(PriceTable, "read", counted)
     result = pipeline(data_in(tmp_path), TRAINING)
     drawn = 2 * SHOWN_SESSIONS
-    assert rows == [result.snapshot.rows] * 2 + [drawn] * 3  # its digest, its features; scorecard, forecast, report
+    assert rows == [result.snapshot.rows] * 2 + [drawn] * 2  # its digest, its features; forecast, report
     rows.clear()
     assert "forecast volume v1" in page(data_in(tmp_path))
     assert rows == [drawn]
@@ -290,7 +290,7 @@ class Killed(BaseException):
 
 
 def test_a_training_that_was_killed_goes_on_and_gives_the_same_weights(
-    finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     whole = scored(finished[1].reports[0]).model
     data = data_in(tmp_path / "killed")
@@ -308,13 +308,13 @@ def test_a_training_that_was_killed_goes_on_and_gives_the_same_weights(
     folder = tmp_path / "killed" / "simulated-0" / "checkpoints" / "volume"
     assert len(list(folder.iterdir())) == 1
 
+    caplog.clear()
     resumed = scored(pipeline(data, TRAINING).reports[0]).model
     assert resumed.artifact.digest == whole.artifact.digest
     assert list(folder.iterdir()) == []
-    lines = log_lines(run_named("retrain volume SBUX, T2 2004-06-28"))
-    steps = [line.split(",")[0] for line in lines if line.startswith("Step ")]
+    steps = [line.split(",")[0] for line in caplog.messages if line.startswith("Step ")]
     assert steps == [f"Step {step} of 140" for step in range(20, 130, 10)]  # the first ten had been done
-    assert "This training was stopped before, and resumes from its checkpoint: Step 10 of 140" in lines
+    assert "This training was stopped before, and resumes from its checkpoint: Step 10 of 140" in caplog.messages
 
 
 @contextmanager
@@ -329,7 +329,7 @@ def full_disk(largest: int) -> Iterator[None]:
 
 
 def test_a_full_disk_in_a_training_costs_its_checkpoints_and_a_model_that_finds_no_room_is_not_trained_again(
-    finished: Finished, tmp_path: Path
+    finished: Finished, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     whole, data = scored(finished[1].reports[0]).model, data_in(tmp_path)
     ingest(data)
@@ -340,14 +340,14 @@ def test_a_full_disk_in_a_training_costs_its_checkpoints_and_a_model_that_finds_
         retrain(data, TRAINING)
     (kept_size,) = (each.stat().st_size for each in folder.iterdir())
     in_the_way.rmdir()
+    caplog.clear()
     assert retrain(data, TRAINING).model.artifact.digest == whole.artifact.digest
-    run = run_named("retrain volume SBUX, T2 2004-06-28")
-    assert not [line for line in log_lines(run) if line.startswith("Step: ")]  # all of them had been done
+    assert not [line for line in caplog.messages if line.startswith("Step ")]  # all of them had been done
 
     with full_disk(kept_size // 2):
         again = retrain(data, TRAINING.model_copy(update={"force": True})).model
     assert again.artifact.digest == whole.artifact.digest
-    said = [line for line in log_lines(run_named("retrain volume SBUX, T2 2004-06-28")) if "no checkpoint can" in line]
+    said = [line for line in caplog.messages if "no checkpoint can" in line]
     assert len(said) == 1
     assert "File too large" in said[0]
 

@@ -8,10 +8,16 @@ import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+from prefect import Flow, Task, flow
+from prefect.context import TaskRunContext
 from prefect.server.database.configurations import AioSqliteConfiguration
+from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_EPHEMERAL_ENABLED, temporary_settings
 from yfinance.data import YfData
+
+from volcast.tasks.run_tools import attempt
 
 
 @contextmanager
@@ -42,6 +48,23 @@ def test_prefect_begins_a_transaction_on_sqlite_by_what_is_replaced() -> None:
         parameters = inspect.signature(AioSqliteConfiguration.begin_transaction).parameters
         assert list(parameters) == ["self", "session", "with_for_update"]
         assert parameters["with_for_update"].default is False
+
+
+def test_prefect_runs_no_flow_without_an_api_and_calls_flows_and_tasks_by_what_is_replaced() -> None:
+    with noticed("Prefect calls flows and tasks otherwise: look at flows/prefect_processes.py"):
+        for call in (Flow.__call__, Task.__call__, Task.map):
+            parameters = list(inspect.signature(call).parameters.values())
+            assert [str(parameters[0]).split(":")[0], str(parameters[1]).split(":")[0]] == ["self", "*args"]
+        assert TaskRunContext.model_fields.keys() >= {"task", "task_run", "parameters"}
+    with noticed("Prefect runs a flow without an API: drop without_server of flows/prefect_processes.py"):
+
+        @flow
+        def nothing() -> None:
+            """It would be done at once."""
+
+        settings: dict[Any, Any] = {PREFECT_SERVER_EPHEMERAL_ENABLED: False}
+        with temporary_settings(settings, restore_defaults={PREFECT_API_URL}):
+            assert "No Prefect API URL" in str(attempt(nothing))
 
 
 def test_yfinance_has_a_cache_that_can_be_cleared() -> None:

@@ -27,7 +27,7 @@ from volcast.tasks.reports.views import (
     session_notes,
     simulated_note,
 )
-from volcast.tasks.run_tools import publish_artifact
+from volcast.tasks.run_tools import has_server, publish_artifact
 from volcast.tasks.settings import calendar_of, due_session_of, is_simulated, last_session
 from volcast.tasks.snapshot import read_prepared
 from volcast.tasks.stored_models import read_model, read_or_fault, reader
@@ -65,6 +65,8 @@ def refresh_status(root: str, session: date | None = None) -> None:
 
     Each flow that changes what it tells of ends with it. What cannot be read is in the log and fails no flow.
     """
+    if not has_server():
+        return
     health, fault = read_or_fault(partial(_present, open_store(root), session))
     if fault:
         get_run_logger().warning("the artifact of the status stays as it was: %s", fault)
@@ -86,6 +88,8 @@ def _present(store: Store, session: date | None) -> Health | None:
 @task(task_run_name="publish the report on {scorecard.model.artifact}")
 def publish_scorecard(scorecard: Scorecard) -> None:
     """One artifact: verdict, scores, plots of the model and of what it forecasts."""
+    if not has_server():
+        return
     model = scorecard.model
     snapshot, name = model.snapshot, model.artifact.name
     method, predictor = read_model(ArtifactStore(open_store(snapshot.store)), name, model.artifact.version)

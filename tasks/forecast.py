@@ -153,6 +153,12 @@ class Trust:
     fault: str = ""  # why it cannot be used; there is no champion then
     from_future: str = ""  # what its weights have seen of after the cutoff
 
+    def too_old(self, watch: WatchSettings) -> str:
+        """How old the champion is, where that is too old; else empty."""
+        if self.champion is None or self.model_age is None or self.model_age <= watch.max_model_age:
+            return ""
+        return f"{self.champion.artifact} is {counted(self.model_age, 'session')} old, more than {watch.max_model_age}"
+
     def why_not(self, watch: WatchSettings) -> str:
         """Why it should not forecast; empty when it should."""
         if self.fault:
@@ -163,10 +169,8 @@ class Trust:
             behind = counted(self.behind, "session")
             return f"its input is stale: the prices end on {self.cutoff}, {behind} behind the market"
         is_better = self.errors is not None and self.errors.recent < self.errors.har
-        if self.model_age is not None and self.model_age > watch.max_model_age and not is_better:
-            return (
-                f"{self.champion.artifact} is {counted(self.model_age, 'session')} old, more than {watch.max_model_age}"
-            )
+        if (old := self.too_old(watch)) and not is_better:
+            return old
         if self.errors is not None and self.errors.breached:
             return f"{self.champion.artifact} errs too much: {self.errors.words}"
         return ""

@@ -283,11 +283,12 @@ def contest_of(store: Store, model: ModelVersion, versions: dict[str, int], why:
 
 
 def _gives_way(store: Store, model: ModelVersion) -> str:
-    """Why the champion does not forecast, or soon will not; empty where it does."""
+    """Why the champion does not forecast, or is too old, or soon will be; empty where it defends its place."""
     name, cutoff, artifacts = model.artifact.name, model.snapshot.cutoff, ArtifactStore(store)
     champion = find_champion(artifacts, name, load=True)
     if champion.fault or not stored_method(artifacts, name, model.artifact.version).horizon:
         return champion.fault
     watch = WatchSettings()
     soon = watch.model_copy(update={"max_model_age": watch.max_model_age - LAST_CALLS})
-    return trust_in(store, name, champion, cutoff, cutoff).why_not(soon)
+    trust = trust_in(store, name, champion, cutoff, cutoff)
+    return trust.why_not(soon) or trust.too_old(soon)

@@ -224,7 +224,9 @@ TRUSTS = [
 @pytest.mark.parametrize(("changes", "why"), TRUSTS)
 def test_a_champion_is_trusted_unless_there_is_a_reason(changes: dict[str, object], why: str) -> None:
     facts = {"name": "volume", "champion": champion(), "cutoff": CUTOFF, "behind": 0, "model_age": 5, "errors": None}
-    assert Trust(**facts | changes).why_not(WATCH) == why  # pyright: ignore[reportArgumentType]
+    trust = Trust(**facts | changes)  # pyright: ignore[reportArgumentType]
+    assert trust.why_not(WATCH) == why
+    assert trust.too_old(WATCH) == (OLD_AND_WORSE if trust.model_age == 64 else "")
 
 
 def test_one_is_one_and_a_chance_that_rounds_to_nothing_is_not_none() -> None:

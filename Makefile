@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 SIDE_BY_SIDE := -n 3 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help install run quick test torture fuzz year week check map clean
+.PHONY: help install run wheel quick test torture fuzz year week check map clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,6 +25,11 @@ $(STAMP): pyproject.toml constraints.txt
 
 run: install ## the main job on the simulated exchange, offline
 	$(BIN)/volcast run --source simulated --tickers SBUX,AAPL,MSFT,KO,JPM
+
+wheel: install ## dist/volcast-….whl of the last commit
+	@copy=$$(mktemp -d) && trap 'rm -rf "$$copy"' EXIT && git archive HEAD | tar -x -C "$$copy" && \
+	$(BIN)/python -m pip --quiet --disable-pip-version-check wheel --no-deps --no-build-isolation --no-index --wheel-dir dist "$$copy"
+	@ls dist/*.whl
 
 check: install ## ruff and pyright
 	$(BIN)/ruff check .

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
@@ -55,11 +55,13 @@ def environment(folder: Path) -> dict[str, str]:
     return inherited | own | {"PYTHONFAULTHANDLER": "1"}  # the stack of one that aborts
 
 
-def run_volcast(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run_volcast(
+    folder: Path, *arguments: str, program: Sequence[str] = VOLCAST, **variables: str
+) -> subprocess.CompletedProcess[str]:
     """A command, to its end."""
-    command = [*VOLCAST, *arguments]
+    command, env = [*program, *arguments], environment(folder) | variables
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as error:
-        with subprocess.Popen(command, cwd=folder, env=environment(folder), stdout=out, stderr=error) as process:
+        with subprocess.Popen(command, cwd=folder, env=env, stdout=out, stderr=error) as process:
             wait_for_exit(process, folder)
         for file in (out, error):
             file.seek(0)
@@ -131,6 +133,8 @@ def free_port() -> int:
 class Up:
     """`volcast up` in a folder, on a port of its own."""
 
+    program: Sequence[str] = VOLCAST
+
     def __init__(self, folder: Path, *options: str, **variables: str) -> None:
         self.folder, self.options = folder, options
         self.environment = environment(folder) | variables
@@ -154,7 +158,7 @@ class Up:
         self.api.close()
         with (self.folder / "up.log").open("w") as log:
             self.process = subprocess.Popen(
-                [*VOLCAST, "up", "--port", "0", *self.options],
+                [*self.program, "up", "--port", "0", *self.options],
                 cwd=self.folder,
                 env=self.environment,
                 stdout=log,

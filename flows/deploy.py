@@ -36,7 +36,6 @@ from prefect.utilities.callables import parameter_schema
 from pydantic import TypeAdapter
 
 from volcast.flows.alerts import Severity, guide_to, save_channels, subject_of
-from volcast.flows.server_options import ServerError
 from volcast.models.calendar_names import NEW_YORK
 from volcast.models.text import listed
 from volcast.storage.store import open_store
@@ -147,8 +146,6 @@ class Deployed:
 
 def deploy(served: Served, environment: Mapping[str, str], *, file: Path = PROJECT_FILE) -> Deployed:
     """Apply the file, with {{ $NAME }} from both, to the configured server. Raises ServerError."""
-    if not file.is_file():
-        raise ServerError(f"{file} is not there. Deployments need a checkout of the project.")
     root = open_store(served.root, writable=True).url
     known = {**environment, **served.parameters, "VOLCAST_ROOT": root}
     entries = _filled(yaml.safe_load(file.read_text()), known)["deployments"]

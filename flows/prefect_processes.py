@@ -92,12 +92,15 @@ FLOW_RUN = "PREFECT__FLOW_RUN_ID"  # names the run in the environment of a flow 
 def start(
     arguments: list[str], environment: Mapping[str, str], log: Path, *descriptors: int
 ) -> subprocess.Popen[bytes]:
-    """Start the server, or a command of Prefect's, with these open files; it ends when this process does."""
-    command = [sys.executable, "-m", "volcast.flows.prefect_processes", *arguments]
+    """Start the server, or a command of Prefect's, in its log's folder, with these open files.
+
+    It ends when this process does.
+    """
+    command = [sys.executable, "-P", "-m", "volcast.flows.prefect_processes", *arguments]
     with log.open("ab") as output:
         return subprocess.Popen(
             command,
-            cwd=Path(__file__).parents[2],
+            cwd=log.parent,  # not the user's folder: Prefect follows an .env, a prefect.toml, a pyproject.toml there
             env=dict(environment) | {FOLDER: str(log.parent)},
             stdin=subprocess.PIPE,
             stdout=output,

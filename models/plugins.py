@@ -5,7 +5,7 @@ be replaced. Two packages that add the same name are refused, both of them.
 """
 
 from importlib.metadata import EntryPoint, distributions, entry_points
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from volcast.models.errors import UnusablePlugin
 
@@ -36,9 +36,8 @@ def load_added(group: Group, name: str) -> Any | None:
 
 def adding_packages() -> dict[str, str]:
     """Name and version of each installed package that adds something to volcast."""
-    groups: tuple[Group, ...] = ("volcast.sources", "volcast.baselines", "volcast.cells")
-    added = (each.dist for group in groups for each in entry_points(group=group))
-    return {dist.name: dist.version for dist in added if dist}
+    adding = (each.dist for group in get_args(Group) for each in entry_points(group=group))
+    return {dist.name: dist.version for dist in adding if dist}
 
 
 def is_installed(package: str) -> bool:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
+from volcast.models.plugins import adding_packages
 from volcast.models.sessions import session_before
 from volcast.models.text import counted, listed
 from volcast.storage.artifacts import ArtifactStore
@@ -32,7 +33,9 @@ def checks_of(store_url: str, service: Callable[[str], Iterable[Check]]) -> Iter
 
     The last are what `service` finds of the root of each part.
     """
-    yield _check("versions", _versions, "Install what constraints.txt names: make install")
+    yield _check(
+        "versions", _versions, "Install what it asks for: pip install --upgrade volcast, or in a checkout make install"
+    )
     yield _check("device", _device, "Install a torch for this driver, or train on the CPU: --device cpu")
     roots = attempt(_kept, store_url)
     if isinstance(roots, Exception):
@@ -74,7 +77,7 @@ def _versions() -> str:
     ]
     if wrong:
         raise ValueError(f"volcast does not go with {listed(wrong)}")
-    packages = ", ".join(f"{name} {metadata.version(name)}" for name in PACKAGES)
+    packages = ", ".join(f"{name} {metadata.version(name)}" for name in (*PACKAGES, *adding_packages()))
     return f"volcast {code_version()}, Python {platform.python_version()}, {packages}"
 
 

@@ -1,6 +1,8 @@
-"""The command line in this process, and what prefect.yaml says."""
+"""The command line in this process, what prefect.yaml says, and a copy of the project."""
 
+import shutil
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,6 +10,18 @@ import yaml
 
 from benchmarks.programs import CODE
 from volcast.flows.cli import console, main
+
+COPIED = ("volcast", "flows", "tasks", "models", "storage", "benchmarks", "docs", "tests")
+FILES = ("pyproject.toml", "prefect.yaml", "README.md", "LICENSE")
+
+
+def copy_project(folder: Path) -> None:
+    """The project without tests' data, where it can be changed and built."""
+    for name in COPIED:
+        left_out = shutil.ignore_patterns("__pycache__", "data", "images")
+        shutil.copytree(CODE / name, folder / name, symlinks=True, ignore=left_out)
+    for name in FILES:
+        shutil.copy(CODE / name, folder)
 
 
 def project() -> dict[str, Any]:

@@ -2,30 +2,18 @@
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from programs import copy_project
 
 pytestmark = pytest.mark.service  # for the time that it takes, a copy of the project
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "CONTRIBUTING.md").read_text()
 BLOCK = re.compile(r"`([\w/]+\.(?:py|md))`:\n\n```(python|diff)\n(.*?)```", re.DOTALL)
-COPIED = (
-    "volcast",
-    "flows",
-    "tasks",
-    "models",
-    "storage",
-    "benchmarks",
-    "docs",
-    "tests",
-    "pyproject.toml",
-    "prefect.yaml",
-)
 SECTIONS = {section.splitlines()[0]: BLOCK.findall(section) for section in PAGE.split("\n## ")[1:]}
 GUIDED = (
     "tests/test_deployments.py::test_each_alert_has_a_name_of_its_own_a_severity_and_a_section_in_the_operators_guide"
@@ -46,12 +34,7 @@ def changed(text: str, diff: str, file: str) -> str:
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The project with all examples applied."""
     folder = tmp_path_factory.mktemp("copy")
-    for name in COPIED:
-        if (ROOT / name).is_dir():
-            left_out = shutil.ignore_patterns("__pycache__", "data", "images")
-            shutil.copytree(ROOT / name, folder / name, symlinks=True, ignore=left_out)
-        else:
-            shutil.copy(ROOT / name, folder)
+    copy_project(folder)
     for file, kind, content in (block for blocks in SECTIONS.values() for block in blocks):
         path = folder / file
         assert path.exists() == (kind == "diff"), f"{file} is {'' if path.exists() else 'not '}there"

@@ -100,6 +100,7 @@ def test_what_a_package_adds_is_ingested_tested_and_trained_and_named_once_it_is
     said = volcast("ingest", *stored)
     assert (said.code, f"{spec}, announcements of none" in said.out) == (0, True), said.errors
     assert "acme-volume" not in volcast("forecast", *stored).out
+    assert "acme-volume 1.0" in volcast("doctor", *stored[:2]).out
     uninstall(acme)
     (error,) = volcast("ingest", *stored).errors
     assert error.startswith("Error: 'sqlite:")

@@ -48,7 +48,7 @@ from volcast.models.volume_training import VolumeForecaster
 GATE_BANDS = {GATE_BAND: BANDS[GATE_BAND]}
 MOST_IMPLAUSIBLE = 0.001  # of a challenger's forecasts in its test: har stands in for each when it is published
 METRICS = {"mase_1": ("1", "mase"), "mase_1_5": ("1-5", "mase"), "mase_1_10": ("1-10", "mase")} | {
-    name: ("1-10", name) for name in ("pinball", "coverage_80", "coverage_95")
+    name: ("1-10", name) for name in ("pinball", "coverage_80", "coverage_95", "over_share")
 }  # of a scorecard -> band and loss
 
 

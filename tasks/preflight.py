@@ -13,6 +13,7 @@ from typing import Any
 
 from volcast.models.calendar_names import NEW_YORK
 from volcast.models.errors import ImpossibleTest, UnknownRecipe
+from volcast.models.point_names import USUAL_POINT, point_named
 from volcast.models.recipes import TutorialRecipe
 from volcast.models.text import listed
 from volcast.storage.append_tables import QuarantineTable
@@ -97,6 +98,13 @@ def require_ahead(training: TrainingSettings) -> None:
     """Raises UnknownRecipe for a nowcast: what is not forecast ahead needs no ledger, no fallback and no watch."""
     if isinstance(training.make(), TutorialRecipe):
         raise UnknownRecipe(f"Recipe {training.recipe} is a nowcast. This needs one that looks ahead: --recipe volume")
+
+
+def check_point(training: TrainingSettings, word: str) -> str:
+    """The point of that name. Raises UnknownPoint, and UnknownRecipe of a nowcast, which has the usual one alone."""
+    if (point := point_named(word)) != USUAL_POINT:
+        require_ahead(training)
+    return point
 
 
 def require_event_source(data: DataSettings) -> EventSource | None:

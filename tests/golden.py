@@ -418,6 +418,8 @@ MISTAKES = (  # in a folder where `golden` is a golden store, `two` has two exch
     "run --recipe tutorial --sessions 200",
     "run --seed many",
     "run --device tpu",
+    "run --point mode",
+    "run --recipe tutorial --point ale",
     "run --out forecasts.pdf",
     "run --out nowhere/forecasts.csv",
     "run --store file://host/data",

@@ -26,6 +26,8 @@ from volcast.models.forecast_columns import (
 )
 from volcast.models.forecasters import FALLBACK, MODEL
 from volcast.models.market_calendar import special_days
+from volcast.models.point_names import ALE, USUAL_POINT, level_of
+from volcast.models.points import with_point
 from volcast.models.recipes import DEFAULT_RECIPE, Recipe, TutorialRecipe, stored_recipe
 from volcast.models.scores import FIRST_TICKER, SKILL_SPAN, live_skill
 from volcast.models.sessions import session_before, sessions_after
@@ -107,7 +109,12 @@ SKILL_COLUMNS = {
 }  # of models/scores.py -> heading and format; the UI has room for 584 pixels
 SUMS_LEGEND = "/ added: the pinball loss over that of the sessions' own quantiles, added up."
 LOSSES = {"mase": "MASE", "rmsse_mean": "RMSSE", "smape": "sMAPE", "qlike_mean": "QLIKE", "pinball": "pinball"}
-SHARES = {"coverage_80": "in 80%", "coverage_95": "in 95%", "bias": "bias"}  # of a backtest -> heading, as LOSSES
+SHARES = {
+    "coverage_80": "in 80%",
+    "coverage_95": "in 95%",
+    "over_share": "over",
+    "bias": "bias",
+}  # of a backtest -> heading, as LOSSES
 
 
 # --- how things stand ------------------------------------------------------------------------------------------------
@@ -210,6 +217,29 @@ def sum_score_rows(scores: Iterable[ForecasterScore]) -> Rows:
         }
         for score in scores
     ]
+
+
+def point_score_rows(result: BacktestResult) -> Rows:
+    """A row a band of horizons and forecaster of a backtest: what the point that was asked for is worth."""
+    return [
+        {
+            "h": score.band,
+            "forecaster": score.forecaster,
+            "loss": f"{score.losses['loss']:.3f}",
+            "/ median": f"{score.losses['of_median']:.3f}",
+            "over": f"{score.losses['over_share']:.1%}",
+            "bias": f"{score.losses['bias']:.1%}",
+        }
+        for score in result.points
+    ]
+
+
+def point_legend(point: str) -> str:
+    """What the loss of `point_score_rows` is."""
+    level = level_of(point)
+    loss = "pinball at its level" if level else "RMSSE"
+    loss = "ALE, |log forecast - log volume|, twice where the forecast is above" if point == ALE else loss
+    return f"Loss: {loss};\n/ median: over that of the median. Over: the share of volumes below the point."
 
 
 def backtest_extent(result: BacktestResult) -> str:
@@ -415,14 +445,15 @@ def forecast_method(batch: ForecastBatch) -> Method:
     return stored_method(artifacts, batch.model.artifact.name, batch.model.artifact.version)
 
 
-def forecast_frame(batch: ForecastBatch) -> pd.DataFrame:
-    """The stored rows of a forecast. Raises NotStored, Corrupt."""
-    return read_frame(ArtifactStore(open_store(batch.snapshot.store)), batch.artifact, FORECAST_FILE)
+def forecast_frame(batch: ForecastBatch, point: str = USUAL_POINT) -> pd.DataFrame:
+    """The stored rows of a forecast, with the point that is asked for. Raises NotStored, Corrupt, UnknownPoint."""
+    frame = read_frame(ArtifactStore(open_store(batch.snapshot.store)), batch.artifact, FORECAST_FILE)
+    return with_point(frame, point)
 
 
-def forecast_rows(batch: ForecastBatch) -> Rows:
+def forecast_rows(batch: ForecastBatch, point: str = USUAL_POINT) -> Rows:
     """The coming sessions of the first tickers, a row a session; none for a nowcast."""
-    return forecast_method(batch).forecast_rows(forecast_frame(batch))
+    return forecast_method(batch).forecast_rows(forecast_frame(batch, point))
 
 
 def leading_reason(batch: ForecastBatch) -> str:

@@ -841,6 +841,34 @@ def list_models(data: DataSettings) -> Answer:
     return Answer(facts=lambda: {"models": found}, show=partial(render.show_models, console, data.root, found))
 
 
+@command(models, "compare", stored=True, data="source calendar store", example="volcast models compare volume,liquid")
+def compare_models(
+    data: DataSettings,
+    names: Annotated[str, Parameter(help="Comma-separated, such as volume,liquid; by default every model")] = "",
+) -> Answer:
+    """Versions and experiments beside each other, where they were tested on the same rows."""
+    from volcast.storage.artifacts import ArtifactStore
+    from volcast.storage.store import open_store
+    from volcast.tasks.preflight import artifacts_of
+    from volcast.tasks.reports import render
+    from volcast.tasks.reports.views import history_of, same_tests
+
+    chosen = [name for word in names.split(",") if (name := word.strip())]
+    for name in chosen:
+        artifacts_of(data.root, name)
+    artifacts = ArtifactStore(open_store(data.root))
+    found = [history_of(artifacts, name) for name in chosen or artifacts.names("model")]
+    tests = same_tests(found)
+
+    def show() -> None:
+        if found:
+            render.show_comparison(console, tests, found)
+        else:
+            render.show_models(console, data.root, ())
+
+    return Answer(facts=lambda: {"tests": tests}, show=show)
+
+
 @command(models, "show", stored=True, data="source calendar store", example="volcast models show volume")
 def show_models(
     data: DataSettings,

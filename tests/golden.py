@@ -394,7 +394,8 @@ COMMANDS = (
         "backtest",
     ),
     "up",
-    *("deploy", "report", "verify", "gc", "models", "models list", "models show", "models promote", "models rollback"),
+    *("deploy", "report", "verify", "gc", "models"),
+    *(f"models {each}" for each in ("list", "compare", "show", "promote", "rollback")),
 )
 TESTED = "--train-through 2021-12-31 --test-start 2022-01-03 --test-end 2022-12-30 --out f.parquet"
 MISTAKES = (  # in a folder where `golden` is a golden store, `two` has two exchanges, and `file` is no folder
@@ -472,6 +473,7 @@ MISTAKES = (  # in a folder where `golden` is a golden store, `two` has two exch
     "gc --store golden --keep-versions 0",
     "models nonsense",
     "models list --store empty",
+    "models compare nonsense --store golden",
     "models show --store empty",
     "models show nonsense --store golden",
     "models promote volume --store golden",

@@ -56,6 +56,7 @@ from volcast.tasks.reports.views import (
     SUMS_LEGEND,
     Explained,
     History,
+    SameTest,
     StoredForecast,
     TickerForecast,
     backtest_extent,
@@ -71,6 +72,7 @@ from volcast.tasks.reports.views import (
     point_legend,
     point_score_rows,
     reason_rows,
+    same_test_rows,
     score_rows,
     session_notes,
     skill_rows,
@@ -390,6 +392,20 @@ def show_models(console: Console, store_url: str, histories: Sequence[History]) 
         console.print(f"{COMPARABLE}\n")
     for history in histories:
         _show_history(console, history)
+
+
+def show_comparison(console: Console, tests: Sequence[SameTest], histories: Sequence[History]) -> None:
+    """A table of the versions that were tested on the same rows; then those that are comparable with no other."""
+    for test in (each for each in tests if len(each.versions) > 1):
+        console.print(f"{test.words}, the best first", markup=False)
+        console.print(_table(same_test_rows(test), text=("settings",), wrap=("settings",), padding=0))
+    alone = [test.versions[0] for test in tests if len(test.versions) == 1]
+    alone += [line for history in histories for line in history.versions if not line.scores]
+    if alone:
+        console.print("Comparable with no other:")
+    for line in alone:
+        tickers = f"{counted(len(line.tickers), 'ticker')}: {listed(line.tickers)}"
+        console.print(f"  {line.words}, {line.size}: {line.score}; {line.test}, {tickers}", markup=False)
 
 
 def show_lineage(console: Console, lineage: Sequence[Manifest | ArtifactRef], history: History) -> None:

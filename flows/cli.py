@@ -941,6 +941,15 @@ def roll_back(data: DataSettings, name: ModelNamed, *, reason: Reason) -> None:
     _tell_move(root, gate.roll_back(root, name, reason), "Rolled back")
 
 
+app.register_install_completion_command(
+    "completion",
+    help="Let this shell complete commands and options at Tab, from its next start on.",
+    help_epilogue="Example: volcast completion --shell zsh",
+    sort_key=LAST + 1,
+    version_flags=[],
+)
+
+
 def main() -> None:
     """Run the command; an error is one line on stderr and exit 1, or 2 for a request that cannot be right."""
     os.umask(0o077)  # logs, reports and exports are their owner's alone; a store may say otherwise (storage/store.py)

@@ -15,7 +15,7 @@ from volcast.models.calendar_names import NEW_YORK
 from volcast.models.errors import ImpossibleTest, UnknownRecipe
 from volcast.models.point_names import USUAL_POINT, point_named
 from volcast.models.recipes import TutorialRecipe
-from volcast.models.text import listed
+from volcast.models.text import listed, meant
 from volcast.storage.append_tables import QuarantineTable
 from volcast.storage.artifacts import ArtifactStore
 from volcast.storage.errors import NotStored
@@ -123,7 +123,8 @@ def require_prices(store: Store, tickers: Iterable[str]) -> None:
     """Raises NotStored, which names the tickers without prices, and those that have some."""
     stored = PriceTable(store).tickers()
     if lacking := sorted(set(tickers) - set(stored)):
-        raise NotStored(f"{store.url} holds no prices of {listed(lacking)}. It holds {listed(stored)}.")
+        question = meant(lacking, stored)
+        raise NotStored(f"{store.url} holds no prices of {listed(lacking)}. It holds {listed(stored)}.{question}")
 
 
 def retirements(store: Store, session: date = date.max) -> dict[str, Retirement]:
@@ -164,7 +165,8 @@ def artifacts_of(root: str, model: str, kinds: Sequence[str] = ("model",), *, wr
     artifacts = ArtifactStore(open_store(root))
     known = sorted({name for kind in kinds for name in artifacts.names(kind)})
     if model not in known:
-        raise NotStored(f"No model {model[:60]} in {root}. It holds: {listed(known) or 'none'}.")
+        held = listed(known) or "none"
+        raise NotStored(f"No model {model[:60]} in {root}. It holds: {held}.{meant([model[:60]], known)}")
     return ArtifactStore(open_store(root, writable=True)) if writable else artifacts
 
 

@@ -33,7 +33,7 @@ from volcast.models.recipes import DEFAULT_RECIPE, Recipe, TutorialRecipe, setti
 from volcast.models.scores import FIRST_TICKER, GATE_METRIC, SKILL_SPAN, live_skill
 from volcast.models.sessions import session_before, sessions_after
 from volcast.models.sums import sums_of
-from volcast.models.text import brief, counted, format_millions, format_p, format_shares, listed
+from volcast.models.text import brief, counted, format_millions, format_p, format_shares, listed, meant
 from volcast.storage.announced_dates import EARNINGS, MARKET, EventTable
 from volcast.storage.artifacts import ArtifactStore
 from volcast.storage.errors import NotStored
@@ -680,8 +680,9 @@ def explained(store: Store, name: str, ticker: str) -> StoredForecast:
     latest = latest_frame(Ledger(store), name)
     versions = latest.loc[latest["ticker"] == ticker, "version"]
     if versions.empty:
-        tickers = listed(sorted(set(latest["ticker"])))
-        raise NotStored(f"The newest forecast has no {brief(ticker)}. It is of {tickers}. See: volcast forecast --help")
+        tickers = sorted(set(latest["ticker"]))
+        known = f"It is of {listed(tickers)}.{meant([ticker], tickers)}"
+        raise NotStored(f"The newest forecast has no {brief(ticker)}. {known} See: volcast forecast --help")
     return read_forecast(store, name, int(versions.iloc[0]))
 
 

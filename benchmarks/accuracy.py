@@ -9,8 +9,9 @@ need the extra: pip install -c constraints.txt --editable '.[bench]'. lstm and n
 the panel, the automatic models of statsforecast on --local-tickers of those, one by one; a table has the methods that
 forecast all of its tickers, on exactly the same rows. The columns are those of models/scores.py: MASE, then for
 horizons 1 to 5 the scaled pinball loss, the coverages, and the share of tickers with a smaller MASE than log-HAR's; and
-R2 of the next session (`dollar_r2`). --sums prints after each table how good the quantiles of the volume of 2, 5 and 10
-sessions together are, of each method whose point is its median (`sums_table`).
+of the next session R2 (`dollar_r2`) and what the forecast is worth to a trader (`dollar_value`). --sums prints after
+each table how good the quantiles of the volume of 2, 5 and 10 sessions together are, of each method whose point is its
+median (`sums_table`).
 
 --alone gives 30 tickers to each method one by one, each as a panel of its own, and, with --rows, only so many of its
 rows before the test begins. Errors are scaled by the ticker's whole history through --train-through, whatever --rows
@@ -40,6 +41,8 @@ from volcast.models.sums import score_sums
 
 SCOPES: tuple[Scope, ...] = ("panel", "neural", "local")  # each one's tickers are among those of the one before
 LONG = 1260  # rows, five years
+IMPACT = 0.2  # of w33037: buying a tenth of a session's dollar volume moves the price by 1 %, 0.1 of the share, twice
+AVERSION = 1.2e-9  # of w33037's trader of $10bn; those of smaller ones trade nearly all of what large companies offer
 TITLES = {"panel": "All", "neural": "The networks'", "local": "The automatic models'"}
 
 
@@ -114,6 +117,38 @@ def dollar_r2(frame: pd.DataFrame, panel: Panel) -> pd.Series:
 
     It is against 0, no mean of y is taken off. The price of t + 1 is not known to a forecast: that of t stands for it.
     """
+    actual_R, usual_R, forecasts = _log_dollars(frame, panel)
+    square = ((actual_R - usual_R) ** 2).sum()
+    return pd.Series({name: 1 - ((actual_R - each_R) ** 2).sum() / square for name, each_R in forecasts.items()})
+
+
+def dollar_value(frame: pd.DataFrame, panel: Panel) -> pd.Series:
+    """Forecaster -> how much of what perfect foresight saves a trader against the mean of five sessions it saves.
+
+    The same paper, sections 4 and 5, and its table 2, panel A'. Whoever trades the share z of what would bring a
+    position to its target pays for impact, of which each dollar costs 0.1 of its share of the dollar volume V, and for
+    the part of the target that is missed, by an aversion mu to it; which is least, were V known, at the z below. With f
+    a forecast of V, v = log V and log f as in `dollar_r2`:
+
+        z    = 1 / (1 + exp(-log f + log 0.2 - log mu)) = mu / (mu + 0.2 / f)
+        loss = the mean over all tickers and cutoffs of 0.2 / V z^2 + mu (1 - z)^2
+        value = (loss of the mean - loss of f) / (loss of the mean - loss of f = V): 0 the mean of five, 1 foresight
+
+    mu is AVERSION. A forecast that is too high costs far more than one that is as much too low.
+    """
+    actual_R, usual_R, forecasts = _log_dollars(frame, panel)
+    worst, best = _trading_loss(usual_R, actual_R), _trading_loss(actual_R, actual_R)
+    losses = {name: _trading_loss(each_R, actual_R) for name, each_R in forecasts.items()}
+    return pd.Series({name: (worst - loss) / (worst - best) for name, loss in losses.items()})
+
+
+def _trading_loss(log_forecast_R: np.ndarray, log_actual_R: np.ndarray) -> float:
+    traded_R = 1 / (1 + np.exp(-log_forecast_R) * IMPACT / AVERSION)
+    return float(np.mean(IMPACT * np.exp(-log_actual_R) * traded_R**2 + AVERSION * (1 - traded_R) ** 2))
+
+
+def _log_dollars(frame: pd.DataFrame, panel: Panel) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+    """(R,) of horizon 1, where the volume came: log dollar volume, its mean of five before, and each forecaster's."""
     close_NT = panel.fields["close"]
     log_dollars_NT = panel.log_volume_NT + np.log(close_NT)
     usual_NT = traded_mean(log_dollars_NT, 5)
@@ -121,11 +156,10 @@ def dollar_r2(frame: pd.DataFrame, panel: Panel) -> pd.Series:
     row_R = np.searchsorted(np.array(panel.tickers), rows["unique_id"].to_numpy(dtype=str))
     cutoff_R, target_R = (panel.sessions.get_indexer(pd.DatetimeIndex(rows[name])) for name in ("cutoff", "ds"))
     usual_R, log_close_R = usual_NT[row_R, cutoff_R], np.log(close_NT[row_R, cutoff_R])
-    y_R = log_dollars_NT[row_R, target_R] - usual_R
-    known_R = np.isfinite(y_R)
-    errors = {name: y_R - (np.log(rows[name].to_numpy()) + log_close_R - usual_R) for name in models_of(rows)}
-    square = (y_R[known_R] ** 2).sum()
-    return pd.Series({name: 1 - (error_R[known_R] ** 2).sum() / square for name, error_R in errors.items()})
+    actual_R = log_dollars_NT[row_R, target_R]
+    known_R = np.isfinite(actual_R - usual_R)
+    forecasts = {name: (np.log(rows[name].to_numpy()) + log_close_R)[known_R] for name in models_of(rows)}
+    return actual_R[known_R], usual_R[known_R], forecasts
 
 
 def accuracy_table(frame: pd.DataFrame, panel: Panel, span: TestSpan) -> pd.DataFrame:
@@ -148,7 +182,7 @@ def accuracy_table(frame: pd.DataFrame, panel: Panel, span: TestSpan) -> pd.Data
     }
     if HAR in mase:
         columns[f"better than {HAR}"] = mase.lt(mase[HAR], axis=0).mean()
-    columns["R2 h=1"] = dollar_r2(frame, panel)
+    columns |= {"R2 h=1": dollar_r2(frame, panel), "value h=1": dollar_value(frame, panel)}
     return pd.DataFrame(columns).loc[of_all.loc["1"].index].rename_axis("method")
 
 

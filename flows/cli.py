@@ -30,7 +30,8 @@ from rich.markup import escape
 from rich.text import Text
 
 from volcast.models.calendar_names import NEW_YORK, calendar_named
-from volcast.models.errors import ImpossibleTest, ModelError, UnknownCalendar, UnknownRecipe
+from volcast.models.errors import ImpossibleTest, ModelError, UnknownCalendar, UnknownPoint, UnknownRecipe
+from volcast.models.point_names import USUAL_POINT, point_named
 from volcast.models.text import brief, counted, line_starts, listed
 from volcast.storage.locations import shown
 from volcast.tasks.settings import (
@@ -154,6 +155,7 @@ WRITTEN: dict[str, tuple[Any, Callable[[Any], Any]]] = {
     "shares": (str, number_of),
     "rate": (str, number_of),
     "name": (str, str),  # the settings check it
+    "point": (str, point_named),
     "promote": (bool, lambda is_experiment: not is_experiment),
 }
 # field -> what only the command line knows of it
@@ -170,6 +172,7 @@ SHOWN: dict[str, dict[str, Any]] = {
     "columns": {"metavar": "HEADING=NAME"},
     "shares": {"metavar": "NUMBER"},
     "rate": {"metavar": "PERCENT"},
+    "point": {"metavar": "NAME"},
     "window_sessions": {"name": "--sessions", "metavar": "NUMBER|all"},
     "settings": {"name": "--set", "metavar": "NAME=VALUE"},
     "require_approval": {"env_var": "VOLCAST_REQUIRE_APPROVAL"},
@@ -218,6 +221,9 @@ Approve = Annotated[
     bool, Parameter(env_var="VOLCAST_REQUIRE_APPROVAL", help="A person says yes to each model in the UI")
 ]
 Out = Annotated[Path | None, Parameter(help="Write the forecasts to this .parquet, .csv or .xlsx file")]
+ShownPoint = Annotated[
+    str, Parameter(metavar="NAME", help=BacktestSettings.model_fields["point"].description, show_default=True)
+]
 AS_JSON = inspect.Parameter(
     "json",
     inspect.Parameter.KEYWORD_ONLY,
@@ -350,25 +356,33 @@ def start(
     why="require_approval promote margin",
     example="volcast run --source files:SBUX.csv --out forecasts.csv",
 )
-def run(data: DataSettings, training: TrainingSettings, why: RetrainSettings, *, out: Out = None) -> Answer:
+def run(
+    data: DataSettings,
+    training: TrainingSettings,
+    why: RetrainSettings,
+    *,
+    out: Out = None,
+    point: ShownPoint = USUAL_POINT,
+) -> Answer:
     """The whole pipeline: ingest, retrain, forecast, report."""
-    from volcast.tasks.preflight import check, check_out
+    from volcast.tasks.preflight import check, check_out, check_point
 
     check_out(out)
     check(data, training)
+    point = check_point(training, point)
 
     failed: Exception | None = None
     with _server("pipeline") as (server, pipeline):
         from volcast.tasks.runs import SomeModelsFailed
 
         try:
-            result = pipeline(data, training, why)
+            result = pipeline(data, training, why, point)
         except SomeModelsFailed as error:
             failed, result = error, error.result
-    exported = _export([report.batch for report in result.reports], out)
+    exported = _export([report.batch for report in result.reports], out, point)
     from volcast.tasks.reports import render
 
-    show = partial(render.show_result, console, result)
+    show = partial(render.show_result, console, result, point)
     return _ran(server, show, lambda: {"result": result}, exported=exported, failed=failed)
 
 
@@ -501,6 +515,7 @@ def forecast(
     chosen: ForecasterSettings,
     *,
     out: Out = None,
+    point: ShownPoint = USUAL_POINT,
     what_if: Annotated[
         str | None,
         Parameter(
@@ -512,10 +527,11 @@ def forecast(
     ] = None,
 ) -> Answer:
     """Forecast with the champion from the stored prices; as of a past session, from what was known then."""
-    from volcast.tasks.preflight import check, check_out, stored_parts
+    from volcast.tasks.preflight import check, check_out, check_point, stored_parts
 
     check_out(out)
     check(data, training)
+    point = check_point(training, point)
     parts = stored_parts(data, training)
     with _server("forecast", is_needed=False) as (server, forecast_flow):
         batches = [forecast_flow(part, training, chosen=chosen) for part in parts]
@@ -523,12 +539,12 @@ def forecast(
     from volcast.tasks.reports import render
     from volcast.tasks.what_if import what_if as suppose
 
-    exported = _export(batches, out)
+    exported = _export(batches, out, point)
     supposed = [] if what_if is None else [suppose(batch, supposition_of(what_if)) for batch in batches]
 
     def show() -> None:
         for batch in batches:
-            render.show_forecast(console, batch)
+            render.show_forecast(console, batch, point)
         for each in supposed:
             render.show_what_if(console, each)
 
@@ -536,7 +552,7 @@ def forecast(
     return _ran(
         server,
         show,
-        lambda: {"forecasts": batches, "rows": forecast_records(batches), **more},
+        lambda: {"forecasts": batches, "rows": forecast_records(batches, point), **more},
         exported=exported,
     )
 
@@ -616,7 +632,7 @@ def monitor(data: DataSettings, training: TrainingSettings, watch: WatchSettings
 
 
 @command(
-    request="train_through! test_start! test_end! out! refit seed device settings",
+    request="train_through! test_start! test_end! out! refit seed device point settings",
     data=f"source calendar tickers store events {READING} {ACCEPTED}",
     training="cell from_scratch",
     texts=TEST,
@@ -826,6 +842,34 @@ def list_models(data: DataSettings) -> Answer:
     return Answer(facts=lambda: {"models": found}, show=partial(render.show_models, console, data.root, found))
 
 
+@command(models, "compare", stored=True, data="source calendar store", example="volcast models compare volume,liquid")
+def compare_models(
+    data: DataSettings,
+    names: Annotated[str, Parameter(help="Comma-separated, such as volume,liquid; by default every model")] = "",
+) -> Answer:
+    """Versions and experiments beside each other, where they were tested on the same rows."""
+    from volcast.storage.artifacts import ArtifactStore
+    from volcast.storage.store import open_store
+    from volcast.tasks.preflight import artifacts_of
+    from volcast.tasks.reports import render
+    from volcast.tasks.reports.views import history_of, same_tests
+
+    chosen = [name for word in names.split(",") if (name := word.strip())]
+    for name in chosen:
+        artifacts_of(data.root, name)
+    artifacts = ArtifactStore(open_store(data.root))
+    found = [history_of(artifacts, name) for name in chosen or artifacts.names("model")]
+    tests = same_tests(found)
+
+    def show() -> None:
+        if found:
+            render.show_comparison(console, tests, found)
+        else:
+            render.show_models(console, data.root, ())
+
+    return Answer(facts=lambda: {"tests": tests}, show=show)
+
+
 @command(models, "show", stored=True, data="source calendar store", example="volcast models show volume")
 def show_models(
     data: DataSettings,
@@ -896,6 +940,15 @@ def roll_back(data: DataSettings, name: ModelNamed, *, reason: Reason) -> None:
     from volcast.tasks import gate
 
     _tell_move(root, gate.roll_back(root, name, reason), "Rolled back")
+
+
+app.register_install_completion_command(
+    "completion",
+    help="Let this shell complete commands and options at Tab, from its next start on.",
+    help_epilogue="Example: volcast completion --shell zsh",
+    sort_key=LAST + 1,
+    version_flags=[],
+)
 
 
 def main() -> None:
@@ -974,13 +1027,13 @@ def _tell_move(root: str, entry: "AliasEntry", how: str) -> None:
             console.print(f"Prefect at {server.ui_url} was told, and starts `forecast` if it is deployed there.")
 
 
-def _export(batches: "Sequence[ForecastBatch]", out: Path | None) -> str:
+def _export(batches: "Sequence[ForecastBatch]", out: Path | None, point: str) -> str:
     """What was written, in words; empty where no file is asked for."""
     if out is None:
         return ""
     from volcast.tasks.forecast import write_forecasts
 
-    return f"{counted(write_forecasts(batches, out), 'row')} in {out}"
+    return f"{counted(write_forecasts(batches, out, point), 'row')} in {out}"
 
 
 @contextmanager
@@ -1028,7 +1081,15 @@ def _described(error: Exception) -> tuple[str, int]:
     from volcast.storage.errors import UNREADABLE, StoreError, first_line
     from volcast.tasks.sources.source import SourceError, UnknownSource
 
-    mistakes = (ImpossibleTest, UnknownCalendar, UnknownRecipe, UnknownSource, ValidationError, CycloptsError)
+    mistakes = (
+        ImpossibleTest,
+        UnknownCalendar,
+        UnknownPoint,
+        UnknownRecipe,
+        UnknownSource,
+        ValidationError,
+        CycloptsError,
+    )
     status = 2 if isinstance(error, mistakes) else 1
     if isinstance(error, UNREADABLE) and not isinstance(error, OSError):
         return f"The store cannot be used: {first_line(error)}. See: volcast verify", status

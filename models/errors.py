@@ -6,6 +6,7 @@ ModelError              a request that the models cannot serve; the message says
 ├── IncompletePrices    a price or volume that the recipe needs is null or infinite, or its rows are out of order
 ├── NotASession         a date on which the market is closed, where a session was needed
 ├── UnknownCalendar     no market's calendar has that name, or it cannot be computed here
+├── UnknownPoint        no point of a forecast has that name, or the forecast has no quantiles to read it from
 ├── ImpossibleTest      dates on which nothing can be tested, or that would test on what was trained on
 ├── FutureModel         a model that was trained on later sessions than a forecast may know
 ├── DeviceUnavailable   the device asked for is not on this machine
@@ -37,6 +38,10 @@ class NotASession(ModelError):
 
 class UnknownCalendar(ModelError):
     """No market's calendar has that name, or it cannot be computed here."""
+
+
+class UnknownPoint(ModelError):
+    """No point of a forecast has that name, or the forecast has no quantiles to read it from."""
 
 
 class ImpossibleTest(ModelError):

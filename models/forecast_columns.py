@@ -4,7 +4,10 @@ A frame of forecasts names them after the forecaster X, as utilsforecast's losse
 X-lo-80, X-hi-80, X-lo-95, X-hi-95, and, in a published forecast, X-q-LEVEL for each of `forecasters.LEVELS`. A row of
 the ledger is of one forecaster: median, mean, lo_80, hi_80, lo_95, hi_95.
 
-A network's published forecast says why (models/reasons.py): the point is `normal` (shares) times all of `reason-PART`,
+X is the median, or what a naive forecaster states. Where a person asked for another point (models/points.py), the
+column `point` names it, and X-median stands beside it.
+
+A network's published forecast says why (models/reasons.py): its median is `normal` (shares) times all of `reason-PART`,
 and `why` says so in a sentence.
 """
 
@@ -15,15 +18,27 @@ from typing import Any
 import pandas as pd
 
 from volcast.models.forecasters import LEVELS, MODEL
+from volcast.models.point_names import USUAL_POINT
 
 KEYS = ["unique_id", "cutoff", "ds", "h", "y"]  # of a row of a backtest
 INTERVAL_ENDS = {"lo-80": 0.1, "hi-80": 0.9, "lo-95": 0.025, "hi-95": 0.975}  # ending of a name -> quantile level
+POINT = "point"  # the column that names the point
 SCORED_LEVELS = (0.025, 0.1, 0.5, 0.9, 0.975)  # the point stands for the median
 
 
 def mean_column(name: str) -> str:
     """The column of a forecaster's mean."""
     return f"{name}-mean"
+
+
+def median_column(name: str) -> str:
+    """The column of a forecaster's median, beside another point."""
+    return f"{name}-median"
+
+
+def point_of(frame: pd.DataFrame) -> str:
+    """Which number the point of a published forecast is, or of sums of it."""
+    return str(frame[POINT].iloc[0]) if POINT in frame else USUAL_POINT
 
 
 def interval_columns(name: str) -> dict[str, float]:

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args, overload
 
 from volcast.models.errors import UnknownRecipe
 from volcast.models.plugins import added_names
-from volcast.models.text import brief, listed
+from volcast.models.text import brief, listed, meant
 
 PRICE_COLUMNS = ("open", "high", "low", "close", "adj_close")
 
@@ -184,7 +184,9 @@ def known_cells() -> list[str]:
 def setting_names(name: str) -> list[str]:
     """The settings of the recipe of that name. Raises UnknownRecipe."""
     if name not in RECIPES:
-        raise UnknownRecipe(f"There is no recipe {brief(name)}. Known recipes: {', '.join(sorted(RECIPES))}.")
+        raise UnknownRecipe(
+            f"There is no recipe {brief(name)}. Known recipes: {', '.join(sorted(RECIPES))}.{meant([name], RECIPES)}"
+        )
     return [field.name for field in fields(RECIPES[name])]
 
 
@@ -206,6 +208,7 @@ def make_recipe(name: str, **changes: Any) -> Recipe:
     if unknown:
         raise UnknownRecipe(
             f"Recipe {name} has no setting {listed([each[:60] for each in unknown])}. Its settings: {', '.join(known)}."
+            f"{meant([each[:60] for each in unknown], known)}"
         )
     return RECIPES[name](**changes)
 

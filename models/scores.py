@@ -62,12 +62,13 @@ class Scores:
 
 def scales(train: pd.DataFrame) -> pd.Series:
     """unique_id -> the mean of |y(t) - y(t - a week)|, in shares; only tickers for which it is above 0."""
-    step = pd.Series(train["y"] - train.groupby("unique_id")["y"].shift(_season(train))).abs()
+    step = pd.Series(train["y"] - train.groupby("unique_id")["y"].shift(season(train))).abs()
     scale = pd.Series(step.groupby(train["unique_id"]).mean())
     return scale.loc[scale > 0]
 
 
-def _season(train: pd.DataFrame) -> int:
+def season(train: pd.DataFrame) -> int:
+    """The sessions of a week in the market whose volumes these are."""
     return season_of(pd.DatetimeIndex(train["ds"]))
 
 
@@ -86,7 +87,7 @@ def scored_rows(frame: pd.DataFrame, train: pd.DataFrame) -> pd.DataFrame:
     rows = frame.loc[frame["unique_id"].isin(list(scales(train).index))]
     if rows.empty:
         raise NotEnoughSessions(
-            f"No ticker of the test has more than {_season(train)} train sessions, so no error can be scaled. "
+            f"No ticker of the test has more than {season(train)} train sessions, so no error can be scaled. "
             "Let --train-through be later, or bring in an earlier start."
         )
     return rows
@@ -145,19 +146,19 @@ def _band(rows: pd.DataFrame, train: pd.DataFrame, band: str, between: tuple[int
 
 def _point_losses(rows: pd.DataFrame, train: pd.DataFrame, models: list[str]) -> dict[str, pd.DataFrame]:
     """Loss -> a row a ticker, a column a forecaster."""
-    scale: dict[str, Any] = {"seasonality": _season(train), "train_df": train}
+    scale: dict[str, Any] = {"seasonality": season(train), "train_df": train}
     logs = rows[["unique_id"]].assign(**{name: np.log(rows[name]) for name in ("y", *models)})
     quantiles = {model: scored_columns(model) for model in models}
     above = rows[["unique_id"]].assign(**{model: rows[model] > rows["y"] for model in models})
     return {
-        "mase": _indexed(losses.mase(rows, models, **scale)),
-        "smape": _indexed(losses.smape(rows, models)),
+        "mase": indexed(losses.mase(rows, models, **scale)),
+        "smape": indexed(losses.smape(rows, models)),
         **_square_losses(rows, train, models),
-        "log_rmse": _indexed(losses.rmse(logs, models)),
-        "pinball": _indexed(losses.scaled_mqloss(rows, quantiles, np.array(SCORED_LEVELS), **scale)),
-        "coverage_80": _indexed(losses.coverage(rows, models, 80)),
-        "coverage_95": _indexed(losses.coverage(rows, models, 95)),
-        "bias": _indexed(losses.bias(rows, models)).div(rows.groupby("unique_id")["y"].mean(), axis=0),
+        "log_rmse": indexed(losses.rmse(logs, models)),
+        "pinball": indexed(losses.scaled_mqloss(rows, quantiles, np.array(SCORED_LEVELS), **scale)),
+        "coverage_80": indexed(losses.coverage(rows, models, 80)),
+        "coverage_95": indexed(losses.coverage(rows, models, 95)),
+        "bias": indexed(losses.bias(rows, models)).div(rows.groupby("unique_id")["y"].mean(), axis=0),
         "over_share": pd.DataFrame(above.groupby("unique_id")[models].mean()),
     }
 
@@ -166,10 +167,11 @@ def _square_losses(rows: pd.DataFrame, train: pd.DataFrame, columns: list[str]) 
     """The losses that a mean minimises: rmsse and qlike, a row a ticker, a column a column."""
     ratios = pd.DataFrame({name: rows["y"] / rows[name] for name in columns})
     qlike = pd.DataFrame((ratios - np.log(ratios) - 1).groupby(rows["unique_id"]).mean())
-    return {"rmsse": _indexed(losses.rmsse(rows, columns, seasonality=_season(train), train_df=train)), "qlike": qlike}
+    return {"rmsse": indexed(losses.rmsse(rows, columns, seasonality=season(train), train_df=train)), "qlike": qlike}
 
 
-def _indexed(table: Any) -> pd.DataFrame:
+def indexed(table: Any) -> pd.DataFrame:
+    """A loss of utilsforecast: a row a ticker, a column a forecaster."""
     return cast(pd.DataFrame, table).set_index("unique_id")
 
 

@@ -14,13 +14,13 @@ other tickers and the simulated exchange (docs/results.md). So a sum follows fro
 as the forecast and the ledger of every release have them, and is as honest and as steady in its bits as these are.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 
 import numpy as np
 import pandas as pd
 
-from volcast.models.forecast_columns import SCORED_LEVELS, mean_column, models_of, scored_columns
+from volcast.models.forecast_columns import SCORED_LEVELS, mean_column, median_column, models_of, scored_columns
 from volcast.models.forecasters import MODEL
 from volcast.models.panel import HORIZONS
 from volcast.models.scores import score
@@ -45,9 +45,20 @@ def _paths() -> tuple[np.ndarray, np.ndarray]:
     apart_HH = np.abs(np.subtract.outer(np.arange(HORIZONS), np.arange(HORIZONS)))
     correlation_HH = np.where(apart_HH == 0, 1.0, NEAREST * DECAY**apart_HH)
     score_HD = np.linalg.cholesky(correlation_HH) @ ndtri(Sobol(HORIZONS, rng=0).random(DRAWS)).T
-    level_Q = ndtri(np.array(SCORED_LEVELS))
-    below_HD = np.clip(np.searchsorted(level_Q, score_HD) - 1, 0, len(level_Q) - 2)
-    return below_HD, (score_HD - level_Q[below_HD]) / np.diff(level_Q)[below_HD]
+    return between(SCORED_LEVELS, score_HD)
+
+
+def between(levels: Sequence[float], score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where normal scores are among those of quantile levels, on the straight lines of step 1.
+
+    Returns int, which is the lower one of its two levels, and how far it is from there to the upper one: 0 to 1, and
+    less or more beyond the first and the last level.
+    """
+    from scipy.special import ndtri
+
+    level_Q = ndtri(np.array(levels))
+    below = np.clip(np.searchsorted(level_Q, score) - 1, 0, len(level_Q) - 2)
+    return below, (score - level_Q[below]) / np.diff(level_Q)[below]
 
 
 def drawn_sums(quantile_RHQ: np.ndarray) -> np.ndarray:
@@ -71,7 +82,9 @@ def wide(frame: pd.DataFrame, column: str) -> pd.DataFrame:
 
 def session_quantiles(frame: pd.DataFrame, name: str = MODEL) -> np.ndarray:
     """(R, H, Q) of a frame of forecasts, its rows as those of `wide`; ascending, as a stand-in's point may not be."""
-    return np.sort(np.stack([wide(frame, column).to_numpy() for column in scored_columns(name)], axis=2), axis=2)
+    median = median_column(name) if median_column(name) in frame else name
+    columns = [median if column == name else column for column in scored_columns(name)]
+    return np.sort(np.stack([wide(frame, column).to_numpy() for column in columns], axis=2), axis=2)
 
 
 def sums_of(frame: pd.DataFrame, name: str = MODEL) -> pd.DataFrame:

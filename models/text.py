@@ -1,7 +1,8 @@
 """Names, values and numbers for a reader, of bounded length; and silence for whoever does not read."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 
 
 def listed(names: Sequence[str], limit: int = 8, joint: str = ", ") -> str:
@@ -12,6 +13,16 @@ def listed(names: Sequence[str], limit: int = 8, joint: str = ", ") -> str:
 def counted(count: int, one: str, several: str = "") -> str:
     """A count with what it is of: "1 ticker", "1,250 tickers"; "1 row was held back", "2 rows were held back"."""
     return f"{count:,} {one if count == 1 else several or f'{one}s'}"
+
+
+def meant(words: Iterable[str], known: Iterable[str]) -> str:
+    """The known names that unknown words may stand for, as a question behind a sentence; empty where none is like them.
+
+    " Did you mean SBUX?"
+    """
+    names = list(known)
+    close = [match for word in words if word not in names for match in get_close_matches(word, names, n=1)]
+    return f" Did you mean {listed(list(dict.fromkeys(close)), joint=' and ')}?" if close else ""
 
 
 def brief(value: object, limit: int = 60) -> str:

@@ -52,7 +52,7 @@ GATE_BANDS = {GATE_BAND: BANDS[GATE_BAND]}
 COLUMN = re.compile("[a-z][a-z0-9_]*")  # a forecaster's name, of which those of its columns are made
 MOST_IMPLAUSIBLE = 0.001  # of a challenger's forecasts in its test: har stands in for each when it is published
 METRICS = {"mase_1": ("1", "mase"), "mase_1_5": ("1-5", "mase"), "mase_1_10": ("1-10", "mase")} | {
-    name: ("1-10", name) for name in ("pinball", "coverage_80", "coverage_95")
+    name: ("1-10", name) for name in ("pinball", "coverage_80", "coverage_95", "over_share")
 }  # of a scorecard -> band and loss
 
 

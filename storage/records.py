@@ -383,6 +383,8 @@ class BacktestResult(Record):
     refit: str
     start: str  # what the first training of volcast's own forecaster started from
     sums: tuple[ForecasterScore, ...] = ()  # of sums of sessions, how many is the band (models/sums.py: score_sums)
+    points: tuple[ForecasterScore, ...] = ()  # of another point than the median (models/points.py: score_points)
+    point: str = "median"  # which one
 
     @property
     def span(self) -> str:

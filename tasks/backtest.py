@@ -7,6 +7,8 @@ from prefect import get_run_logger, task
 from volcast.models.backtest import TestSpan, backtest, train_volumes
 from volcast.models.comparisons import Duel, duels, errors_over_time, verdict
 from volcast.models.forecast_columns import models_of
+from volcast.models.point_names import USUAL_POINT
+from volcast.models.points import score_points
 from volcast.models.pretrained import vintage_for
 from volcast.models.recipes import settings
 from volcast.models.scores import GATE_BAND, ROLLING, score
@@ -53,7 +55,11 @@ def run_backtest(snapshot: Snapshot, request: BacktestSettings) -> BacktestResul
         write_frame(frame, request.out)
     path = str(request.out or ref)
     log.info("%s in %s", counted(len(frame), "forecast"), path)
-    result, errors = _scored(snapshot, span, path, frame, train_volumes(panel, span), start=_start(request, span))
+    train = train_volumes(panel, span)
+    result, errors = _scored(snapshot, span, path, frame, train, start=_start(request, span))
+    if request.point != USUAL_POINT:
+        points = _scores(score_points(frame, train, request.point))
+        result = result.model_copy(update={"points": points, "point": request.point})
     log.info("%s", result.verdict)
     if has_server():
         _publish(result, errors)

@@ -49,7 +49,7 @@ from volcast.tasks.gate import scorecard_of_model
 from volcast.tasks.methods.method import Method
 from volcast.tasks.preflight import require_ahead, retirements
 from volcast.tasks.reports.render import forecast_markdown, slug
-from volcast.tasks.reports.views import read_forecast, ticker_forecasts
+from volcast.tasks.reports.views import forecast_frame, read_forecast, ticker_forecasts
 from volcast.tasks.run_tools import has_server, publish_artifact
 from volcast.tasks.settings import DataSettings, ForecasterSettings, TrainingSettings, WatchSettings, calendar_of
 from volcast.tasks.snapshot import prepare, read_panel, universes
@@ -421,23 +421,21 @@ def publish_charts(batch: ForecastBatch, training: TrainingSettings) -> int:
     return len(shown)
 
 
-def write_forecasts(batches: Sequence[ForecastBatch], out: Path) -> int:
-    """All rows of the batches in one file; returns how many."""
-    forecasts = _rows_of(batches)
+def write_forecasts(batches: Sequence[ForecastBatch], out: Path, point: str) -> int:
+    """All rows of the batches in one file, with that point; returns how many."""
+    forecasts = _rows_of(batches, point)
     write_frame(forecasts, out)
     return len(forecasts)
 
 
-def forecast_records(batches: Sequence[ForecastBatch]) -> list[dict[str, Any]]:
-    """All rows of the batches, in whole shares."""
-    return in_whole_shares(_rows_of(batches)).to_dict("records")
+def forecast_records(batches: Sequence[ForecastBatch], point: str) -> list[dict[str, Any]]:
+    """All rows of the batches, in whole shares, with that point."""
+    return in_whole_shares(_rows_of(batches, point)).to_dict("records")
 
 
-def _rows_of(batches: Sequence[ForecastBatch]) -> pd.DataFrame:
+def _rows_of(batches: Sequence[ForecastBatch], point: str) -> pd.DataFrame:
     """By ticker and target session: unique_id, cutoff, ds, h, volcast (shares), and intervals where there are any."""
-    frames = [
-        read_frame(ArtifactStore(open_store(batch.snapshot.store)), batch.artifact, FORECAST_FILE) for batch in batches
-    ]
+    frames = [forecast_frame(batch, point) for batch in batches]
     return pd.concat(frames, ignore_index=True).sort_values(["unique_id", "ds", "h"], ignore_index=True)
 
 

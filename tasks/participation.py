@@ -11,7 +11,7 @@ import pandas as pd
 
 from volcast.models.panel import HORIZONS
 from volcast.models.participation import BUCKETS, CERTAINTIES, bucket, order_progress, sessions_needed
-from volcast.models.text import counted, format_millions, listed
+from volcast.models.text import counted, format_millions, listed, meant
 from volcast.storage.errors import UNREADABLE, NotStored, first_line
 from volcast.storage.ledger import Ledger
 from volcast.storage.prices import PriceTable
@@ -72,7 +72,7 @@ def participation_of(data: DataSettings, order: OrderSettings) -> Participation:
         remedy = f"Bring in the prices (volcast ingest --tickers {','.join(lacking[:8])}), then run: volcast forecast"
         raise NotStored(
             f"{listed(lacking)}: no forecast of {order.name} from the close of {cutoff}, the newest; it has "
-            f"{listed(sorted(there))}. {remedy}"
+            f"{listed(sorted(there))}.{meant(lacking, there)} {remedy}"
         )
     rows = latest.loc[latest["ticker"].isin(list(shares))]
     progress = order_progress(as_forecasts(rows), shares, order.rate)

@@ -13,8 +13,9 @@ from typing import Any
 
 from volcast.models.calendar_names import NEW_YORK
 from volcast.models.errors import ImpossibleTest, UnknownRecipe
+from volcast.models.point_names import USUAL_POINT, point_named
 from volcast.models.recipes import TutorialRecipe
-from volcast.models.text import listed
+from volcast.models.text import listed, meant
 from volcast.storage.append_tables import QuarantineTable
 from volcast.storage.artifacts import ArtifactStore
 from volcast.storage.errors import NotStored
@@ -106,6 +107,13 @@ def require_ahead(training: TrainingSettings) -> None:
         raise UnknownRecipe(f"Recipe {training.recipe} is a nowcast. This needs one that looks ahead: --recipe volume")
 
 
+def check_point(training: TrainingSettings, word: str) -> str:
+    """The point of that name. Raises UnknownPoint, and UnknownRecipe of a nowcast, which has the usual one alone."""
+    if (point := point_named(word)) != USUAL_POINT:
+        require_ahead(training)
+    return point
+
+
 def require_event_source(data: DataSettings) -> EventSource | None:
     """The source of announcements. Raises SourceError for one that is not there, or not of the world of the prices."""
     spec = data.event_source
@@ -128,7 +136,8 @@ def require_prices(store: Store, tickers: Iterable[str]) -> None:
     """Raises NotStored, which names the tickers without prices, and those that have some."""
     stored = PriceTable(store).tickers()
     if lacking := sorted(set(tickers) - set(stored)):
-        raise NotStored(f"{store.url} holds no prices of {listed(lacking)}. It holds {listed(stored)}.")
+        question = meant(lacking, stored)
+        raise NotStored(f"{store.url} holds no prices of {listed(lacking)}. It holds {listed(stored)}.{question}")
 
 
 def retirements(store: Store, session: date = date.max) -> dict[str, Retirement]:
@@ -169,7 +178,8 @@ def artifacts_of(root: str, model: str, kinds: Sequence[str] = ("model",), *, wr
     artifacts = ArtifactStore(open_store(root))
     known = sorted({name for kind in kinds for name in artifacts.names(kind)})
     if model not in known:
-        raise NotStored(f"No model {model[:60]} in {root}. It holds: {listed(known) or 'none'}.")
+        held = listed(known) or "none"
+        raise NotStored(f"No model {model[:60]} in {root}. It holds: {held}.{meant([model[:60]], known)}")
     return ArtifactStore(open_store(root, writable=True)) if writable else artifacts
 
 

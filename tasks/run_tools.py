@@ -20,6 +20,7 @@ from functools import lru_cache
 from hashlib import sha256
 from importlib import metadata
 from pathlib import Path
+from time import monotonic
 from typing import Any, Literal, ParamSpec, Protocol, TypeVar, cast
 from uuid import UUID
 
@@ -179,6 +180,23 @@ def progress(title: str, log: Log) -> Iterator[Advance]:
         yield advance
     finally:
         bar.stop()
+
+
+class TimeLeft:
+    """How long the rest of some steps takes, each as long as those before it."""
+
+    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+        """`clock`: seconds."""
+        self._clock, self._first = clock, (0.0, 0)
+
+    def words(self, completed: int, total: int) -> str:
+        """Behind a line, such as ", about 3 min left"; empty the first time, and where it is less than a minute."""
+        if not self._first[1]:
+            self._first = self._clock(), completed  # what went before may have been done by an earlier run
+            return ""
+        began, before = self._first
+        minutes = (self._clock() - began) / (completed - before) * (total - completed) / 60
+        return f", about {minutes:.0f} min left" if minutes >= 1 else ""
 
 
 PACKAGES = ("torch", "numpy", "pandas", "scikit-learn", "deltalake", "safetensors", "prefect")

@@ -26,6 +26,7 @@ from pydantic import (
 
 from volcast.models.calendar_names import NEW_YORK, calendar_named
 from volcast.models.errors import NotASession, UnknownRecipe
+from volcast.models.point_names import USUAL_POINT, point_named
 from volcast.models.recipes import (
     DEFAULT_RECIPE,
     MARGIN,
@@ -68,6 +69,16 @@ def _form(schema: dict[str, Any], settings: type["_Settings"]) -> None:
     if others := {name: fields.pop(name) for name in list(fields) if name not in settings.in_form}:
         schema["patternProperties"] = {f"^{name}$": facts for name, facts in others.items()}
         schema["description"] += f" By the menu's JSON input also: {', '.join(others)}."
+
+
+Point = Annotated[
+    str,
+    AfterValidator(point_named),
+    Field(
+        description="The number that a forecast is read as: median, mean, quantile:0.4, or ale, the quantile 1/3, for "
+        "whoever pays twice as much for too much as for too little"
+    ),
+]
 
 
 class _Settings(BaseModel):
@@ -347,6 +358,7 @@ class BacktestSettings(_Settings):
         default=None,
         description="The forecasts' file, .parquet, .csv or .xlsx; none means only the artifact in the store",
     )
+    point: Point = USUAL_POINT
     settings: dict[str, JsonValue] = Field(
         default={}, description="Settings of the volume recipe, by name, such as steps=1000"
     )

@@ -16,7 +16,7 @@ from prefect import get_run_logger, task
 
 from volcast.models.panel import Panel
 from volcast.models.recipes import digest
-from volcast.models.text import counted, listed
+from volcast.models.text import counted, listed, meant
 from volcast.storage.announced_dates import EventTable
 from volcast.storage.artifacts import ArtifactStore
 from volcast.storage.errors import NotStored
@@ -48,11 +48,12 @@ def take_snapshot(data: DataSettings, counts: PriceCounts | None = None) -> Snap
     lacking = sorted(set(tickers) - set(rows.tickers))
     if lacking or rows.first_session is None or rows.last_session is None:
         until = f" up to {data.as_of}" if data.as_of else ""
-        held = table.coverage(version)
-        held = held.loc[held.index.isin(lacking)] if held.index.isin(lacking).any() else held
+        stored = table.coverage(version)
+        held = stored.loc[stored.index.isin(lacking)] if stored.index.isin(lacking).any() else stored
         there = [f"{name} from {row['first']:%Y-%m-%d} to {row['last']:%Y-%m-%d}" for name, row in held.iterrows()]
         raise NotStored(
-            f"{store.url} holds no prices of {listed(lacking)}{until}. It holds {listed(there)}. Ingest them first."
+            f"{store.url} holds no prices of {listed(lacking)}{until}. It holds {listed(there)}."
+            f"{meant(lacking, map(str, stored.index))} Ingest them first."
         )
     snapshot = Snapshot(
         store=store.url,

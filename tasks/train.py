@@ -30,7 +30,7 @@ from volcast.tasks.forecast import trust_in
 from volcast.tasks.gate import inputs_digest
 from volcast.tasks.methods.method import Hardware
 from volcast.tasks.preflight import retirements
-from volcast.tasks.run_tools import progress
+from volcast.tasks.run_tools import TimeLeft, progress
 from volcast.tasks.settings import RetrainSettings, TrainingSettings, WatchSettings
 from volcast.tasks.snapshot import prepare, read_prepared, remember
 from volcast.tasks.stored_models import (
@@ -153,11 +153,14 @@ def train_model(scaler: FittedScaler, training: TrainingSettings) -> ModelVersio
     for line in method.shapes(prepared):
         log.info("%s", line)
     epochs = method.epochs(prepared)
+    time_left = TimeLeft()
     with progress("training", log) as advance:
 
         def on_epoch(epoch: int, loss: float) -> None:
-            line = f"{method.progress_words(epoch, epochs)}, loss: {loss:.5f}"
-            advance(line, completed=method.done(epoch), total=epochs, words=f"loss {loss:.5f}")
+            done = method.done(epoch)
+            left = time_left.words(done, epochs)
+            line = f"{method.progress_words(epoch, epochs)}, loss: {loss:.5f}{left}"
+            advance(line, completed=done, total=epochs, words=f"loss {loss:.5f}{left}")
 
         def on_resume(epoch: int) -> None:
             log.info(

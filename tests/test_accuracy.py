@@ -10,7 +10,7 @@ import pytest
 from panels import drawn_volumes, gappy_volumes, panel_of, priced_panel, shaken_after
 from scipy.stats import norm
 
-from benchmarks.accuracy import accuracy_table, alone, dollar_r2, sums_table
+from benchmarks.accuracy import AVERSION, accuracy_table, alone, dollar_r2, dollar_value, sums_table
 from benchmarks.methods import ALONE, make_method
 from benchmarks.peers.linear import Linear
 from benchmarks.peers.pretrained import PretrainedPeer
@@ -40,6 +40,21 @@ def test_r2_is_of_log_dollars_of_the_next_session_less_their_mean_of_five_with_t
     r2 = dollar_r2(pd.concat([later, frame], ignore_index=True), panel)
     expected = 1 - np.log(2) ** 2 / (np.log(4) ** 2 + np.log(2) ** 2)  # the shares are right, the price is not
     assert r2.to_dict() == pytest.approx({"right": 1, "usual": 0, "half": expected})
+
+
+def test_value_is_what_a_forecast_saves_a_trader_from_the_mean_of_five_to_foresight_and_too_much_costs_more() -> None:
+    panel = panel_of(np.full((1, 6), 1e8))  # at 1 USD: mu / (mu + 0.2 / V) = 0.375 of the way to the target is best
+    panel.fields["volume"][0, 5] = 2e8  # where 0.545 would be
+    keys = {"unique_id": "A", "cutoff": panel.sessions[4], "ds": panel.sessions[5], "h": 1, "y": 2e8}
+    frame = pd.DataFrame({**keys, "usual": 1e8, "right": 2e8, "fourfold": 8e8, "a quarter": 0.5e8}, index=[0])
+    value = dollar_value(frame, panel)
+    assert (value["usual"], value["right"]) == pytest.approx((0, 1))
+    traded = {"usual": 0.12 / 0.32, "right": 0.24 / 0.44, "fourfold": 0.96 / 1.16, "a quarter": 0.06 / 0.26}
+    loss = {name: 0.2 / 2e8 * z**2 + AVERSION * (1 - z) ** 2 for name, z in traded.items()}
+    saved = {name: (loss["usual"] - each) / (loss["usual"] - loss["right"]) for name, each in loss.items()}
+    assert value.to_dict() == pytest.approx(saved)
+    rows = pd.concat([frame, frame.assign(h=2)])
+    assert dollar_value(rows, panel).to_dict() == value.to_dict()
 
 
 def test_a_ticker_alone_has_only_its_last_rows_before_the_test_and_its_errors_keep_their_scale() -> None:

@@ -20,12 +20,14 @@ def test_a_backtest_of_the_simulated_exchange_ends_in_a_file_and_in_words(volcas
     volcast.columns(80)
     command = ["backtest", "--source", "simulated", "--tickers", "SBUX,T1", "--store", "data", *DATES]
     quick = [option for each in ("steps=20", "members=1", "hidden_size=8") for option in ("--set", each)]
-    said = volcast(*command, *quick, "--refit", "quarterly", "--out", "f.parquet")
+    said = volcast(*command, *quick, "--refit", "quarterly", "--point", "ale", "--out", "f.parquet")
     assert said.code == 0, said.errors
     assert "Simulated data" in said.out
     assert "Mean over 2 tickers" in said.out
     assert "RMSSE and QLIKE: of the mean forecast (volcast-mean, har-mean)" in said.out
     assert "volcast, horizons 1-10: " in said.out
+    assert "Point: quantile 1/3 (ale)" in said.out
+    assert "Loss: ALE, |log forecast - log volume|, twice where the forecast is above" in said.out
     tables = said.out[said.out.index("Mean over") : said.out.index("volcast, horizons 1-10")]
     assert "…" not in tables
     assert max(map(len, tables.splitlines())) <= 80
@@ -37,6 +39,7 @@ def test_a_backtest_of_the_simulated_exchange_ends_in_a_file_and_in_words(volcas
         "# Backtest, sessions 2020-04-01 to 2020-06-30",
         "SBUX, T1: prices v0 of simulated",
         "## Sums of sessions",
+        "## Point: quantile 1/3 (ale)",
     ):
         assert words in shown
     assert "to 2020-03-31, fitted again quarterly" in shown.replace("by fits on those ", "")
@@ -51,6 +54,7 @@ def test_a_backtest_of_the_simulated_exchange_ends_in_a_file_and_in_words(volcas
     assert str(frame["ds"].min()) == "2020-04-01 00:00:00"
     assert str(frame["ds"].max()) == "2020-06-30 00:00:00"
     assert sorted(frame["h"].unique()) == list(range(1, 11))
+    assert "point" not in frame, "what is kept of a test is the median"
     last = frame.loc[(frame["h"] == 1)].set_index(["unique_id", "ds"])["y"]
     later = frame.loc[frame["cutoff"] >= "2020-04-01"]
     expected = last.reindex(pd.MultiIndex.from_frame(later[["unique_id", "cutoff"]])).to_numpy()

@@ -517,3 +517,18 @@ def test_what_goes_wrong_in_an_import_shows_no_traceback(
     interrupted["PYTHONPATH"] = os.pathsep.join([str(tmp_path), interrupted.get("PYTHONPATH", "")])
     done = subprocess.run([*VOLCAST, "status"], cwd=tmp_path, env=interrupted, capture_output=True, text=True)
     assert (done.returncode, words in done.stderr, "Traceback" in done.stderr) == (code, True, False), done.stderr
+
+
+def test_a_shell_completes_commands_options_and_choices() -> None:
+    lines = ["fore", "models ", "forecast --poi", "retrain --cell "]
+    script = [app.generate_completion(prog_name="volcast", shell="bash")]
+    for line in lines:
+        words = f"volcast {line}".split(" ")
+        script += [f"COMP_WORDS=({' '.join(word or repr('') for word in words)}); COMP_CWORD={len(words) - 1}"]
+        script += ['_volcast; echo "${COMPREPLY[@]}"']
+    done = subprocess.run(["bash", "-c", "\n".join(script)], capture_output=True, text=True, check=True)
+    said = dict(zip(lines, done.stdout.splitlines(), strict=True))
+    assert said["fore"] == "forecast"
+    assert set(said["models "].split()) == {"list", "compare", "show", "promote", "rollback"}
+    assert said["forecast --poi"] == "--point"
+    assert said["retrain --cell "] == "lstm gru rnn mlp"

@@ -6,6 +6,7 @@ import subprocess
 from contextlib import closing
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from benchmarks.programs import ENDLESS, QUICK, VOLCAST, environment, options, processes_of, run_volcast, wait_until
@@ -30,14 +31,20 @@ def test_an_interrupt_ends_the_server_and_the_next_run_starts_one_goes_on_stores
     assert "Interrupted. What was committed before is kept" in rest
     assert processes_of(tmp_path) == {}
 
-    done = run_volcast(tmp_path, *RUN, *options(QUICK))
+    done = run_volcast(tmp_path, *RUN, "--point", "ale", *options(QUICK))
     assert done.returncode == 0, done.stderr
     assert "nothing new, still prices v0" in done.stderr
     assert "Simulated data" in done.stdout
     assert "Training  Kept volume v1: MASE " in done.stdout  # so few steps do not beat har
     assert "UI" in done.stdout
     assert "Traceback" not in done.stderr
-    assert len((tmp_path / "f.csv").read_text().splitlines()) == 11  # 10 sessions ahead
+    assert "Quantile 1/3 (ale) and 80 % interval, million shares" in done.stdout
+    written = pd.read_csv(tmp_path / "f.csv")
+    assert written["point"].tolist() == ["ale"] * 10  # sessions ahead
+    assert all(written["volcast"] < written["volcast-median"])
+    for name, sessions in {"forecast": 10, "sums": 3}.items():
+        (reported,) = tmp_path.glob(f"data/simulated-0/reports/volume/v1/{name}.csv")
+        assert pd.read_csv(reported)["point"].tolist() == ["ale"] * sessions
     assert processes_of(tmp_path) == {}
 
     newest = "select id, name, state_type from flow_run order by created desc limit 5"

@@ -287,7 +287,7 @@ def test_the_exported_file_holds_a_row_for_each_ticker_and_session(tmp_path: Pat
     exact = pd.DataFrame()
     for suffix, read in READERS.items():
         out = tmp_path / f"forecasts{suffix}"
-        assert write_forecasts([report.batch for report in result.reports], out) == 506
+        assert write_forecasts([report.batch for report in result.reports], out, "median") == 506
         rows = read(out)
         assert rows.groupby("unique_id").size().to_dict() == {"AAA": 253, "BBB": 253}
         assert list(rows.columns) == ["unique_id", "cutoff", "ds", "h", "volcast"]

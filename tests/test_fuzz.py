@@ -103,7 +103,7 @@ def test_settings_of_a_recipe_are_taken_or_refused_in_a_line(name: str, value: o
 
 
 COMMANDS = ["status", "quarantine", "retrain", "forecast", "monitor", "report", "verify", "gc", "backtest"]
-COMMANDS += ["models list", "models show", "models promote", "models rollback", "nonsense"]
+COMMANDS += ["models list", "models compare", "models show", "models promote", "models rollback", "nonsense"]
 OPTIONS = sorted({name for command in app if command in COMMANDS for each in app[command].assemble_argument_collection()
                   for name in each.names})  # fmt: skip
 

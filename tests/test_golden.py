@@ -131,13 +131,18 @@ def test_the_commands_that_only_look_work_on_an_old_store(golden: Golden, tmp_pa
     store, facts = ("--store", str(golden.opened.folder)), golden.read("facts")
     said = {
         name: volcast(tmp_path, *name.split(), *store)
-        for name in ("models list", "models show", "status", "quarantine", "verify")
+        for name in ("models list", "models compare", "models show", "status", "quarantine", "verify")
     }
     stale = {"status": 1}  # for the prices are of long ago
     assert {name: each.code for name, each in said.items()} == dict.fromkeys(said, 0) | stale
     assert all(f"v{line['version']}" in said["models list"].out for line in facts["models"]["volume"]["versions"])
     assert all(ref.split()[-1][:12] in said["models show"].out for refs in facts["lineage"].values() for ref in refs)
     assert all(row["ticker"] in said["status"].out for row in facts["status"]["worst"])
+    beside, alone = said["models compare"].out.split("Comparable with no other:")
+    assert beside.index("volume v2, champion") < beside.index(
+        "volume v1"
+    )  # the best first; both tested on the same rows
+    assert "volume v3, lstm 2x90: MASE" in alone
     html = page(golden.opened.data)
     assert all(row["ticker"] in html for row in facts["report"]["next sessions"])
 

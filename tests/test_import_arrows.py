@@ -37,6 +37,7 @@ LIBRARIES = {  # beside Python's own, all that the package may import
 FOR_FLOWS = {  # of models and storage: records, errors, names and words, and what opens a store
     "models.calendar_names",
     "models.errors",
+    "models.point_names",
     "models.text",
     "storage.artifacts",
     "storage.errors",

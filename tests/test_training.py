@@ -27,6 +27,7 @@ from volcast.models.tutorial import (
     train,
 )
 from volcast.models.weights import to_bytes
+from volcast.tasks.run_tools import TimeLeft
 
 OnEpoch = Callable[[int, float], None]
 CPU = torch.device("cpu")
@@ -153,3 +154,11 @@ def test_the_articles_year_gives_the_articles_loss_and_baselines() -> None:
         assert 2.0e6 < evaluation.rmse_shares < 2.8e6
         assert evaluation.table.loc["last_value", "rmse_shares"] == pytest.approx(2.80e6, rel=0.002)
         assert evaluation.table.loc["mean_20", "rmse_shares"] == pytest.approx(2.92e6, rel=0.002)
+
+
+def test_a_long_training_says_how_long_the_rest_takes_by_the_steps_that_this_run_did() -> None:
+    seconds = iter([1000.0, 1030.0, 1330.0])
+    left = TimeLeft(clock=lambda: next(seconds))
+    assert left.words(500, 1000) == "", "it was resumed: what went before took no time here"
+    assert left.words(600, 1000) == ", about 2 min left"  # 100 steps took 30 s, 400 are left
+    assert left.words(900, 1000) == ", about 1 min left"  # 400 steps took 330 s

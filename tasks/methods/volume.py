@@ -10,9 +10,11 @@ from pydantic import JsonValue
 
 from volcast.models.comparisons import Contest
 from volcast.models.drift import FeatureDrift, feature_drift
-from volcast.models.forecast_columns import interval_columns, quantile_columns
-from volcast.models.forecasters import MODEL
+from volcast.models.forecast_columns import interval_columns, point_of, quantile_columns
+from volcast.models.forecasters import MEDIAN, MODEL
 from volcast.models.panel import HORIZONS, is_earnings
+from volcast.models.point_names import USUAL_POINT, point_words
+from volcast.models.points import with_point
 from volcast.models.pretrained import Vintage, vintage_for
 from volcast.models.recipes import VolumeRecipe
 from volcast.models.scores import FIRST_TICKER
@@ -50,7 +52,8 @@ HEADINGS = {
     "pinball": ("pinball", ".3f"),
     "coverage_80": ("in 80%", ".1%"),
     "coverage_95": ("in 95%", ".1%"),
-}  # metric -> heading and format
+    "over_share": ("over", ".1%"),
+}  # metric -> heading and format; scorecards of release 0.1.0 have no over_share
 
 
 class VolumeMethod(Method[VolumeRecipe, VolumeData, VolumePredictor]):
@@ -209,32 +212,35 @@ class VolumeMethod(Method[VolumeRecipe, VolumeData, VolumePredictor]):
         return [Plot(file="calibration.png", title="Calibration on the test sessions", png=png)]
 
     def forecast_plots(self, prices: pd.DataFrame, forecasts: pd.DataFrame, note: str, marks: Marks) -> list[Plot]:
-        """A fan chart of each of the first tickers."""
-        plots = []
+        """A fan chart of each of the first tickers, with the point of the forecasts."""
+        plots, point = [], point_of(forecasts)
         for ticker in in_order(forecasts)[:DRAWN_TICKERS]:
             history = prices.loc[prices["ticker"] == ticker, ["session", "volume"]].tail(SHOWN_SESSIONS)
             own = forecasts.loc[forecasts["unique_id"] == ticker]
             title = f"{ticker}{note}: volume of the next {len(own)} sessions"
             special = pd.Series({session: marks.get((ticker, session), "") for session in own["ds"]})
-            png = fan_chart(history, special, own[quantile_columns(MODEL)].to_numpy(), title=title)
+            quantiles_HQ = own[quantile_columns(MODEL)].to_numpy()
+            line_H = quantiles_HQ[:, MEDIAN] if point == USUAL_POINT else own[MODEL].to_numpy()
+            png = fan_chart(history, special, quantiles_HQ, (point_words(point), line_H), title=title)
             plots.append(Plot(file=f"forecast-{ticker}.png", title=f"{ticker}, the next sessions", png=png))
         return plots
 
     def score_rows(self, scores: Scores) -> list[TableRow]:
         return [
-            {"method": name, **{heading: f"{own[metric]:{form}}" for metric, (heading, form) in HEADINGS.items()}}
+            {"method": name}
+            | {heading: f"{own[metric]:{form}}" for metric, (heading, form) in HEADINGS.items() if metric in own}
             for name, own in scores.items()
         ]
 
     def forecast_rows(self, forecasts: pd.DataFrame) -> list[TableRow]:
-        """Median and 80 % interval in million shares, a column each of the first tickers; then those of the sums."""
+        """Point and 80 % interval in million shares, a column each of the first tickers; then those of the sums."""
         shown, (low_80, high_80, *_) = in_order(forecasts)[:TABLE_TICKERS], interval_columns(MODEL)
         own = forecasts.loc[forecasts["unique_id"].isin(shown)]
-        rows: dict[str, TableRow] = {}
-        for row in [*own.to_dict("records"), *sums_of(own).to_dict("records")]:
-            median, low, high = (format_millions(row[name]) for name in (MODEL, low_80, high_80))
+        sums, rows = with_point(sums_of(own), point_of(own)), dict[str, TableRow]()
+        for row in [*own.to_dict("records"), *sums.to_dict("records")]:
+            point, low, high = (format_millions(row[name]) for name in (MODEL, low_80, high_80))
             label = f"the next {row['sessions']}" if "sessions" in row else f"{row['ds']:%a %Y-%m-%d}"
-            rows.setdefault(label, dict.fromkeys(shown, ""))[row["unique_id"]] = f"{median} ({low}-{high})"
+            rows.setdefault(label, dict.fromkeys(shown, ""))[row["unique_id"]] = f"{point} ({low}-{high})"
         return [{"session": label, **cells} for label, cells in rows.items()]
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import pandas as pd
 
-from volcast.models.forecasters import LEVELS, MEDIAN, MODEL
+from volcast.models.forecasters import LEVELS, MODEL
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 # H target sessions, Q quantile levels
 
 ACTUAL, PREDICTED, SPLIT = "#1f4e79", "#e07b00", "red"
-MEDIAN_LINE = "#8c3d00"
+POINT_LINE = "#8c3d00"
 BANDS = {(0.025, 0.975): "#fbe8d2", (0.1, 0.9): "#f4c78e", (0.2, 0.8): "#e9a352"}  # levels -> colour, the widest first
 BAND_STYLES = ((ACTUAL, "o"), (PREDICTED, "s"), ("#2e7d32", "^"))
 SIZE, MARGINS = (8.5, 3.6), {"left": 0.09, "right": 0.975, "top": 0.92, "bottom": 0.22}  # inches, and shares of them
@@ -55,12 +55,14 @@ def actual_against_predicted(features: pd.DataFrame, predicted: np.ndarray, *, t
     return _png(figure, axes)
 
 
-def fan_chart(history: pd.DataFrame, marks: pd.Series, quantiles_HQ: np.ndarray, *, title: str) -> bytes:
-    """What was traded lately, and the coming sessions' volume as a median and bands.
+def fan_chart(
+    history: pd.DataFrame, marks: pd.Series, quantiles_HQ: np.ndarray, point: tuple[str, np.ndarray], *, title: str
+) -> bytes:
+    """What was traded lately, and the coming sessions' volume as a point and bands.
 
     `history`: session, volume (shares), ascending; its newest SHOWN_SESSIONS are drawn. `marks` (H,): index target
-    session, what is special about it in words, empty for most; `quantiles_HQ`: shares, of LEVELS. Sessions stand side
-    by side, as the market has them: weekends take no room.
+    session, what is special about it in words, empty for most; `quantiles_HQ`: shares, of LEVELS; `point`: its name and
+    its (H,) shares. Sessions stand side by side, as the market has them: weekends take no room.
     """
     shown = history.tail(SHOWN_SESSIONS)
     every = pd.DatetimeIndex([*shown["session"], *marks.index])
@@ -71,7 +73,8 @@ def fan_chart(history: pd.DataFrame, marks: pd.Series, quantiles_HQ: np.ndarray,
         lower_H, upper_H = (quantiles_HQ[:, LEVELS.index(level)] for level in (low, high))
         label = f"{high - low:.0%} interval"
         axes.vlines(ahead, lower_H, upper_H, color=color, linewidth=BAR_POINTS, label=label)
-    axes.plot(ahead, quantiles_HQ[:, MEDIAN], "o-", color=MEDIAN_LINE, markersize=3.5, linewidth=1.2, label="median")
+    name, point_H = point
+    axes.plot(ahead, point_H, "o-", color=POINT_LINE, markersize=3.5, linewidth=1.2, label=name)
     axes.axvline(len(past) - 0.5, color=SPLIT, linestyle="--", linewidth=1, label="cutoff")
     _label_sessions(axes, every)
     _label_volume(axes)

@@ -6,6 +6,7 @@ from functools import partial
 import pandas as pd
 from prefect import get_run_logger, task
 
+from volcast.models.points import with_point
 from volcast.models.recipes import DEFAULT_RECIPE
 from volcast.models.sums import sums_of
 from volcast.models.text import listed
@@ -106,17 +107,17 @@ def publish_scorecard(scorecard: Scorecard) -> None:
 
 
 @task(task_run_name="write the report on {batch.artifact}")
-def write_report(batch: ForecastBatch, scorecard: Scorecard | None) -> Report:
-    """Plots, scorecard and forecast as plain files under `reports/` of the store.
+def write_report(batch: ForecastBatch, scorecard: Scorecard | None, point: str) -> Report:
+    """Plots, scorecard and forecast, whose point a person may choose, as plain files under `reports/` of the store.
 
     Beside a fallback's forecast the scorecard is that of a model which did not make it, and its plots are left out.
     """
-    store, forecasts = open_store(batch.snapshot.store, writable=True), forecast_frame(batch)
+    store, forecasts = open_store(batch.snapshot.store, writable=True), forecast_frame(batch, point)
     folder = f"reports/{batch.artifact.name}/v{batch.artifact.version}"
     method = forecast_method(batch)
     plots = _forecast_plots(method, batch.snapshot, forecasts)
     plots += model_plots(scorecard) if scorecard and batch.model else []
-    frames = {"forecast": forecasts, **({"sums": sums_of(forecasts)} if method.horizon else {})}
+    frames = {"forecast": forecasts, **({"sums": with_point(sums_of(forecasts), point)} if method.horizon else {})}
     files = {
         **{f"{name}.parquet": to_parquet(frame) for name, frame in frames.items()},
         **{f"{name}.csv": to_csv(frame).encode() for name, frame in frames.items()},

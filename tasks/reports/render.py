@@ -24,6 +24,7 @@ from rich.tree import Tree
 
 from volcast.models.calendar_names import NEW_YORK, market
 from volcast.models.forecast_columns import MODEL, reason_column
+from volcast.models.point_names import USUAL_POINT, point_words
 from volcast.models.text import counted, format_millions, line_starts, listed
 from volcast.storage.records import (
     ArtifactRef,
@@ -55,6 +56,7 @@ from volcast.tasks.reports.views import (
     SUMS_LEGEND,
     Explained,
     History,
+    SameTest,
     StoredForecast,
     TickerForecast,
     backtest_extent,
@@ -67,7 +69,10 @@ from volcast.tasks.reports.views import (
     loss_rows,
     model_rows,
     move_rows,
+    point_legend,
+    point_score_rows,
     reason_rows,
+    same_test_rows,
     score_rows,
     session_notes,
     skill_rows,
@@ -184,7 +189,7 @@ def show_scorecard(console: Console, scorecard: Scorecard, outcome: str = "") ->
         console.print(f"  [bold]{escape(scorecard.judgement)}[/]")
 
 
-def show_forecast(console: Console, batch: ForecastBatch) -> None:
+def show_forecast(console: Console, batch: ForecastBatch, point: str = USUAL_POINT) -> None:
     """What was forecast, and by which model or, first of all, by what in its place and why."""
     if batch.model is None:
         in_place = f"{batch.by} forecasts in place of {batch.artifact.name}: {escape(batch.why)}."
@@ -206,8 +211,9 @@ def show_forecast(console: Console, batch: ForecastBatch) -> None:
         _show(console, "", f"{len(batch.held_back):,} rows were held back in all")
     if batch.left_out:
         _show(console, "", f"[yellow]no forecast of[/] {listed(batch.left_out)}: no price, or too few")
-    if sessions := forecast_rows(batch):
-        console.print(_table(sessions, "Median and 80 % interval, million shares"))
+    if sessions := forecast_rows(batch, point):
+        heading = f"{point_words(point)} and 80 % interval, million shares"
+        console.print(_table(sessions, heading[:1].upper() + heading[1:]))
     if reason := leading_reason(batch):
         _show(console, "Why", f"{escape(reason)}; more by: volcast explain")
 
@@ -330,7 +336,7 @@ def _show_findings(console: Console, findings: Sequence[Finding]) -> None:
         console.print(f"[{colour}]{finding.code}[/] {escape(finding.words)} {escape(finding.remedy)}")
 
 
-def show_result(console: Console, result: PipelineResult) -> None:
+def show_result(console: Console, result: PipelineResult, point: str = USUAL_POINT) -> None:
     """What the whole pipeline gave: prices, and for each model its training, scorecard, forecast and files."""
     console.print()
     show_prices(console, result.snapshot)
@@ -340,7 +346,7 @@ def show_result(console: Console, result: PipelineResult) -> None:
         _show(console, "Training", escape(training))
         if report.scorecard is not None:
             show_scorecard(console, report.scorecard, outcome=training)
-        show_forecast(console, report.batch)
+        show_forecast(console, report.batch, point)
         for path in report.files.values():
             _show(console, "", nice_path(path))
     console.print()
@@ -365,6 +371,10 @@ def show_backtest(console: Console, result: BacktestResult) -> None:
     if result.sums:
         console.print(_table(sum_score_rows(result.sums), "Sums of sessions", text=("forecaster",), padding=0))
         console.print(f"{SUMS_LEGEND}\n")
+    if result.points:
+        title = f"Point: {point_words(result.point)}"
+        console.print(_table(point_score_rows(result), title, text=("h", "forecaster"), padding=0))
+        console.print(f"{point_legend(result.point)}\n")
     leading = result.scores[0].forecaster
     console.print(_table(duel_rows(result), f"{leading} against the others", text=("h", "against"), wrap=()))
     console.print(f"[bold]{result.verdict}[/]\n")
@@ -382,6 +392,20 @@ def show_models(console: Console, store_url: str, histories: Sequence[History]) 
         console.print(f"{COMPARABLE}\n")
     for history in histories:
         _show_history(console, history)
+
+
+def show_comparison(console: Console, tests: Sequence[SameTest], histories: Sequence[History]) -> None:
+    """A table of the versions that were tested on the same rows; then those that are comparable with no other."""
+    for test in (each for each in tests if len(each.versions) > 1):
+        console.print(f"{test.words}, the best first", markup=False)
+        console.print(_table(same_test_rows(test), text=("settings",), wrap=("settings",), padding=0))
+    alone = [test.versions[0] for test in tests if len(test.versions) == 1]
+    alone += [line for history in histories for line in history.versions if not line.scores]
+    if alone:
+        console.print("Comparable with no other:")
+    for line in alone:
+        tickers = f"{counted(len(line.tickers), 'ticker')}: {listed(line.tickers)}"
+        console.print(f"  {line.words}, {line.size}: {line.score}; {line.test}, {tickers}", markup=False)
 
 
 def show_lineage(console: Console, lineage: Sequence[Manifest | ArtifactRef], history: History) -> None:
@@ -528,6 +552,15 @@ def backtest_markdown(result: BacktestResult, plot: Plot) -> str:
         *(
             ("## Sums of sessions", SUMS_LEGEND, markdown_table(sum_score_rows(result.sums), text=("forecaster",)))
             if result.sums
+            else ()
+        ),
+        *(
+            (
+                f"## Point: {point_words(result.point)}",
+                point_legend(result.point),
+                markdown_table(point_score_rows(result), text=("forecaster",)),
+            )
+            if result.points
             else ()
         ),
         f"## {result.scores[0].forecaster} against the others",

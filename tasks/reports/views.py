@@ -15,6 +15,7 @@ from typing import Any
 
 import pandas as pd
 
+from volcast.models.comparisons import BEST
 from volcast.models.forecast_columns import (
     LEDGER_COLUMNS,
     NORMAL,
@@ -26,11 +27,13 @@ from volcast.models.forecast_columns import (
 )
 from volcast.models.forecasters import FALLBACK, MODEL
 from volcast.models.market_calendar import special_days
-from volcast.models.recipes import DEFAULT_RECIPE, Recipe, TutorialRecipe, stored_recipe
-from volcast.models.scores import FIRST_TICKER, SKILL_SPAN, live_skill
+from volcast.models.point_names import ALE, USUAL_POINT, level_of
+from volcast.models.points import with_point
+from volcast.models.recipes import DEFAULT_RECIPE, Recipe, TutorialRecipe, settings, stored_recipe
+from volcast.models.scores import FIRST_TICKER, GATE_METRIC, SKILL_SPAN, live_skill
 from volcast.models.sessions import session_before, sessions_after
 from volcast.models.sums import sums_of
-from volcast.models.text import brief, counted, format_millions, format_p, format_shares, listed
+from volcast.models.text import brief, counted, format_millions, format_p, format_shares, listed, meant
 from volcast.storage.announced_dates import EARNINGS, MARKET, EventTable
 from volcast.storage.artifacts import ArtifactStore
 from volcast.storage.errors import NotStored
@@ -50,7 +53,7 @@ from volcast.storage.records import (
     Skill,
 )
 from volcast.storage.store import Store, open_store
-from volcast.tasks.methods.method import Marks, Method, Plot, method_from
+from volcast.tasks.methods.method import Marks, Method, Plot, Scores, method_from, method_of
 from volcast.tasks.reports.plots import SHOWN_SESSIONS
 from volcast.tasks.settings import calendar_of
 from volcast.tasks.stored_models import (
@@ -107,7 +110,12 @@ SKILL_COLUMNS = {
 }  # of models/scores.py -> heading and format; the UI has room for 584 pixels
 SUMS_LEGEND = "/ added: the pinball loss over that of the sessions' own quantiles, added up."
 LOSSES = {"mase": "MASE", "rmsse_mean": "RMSSE", "smape": "sMAPE", "qlike_mean": "QLIKE", "pinball": "pinball"}
-SHARES = {"coverage_80": "in 80%", "coverage_95": "in 95%", "bias": "bias"}  # of a backtest -> heading, as LOSSES
+SHARES = {
+    "coverage_80": "in 80%",
+    "coverage_95": "in 95%",
+    "over_share": "over",
+    "bias": "bias",
+}  # of a backtest -> heading, as LOSSES
 
 
 # --- how things stand ------------------------------------------------------------------------------------------------
@@ -212,6 +220,29 @@ def sum_score_rows(scores: Iterable[ForecasterScore]) -> Rows:
     ]
 
 
+def point_score_rows(result: BacktestResult) -> Rows:
+    """A row a band of horizons and forecaster of a backtest: what the point that was asked for is worth."""
+    return [
+        {
+            "h": score.band,
+            "forecaster": score.forecaster,
+            "loss": f"{score.losses['loss']:.3f}",
+            "/ median": f"{score.losses['of_median']:.3f}",
+            "over": f"{score.losses['over_share']:.1%}",
+            "bias": f"{score.losses['bias']:.1%}",
+        }
+        for score in result.points
+    ]
+
+
+def point_legend(point: str) -> str:
+    """What the loss of `point_score_rows` is."""
+    level = level_of(point)
+    loss = "pinball at its level" if level else "RMSSE"
+    loss = "ALE, |log forecast - log volume|, twice where the forecast is above" if point == ALE else loss
+    return f"Loss: {loss};\n/ median: over that of the median. Over: the share of volumes below the point."
+
+
 def backtest_extent(result: BacktestResult) -> str:
     """How much was tested, in a line."""
     made = f"{counted(result.rows, 'forecast')} from {counted(result.cutoffs, 'cutoff')}"
@@ -240,15 +271,29 @@ def duel_rows(result: BacktestResult) -> Rows:
 class VersionLine:
     """One version of a model."""
 
+    model: str
     version: int
     trained: date
     cutoff: date  # of what it was trained on; the last session of its test
     test_sessions: int
     tickers: tuple[str, ...]  # that it was made of, and scored on
+    recipe: Recipe
+    seed: int
     size: str  # cell, members and steps
+    scores: Scores  # of it and of the forecasters beside it, by the newest scorecard; empty where it was never scored
     score: str  # the number that decides, rounded for a reader, by the newest scorecard
     verdict: str  # of that scorecard; empty where it was never scored
     is_champion: bool
+
+    @property
+    def words(self) -> str:
+        """Its name."""
+        return f"{self.model} v{self.version}"
+
+    @property
+    def test(self) -> str:
+        """What it was tested on, but for the tickers."""
+        return f"{counted(self.test_sessions, 'session')} to {self.cutoff}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -301,15 +346,19 @@ def _version_line(
     """Raises NotStored, Corrupt."""
     manifest, features = artifacts.get("model", name, version), features_of(artifacts, name, version)
     cutoff, recipe = date.fromisoformat(features.fact("cutoff")), stored_recipe(manifest.fact("recipe"))
-    own = json.loads(artifacts.read(scorecard, SCORES_FILE))[MODEL] if scorecard else {}
+    scores: Scores = json.loads(artifacts.read(scorecard, SCORES_FILE)) if scorecard else {}
     return VersionLine(
+        model=name,
         version=version,
         trained=manifest.created_at.date(),
         cutoff=cutoff,
         test_sessions=_tested(artifacts, features, cutoff),
         tickers=tuple(features.fact("tickers")),
+        recipe=recipe,
+        seed=manifest.fact("seed"),
         size=_size(recipe, pretrained=bool(features.facts.get("pretrained"))),
-        score=_decisive_score(recipe, own) if scorecard else NOT_SCORED,
+        scores=scores,
+        score=_decisive_score(recipe, scores[MODEL]) if scorecard else NOT_SCORED,
         verdict=scorecard.fact("verdict") if scorecard else "",
         is_champion=is_champion,
     )
@@ -334,9 +383,13 @@ def _size(recipe: Recipe, *, pretrained: bool) -> str:
 
 def _decisive_score(recipe: Recipe, own: Mapping[str, float]) -> str:
     """Of a version's own scores, the one that the gate decides by."""
-    if isinstance(recipe, TutorialRecipe):
-        return f"RMSE {format_shares(own['rmse_shares'])}"
-    return f"MASE 1-5 {own['mase_1_5']:.3f}"
+    score = own[_decisive(recipe)]
+    return f"RMSE {format_shares(score)}" if isinstance(recipe, TutorialRecipe) else f"MASE 1-5 {score:.3f}"
+
+
+def _decisive(recipe: Recipe) -> str:
+    """The score that the gate decides by."""
+    return "rmse_shares" if isinstance(recipe, TutorialRecipe) else GATE_METRIC
 
 
 def model_rows(histories: Iterable[History]) -> Rows:
@@ -386,6 +439,57 @@ def move_rows(history: History) -> Rows:
     ]
 
 
+@dataclass(frozen=True, kw_only=True)
+class SameTest:
+    """Versions of one recipe, of any name, that were scored on the same rows, the best first."""
+
+    versions: tuple[VersionLine, ...]
+
+    @cached_property
+    def others(self) -> Scores:
+        """The forecasters that were scored beside them."""
+        newest = max(self.versions, key=lambda line: line.trained)
+        return {name: own for name, own in newest.scores.items() if name not in (MODEL, CHAMPION, BEST)}
+
+    @property
+    def words(self) -> str:
+        """What the rows are of."""
+        first = self.versions[0]
+        return f"Test of {first.test}, {counted(len(first.tickers), 'ticker')}: {listed(first.tickers)}"
+
+
+def same_tests(histories: Iterable[History]) -> list[SameTest]:
+    """The scored versions by what they were tested on, the newest test first."""
+    groups: dict[tuple[object, ...], list[VersionLine]] = {}
+    for line in (line for history in histories for line in history.versions if line.scores):
+        groups.setdefault(_rows_tested(line), []).append(line)
+    tests = [sorted(lines, key=lambda line: line.scores[MODEL][_decisive(line.recipe)]) for lines in groups.values()]
+    return [SameTest(versions=tuple(lines)) for lines in sorted(tests, key=lambda lines: lines[0].cutoff, reverse=True)]
+
+
+def _rows_tested(line: VersionLine) -> tuple[object, ...]:
+    """What two tests have alike whose rows are the same: also how well those did that are not fitted, to the digit.
+
+    So a volume that was restated in between tells them apart. har is left out, which a later release fits better.
+    """
+    decisive, fitted = _decisive(line.recipe), (MODEL, CHAMPION, BEST, FALLBACK)
+    plain = {name: round(own[decisive], 9) for name, own in line.scores.items() if name not in fitted}
+    return (line.recipe.name, line.tickers, line.cutoff, line.test_sessions, *sorted(plain.items()))
+
+
+def same_test_rows(test: SameTest) -> Rows:
+    """A row a version, with the settings that tell it from the others; then the forecasters beside them."""
+    recipe = test.versions[0].recipe
+    chosen = [settings(line.recipe) | {"seed": line.seed} for line in test.versions]
+    differing = [name for name in chosen[0] if len({str(own[name]) for own in chosen}) > 1]
+    own = {f"{line.words}{', champion' * line.is_champion}": line.scores[MODEL] for line in test.versions}
+    texts = [", ".join(f"{name} {each[name]}" for name in differing) for each in chosen]
+    rows = method_of(recipe).score_rows(own | test.others)
+    told = [name for name in rows[0] if all(name in row for row in rows)]  # those of earlier releases have fewer
+    texts += [""] * len(test.others)
+    return [{name: row[name] for name in told} | {"settings": text} for row, text in zip(rows, texts, strict=True)]
+
+
 # --- lineage ---------------------------------------------------------------------------------------------------------
 
 STEPS = ("forecast", "scorecard", "model", "scaler", "features", "prices")  # each was made from the ones after it
@@ -415,14 +519,15 @@ def forecast_method(batch: ForecastBatch) -> Method:
     return stored_method(artifacts, batch.model.artifact.name, batch.model.artifact.version)
 
 
-def forecast_frame(batch: ForecastBatch) -> pd.DataFrame:
-    """The stored rows of a forecast. Raises NotStored, Corrupt."""
-    return read_frame(ArtifactStore(open_store(batch.snapshot.store)), batch.artifact, FORECAST_FILE)
+def forecast_frame(batch: ForecastBatch, point: str = USUAL_POINT) -> pd.DataFrame:
+    """The stored rows of a forecast, with the point that is asked for. Raises NotStored, Corrupt, UnknownPoint."""
+    frame = read_frame(ArtifactStore(open_store(batch.snapshot.store)), batch.artifact, FORECAST_FILE)
+    return with_point(frame, point)
 
 
-def forecast_rows(batch: ForecastBatch) -> Rows:
+def forecast_rows(batch: ForecastBatch, point: str = USUAL_POINT) -> Rows:
     """The coming sessions of the first tickers, a row a session; none for a nowcast."""
-    return forecast_method(batch).forecast_rows(forecast_frame(batch))
+    return forecast_method(batch).forecast_rows(forecast_frame(batch, point))
 
 
 def leading_reason(batch: ForecastBatch) -> str:
@@ -575,8 +680,9 @@ def explained(store: Store, name: str, ticker: str) -> StoredForecast:
     latest = latest_frame(Ledger(store), name)
     versions = latest.loc[latest["ticker"] == ticker, "version"]
     if versions.empty:
-        tickers = listed(sorted(set(latest["ticker"])))
-        raise NotStored(f"The newest forecast has no {brief(ticker)}. It is of {tickers}. See: volcast forecast --help")
+        tickers = sorted(set(latest["ticker"]))
+        known = f"It is of {listed(tickers)}.{meant([ticker], tickers)}"
+        raise NotStored(f"The newest forecast has no {brief(ticker)}. {known} See: volcast forecast --help")
     return read_forecast(store, name, int(versions.iloc[0]))
 
 

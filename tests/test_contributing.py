@@ -9,8 +9,6 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.service  # one of the examples runs an ingest
-
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "CONTRIBUTING.md").read_text()
 BLOCK = re.compile(r"`([\w/]+\.(?:py|md))`:\n\n```(python|diff)\n(.*?)```", re.DOTALL)

@@ -36,7 +36,7 @@ check: install ## ruff and pyright
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 
-quick: install ## the tests that need no server, no browser and no kill: two minutes
+quick: install ## the tests that need no server, no whole flow, no browser and no kill: two minutes
 	$(BIN)/pytest $(SIDE_BY_SIDE)
 
 test: check ## lint, types and all tests; it fails where none is selected

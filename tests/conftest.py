@@ -23,18 +23,19 @@ if TYPE_CHECKING:
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
-SLOW = ("service", "browser", "crash")  # the markers that plain `pytest` leaves out
+SLOW = ("service", "flow", "browser", "crash")  # the markers that plain `pytest` leaves out
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what uses the session's server, and put the files that take longest first: the workers end together."""
+    """Mark what runs whole flows, with the session's server or without one, and put the files that take longest first: the workers end together."""
     weights: dict[Path, int] = {}
     for item in items:
         weight = 2 * any(item.get_closest_marker(name) for name in SLOW)
-        if "prefect_api" in getattr(item, "fixturenames", ()):
-            item.add_marker("service")
-            weight = max(weight, 1)
+        for fixture, marker in (("prefect_api", "service"), ("no_server", "flow")):
+            if fixture in getattr(item, "fixturenames", ()):
+                item.add_marker(marker)
+                weight = max(weight, 1)
         weights[item.path] = max(weights.get(item.path, 0), weight)
     items.sort(key=lambda item: -weights[item.path])
 

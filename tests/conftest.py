@@ -28,7 +28,7 @@ SLOW = ("service", "flow", "browser", "crash")  # the markers that plain `pytest
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what runs whole flows, with the session's server or without one, and put the files that take longest first: the workers end together."""
+    """Mark what runs whole flows, and put the files that take longest first: the workers end together."""
     weights: dict[Path, int] = {}
     for item in items:
         weight = 2 * any(item.get_closest_marker(name) for name in SLOW)

@@ -214,7 +214,12 @@ def make_recipe(name: str, **changes: Any) -> Recipe:
 
 
 def stored_recipe(stored: dict[str, Any]) -> Recipe:
-    """The recipe that a release stored as `settings`, and what it meant by those that it did not have yet."""
+    """The recipe that a release stored as `settings`, and what it meant by those that it did not have yet.
+
+    Raises UnknownRecipe.
+    """
+    if not isinstance(stored, dict) or not isinstance(stored.get("name"), str):
+        raise UnknownRecipe(f"Expected the settings of a recipe with its name; {brief(stored)} came.")
     known = setting_names(stored["name"])
     return make_recipe(**{name: value for name, value in OLD_SETTINGS.items() if name in known} | stored)
 

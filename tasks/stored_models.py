@@ -12,6 +12,7 @@ from pydantic import JsonValue
 
 from volcast.models.errors import ModelError, UnknownRecipe
 from volcast.models.plugins import is_installed
+from volcast.models.recipes import Recipe, stored_recipe
 from volcast.models.text import listed
 from volcast.storage.artifacts import ArtifactStore, Draft, from_parquet
 from volcast.storage.errors import Corrupt, NotStored, StoreError, StoreUnreachable
@@ -26,7 +27,7 @@ from volcast.storage.records import (
     Snapshot,
 )
 from volcast.storage.store import open_store
-from volcast.tasks.methods.method import Method, ReadFile, method_from
+from volcast.tasks.methods.method import Method, ReadFile, method_of
 
 CHAMPION, HELD, REFUSED = "champion", "held", "refused"  # aliases of models: forecasts; waits for a person's answer
 FEATURES_FILE = "features.parquet"
@@ -82,13 +83,18 @@ def read_frame(artifacts: ArtifactStore, ref: ArtifactRef, file_name: str) -> pd
 
 
 def stored_method(artifacts: ArtifactStore, name: str, version: int | None = None) -> Method:
-    """The method of the recipe that a model was made by, by default the newest version's.
+    """The method of `recipe_of`. Raises NotStored, Corrupt, UnknownRecipe."""
+    return method_of(recipe_of(artifacts, name, version))
+
+
+def recipe_of(artifacts: ArtifactStore, name: str, version: int | None = None) -> Recipe:
+    """The recipe that a model was made by, by default the newest version's.
 
     Raises NotStored, Corrupt, and UnknownRecipe, which names the packages that it was made with and that are gone.
     """
     manifest = artifacts.get("model", name, version)
     try:
-        return method_from(manifest.fact("recipe"))
+        return stored_recipe(manifest.fact("recipe"))
     except UnknownRecipe as error:
         gone = [package for package in manifest.provenance.packages if not is_installed(package)]
         made_with = f" {name} v{manifest.version} was made with {listed(gone)}." if gone else ""
@@ -109,8 +115,8 @@ def read_model(artifacts: ArtifactStore, name: str, version: int | None) -> tupl
     return method, method.load(_weights(artifacts, name, version))
 
 
-def _recipe_and_weights(artifacts: ArtifactStore, name: str, version: int | None) -> tuple[Method, bytes]:
-    return stored_method(artifacts, name, version), _weights(artifacts, name, version)
+def _recipe_and_weights(artifacts: ArtifactStore, name: str, version: int | None) -> tuple[Recipe, bytes]:
+    return recipe_of(artifacts, name, version), _weights(artifacts, name, version)
 
 
 def _weights(artifacts: ArtifactStore, name: str, version: int | None) -> bytes:

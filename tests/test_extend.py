@@ -108,7 +108,8 @@ def test_what_a_package_adds_is_ingested_tested_and_trained_and_named_once_it_is
     said = volcast("forecast", *stored)
     assert (said.code, "volume v1 was made with acme-volume" in re.sub(r"\s+", " ", said.out)) == (0, True), said.out
     assert "volume v1 was made with acme-volume" in re.sub(r"\s+", " ", volcast("status", *stored[:2]).out)
-    assert volcast("models", "list", *stored[:2]).code == 0
+    said = volcast("models", "list", *stored[:2])
+    assert (said.code, "volume v1 was made with acme-volume" in re.sub(r"\s+", " ", said.out)) == (0, True), said.out
 
 
 @pytest.mark.usefixtures("acme")

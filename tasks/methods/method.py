@@ -13,12 +13,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from volcast.models.calendar_names import NEW_YORK
-from volcast.models.errors import UnknownRecipe
-from volcast.models.recipes import Recipe, TutorialRecipe, stored_recipe
-from volcast.models.text import brief, silent
+from volcast.models.recipes import Recipe, TutorialRecipe
+from volcast.models.text import silent
 
 if TYPE_CHECKING:
     from datetime import date
@@ -237,10 +236,3 @@ def method_of(recipe: Recipe, name: str | None = None) -> Method:
     from volcast.tasks.methods.volume import VolumeMethod
 
     return VolumeMethod(recipe, name)
-
-
-def method_from(settings: dict[str, Any]) -> Method:
-    """The method of a recipe that was stored by its settings. Raises UnknownRecipe."""
-    if not isinstance(settings, dict) or not isinstance(settings.get("name"), str):
-        raise UnknownRecipe(f"Expected the settings of a recipe with its name; {brief(settings)} came.")
-    return method_of(stored_recipe(settings))

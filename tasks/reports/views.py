@@ -29,7 +29,7 @@ from volcast.models.forecasters import FALLBACK, MODEL
 from volcast.models.market_calendar import special_days
 from volcast.models.point_names import ALE, USUAL_POINT, level_of
 from volcast.models.points import with_point
-from volcast.models.recipes import DEFAULT_RECIPE, Recipe, TutorialRecipe, settings, stored_recipe
+from volcast.models.recipes import DEFAULT_RECIPE, Recipe, TutorialRecipe, make_recipe, settings
 from volcast.models.scores import FIRST_TICKER, GATE_METRIC, SKILL_SPAN, live_skill
 from volcast.models.sessions import session_before, sessions_after
 from volcast.models.sums import sums_of
@@ -53,7 +53,7 @@ from volcast.storage.records import (
     Skill,
 )
 from volcast.storage.store import Store, open_store
-from volcast.tasks.methods.method import Marks, Method, Plot, Scores, method_from, method_of
+from volcast.tasks.methods.method import Marks, Method, Plot, Scores, method_of
 from volcast.tasks.reports.plots import SHOWN_SESSIONS
 from volcast.tasks.settings import calendar_of
 from volcast.tasks.stored_models import (
@@ -66,6 +66,7 @@ from volcast.tasks.stored_models import (
     features_of,
     read_frame,
     read_or_fault,
+    recipe_of,
     stored_method,
     trained_through,
 )
@@ -345,7 +346,7 @@ def _version_line(
 ) -> VersionLine:
     """Raises NotStored, Corrupt."""
     manifest, features = artifacts.get("model", name, version), features_of(artifacts, name, version)
-    cutoff, recipe = date.fromisoformat(features.fact("cutoff")), stored_recipe(manifest.fact("recipe"))
+    cutoff, recipe = date.fromisoformat(features.fact("cutoff")), recipe_of(artifacts, name, version)
     scores: Scores = json.loads(artifacts.read(scorecard, SCORES_FILE)) if scorecard else {}
     return VersionLine(
         model=name,
@@ -514,7 +515,7 @@ def step_facts(step: Manifest) -> str:
 def forecast_method(batch: ForecastBatch) -> Method:
     """The method of the recipe whose form the forecast has."""
     if batch.model is None:
-        return method_from({"name": DEFAULT_RECIPE})  # a fallback's has the form of the volume recipe's
+        return method_of(make_recipe(DEFAULT_RECIPE))  # a fallback's has the form of the volume recipe's
     artifacts = ArtifactStore(open_store(batch.snapshot.store))
     return stored_method(artifacts, batch.model.artifact.name, batch.model.artifact.version)
 
@@ -626,7 +627,7 @@ def read_forecast(store: Store, name: str, version: int) -> StoredForecast:
 
 def ticker_forecasts(store: Store, forecast: StoredForecast, tickers: Sequence[str]) -> list[TickerForecast]:
     """Of each of the tickers, which have a forecast, in this order."""
-    method = method_from({"name": DEFAULT_RECIPE})  # a fallback's has the same form
+    method = method_of(make_recipe(DEFAULT_RECIPE))  # a fallback's has the same form
     prices = forecast.prices(store, tickers, SHOWN_SESSIONS)
     first = session_before(forecast.cutoff, SKILL_SPAN, calendar_of(store.url))
     skill = live_skill(Ledger(store).scores(forecast.ref.name, first=first, tickers=tickers))

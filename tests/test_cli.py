@@ -460,7 +460,7 @@ def test_a_mistake_is_said_before_anything_heavy_is_imported(tmp_path: Path) -> 
 
 PROCESS = """
 import atexit, sys, threading, time
-from volcast.flows.__main__ import process
+from volcast.__main__ import process
 
 class Kept:
     def __del__(self):

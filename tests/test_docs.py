@@ -1,8 +1,12 @@
-"""What README.md, docs/ and examples/ say is so: commands can be typed, and code runs."""
+"""What README.md, docs/ and examples/ say is so: commands can be typed, code runs, and the site has every page.
+
+`make docs` builds the site, strictly, and runs the notebooks in a real kernel.
+"""
 
 import ast
 import json
 import re
+import runpy
 import shlex
 import socket
 from pathlib import Path
@@ -14,6 +18,7 @@ from cyclopts import App
 from panels import drawn_volumes
 from rows import yahoo_frame
 
+import volcast
 from volcast.flows.cli import app
 
 ROOT = Path(__file__).parents[1]
@@ -119,3 +124,10 @@ def run_cell(source: str, names: dict[str, object], place: str) -> None:
     if isinstance(last, ast.Expr):
         shown = eval(compile(ast.Expression(last.value), place, "eval"), names)
         getattr(shown, "_repr_html_", str)()
+
+
+def test_the_site_has_every_page_and_notebook_and_every_name_of_the_package() -> None:
+    pages = [page for part in runpy.run_path(str(ROOT / "docs" / "conf.py"))["NAVIGATION"].values() for page in part]
+    there = [page.removesuffix(".md") for page in TEXTS] + [f"examples/{name}" for name in NOTEBOOKS]
+    assert sorted([*pages, "README"]) == sorted(there)
+    assert set(re.findall(r"auto\w+:: (\w+)", TEXTS["docs/reference.md"])) == set(volcast.__all__)

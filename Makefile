@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 SIDE_BY_SIDE := -n 3 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help install run wheel quick test torture fuzz year week check map clean
+.PHONY: help install run wheel quick test torture fuzz year week check map docs clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,6 +44,14 @@ test: check ## lint, types and all tests; it fails where none is selected
 
 map: install ## the map of the code in docs/design.md, from the code
 	$(BIN)/python docs/make_map.py
+
+docs: $(VENV)/.docs ## the documentation and the notebooks, executed, as a site: build/docs/index.html
+	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet -c docs . build/docs
+	cp build/docs/README.html build/docs/index.html
+
+$(VENV)/.docs: $(STAMP)
+	$(PIP) --constraint constraints.txt --editable '.[docs]'
+	@touch $@
 
 torture: install ## 200 faults at random moments: kills, full disks, clocks, two at once; what is lost, what heals
 	$(BIN)/python -m benchmarks.torture

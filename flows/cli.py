@@ -965,7 +965,7 @@ def main() -> None:
         _complain("Interrupted. What was committed before is kept; run the same command again to go on.")
         sys.exit(INTERRUPTED)
     except MemoryError:
-        raise  # to flows/__main__.py: the words for another error would need memory themselves
+        raise  # to volcast/__main__.py: the words for another error would need memory themselves
     except Exception as error:  # the last resort of a command line: one line, the traceback on request
         if os.environ.get("VOLCAST_DEBUG"):
             raise

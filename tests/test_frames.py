@@ -1,7 +1,5 @@
 """`import volcast`: forecasts of frames, without a store or a server."""
 
-import re
-import shutil
 import subprocess
 import sys
 from datetime import date, timedelta
@@ -249,14 +247,3 @@ def test_a_store_is_read_as_frames() -> None:
         store.model(next(name for name in models["name"] if name.startswith("tutorial")))
     with pytest.raises(NotStored):
         volcast.open_store(GOLDEN / "nowhere")
-
-
-def test_the_page_on_python_runs_as_it_stands(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    page = (Path(__file__).parents[1] / "docs" / "python.md").read_text()
-    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    assert len(blocks) == 5
-    shutil.copy(files / "SBUX.csv", tmp_path)
-    shutil.copytree(GOLDEN / "simulated-3", tmp_path / "data")
-    pd.DataFrame({"Ticker": ["SBUX"], "Earnings_Date": ["2018-07-03"]}).to_csv(tmp_path / "earnings.csv", index=False)
-    monkeypatch.chdir(tmp_path)
-    exec(compile("\n".join(blocks), "docs/python.md", "exec"), {})

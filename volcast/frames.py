@@ -136,9 +136,10 @@ def fit(
 ) -> Model:
     """A model of these tickers: the pretrained weights tuned, as far as they know nothing of its test.
 
-    `recipe`: settings of the recipe `volume` (docs/recipes.md), such as steps, members, start="scratch". The newest
-    test_sessions (63) are held back: the scores are of them. `on_step` hears the steps done and the loss. The same
-    arguments give the same weights. Raises PricesRefused, UnknownRecipe, NotEnoughSessions, TrainingDiverged.
+    `recipe`: settings of the recipe `volume` (`volcast.models.recipes.VolumeRecipe`), such as steps, members,
+    start="scratch". The newest test_sessions (63) are held back: the scores are of them. `on_step` hears the steps done
+    and the loss. The same arguments give the same weights. Raises PricesRefused, UnknownRecipe, NotEnoughSessions,
+    TrainingDiverged.
     """
     chosen = make_recipe("volume", **recipe)
     data = volume_data(*given(prices, events, calendar), chosen)
@@ -191,8 +192,8 @@ def backtest(
 def explain(forecast: pd.DataFrame, ticker: str, session: date | str | None = None) -> pd.DataFrame:
     """Why one session of a ticker, by default the next, is forecast as it is: part and factor, the strongest first.
 
-    The factors multiply to the median over the ticker's normal, the mean of its last 20 sessions. Raises ValueError
-    where the forecast has no such row, or no reasons: only a network's has them.
+    The factors multiply to the median over the ticker's normal, the geometric mean of its last 20 sessions. Raises
+    ValueError where the forecast has no such row, or no reasons: only a network's has them.
     """
     own = forecast.loc[forecast["unique_id"] == ticker]
     chosen = own.head(1) if session is None else own.loc[own["ds"] == pd.Timestamp(session)]

@@ -520,7 +520,7 @@ def test_what_goes_wrong_in_an_import_shows_no_traceback(
 
 
 def test_a_shell_completes_commands_options_and_choices() -> None:
-    lines = ["fore", "models ", "forecast --poi", "retrain --cell "]
+    lines = ["fore", "models ", "forecast --poi", "backtest --refit "]
     script = [app.generate_completion(prog_name="volcast", shell="bash")]
     for line in lines:
         words = f"volcast {line}".split(" ")
@@ -531,4 +531,4 @@ def test_a_shell_completes_commands_options_and_choices() -> None:
     assert said["fore"] == "forecast"
     assert set(said["models "].split()) == {"list", "compare", "show", "promote", "rollback"}
     assert said["forecast --poi"] == "--point"
-    assert said["retrain --cell "] == "lstm gru rnn mlp"
+    assert said["backtest --refit "] == "never yearly quarterly"

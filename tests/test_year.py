@@ -70,14 +70,17 @@ def test_poor_models_are_kept_and_do_not_forecast(month: Month) -> None:
     assert not {each.version for each in poor} & set(used)
 
 
-def test_the_shift_is_noticed_by_the_errors_and_retrained_on_when_the_last_training_has_cooled_down(
+def test_the_shift_is_noticed_by_the_intervals_and_retrained_on_when_the_last_training_has_cooled_down(
     month: Month,
 ) -> None:
+    """In spite of an outage of four sessions right after it; by the errors too, later."""
     script, diary = month
     found = noticed(script, diary)
     assert found is not None
-    assert found[1] == "ERROR_BREACH"
-    assert sessions_after(SHIFT, found[0]) <= 15
+    assert found[1] == "MISCALIBRATED"
+    assert sessions_after(SHIFT, found[0]) <= 10
+    codes = {finding.code for health in diary.healths.values() for finding in health.findings}
+    assert "ERROR_BREACH" in codes
     by_event = [each for each in diary.trainings if each.cause == "quality"]
     asked = [each.version is not None for each in by_event]
     assert asked.index(True) > 0  # too soon at first
@@ -87,8 +90,11 @@ def test_the_shift_is_noticed_by_the_errors_and_retrained_on_when_the_last_train
 
 
 def test_what_a_model_of_one_rate_does_not_come_to_within_a_month_is_not_claimed(month: Month) -> None:
-    """Its errors breach too late, it does not learn the shift, its intervals do not hold, and none took over."""
-    assert all(shift_failures(*month).values())
+    """It does not learn the shift, its intervals do not hold, and none took over."""
+    noticed_in_time, *others = shift_failures(*month).values()
+    assert noticed_in_time == ""
+    assert len(others) == 3
+    assert all(others)
 
 
 def test_the_checks_find_what_they_look_for(month: Month, tmp_path: Path) -> None:

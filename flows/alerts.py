@@ -51,7 +51,7 @@ LONGEST_WAIT = 300  # seconds from a failure to the next attempt: 2, 4, 8 … up
 LAST_SECONDS = 10  # for what is left to send when a command ends; the next one sends the rest
 OVERLAP = timedelta(minutes=10)  # by which the server may record an event later than it occurred
 KEPT = timedelta(days=30)  # after which a message is not sent any more
-LATE = timedelta(minutes=2)  # from which on a message says when it is of
+LATE = timedelta(seconds=45)  # from which on a message says when it is of
 PAGE = 50  # the most events that the API gives at once
 LOOKED = "looked at"  # under which the outbox knows when the events were read last
 SAVE_SECONDS = 60  # between two times at which that is written, and the channels are read again

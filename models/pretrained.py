@@ -60,10 +60,8 @@ def vintage_for(recipe: VolumeRecipe, *, through: date) -> Vintage | None:
 @cache
 def vintages() -> tuple[Vintage, ...]:
     """All that there are."""
-    provenance: list[dict[str, Any]] = json.loads((files("volcast.models") / FOLDER / PROVENANCE).read_text())[
-        "vintages"
-    ]
-    return tuple(_vintage(own) for own in provenance)
+    provenance: dict[str, Any] = json.loads((files("volcast.models") / FOLDER / PROVENANCE).read_text())
+    return tuple(_vintage(own) for own in provenance["vintages"])
 
 
 def _vintage(own: dict[str, Any]) -> Vintage:

@@ -16,9 +16,9 @@ Module = TypeVar("Module", bound=nn.Module)
 EpochLoss = tuple[int, float]
 
 
-def to_bytes(module: nn.Module) -> bytes:
-    """Weights and buffers, each in its own dtype; equal tensors give equal bytes."""
-    return save({name: tensor.contiguous().cpu() for name, tensor in module.state_dict().items()})
+def to_bytes(module: nn.Module, facts: dict[str, str] | None = None) -> bytes:
+    """Weights and buffers, each in its own dtype; equal tensors give equal bytes. `facts` stand in the header."""
+    return save({name: tensor.contiguous().cpu() for name, tensor in module.state_dict().items()}, metadata=facts)
 
 
 def shapes_of(data: bytes) -> dict[str, tuple[int, ...]]:

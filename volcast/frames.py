@@ -16,7 +16,6 @@ from typing import Any, Literal
 
 import pandas as pd
 from safetensors import safe_open
-from safetensors.torch import save_file
 
 from volcast.models.backtest import TestSpan
 from volcast.models.backtest import backtest as rolling_origin
@@ -68,8 +67,7 @@ class Model:
             "tickers": self.tickers,
             "trained_through": str(self.trained_through),
         }
-        tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-        save_file(tensors, path, metadata={"volcast": json.dumps(facts)})
+        Path(path).write_bytes(to_bytes(model, {"volcast": json.dumps(facts)}))
 
 
 def load_model(path: str | Path) -> Model:
@@ -143,9 +141,7 @@ def fit(
     """
     chosen = make_recipe("volume", **recipe)
     data = volume_data(*given(prices, events, calendar), chosen)
-    run = training_run(data.inputs, chosen, through=data.through, seed=seed, device=choose_device(device))
-    fitted = fit_volume(data.inputs, chosen, run, on_epoch=on_step)
-    predictor = VolumePredictor(model=volume_from_bytes(to_bytes(fitted.model), chosen), recipe=chosen)
+    predictor = _trained(data, seed=seed, device=device, on_step=on_step)
     found = evaluate_volume(data, predictor, Contest()) if data.is_testable else None
     return Model(
         predictor=predictor,
@@ -255,6 +251,11 @@ def _untrained(rows: Given) -> tuple[VolumePredictor, VolumeData]:
             f"The pretrained weights have seen later sessions than {through}, and so would know the future. "
             'Train without them, volcast.fit(prices, start="scratch"), or let har forecast: model="har".'
         )
-    run = training_run(data.inputs, UNTRAINED, through=data.through, seed=0, device=choose_device("cpu"))
-    model = fit_volume(data.inputs, UNTRAINED, run).model
-    return VolumePredictor(model=model, recipe=UNTRAINED), data
+    return _trained(data), data
+
+
+def _trained(
+    data: VolumeData, *, seed: int = 0, device: str = "cpu", on_step: Callable[[int, float], None] = silent
+) -> VolumePredictor:
+    run = training_run(data.inputs, data.recipe, through=data.through, seed=seed, device=choose_device(device))
+    return VolumePredictor(model=fit_volume(data.inputs, data.recipe, run, on_epoch=on_step).model, recipe=data.recipe)

@@ -10,11 +10,13 @@ import pytest
 
 from benchmarks.year_checks import failures, noticed, shift_failures
 from benchmarks.year_script import NAME, SETTINGS, Diary, Script, live
-from volcast.flows.server import Server
+from volcast.flows.prefect_processes import without_server
 from volcast.models.sessions import sessions_after
 from volcast.storage.artifacts import ArtifactStore
 from volcast.storage.ledger import Ledger
 from volcast.tasks.settings import TrainingSettings, WatchSettings
+
+pytestmark = pytest.mark.flow
 
 Month = tuple[Script, Diary]
 
@@ -29,8 +31,7 @@ ONE_RATE = TrainingSettings(
 
 
 @pytest.fixture(scope="module")
-def month(prefect_api: Server, tmp_path_factory: pytest.TempPathFactory) -> Month:
-    assert prefect_api.own
+def month(tmp_path_factory: pytest.TempPathFactory) -> Month:
     script = Script(
         folder=tmp_path_factory.mktemp("year"),
         eve=date(2002, 3, 22),
@@ -42,7 +43,8 @@ def month(prefect_api: Server, tmp_path_factory: pytest.TempPathFactory) -> Mont
         good=ONE_RATE,
     )
     diary = Diary()
-    live(script, diary, lambda _: None)
+    with without_server():
+        live(script, diary, lambda _: None)
     return script, diary
 
 

@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from volcast.models import arrays
 from volcast.models.adaptation import (
     IS_MOVED,
     WARM_UP,
@@ -180,6 +181,7 @@ class VolumeModel(nn.Module):
                     shift_NCH = linear.shift(quantile_NCHQ[..., MEDIAN], x_NBX[:, at], ahead_NCHA)
                     quantile_NCHQ = quantile_NCHQ + shift_NCH.unsqueeze(-1)
                 answers.append(quantile_NCHQ.cpu().numpy())
+        arrays.let_go()
         return np.stack(answers)[block_C, :, cutoffs % BLOCK].swapaxes(0, 1)
 
 

@@ -18,6 +18,7 @@ Each says its number as it is, also as its mean; the intervals around it come fr
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol, Self
 
 import numpy as np
@@ -204,9 +205,11 @@ class NaiveForecaster:
 
     def forecast(self, panel: Panel, cutoffs: np.ndarray) -> Forecasts:
         """Forecasts at `cutoffs` (C,), places in `panel.sessions`; NaN where the ticker has no row at the cutoff."""
-        return joined([self._forecast(part, cutoffs) for part in panel.parts(PART)])
+        from volcast.models.weights import side_by_side  # which what only reads a forecaster's name does without
 
-    def _forecast(self, panel: Panel, cutoffs: np.ndarray) -> Forecasts:
+        return joined(list(side_by_side(partial(self._forecast, cutoffs), panel.parts(PART))))
+
+    def _forecast(self, cutoffs: np.ndarray, panel: Panel) -> Forecasts:
         volume_NT = panel.fields["volume"][:, : int(cutoffs.max()) + 1]
         season = season_of(panel.sessions)
         stated_HNT = [self.volumes(volume_NT, h, season) for h in range(1, HORIZONS + 1)]

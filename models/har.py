@@ -18,6 +18,7 @@ All constants were chosen on 2017 to 2020; docs/results.md says what came of the
 """
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Self
 
 import numpy as np
@@ -26,6 +27,7 @@ from threadpoolctl import threadpool_limits
 from volcast.models.forecasters import HAR, PART, Forecasts, joined, traded_mean, with_errors
 from volcast.models.market_calendar import calendar_columns, weekend_columns
 from volcast.models.panel import HORIZONS, Panel
+from volcast.models.weights import side_by_side
 
 # N tickers, T sessions, S sessions of the grid, C cutoffs, H horizons, R rows of a fit, B coefficients, K calendar
 
@@ -65,11 +67,11 @@ class Har:
         if self.betas_NHB is None or self.weights_NH is None or panel.tickers != self.tickers:
             raise ValueError(f"har forecasts the {len(self.tickers)} tickers it was fitted on; fit it on this panel.")
         betas, weights = (np.split(each, range(PART, len(each), PART)) for each in (self.betas_NHB, self.weights_NH))
-        parts = zip(panel.parts(PART), betas, weights, strict=True)
-        return joined([_forecast(own, cutoffs, betas_NHB, weights_NH) for own, betas_NHB, weights_NH in parts])
+        parts = panel.parts(PART), betas, weights
+        return joined(list(side_by_side(partial(_forecast, cutoffs), *parts)))
 
 
-def _forecast(panel: Panel, cutoffs: np.ndarray, betas_NHB: np.ndarray, weights_NH: np.ndarray) -> Forecasts:
+def _forecast(cutoffs: np.ndarray, panel: Panel, betas_NHB: np.ndarray, weights_NH: np.ndarray) -> Forecasts:
     design_NTL, calendar_SK = _design(panel.until(int(cutoffs.max()) + 1)), _calendar(panel)
 
     def log_forecast(places: slice, h: int) -> np.ndarray:
@@ -102,13 +104,16 @@ def _level(v22_NT: np.ndarray, weight_T: np.ndarray) -> np.ndarray:
 
 def _betas(panel: Panel, weight_T: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The coefficients (N, H, B), and the sums of the weights (N, H)."""
-    calendar_SK, found = _calendar(panel), []
-    for part in panel.parts(PART):
+    calendar_SK = _calendar(panel)
+
+    def sums(part: Panel) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         design_NTL = _design(part)
         level_N = _level(design_NTL[:, :, LEVEL], weight_T)
         products_NHBB = _products(part, design_NTL, calendar_SK, weight_T)
-        found.append((level_N, products_NHBB[:, :, 0, 0], _centered(products_NHBB, level_N)))
-    level_N, weights_NH, centered_NHBB = (np.concatenate(each) for each in zip(*found, strict=True))
+        return level_N, products_NHBB[:, :, 0, 0], _centered(products_NHBB, level_N)
+
+    found = zip(*side_by_side(sums, panel.parts(PART)), strict=True)
+    level_N, weights_NH, centered_NHBB = (np.concatenate(each) for each in found)
     added_B = np.r_[RIDGE, np.full(centered_NHBB.shape[2] - 1 - len(RIDGE), RIDGE_CALENDAR)]
     betas_NHB = np.stack([ridge(centered_NHBB[:, h], added_B) for h in range(HORIZONS)], axis=1)
     betas_NHB[np.isnan(level_N), :, LEVEL] = 0

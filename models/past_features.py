@@ -19,7 +19,6 @@ Each is a sum of prefixes, so that a value is the same bit for bit whatever come
 """
 
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,7 +26,7 @@ import numpy as np
 from volcast.models import arrays
 from volcast.models.panel import HORIZONS, Panel
 from volcast.models.recipes import Market
-from volcast.models.weights import THREADS
+from volcast.models.weights import side_by_side
 
 # N tickers, T sessions, F features
 
@@ -126,11 +125,10 @@ def past_features(panel: Panel, surprise_NT: np.ndarray, neighbours_NT: np.ndarr
         assert not columns, f"columns that PAST_COLUMNS does not name: {list(columns)}"
         arrays.let_go()
 
-    with ThreadPoolExecutor(THREADS) as pool:
-        sums: dict[str, Sums] = {}
-        for values in pool.map(_market_values, panels):
-            sums = {name: sums_of_tickers(values_NT, sums.get(name)) for name, values_NT in values.items()}
-        list(pool.map(fill, panels, blocks))
+    sums: dict[str, Sums] = {}
+    for values in side_by_side(_market_values, panels):
+        sums = {name: sums_of_tickers(values_NT, sums.get(name)) for name, values_NT in values.items()}
+    list(side_by_side(fill, panels, blocks))
     return past_NTF
 
 

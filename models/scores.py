@@ -177,7 +177,7 @@ def _square_losses(rows: pd.DataFrame, scale: pd.DataFrame, columns: list[str]) 
     return {"rmsse": in_units(losses.rmse(rows, columns), scale["root"]), "qlike": qlike}
 
 
-def in_units(table: Any, unit: pd.Series) -> pd.DataFrame:
+def in_units(table: Any, unit: Any) -> pd.DataFrame:
     """A loss of utilsforecast in the tickers' units."""
     found = indexed(table)
     return found.div(unit.reindex(found.index), axis=0)

@@ -167,7 +167,7 @@ def stand_ins() -> dict[str, Callable[[Panel], pd.DataFrame]]:
 
 def scales_now(panel: Panel) -> pd.Series:
     """Ticker -> the unit of its errors, as `volcast.models.scores.scales` has it, from all that is known."""
-    return scales(panel, known=panel.known)["absolute"]
+    return pd.Series(scales(panel, known=panel.known)["absolute"])
 
 
 def volume_frame(data: VolumeData, model: VolumePredictor) -> pd.DataFrame:

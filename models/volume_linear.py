@@ -17,7 +17,6 @@ All quantiles move as the median does. Chosen on 2017 to 2020 (docs/results.md).
 """
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,7 +28,7 @@ from volcast.models import arrays
 from volcast.models.har import HALF_LIFE, own_ridge, pooled_ridge
 from volcast.models.panel import HORIZONS
 from volcast.models.volume_inputs import AHEAD_COLUMNS, AT_COLUMNS
-from volcast.models.weights import THREADS
+from volcast.models.weights import side_by_side
 
 # N tickers, T sessions, C cutoffs, H horizons, R rows of a fit, B coefficients, X columns of a session, A of one ahead
 
@@ -101,12 +100,12 @@ class LinearMember(nn.Module):
         def products(row: int) -> np.ndarray:
             return _products(history(row, 0), through)
 
-        with (
-            threadpool_limits(1, "blas"),
-            ThreadPoolExecutor(THREADS, initializer=torch.set_num_threads, initargs=(1,)) as pool,
-        ):
-            kept = dict(zip(some, pool.map(products, some), strict=True))
-            sums_HBB, added_B = np.sum(list(kept.values()), axis=0, dtype=np.float64), np.full(COEFFICIENTS, PRIOR)
+        with threadpool_limits(1, "blas"):
+            kept = dict(zip(some, side_by_side(products, some), strict=True))
+            sums_HBB, added_B = (
+                np.stack(list(kept.values())).sum(axis=0, dtype=np.float64),
+                np.full(COEFFICIENTS, PRIOR),
+            )
             towards_HB = self.pooled_HB.double().numpy()
             held = [pooled_ridge(*each) for each in zip(sums_HBB, [added_B] * HORIZONS, towards_HB, strict=True)]
             found.pooled_HB = torch.from_numpy(np.stack([pooled_B for pooled_B, _ in held])).float()
@@ -121,7 +120,7 @@ class LinearMember(nn.Module):
                 found.share_NH[row] = torch.from_numpy(share * sessions_H / (sessions_H + TRUST))
                 arrays.let_go()
 
-            list(pool.map(fit, range(len(tickers))))
+            list(side_by_side(fit, range(len(tickers))))
         return found
 
     def of(self, tickers: Sequence[str]) -> Coefficients:

@@ -158,7 +158,7 @@ class VolumeModel(nn.Module):
             arrays.let_go()
 
         parts_NCHQ = np.split(found_NCHQ, range(TICKERS, len(found_NCHQ), TICKERS))
-        list(side_by_side(fill, blocks, parts_NCHQ, most=min(THREADS, PASSES) if device.type == "cpu" else 1))
+        list(side_by_side(fill, blocks, parts_NCHQ, most=passes_on(device)))
 
     def _pass(
         self,
@@ -187,6 +187,11 @@ class VolumeModel(nn.Module):
                     quantile_NCHQ = quantile_NCHQ + shift_NCH.unsqueeze(-1)
                 answers.append(quantile_NCHQ.cpu().numpy())
         return np.stack(answers)[block_C, :, cutoffs % BLOCK].swapaxes(0, 1)
+
+
+def passes_on(device: torch.device) -> int:
+    """How many blocks of tickers are passed over side by side."""
+    return min(THREADS, PASSES) if device.type == "cpu" else 1
 
 
 def volume_from_bytes(data: bytes, recipe: VolumeRecipe) -> VolumeModel:

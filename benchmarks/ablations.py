@@ -20,7 +20,7 @@ import torch
 from benchmarks.kept import SECONDS, forecasts_of
 from benchmarks.markets import pick, read_announcements, read_prices
 from volcast.models.ahead_features import HABIT_COLUMNS, SEASON_COLUMNS
-from volcast.models.backtest import TestSpan, train_volumes
+from volcast.models.backtest import TestSpan, train_scales
 from volcast.models.har import Har
 from volcast.models.panel import Panel, make_panel
 from volcast.models.past_features import PAST_COLUMNS
@@ -94,21 +94,21 @@ def main() -> None:
     span = TestSpan(
         train_through=asked.train_through, test_start=asked.test_start, test_end=asked.test_end, step=asked.step
     )
-    train = train_volumes(panel, span)
-    har = _by_ticker(forecasts_of(Har(), panel, span, folder=asked.keep), train, "har")
+    scale = train_scales(panel, span)
+    har = _by_ticker(forecasts_of(Har(), panel, span, folder=asked.keep), scale, "har")
     rows = {}
     for name in asked.variants or VARIANTS:
         forecaster = Ablated(name, VARIANTS[name], members=asked.members, seed=asked.seed)
         settings = f"{VARIANTS[name]} {asked.members} members, seed {asked.seed}"
         frame = forecasts_of(forecaster, panel, span, settings=settings, folder=asked.keep)
-        rows[name] = _row(frame, train, forecaster.name, har)
+        rows[name] = _row(frame, scale, forecaster.name, har)
         print(pd.DataFrame(rows).T.tail(1).to_string(header=len(rows) == 1, float_format="%.4f"), flush=True)
 
 
-def _row(frame: pd.DataFrame, train: pd.DataFrame, name: str, har: pd.Series) -> dict[str, float]:
-    scores = score(frame, train)
+def _row(frame: pd.DataFrame, scale: pd.DataFrame, name: str, har: pd.Series) -> dict[str, float]:
+    scores = score(frame, scale)
     panel = scores.panel.loc[scores.panel["model"] == name].set_index("band")
-    ratio = (_by_ticker(frame, train, name) / har).dropna()
+    ratio = (_by_ticker(frame, scale, name) / har).dropna()
     return {
         "h=1": panel["mase"]["1"],
         "h=1..5": panel["mase"][BAND],
@@ -120,8 +120,8 @@ def _row(frame: pd.DataFrame, train: pd.DataFrame, name: str, har: pd.Series) ->
     }
 
 
-def _by_ticker(frame: pd.DataFrame, train: pd.DataFrame, name: str) -> pd.Series:
-    scores = score(frame, train).by_ticker
+def _by_ticker(frame: pd.DataFrame, scale: pd.DataFrame, name: str) -> pd.Series:
+    scores = score(frame, scale).by_ticker
     chosen = scores.loc[(scores["model"] == name) & (scores["band"] == BAND)]
     return chosen.set_index("unique_id")["mase"]
 

@@ -31,7 +31,7 @@ import torch
 from benchmarks.kept import LIBRARIES, SECONDS, forecasts_of, version_of
 from benchmarks.markets import pick, read_announcements, read_prices
 from benchmarks.methods import ALONE, PEERS, Scope, make_method, own_methods
-from volcast.models.backtest import TestSpan, train_volumes
+from volcast.models.backtest import TestSpan, train_scales
 from volcast.models.errors import NotEnoughSessions
 from volcast.models.forecast_columns import KEYS, models_of
 from volcast.models.forecasters import HAR, traded_mean
@@ -164,7 +164,7 @@ def _log_dollars(frame: pd.DataFrame, panel: Panel) -> tuple[np.ndarray, np.ndar
 
 def accuracy_table(frame: pd.DataFrame, panel: Panel, span: TestSpan) -> pd.DataFrame:
     """A row a method: MASE of SBUX and of the panel, and the panel's pinball, coverage, share of tickers won and R2."""
-    scores = score(frame, train_volumes(panel, span))
+    scores = score(frame, train_scales(panel, span))
     of_all = scores.panel.set_index(["band", "model"])
     of_one = scores.by_ticker.loc[scores.by_ticker["unique_id"] == FIRST_TICKER].set_index(["band", "model"])
     mase = scores.by_ticker.loc[scores.by_ticker["band"] == "1-5"].pivot(
@@ -188,7 +188,7 @@ def accuracy_table(frame: pd.DataFrame, panel: Panel, span: TestSpan) -> pd.Data
 
 def sums_table(frame: pd.DataFrame, panel: Panel, span: TestSpan) -> pd.DataFrame:
     """A row a method and number of sessions: coverage and pinball of sums, and what added quantiles would have."""
-    found = score_sums(frame, train_volumes(panel, span))
+    found = score_sums(frame, train_scales(panel, span))
     labels = found["model"] + ", " + found["band"] + " sessions"
     columns = {name: found[name].to_list() for name in ("coverage_80", "coverage_95", "pinball", "of_added")}
     return pd.DataFrame(columns, index=pd.Index(labels, name="method"))

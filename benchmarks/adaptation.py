@@ -21,7 +21,7 @@ import torch
 
 from benchmarks.markets import read_announcements, read_prices, simulated_panel
 from benchmarks.year_script import END, SETTINGS, SHIFT, TICKERS
-from volcast.models.backtest import TestSpan, backtest, train_volumes
+from volcast.models.backtest import TestSpan, backtest, train_scales
 from volcast.models.comparisons import standard_error
 from volcast.models.drift import COVERAGE_SESSIONS, interval_drift
 from volcast.models.forecast_columns import SCORED_LEVELS, scored_columns
@@ -29,7 +29,7 @@ from volcast.models.forecasters import HAR, Forecasts
 from volcast.models.har import Har
 from volcast.models.panel import HORIZONS, Panel, make_panel
 from volcast.models.recipes import Adaptation, VolumeRecipe
-from volcast.models.scores import BANDS, GATE_BAND, scales, score
+from volcast.models.scores import BANDS, GATE_BAND, score
 from volcast.models.volume_inputs import CPU, build_inputs
 from volcast.models.volume_model import VolumeModel, calibrate, volume_from_bytes
 from volcast.models.volume_training import fit_volume, training_run
@@ -93,20 +93,20 @@ def _followed(panel: Panel, span: TestSpan, recipe: VolumeRecipe) -> list[Follow
 
 
 def _print_scores(panel: Panel, span: TestSpan, rules: list[Followed]) -> None:
-    frame, train = backtest(panel, rules, span), train_volumes(panel, span)
+    frame, scale = backtest(panel, rules, span), train_scales(panel, span)
     columns = ["mase", "pinball", "coverage_80", "coverage_95"]
-    print(score(frame, train).panel.set_index(["band", "model"])[columns].to_string(float_format="%.4f"))
-    old, new = (_pinball(frame, rule, train) for rule in RULES)
+    print(score(frame, scale).panel.set_index(["band", "model"])[columns].to_string(float_format="%.4f"))
+    old, new = (_pinball(frame, rule, scale) for rule in RULES)
     error = standard_error((new - old).to_numpy(), h=HORIZONS)
     change, error = (100 * each / old.mean() for each in ((new - old).mean(), error))
     print(f"pinball loss of `{NEW}` to that of `{OLD}`, all horizons: {change:+.2f} %, standard error {error:.2f} %")
 
 
-def _pinball(frame: pd.DataFrame, model: str, train: pd.DataFrame) -> pd.Series:
+def _pinball(frame: pd.DataFrame, model: str, scale: pd.DataFrame) -> pd.Series:
     """Cutoff -> the mean pinball loss of its rows, in units of the tickers' scales."""
     level_Q, error_RQ = np.array(SCORED_LEVELS), frame[["y"]].to_numpy() - frame[scored_columns(model)].to_numpy()
     loss_R = np.maximum(level_Q * error_RQ, (level_Q - 1) * error_RQ).mean(axis=1)
-    scale_R = scales(train).reindex(list(frame["unique_id"])).to_numpy()
+    scale_R = scale["absolute"].reindex(list(frame["unique_id"])).to_numpy()
     return pd.Series(pd.Series(loss_R / scale_R).groupby(frame["cutoff"]).mean())
 
 
@@ -146,7 +146,7 @@ def _print_shift(seed: int, panel: Panel, span: TestSpan, rules: list[Followed])
     near = frame.loc[frame["h"].between(*BANDS[GATE_BAND])]
     past = panel.sessions.searchsorted(near["ds"]) - panel.position(SHIFT)
     tens = pd.Series(past // 10 * 10, index=near.index, name="sessions")
-    scale = scales(train_volumes(panel, span)).reindex(list(near["unique_id"])).to_numpy()
+    scale = train_scales(panel, span)["absolute"].reindex(list(near["unique_id"])).to_numpy()
     errors = {model: ((near["y"] - near[model]).abs() / scale).groupby(tens).mean() for model in (*RULES, HAR)}
     columns = {}
     for rule in RULES:

@@ -18,7 +18,7 @@ from benchmarks.exchange_oracle import oracle_quantiles
 from benchmarks.kept import SECONDS, forecasts_of
 from benchmarks.markets import simulated_panel
 from benchmarks.methods import make_method, own_methods
-from volcast.models.backtest import TestSpan, train_volumes
+from volcast.models.backtest import TestSpan, train_scales
 from volcast.models.forecast_columns import KEYS, SCORED_LEVELS, scored_columns
 from volcast.models.scores import score
 from volcast.tasks.sources.exchange import Exchange
@@ -49,7 +49,7 @@ def main() -> None:
     joined = reduce(lambda left, right: left.merge(right, on=KEYS), frames)
     seconds = {name: frame.attrs[SECONDS] for name, frame in zip(names, frames, strict=True)}
     joined = with_oracle(joined.loc[joined["h"].isin(HORIZONS)], exchange)
-    table = floor_table(joined, train_volumes(panel, span)).assign(**{"training CPU s": pd.Series(seconds)})
+    table = floor_table(joined, train_scales(panel, span)).assign(**{"training CPU s": pd.Series(seconds)})
     print(table.to_string(float_format="%.4f"))
 
 
@@ -65,9 +65,9 @@ def with_oracle(frame: pd.DataFrame, exchange: Exchange) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def floor_table(frame: pd.DataFrame, train: pd.DataFrame) -> pd.DataFrame:
+def floor_table(frame: pd.DataFrame, scale: pd.DataFrame) -> pd.DataFrame:
     """A row a method, the oracle last: the panel's pinball and MASE with their ratios to the oracle's, and coverage."""
-    panel = score(frame, train, bands={BAND: (HORIZONS[0], HORIZONS[-1])}).panel.set_index("model")
+    panel = score(frame, scale, bands={BAND: (HORIZONS[0], HORIZONS[-1])}).panel.set_index("model")
     columns = {
         "pinball": panel["pinball"],
         "to the oracle": panel["pinball"] / panel.loc["oracle", "pinball"],

@@ -44,10 +44,10 @@ def half_interval(quantile_Q: np.ndarray) -> np.ndarray:
     return (quantile_Q[..., [LEVELS.index(0.9)]] - quantile_Q[..., [LEVELS.index(0.1)]]) / 2
 
 
-def with_rhythm(
+def add_rhythm(
     quantile_NCHQ: np.ndarray, target_NCH: np.ndarray, is_there_NCH: np.ndarray, weekday_S: np.ndarray, season: int
-) -> np.ndarray:
-    """(N, C, H, Q) float32: the quantiles, moved by the share of the week's rhythm that the model misses.
+) -> None:
+    """Move the quantiles (N, C, H, Q), where they are, by the share of the week's rhythm that the model misses.
 
     `weekday_S`: of the first cutoff and the C + H - 1 sessions after it; `season`: the sessions of a week.
     """
@@ -56,7 +56,7 @@ def with_rhythm(
     half_NCH = np.maximum(half_interval(quantile_NCHQ)[..., 0].astype(np.float64), LEAST_HALF)
     error_NCH = np.where(is_there_NCH, target_NCH - quantile_NCHQ[..., MEDIAN], 0.0).astype(np.float64)
     missed_NCH, mean_NCH = np.zeros_like(error_NCH), np.zeros_like(error_NCH)
-    moved_NCHQ, product, square = quantile_NCHQ.copy(), 0.0, PRIOR
+    product, square = 0.0, PRIOR
     for place in range(quantile_NCHQ.shape[1]):
         missed_NCH[:, place], mean_NCH[:, place] = _missed(error_NCH, is_there_NCH, weekday_S, season, place)
         product, square = product * MEMORY, (square - PRIOR) * MEMORY + PRIOR
@@ -69,8 +69,7 @@ def with_rhythm(
                 product += counts * float(np.mean(beyond_N * missed_N / half_N**2))
                 square += counts * float(np.mean((missed_N / half_N) ** 2))
         share = min(max(product / square, 0.0), 1.0)
-        moved_NCHQ[:, place] += (share * missed_NCH[:, place, :, None]).astype(np.float32)
-    return moved_NCHQ
+        quantile_NCHQ[:, place] += (share * missed_NCH[:, place, :, None]).astype(np.float32)
 
 
 def _missed(

@@ -21,6 +21,7 @@ from volcast.models.forecast_columns import interval_columns, mean_column
 from volcast.models.forecasters import LEVELS, Forecaster, Forecasts
 from volcast.models.panel import HORIZONS, Panel
 from volcast.models.recipes import Refit
+from volcast.models.scores import scales
 from volcast.models.text import counted, silent
 
 # N tickers, C cutoffs, H horizons, Q quantile levels
@@ -108,21 +109,9 @@ def backtest(
     return frame.sort_values(["unique_id", "cutoff", "h"], ignore_index=True)
 
 
-def train_volumes(panel: Panel, span: TestSpan) -> pd.DataFrame:
-    """`volumes` up to `train_through`."""
-    return volumes(panel, known=_places(panel, span).train_through + 1)
-
-
-def volumes(panel: Panel, *, known: int, named: bool = True) -> pd.DataFrame:
-    """The volumes of the first `known` sessions as utilsforecast takes a train_df: unique_id, ds, y; traded only.
-
-    A unique_id is a ticker, or where they need not be `named` its number in the panel, which costs a tenth.
-    """
-    row_R, column_R = np.nonzero(panel.traded_NT[:, :known])
-    unique_id = pd.Series(panel.tickers, dtype="str").take(row_R).reset_index(drop=True) if named else row_R
-    return pd.DataFrame(
-        {"unique_id": unique_id, "ds": panel.sessions[column_R], "y": panel.fields["volume"][row_R, column_R]}
-    )
+def train_scales(panel: Panel, span: TestSpan) -> pd.DataFrame:
+    """`volcast.models.scores.scales` up to `train_through`."""
+    return scales(panel, known=_places(panel, span).train_through + 1)
 
 
 def _places(panel: Panel, span: TestSpan) -> _Places:

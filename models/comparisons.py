@@ -36,7 +36,6 @@ from volcast.models.scores import (
     Bands,
     Scores,
     scaled,
-    scales,
     scored_rows,
     stretch,
 )
@@ -60,9 +59,9 @@ class Duel:
     spread: float  # half the 90 % interval of the difference of their MASE; NaN where there is none
 
 
-def duels(frame: pd.DataFrame, train: pd.DataFrame, scores: Scores, *, model: str, bands: Bands = BANDS) -> list[Duel]:
+def duels(frame: pd.DataFrame, scale: pd.DataFrame, scores: Scores, *, model: str, bands: Bands = BANDS) -> list[Duel]:
     """`model` against each other forecaster, in each of `bands`, the bands of `scores`."""
-    errors = _scaled_errors(scored_rows(frame, train), train)
+    errors = _scaled_errors(scored_rows(frame, scale), scale)
     return [
         _duel(errors, scores, band, between, (model, rival))
         for band, between in bands.items()
@@ -116,11 +115,11 @@ def verdict(duels: Sequence[Duel]) -> str:
     return f"{duels[-1].model}, horizons {last}: {'; '.join(clauses)}."
 
 
-def errors_over_time(frame: pd.DataFrame, train: pd.DataFrame, scores: Scores) -> pd.DataFrame:
+def errors_over_time(frame: pd.DataFrame, scale: pd.DataFrame, scores: Scores) -> pd.DataFrame:
     """MASE of 1 to 5 sessions ahead over the last ROLLING target sessions: index ds, a column a forecaster."""
-    rows, models = scored_rows(frame, train), models_of(frame)
+    rows, models = scored_rows(frame, scale), models_of(frame)
     inside = rows["h"].between(*BANDS[GATE_BAND])
-    errors = _scaled_errors(rows, train).loc[inside]
+    errors = _scaled_errors(rows, scale).loc[inside]
     stretch_R = errors["unique_id"].map(stretch(_ticker_errors(scores, GATE_BAND))).to_numpy()
     counted = pd.DataFrame(errors[models]).div(stretch_R, axis=0)
     means = pd.DataFrame(counted.groupby(rows.loc[inside, "ds"]).mean())
@@ -133,9 +132,9 @@ def _ticker_errors(scores: Scores, band: str) -> pd.DataFrame:
     return tickers.pivot(index="unique_id", columns="model", values="mase")
 
 
-def _scaled_errors(rows: pd.DataFrame, train: pd.DataFrame) -> pd.DataFrame:
+def _scaled_errors(rows: pd.DataFrame, scale: pd.DataFrame) -> pd.DataFrame:
     """cutoff, unique_id, h and for each forecaster its |y - f| / scale."""
-    scale_R = scales(train).reindex(list(rows["unique_id"])).to_numpy()
+    scale_R = scale["absolute"].reindex(list(rows["unique_id"])).to_numpy()
     errors = {model: scaled((rows["y"] - rows[model]).abs(), scale_R) for model in models_of(rows)}
     return rows[["cutoff", "unique_id", "h"]].assign(**errors)
 

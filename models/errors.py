@@ -66,3 +66,7 @@ class WrongWeights(ModelError):
 
 class UnusablePlugin(ModelError):
     """What an installed package of somebody else's adds cannot be loaded, or is not what it must be."""
+
+
+class NoRoom(ModelError):
+    """A disk is too full for what is computed."""

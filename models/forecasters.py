@@ -16,8 +16,9 @@ The forecasts that anybody can make: the last volume, the same weekday's, and th
 Each says its number as it is, also as its mean; the intervals around it come from its recent errors.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol, Self
 
 import numpy as np
@@ -30,6 +31,7 @@ from volcast.models.panel import HORIZONS, Panel
 LEVELS = (0.025, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.975)  # among them the ends of the 80 % and the 95 % interval
 MEDIAN = LEVELS.index(0.5)
 MODEL, HAR = "volcast", "har"  # the names of the trained forecaster, and of the least squares one, the one to beat
+PART = 64  # tickers that a baseline works on at a time
 FALLBACK = HAR  # what is published where no model can answer
 
 
@@ -46,6 +48,17 @@ class Forecasts:
     def point_NCH(self) -> np.ndarray:
         """The one number that is scored by absolute errors, in shares: what is stated, else the median."""
         return self.quantiles_NCHQ[..., MEDIAN] if self.stated_NCH is None else self.stated_NCH
+
+
+def joined(parts: Sequence[Forecasts]) -> Forecasts:
+    """The forecasts of all tickers, from those of parts of them."""
+    stated = [part.stated_NCH for part in parts if part.stated_NCH is not None]
+    return Forecasts(
+        cutoffs=parts[0].cutoffs,
+        quantiles_NCHQ=np.concatenate([part.quantiles_NCHQ for part in parts]),
+        mean_NCH=np.concatenate([part.mean_NCH for part in parts]),
+        stated_NCH=np.concatenate(stated) if stated else None,
+    )
 
 
 class Forecaster(Protocol):
@@ -192,6 +205,11 @@ class NaiveForecaster:
 
     def forecast(self, panel: Panel, cutoffs: np.ndarray) -> Forecasts:
         """Forecasts at `cutoffs` (C,), places in `panel.sessions`; NaN where the ticker has no row at the cutoff."""
+        from volcast.models.weights import side_by_side  # which what only reads a forecaster's name does without
+
+        return joined(list(side_by_side(partial(self._forecast, cutoffs), panel.parts(PART))))
+
+    def _forecast(self, cutoffs: np.ndarray, panel: Panel) -> Forecasts:
         volume_NT = panel.fields["volume"][:, : int(cutoffs.max()) + 1]
         season = season_of(panel.sessions)
         stated_HNT = [self.volumes(volume_NT, h, season) for h in range(1, HORIZONS + 1)]

@@ -18,14 +18,16 @@ All constants were chosen on 2017 to 2020; docs/results.md says what came of the
 """
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Self
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from volcast.models.forecasters import HAR, Forecasts, traded_mean, with_errors
+from volcast.models.forecasters import HAR, PART, Forecasts, joined, traded_mean, with_errors
 from volcast.models.market_calendar import calendar_columns, weekend_columns
 from volcast.models.panel import HORIZONS, Panel
+from volcast.models.weights import side_by_side
 
 # N tickers, T sessions, S sessions of the grid, C cutoffs, H horizons, R rows of a fit, B coefficients, K calendar
 
@@ -52,12 +54,9 @@ class Har:
 
     def fit(self, panel: Panel, *, through: int) -> Self:
         """The fit on all targets up to place `through`."""
-        known = panel.until(through + 1)
         weight_T = 0.5 ** (np.arange(through, -1, -1) / HALF_LIFE)
-        design_NTL = _design(known)
-        level_N = _level(design_NTL[:, :, LEVEL], weight_T)
         with threadpool_limits(1, "blas"):  # for matrices as small as these more threads wait for each other
-            betas_NHB, weights_NH = _betas(known, design_NTL, weight_T, level_N)
+            betas_NHB, weights_NH = _betas(panel.until(through + 1), weight_T)
         return replace(self, tickers=panel.tickers, betas_NHB=betas_NHB, weights_NH=weights_NH)
 
     def forecast(self, panel: Panel, cutoffs: np.ndarray) -> Forecasts:
@@ -67,16 +66,21 @@ class Har:
         """
         if self.betas_NHB is None or self.weights_NH is None or panel.tickers != self.tickers:
             raise ValueError(f"har forecasts the {len(self.tickers)} tickers it was fitted on; fit it on this panel.")
-        betas_NHB = self.betas_NHB
-        design_NTL, calendar_SK = _design(panel.until(int(cutoffs.max()) + 1)), _calendar(panel)
+        betas, weights = (np.split(each, range(PART, len(each), PART)) for each in (self.betas_NHB, self.weights_NH))
+        parts = panel.parts(PART), betas, weights
+        return joined(list(side_by_side(partial(_forecast, cutoffs), *parts)))
 
-        def log_forecast(places: slice, h: int) -> np.ndarray:
-            ahead_TK = calendar_SK[places.start + h : places.stop + h]
-            return _answers(design_NTL[:, places], ahead_TK, betas_NHB[:, h - 1])
 
-        widening_NH = np.sqrt(1 + SPENT / np.maximum(self.weights_NH, LEAST_FIT))
-        errors = with_errors(panel, cutoffs, window=WINDOW, log_forecast=log_forecast).widened(widening_NH)
-        return Forecasts(cutoffs=cutoffs, quantiles_NCHQ=errors.quantiles_NCHQ, mean_NCH=errors.mean_NCH)
+def _forecast(cutoffs: np.ndarray, panel: Panel, betas_NHB: np.ndarray, weights_NH: np.ndarray) -> Forecasts:
+    design_NTL, calendar_SK = _design(panel.until(int(cutoffs.max()) + 1)), _calendar(panel)
+
+    def log_forecast(places: slice, h: int) -> np.ndarray:
+        ahead_TK = calendar_SK[places.start + h : places.stop + h]
+        return _answers(design_NTL[:, places], ahead_TK, betas_NHB[:, h - 1])
+
+    widening_NH = np.sqrt(1 + SPENT / np.maximum(weights_NH, LEAST_FIT))
+    errors = with_errors(panel, cutoffs, window=WINDOW, log_forecast=log_forecast).widened(widening_NH)
+    return Forecasts(cutoffs=cutoffs, quantiles_NCHQ=errors.quantiles_NCHQ, mean_NCH=errors.mean_NCH)
 
 
 def _calendar(panel: Panel) -> np.ndarray:
@@ -98,40 +102,43 @@ def _level(v22_NT: np.ndarray, weight_T: np.ndarray) -> np.ndarray:
         return (np.nan_to_num(v22_NT) * weight_NT).sum(axis=1) / weight_NT.sum(axis=1)
 
 
-def _betas(
-    panel: Panel, design_NTL: np.ndarray, weight_T: np.ndarray, level_N: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def _betas(panel: Panel, weight_T: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The coefficients (N, H, B), and the sums of the weights (N, H)."""
     calendar_SK = _calendar(panel)
-    products = [_products(panel, design_NTL, calendar_SK, weight_T, h) for h in range(1, HORIZONS + 1)]
-    weights_NH = np.stack([products_NBB[:, 0, 0] for products_NBB in products], axis=1)
-    centered = [_centered(products_NBB, level_N) for products_NBB in products]
-    added_B = np.r_[RIDGE, np.full(centered[0].shape[1] - 1 - len(RIDGE), RIDGE_CALENDAR)]
-    betas_NHB = np.stack([ridge(products_NBB, added_B) for products_NBB in centered], axis=1)
+
+    def sums(part: Panel) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        design_NTL = _design(part)
+        level_N = _level(design_NTL[:, :, LEVEL], weight_T)
+        products_NHBB = _products(part, design_NTL, calendar_SK, weight_T)
+        return level_N, products_NHBB[:, :, 0, 0], _centered(products_NHBB, level_N)
+
+    found = zip(*side_by_side(sums, panel.parts(PART)), strict=True)
+    level_N, weights_NH, centered_NHBB = (np.concatenate(each) for each in found)
+    added_B = np.r_[RIDGE, np.full(centered_NHBB.shape[2] - 1 - len(RIDGE), RIDGE_CALENDAR)]
+    betas_NHB = np.stack([ridge(centered_NHBB[:, h], added_B) for h in range(HORIZONS)], axis=1)
     betas_NHB[np.isnan(level_N), :, LEVEL] = 0
     betas_NHB[:, :, 0] -= betas_NHB[:, :, LEVEL] * np.nan_to_num(level_N)[:, None]  # for v_22 instead of v_22 - m
     return betas_NHB, weights_NH
 
 
-def _products(
-    panel: Panel, design_NTL: np.ndarray, calendar_SK: np.ndarray, weight_T: np.ndarray, h: int
-) -> np.ndarray:
-    """(N, B + 1, B + 1): weighted sums of products of the regressors and, last, the target."""
+def _products(panel: Panel, design_NTL: np.ndarray, calendar_SK: np.ndarray, weight_T: np.ndarray) -> np.ndarray:
+    """(N, H, B + 1, B + 1): weighted sums of products of the regressors and, last, the target."""
     products = []
     for design_TL, log_volume_T in zip(design_NTL, panel.log_volume_NT, strict=True):
-        at_R = np.flatnonzero(np.isfinite(design_TL[:-h, LEVEL] + log_volume_T[h:]))
-        design_RL = design_TL[at_R]
-        target_R1 = log_volume_T[at_R + h, None] - design_RL[:, LEVEL, None]
-        whole_RB = np.concatenate([design_RL, calendar_SK[at_R + h], target_R1], axis=1)
-        products.append(whole_RB.T @ (whole_RB * weight_T[at_R + h, None]))
-    return np.stack(products)
+        for h in range(1, HORIZONS + 1):
+            at_R = np.flatnonzero(np.isfinite(design_TL[:-h, LEVEL] + log_volume_T[h:]))
+            design_RL = design_TL[at_R]
+            target_R1 = log_volume_T[at_R + h, None] - design_RL[:, LEVEL, None]
+            whole_RB = np.concatenate([design_RL, calendar_SK[at_R + h], target_R1], axis=1)
+            products.append(whole_RB.T @ (whole_RB * weight_T[at_R + h, None]))
+    return np.stack(products).reshape(len(design_NTL), HORIZONS, *products[0].shape)
 
 
-def _centered(products_NBB: np.ndarray, level_N: np.ndarray) -> np.ndarray:
+def _centered(products_NHBB: np.ndarray, level_N: np.ndarray) -> np.ndarray:
     """The sums of products with v_22 - m for v_22."""
-    shift_NBB = np.tile(np.eye(products_NBB.shape[1]), (len(level_N), 1, 1))
-    shift_NBB[:, 0, LEVEL] = -np.nan_to_num(level_N)
-    return shift_NBB.transpose(0, 2, 1) @ products_NBB @ shift_NBB
+    shift_N1BB = np.tile(np.eye(products_NHBB.shape[2]), (len(level_N), 1, 1, 1))
+    shift_N1BB[:, 0, 0, LEVEL] = -np.nan_to_num(level_N)
+    return shift_N1BB.transpose(0, 1, 3, 2) @ products_NHBB @ shift_N1BB
 
 
 def ridge(products_NBB: np.ndarray, added_B: np.ndarray) -> np.ndarray:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from volcast.models import arrays
 from volcast.models.calendar_names import NEW_YORK
 from volcast.models.errors import IncompletePrices, NotASession
 from volcast.models.sessions import sessions_ahead
@@ -85,6 +86,17 @@ class Panel:
             fields={name: values[:, first:] for name, values in self.fields.items()},
         )
 
+    def parts(self, size: int) -> list["Panel"]:
+        """The panel in parts of `size` tickers; they share its memory, and each has the events of all."""
+        return [
+            replace(
+                self,
+                tickers=self.tickers[begin : begin + size],
+                fields={name: values_NT[begin : begin + size] for name, values_NT in self.fields.items()},
+            )
+            for begin in range(0, len(self.tickers), size)
+        ]
+
     def of(self, tickers: Sequence[str]) -> "Panel":
         """The panel of some of its tickers, on the same grid."""
         kept = [place for place, ticker in enumerate(self.tickers) if ticker in tickers]
@@ -118,7 +130,7 @@ def make_panel(prices: pd.DataFrame, announcements: pd.DataFrame | None = None, 
     _check_once(prices, cell_R, len(tickers) * known)
     fields = {}
     for name in FIELDS:
-        fields[name] = np.full((len(tickers), known), np.nan)
+        fields[name] = _nothing(len(tickers), known)
         fields[name].ravel()[cell_R] = prices[name].to_numpy(np.float64)
     nothing_NT = ~(fields["volume"] > 0)
     for values_NT in fields.values():
@@ -147,7 +159,7 @@ def join_panels(panels: Sequence[Panel], announcements: pd.DataFrame | None = No
     announcements, dated = _known_of(announcements, tickers, last)
     fields = {}
     for name in FIELDS:
-        fields[name] = np.full((len(tickers), len(sessions) - HORIZONS), np.nan)
+        fields[name] = _nothing(len(tickers), len(sessions) - HORIZONS)
         for panel in panels:
             begin = sessions.get_indexer(panel.sessions[:1])[0]
             rows = [row_of[ticker] for ticker in panel.tickers]
@@ -161,6 +173,12 @@ def join_panels(panels: Sequence[Panel], announcements: pd.DataFrame | None = No
         dated=dated,
         calendar=panels[0].calendar,
     )
+
+
+def _nothing(tickers: int, known: int) -> np.ndarray:
+    values_NT = arrays.empty((tickers, known))
+    values_NT[:] = np.nan
+    return values_NT
 
 
 def _known_of(

@@ -19,14 +19,14 @@ Each is a sum of prefixes, so that a value is the same bit for bit whatever come
 """
 
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
+from volcast.models import arrays
 from volcast.models.panel import HORIZONS, Panel
 from volcast.models.recipes import Market
-from volcast.models.weights import THREADS
+from volcast.models.weights import side_by_side
 
 # N tickers, T sessions, F features
 
@@ -75,9 +75,15 @@ PAST_COLUMNS = (
 
 def surprise(panel: Panel, level_NT: np.ndarray, market: Market) -> np.ndarray:
     """(N, T) float64: log volume less the level before it, less the market's; NaN where there is none."""
-    before_NT = np.concatenate([np.full((len(level_NT), 1), np.nan), level_NT[:, :-1]], axis=1)
-    own_NT = np.clip(panel.log_volume_NT - before_NT, -CLIP, CLIP)
-    return own_NT - market_part(own_NT, market)
+    own_NT, blocks, sums = arrays.empty(level_NT.shape), blocks_of(len(level_NT)), None
+    for block in blocks:
+        own_NT[block, 0] = np.nan
+        np.clip(panel.log_volume_NT[block, 1:] - level_NT[block, :-1], -CLIP, CLIP, out=own_NT[block, 1:])
+        sums = sums_of_tickers(own_NT[block], sums)
+    for block in blocks:
+        own_NT[block] -= market_part(own_NT[block], market, sums)
+        arrays.let_go()
+    return own_NT
 
 
 def market_part(values_NT: np.ndarray, market: Market, sums: Sums | None = None) -> np.ndarray:
@@ -98,8 +104,8 @@ def past_features(panel: Panel, surprise_NT: np.ndarray, neighbours_NT: np.ndarr
     Blocks of tickers are gone through twice: for the sums of MARKET_COLUMNS, and for the columns.
     """
     blocks = blocks_of(len(surprise_NT))
-    panels = [_block_of(panel, block) for block in blocks]
-    past_NTF = np.empty((*surprise_NT.shape, len(PAST_COLUMNS)), dtype=np.float32)
+    panels = panel.parts(BLOCK)
+    past_NTF = arrays.empty((*surprise_NT.shape, len(PAST_COLUMNS)), np.float32)
     traded_T = panel.traded_NT.sum(axis=0)
 
     def fill(own: Panel, block: slice) -> None:
@@ -117,24 +123,18 @@ def past_features(panel: Panel, surprise_NT: np.ndarray, neighbours_NT: np.ndarr
             there_NT = np.nan_to_num(np.where(own.traded_NT, columns.pop(name), 0.0))
             past_NTF[block, :, place] = np.clip(there_NT, -CLIP, CLIP)
         assert not columns, f"columns that PAST_COLUMNS does not name: {list(columns)}"
+        arrays.let_go()
 
-    with ThreadPoolExecutor(THREADS) as pool:
-        sums: dict[str, Sums] = {}
-        for values in pool.map(_market_values, panels):
-            sums = {name: sums_of_tickers(values_NT, sums.get(name)) for name, values_NT in values.items()}
-        list(pool.map(fill, panels, blocks))
+    sums: dict[str, Sums] = {}
+    for values in side_by_side(_market_values, panels):
+        sums = {name: sums_of_tickers(values_NT, sums.get(name)) for name, values_NT in values.items()}
+    list(side_by_side(fill, panels, blocks))
     return past_NTF
 
 
 def blocks_of(tickers: int) -> list[slice]:
     """So many tickers in blocks of BLOCK."""
     return [slice(begin, begin + BLOCK) for begin in range(0, tickers, BLOCK)]
-
-
-def _block_of(panel: Panel, block: slice) -> Panel:
-    """The panel of some of its tickers; it shares the memory."""
-    fields = {name: values_NT[block] for name, values_NT in panel.fields.items()}
-    return replace(panel, tickers=panel.tickers[block], fields=fields)
 
 
 def _market_values(panel: Panel) -> dict[str, np.ndarray]:

@@ -31,7 +31,7 @@ from volcast.models.forecast_columns import (
 )
 from volcast.models.forecasters import LEVELS, MODEL
 from volcast.models.point_names import ALE, USUAL_POINT, level_of, point_words
-from volcast.models.scores import BANDS, indexed, scored_rows, season, stretch
+from volcast.models.scores import BANDS, in_units, indexed, scored_rows, stretch
 from volcast.models.sums import between
 
 # R rows, Q levels
@@ -73,20 +73,20 @@ def _on_the_line(frame: pd.DataFrame, columns: Mapping[float, str], level: float
     return np.exp(log_RQ[:, below] + share * (log_RQ[:, below + 1] - log_RQ[:, below]))
 
 
-def score_points(frame: pd.DataFrame, train: pd.DataFrame, point: str) -> pd.DataFrame:
+def score_points(frame: pd.DataFrame, scale: pd.DataFrame, point: str) -> pd.DataFrame:
     """What the points of the forecasters in a frame of `backtest` are worth, by their own loss.
 
     Returns band, model, mean_of (which number is the point), over_share, bias, loss, and of_median: the loss over that
-    of the median. Means over the tickers, in which a ticker counts as in `volcast.models.scores.score`. `train` as
-    `train_volumes` gives it. Raises NotEnoughSessions.
+    of the median. Means over the tickers, in which a ticker counts as in `volcast.models.scores.score`. `scale` as
+    `train_scales` gives it. Raises NotEnoughSessions.
     """
-    rows, models = scored_rows(frame, train), models_of(frame)
+    rows, models = scored_rows(frame, scale), models_of(frame)
     chosen = rows.assign(**{name: _values(rows, name, point) for name in models})
     tables = []
     for band, (first, last) in BANDS.items():
         inside = rows["h"].between(first, last)
         own, by_median = (pd.DataFrame(each.loc[inside]).drop(columns="cutoff") for each in (chosen, rows))
-        found, median = (_losses(each, train, models, point) for each in (own, by_median))
+        found, median = (_losses(each, scale, models, point) for each in (own, by_median))
         worst = pd.Series(1.0, index=found.index) if point == ALE else stretch(pd.concat([found, median], axis=1))
         over = pd.DataFrame(own[models].gt(own["y"], axis=0).groupby(own["unique_id"]).mean())
         bias = indexed(losses.bias(own, models)).div(own.groupby("unique_id")["y"].mean(), axis=0)
@@ -96,14 +96,12 @@ def score_points(frame: pd.DataFrame, train: pd.DataFrame, point: str) -> pd.Dat
     return pd.concat(tables, ignore_index=True).assign(mean_of=point)
 
 
-def _losses(rows: pd.DataFrame, train: pd.DataFrame, models: list[str], point: str) -> pd.DataFrame:
+def _losses(rows: pd.DataFrame, scale: pd.DataFrame, models: list[str], point: str) -> pd.DataFrame:
     """The point's own loss: a row a ticker, a column a forecaster."""
     if point == ALE:
         excess = pd.DataFrame({name: np.log(rows[name]) - np.log(rows["y"]) for name in models})
         weighed = excess.abs() * np.where(excess > 0, 2.0, 1.0)
         return pd.DataFrame(weighed.groupby(rows["unique_id"]).mean())
-    seasonality, level = season(train), level_of(point)
-    if level is None:
-        return indexed(losses.rmsse(rows, models, seasonality=seasonality, train_df=train))
-    own = {name: name for name in models}
-    return indexed(losses.scaled_quantile_loss(rows, own, seasonality=seasonality, train_df=train, q=level))
+    if (level := level_of(point)) is None:
+        return in_units(losses.rmse(rows, models), scale["root"])
+    return in_units(losses.quantile_loss(rows, {name: name for name in models}, q=level), scale["absolute"])

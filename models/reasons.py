@@ -27,6 +27,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from volcast.models import arrays
 from volcast.models.ahead_features import ECHO_COLUMNS, HABIT_COLUMNS, SEASON_COLUMNS
 from volcast.models.dated_events import dated_moves
 from volcast.models.earnings_features import AFTER, AFTER_COLUMNS, BEFORE_COLUMNS, NEVER, EarningsCalendar
@@ -37,9 +38,9 @@ from volcast.models.panel import HORIZONS
 from volcast.models.past_features import PAST_COLUMNS
 from volcast.models.volume_inputs import AHEAD_COLUMNS, AT_COLUMNS, Inputs, InputTensors
 from volcast.models.volume_linear import Coefficients
-from volcast.models.volume_model import TICKERS, VolumeModel, ahead_of, scaled_sessions
+from volcast.models.volume_model import TICKERS, VolumeModel, ahead_of, passes_on, scaled_sessions
 from volcast.models.volume_network import ForkingNetwork
-from volcast.models.weights import one_thread
+from volcast.models.weights import one_thread, side_by_side
 
 # N tickers, T sessions of HISTORY, H horizons, G groups, X columns of a session, A of a session ahead, P choices
 
@@ -74,11 +75,13 @@ def reasons_of(model: VolumeModel, inputs: Inputs, forecasts: Forecasts) -> dict
     tensors = inputs.on(model.calibration_HQ.device)
     tickers = torch.arange(len(inputs.panel.tickers), device=model.calibration_HQ.device)
     linear = model.linear.of(inputs.panel.tickers) if model.linear else None
-    parts = [
-        _parts(model, linear.of(some) if linear else None, inputs, tensors, some, int(cutoff))
-        for some in tickers.split(TICKERS)
-    ]
-    own_GNH = np.concatenate(parts, axis=1)
+
+    def parts_of(some: Tensor) -> np.ndarray:
+        arrays.let_go()
+        return _parts(model, linear.of(some) if linear else None, inputs, tensors, some, int(cutoff))
+
+    parts_GNH = list(side_by_side(parts_of, tickers.split(TICKERS), most=passes_on(tickers.device)))
+    own_GNH = np.concatenate(parts_GNH, axis=1)
     level_N1 = inputs.level_NT[:, cutoff, None]
     logs = dict(zip((*OF_PAST, *OF_TARGET), own_GNH, strict=True))
     with np.errstate(all="ignore"):  # of a training that diverged; models/plausibility.py names it

@@ -20,7 +20,7 @@ backtest's losses. Published forecasts are compared with har and naive on the sa
 har, below 1 the published forecast is better; mase_naive, pinball_har and pinball_naive likewise.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -31,6 +31,7 @@ from utilsforecast import losses
 from volcast.models.errors import NotEnoughSessions
 from volcast.models.forecast_columns import LEDGER_LEVELS, SCORED_LEVELS, mean_column, models_of, scored_columns
 from volcast.models.forecasters import HAR, season_of
+from volcast.models.panel import Panel
 
 BANDS = {"1": (1, 1), "1-5": (1, 5), "1-10": (1, 10)}  # horizons, first and last
 GATE_BAND, GATE_METRIC = "1-5", "mase_1_5"  # decide at the gate: what an order of tomorrow and of this week needs
@@ -60,16 +61,23 @@ class Scores:
     panel: pd.DataFrame  # band, model, tickers (how many), mean_of, one column a loss: the mean over the tickers
 
 
-def scales(train: pd.DataFrame) -> pd.Series:
-    """unique_id -> the mean of |y(t) - y(t - a week)|, in shares; only tickers for which it is above 0."""
-    step = pd.Series(train["y"] - train.groupby("unique_id")["y"].shift(season(train))).abs()
-    scale = pd.Series(step.groupby(train["unique_id"]).mean())
-    return scale.loc[scale > 0]
+def scales(panel: Panel, *, known: int) -> pd.DataFrame:
+    """The scales of a panel's tickers, from the first `known` sessions, as `scales_of` has them."""
+    traded = (volume_T[np.isfinite(volume_T)] for volume_T in panel.fields["volume"][:, :known])
+    return scales_of(dict(zip(panel.tickers, traded, strict=True)), season_of(panel.sessions[:known]))
 
 
-def season(train: pd.DataFrame) -> int:
-    """The sessions of a week in the market whose volumes these are."""
-    return season_of(pd.DatetimeIndex(train["ds"]))
+def scales_of(volumes: Mapping[str, np.ndarray], season: int) -> pd.DataFrame:
+    """unique_id -> `absolute`, the mean of |y(t) - y(t - a week)|, and `root`, the root of its mean square, in shares.
+
+    `volumes`: of each ticker those that were traded, in order of time, of a market with `season` sessions a week. Only
+    of tickers whose scale is above 0.
+    """
+    steps = {ticker: y_T[season:] - y_T[:-season] for ticker, y_T in volumes.items()}
+    moved = {ticker: step_T for ticker, step_T in steps.items() if step_T.any()}
+    rows = {ticker: (np.abs(step_T).mean(), np.sqrt((step_T**2).mean())) for ticker, step_T in moved.items()}
+    found = pd.DataFrame.from_dict(rows, orient="index", columns=["absolute", "root"], dtype="float64")
+    return found.rename_axis("unique_id")
 
 
 def scaled(loss: Any, scale: Any) -> pd.Series:
@@ -82,21 +90,21 @@ def stretch(losses: pd.DataFrame) -> pd.Series:
     return pd.Series(losses.max(axis=1) / MOST).clip(lower=1.0)
 
 
-def scored_rows(frame: pd.DataFrame, train: pd.DataFrame) -> pd.DataFrame:
+def scored_rows(frame: pd.DataFrame, scale: pd.DataFrame) -> pd.DataFrame:
     """The rows of the tickers that have a scale. Raises NotEnoughSessions where none has."""
-    rows = frame.loc[frame["unique_id"].isin(list(scales(train).index))]
+    rows = frame.loc[frame["unique_id"].isin(list(scale.index))]
     if rows.empty:
         raise NotEnoughSessions(
-            f"No ticker of the test has more than {season(train)} train sessions, so no error can be scaled. "
+            "No ticker of the test has more than a week of train sessions, so no error can be scaled. "
             "Let --train-through be later, or bring in an earlier start."
         )
     return rows
 
 
-def score(frame: pd.DataFrame, train: pd.DataFrame, *, bands: Bands = BANDS) -> Scores:
-    """The scores of a `backtest` frame; `train` as `train_volumes` gives it. Raises NotEnoughSessions."""
-    rows = scored_rows(frame, train)
-    by_ticker = pd.concat([_band(rows, train, band, between) for band, between in bands.items()], ignore_index=True)
+def score(frame: pd.DataFrame, scale: pd.DataFrame, *, bands: Bands = BANDS) -> Scores:
+    """The scores of a `backtest` frame; `scale` as `train_scales` gives it. Raises NotEnoughSessions."""
+    rows = scored_rows(frame, scale)
+    by_ticker = pd.concat([_band(rows, scale, band, between) for band, between in bands.items()], ignore_index=True)
     grouped = _bounded(by_ticker).groupby(["band", "model", "mean_of"], sort=False)
     panel = pd.DataFrame(grouped.mean(numeric_only=True))
     panel.insert(0, "tickers", grouped.size())
@@ -121,13 +129,13 @@ def calibration(frame: pd.DataFrame, model: str, *, bands: Bands = BANDS) -> pd.
     return pd.DataFrame(observed).rename_axis("level")
 
 
-def _band(rows: pd.DataFrame, train: pd.DataFrame, band: str, between: tuple[int, int]) -> pd.DataFrame:
+def _band(rows: pd.DataFrame, scale: pd.DataFrame, band: str, between: tuple[int, int]) -> pd.DataFrame:
     """The by_ticker rows of one band."""
     models = models_of(rows)
     mean_of = {model: mean_column(model) if mean_column(model) in rows.columns else model for model in models}
     inside = rows.loc[rows["h"].between(*between)].drop(columns="cutoff")  # or each cutoff would be scored for itself
-    found = _point_losses(inside, train, models)
-    means = _square_losses(inside, train, list(mean_of.values()))
+    found = _point_losses(inside, scale, models)
+    means = _square_losses(inside, scale, list(mean_of.values()))
     tables = [
         pd.DataFrame({name: table[model] for name, table in found.items()}).assign(
             band=band,
@@ -144,18 +152,17 @@ def _band(rows: pd.DataFrame, train: pd.DataFrame, band: str, between: tuple[int
     return ordered.loc[:, [*leading, *(name for name in ordered.columns if name not in leading)]]
 
 
-def _point_losses(rows: pd.DataFrame, train: pd.DataFrame, models: list[str]) -> dict[str, pd.DataFrame]:
+def _point_losses(rows: pd.DataFrame, scale: pd.DataFrame, models: list[str]) -> dict[str, pd.DataFrame]:
     """Loss -> a row a ticker, a column a forecaster."""
-    scale: dict[str, Any] = {"seasonality": season(train), "train_df": train}
     logs = rows[["unique_id"]].assign(**{name: np.log(rows[name]) for name in ("y", *models)})
     quantiles = {model: scored_columns(model) for model in models}
     above = rows[["unique_id"]].assign(**{model: rows[model] > rows["y"] for model in models})
     return {
-        "mase": indexed(losses.mase(rows, models, **scale)),
+        "mase": in_units(losses.mae(rows, models), scale["absolute"]),
         "smape": indexed(losses.smape(rows, models)),
-        **_square_losses(rows, train, models),
+        **_square_losses(rows, scale, models),
         "log_rmse": indexed(losses.rmse(logs, models)),
-        "pinball": indexed(losses.scaled_mqloss(rows, quantiles, np.array(SCORED_LEVELS), **scale)),
+        "pinball": in_units(losses.mqloss(rows, quantiles, np.array(SCORED_LEVELS)), scale["absolute"]),
         "coverage_80": indexed(losses.coverage(rows, models, 80)),
         "coverage_95": indexed(losses.coverage(rows, models, 95)),
         "bias": indexed(losses.bias(rows, models)).div(rows.groupby("unique_id")["y"].mean(), axis=0),
@@ -163,11 +170,17 @@ def _point_losses(rows: pd.DataFrame, train: pd.DataFrame, models: list[str]) ->
     }
 
 
-def _square_losses(rows: pd.DataFrame, train: pd.DataFrame, columns: list[str]) -> dict[str, pd.DataFrame]:
+def _square_losses(rows: pd.DataFrame, scale: pd.DataFrame, columns: list[str]) -> dict[str, pd.DataFrame]:
     """The losses that a mean minimises: rmsse and qlike, a row a ticker, a column a column."""
     ratios = pd.DataFrame({name: rows["y"] / rows[name] for name in columns})
     qlike = pd.DataFrame((ratios - np.log(ratios) - 1).groupby(rows["unique_id"]).mean())
-    return {"rmsse": indexed(losses.rmsse(rows, columns, seasonality=season(train), train_df=train)), "qlike": qlike}
+    return {"rmsse": in_units(losses.rmse(rows, columns), scale["root"]), "qlike": qlike}
+
+
+def in_units(table: Any, unit: Any) -> pd.DataFrame:
+    """A loss of utilsforecast in the tickers' units."""
+    found = indexed(table)
+    return found.div(unit.reindex(found.index), axis=0)
 
 
 def indexed(table: Any) -> pd.DataFrame:

@@ -115,7 +115,7 @@ def sums_of(frame: pd.DataFrame, name: str = MODEL) -> pd.DataFrame:
     return rows.dropna(ignore_index=True)
 
 
-def score_sums(frame: pd.DataFrame, train: pd.DataFrame) -> pd.DataFrame:
+def score_sums(frame: pd.DataFrame, scale: pd.DataFrame) -> pd.DataFrame:
     """How good the sums were of the forecasters in a frame of `backtest` whose point is their median.
 
     Returns the means over the tickers that `volcast.models.scores.score` gives, the number of sessions being the band;
@@ -129,7 +129,7 @@ def score_sums(frame: pd.DataFrame, train: pd.DataFrame) -> pd.DataFrame:
     if rows.empty:
         return pd.DataFrame({"band": [], "model": [], "mean_of": []})
     found = score(
-        rows, train, bands={str(sessions): (sessions, sessions) for sessions in SUMMED if sessions in set(rows["h"])}
+        rows, scale, bands={str(sessions): (sessions, sessions) for sessions in SUMMED if sessions in set(rows["h"])}
     ).panel
     pinball = found.set_index(["band", "model"])["pinball"]
     own = found.loc[found["model"].isin(names)]
@@ -137,11 +137,11 @@ def score_sums(frame: pd.DataFrame, train: pd.DataFrame) -> pd.DataFrame:
     return own.assign(of_added=own["pinball"].to_numpy() / added.to_numpy()).reset_index(drop=True)
 
 
-def sum_words(frame: pd.DataFrame, train: pd.DataFrame, name: str) -> str:
+def sum_words(frame: pd.DataFrame, scale: pd.DataFrame, name: str) -> str:
     """How good a forecaster's sums were, from every SCORED_STEP-th cutoff of a backtest; empty where none is known."""
     cutoffs = sorted(set(frame["cutoff"]))[::SCORED_STEP]
     columns = [*KEYS, "ds", "h", "y", *scored_columns(name), mean_column(name)]
-    found = score_sums(frame.loc[frame["cutoff"].isin(cutoffs), columns], train)
+    found = score_sums(frame.loc[frame["cutoff"].isin(cutoffs), columns], scale)
     parts = [
         f"of {row['band']} {row['coverage_80']:.0%} and {row['coverage_95']:.0%} (pinball {row['of_added'] - 1:+.1%})"
         for row in found.to_dict("records")

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from volcast.models.backtest import backtest, frame_of, train_volumes, values_of, volumes
+from volcast.models.backtest import backtest, frame_of, train_scales, values_of
 from volcast.models.comparisons import (
     BEST,
     CHAMPION,
@@ -167,8 +167,7 @@ def stand_ins() -> dict[str, Callable[[Panel], pd.DataFrame]]:
 
 def scales_now(panel: Panel) -> pd.Series:
     """Ticker -> the unit of its errors, as `volcast.models.scores.scales` has it, from all that is known."""
-    found = scales(volumes(panel, known=panel.known, named=False))
-    return found.set_axis([panel.tickers[row] for row in found.index])
+    return pd.Series(scales(panel, known=panel.known)["absolute"])
 
 
 def volume_frame(data: VolumeData, model: VolumePredictor) -> pd.DataFrame:
@@ -251,12 +250,12 @@ def evaluate_volume(data: VolumeData, model: VolumePredictor, contest: Contest) 
     """The evaluation of a model, trained up to `data.through`. Raises NotEnoughSessions where no ticker has a score."""
     panel = data.inputs.panel
     trained = _Trained(name=MODEL, predictor=model, data=data)
-    frame, train = backtest(panel, [trained, *baselines()], data.span), train_volumes(panel, data.span)
-    found = score(frame, train)
-    besides = [each for name in contest.predecessors if (each := _beside(data, frame, train, name, contest))]
+    frame, scale = backtest(panel, [trained, *baselines()], data.span), train_scales(panel, data.span)
+    found = score(frame, scale)
+    besides = [each for name in contest.predecessors if (each := _beside(data, frame, scale, name, contest))]
     losses = _losses(found)
     scores = {MODEL: losses[MODEL]} | {each.name: each.losses[each.name] for each in besides} | losses
-    fights = duels(frame, train, found, model=MODEL, bands=GATE_BANDS)
+    fights = duels(frame, scale, found, model=MODEL, bands=GATE_BANDS)
     bars = [
         contest.bar,
         "" if besides else _unfair(contest),
@@ -274,7 +273,7 @@ def evaluate_volume(data: VolumeData, model: VolumePredictor, contest: Contest) 
         _rows_tested(frame),
         verdict([*(each.duel for each in besides), *fights]),
         *(each.words for each in besides if each.rows < len(frame) or not each.trains),
-        *filter(None, [sum_words(frame, train, MODEL)]),
+        *filter(None, [sum_words(frame, scale, MODEL)]),
         *_first_ticker(found.by_ticker),
         _earnings(data, model.recipe),
         *_dated(data),
@@ -318,7 +317,7 @@ def _assumed(known: pd.DataFrame) -> str:
     return f" When {assumed:,} of them became known was not recorded; they count as known {HORIZONS} sessions ahead."
 
 
-def _beside(data: VolumeData, frame: pd.DataFrame, train: pd.DataFrame, name: str, contest: Contest) -> _Beside | None:
+def _beside(data: VolumeData, frame: pd.DataFrame, scale: pd.DataFrame, name: str, contest: Contest) -> _Beside | None:
     """Both on the tickers that the predecessor serves, with features of these alone, from closes that it has not seen.
 
     None where these are too few for a test.
@@ -331,8 +330,8 @@ def _beside(data: VolumeData, frame: pd.DataFrame, train: pd.DataFrame, name: st
     rows = rows.loc[rows["cutoff"] >= pd.Timestamp(predecessor.trained_through)]
     if rows["cutoff"].nunique() < MIN_TEST_SESSIONS:
         return None
-    found = score(rows, train)
-    (duel,) = duels(rows, train, found, model=MODEL, bands=GATE_BANDS)
+    found = score(rows, scale)
+    (duel,) = duels(rows, scale, found, model=MODEL, bands=GATE_BANDS)
     return _Beside(
         name=name,
         rows=len(rows),

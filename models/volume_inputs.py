@@ -20,6 +20,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from volcast.models import arrays
 from volcast.models.ahead_features import (
     ECHO_COLUMNS,
     ECHO_DAYS,
@@ -52,6 +53,7 @@ from volcast.models.recipes import Market, VolumeRecipe
 CPU = torch.device("cpu")
 
 MIN_LEVEL_ROWS = 10  # of the last 20 sessions, for a forecast
+HASHED = 2**26  # bytes at a time
 LEAST_BEFORE_TEST = 126  # sessions: half a year, for the scale of the errors, and for har to be fitted on
 
 AT_COLUMNS = (*PAST_COLUMNS, *(f"at_{name}" for name in EARNINGS_COLUMNS))
@@ -101,20 +103,24 @@ class Inputs:
 
 def build_inputs(panel: Panel, *, use_earnings: bool, market: Market = "others") -> Inputs:
     """The features of every ticker and session of a panel; without earnings, as if no ticker had a calendar."""
-    level_NT, rows_NT = trailing_mean(panel.log_volume_NT, 20)
-    level_NT = np.where(rows_NT >= MIN_LEVEL_ROWS, level_NT, np.nan)
+    level_NT, blocks = arrays.empty(panel.log_volume_NT.shape), blocks_of(len(panel.tickers))
+    for block in blocks:
+        mean_NT, rows_NT = trailing_mean(panel.log_volume_NT[block], 20)
+        level_NT[block] = np.where(rows_NT >= MIN_LEVEL_ROWS, mean_NT, np.nan)
     surprise_NT = surprise(panel, level_NT, market)
-    ahead_NH = np.zeros((len(panel.tickers), HORIZONS))
-    surprise_NS = np.concatenate([np.nan_to_num(surprise_NT), ahead_NH], axis=1).astype(np.float32)
+    surprise_NS = np.zeros((len(panel.tickers), len(panel.sessions)), dtype=np.float32)
+    for block in blocks:
+        surprise_NS[block, : panel.known] = np.nan_to_num(surprise_NT[block])
     calendar_SK = calendar_columns(panel.sessions, panel.calendar)
     earnings = earnings_calendar(panel, surprise_NS, use=use_earnings)
     neighbours = find_neighbours(surprise_NT, len(panel.sessions))
     neighbours_NT = mean_of_neighbours(surprise_NS, neighbours)[:, : panel.known]
     weekday_S, habit_count = panel.sessions.day_of_week.to_numpy(), len(HABIT_COLUMNS)
-    known_ahead_NSA = np.empty((*surprise_NS.shape, habit_count + len(SEASON_COLUMNS)), dtype=np.float32)
+    known_ahead_NSA = arrays.empty((*surprise_NS.shape, habit_count + len(SEASON_COLUMNS)), np.float32)
     known_ahead_NSA[:, :, habit_count:] = earnings_season(earnings, neighbours, market)
-    for block in blocks_of(len(surprise_NT)):
+    for block in blocks:
         known_ahead_NSA[block, :, :habit_count] = habits(surprise_NT[block], calendar_SK, weekday_S)
+        arrays.let_go()
     return Inputs(
         panel=panel,
         past_NTF=past_features(panel, surprise_NT, neighbours_NT, market),
@@ -281,7 +287,10 @@ def profile(data: VolumeData) -> dict[str, Any]:
     is_used_NT = inputs.usable_NT[:, :end]
     features = {}
     for place, name in enumerate(PAST_COLUMNS):
-        values_R = inputs.past_NTF[:, :end, place][is_used_NT].astype(np.float64)
+        values_R = np.concatenate(
+            [inputs.past_NTF[block, :end, place][is_used_NT[block]] for block in blocks_of(len(is_used_NT))]
+        ).astype(np.float64)
+        arrays.let_go()
         deciles = np.quantile(values_R, DECILES).tolist()
         features[name] = {"mean": float(values_R.mean()), "std": float(values_R.std()), "deciles": deciles}
     return {
@@ -307,5 +316,8 @@ def sha256_of(inputs: Inputs) -> str:
     members = [getattr(each, field.name) for each in (inputs, inputs.earnings) for field in fields(each)]
     for values in (np.asarray(member) for member in members if isinstance(member, np.ndarray | Tensor)):
         digest.update(f"{values.dtype} {values.shape}".encode())
-        digest.update(np.ascontiguousarray(values).data)
+        whole = np.ascontiguousarray(values).reshape(-1).view(np.uint8)
+        for begin in range(0, len(whole), HASHED):
+            digest.update(whole[begin : begin + HASHED].data)
+            arrays.let_go()
     return digest.hexdigest()

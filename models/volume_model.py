@@ -17,20 +17,19 @@ blocks are always of one length: rounding depends on the shapes of matrices, and
 bit, whichever other cutoffs are asked for and however many sessions follow.
 """
 
-from concurrent.futures import ThreadPoolExecutor
-
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from volcast.models import arrays
 from volcast.models.adaptation import (
     IS_MOVED,
     WARM_UP,
+    add_rhythm,
     following_moves,
     half_interval,
     moved,
     one_rate_moves,
-    with_rhythm,
 )
 from volcast.models.dated_events import dated_moves
 from volcast.models.forecasters import LEVELS, MEDIAN, Forecasts, season_of
@@ -39,7 +38,7 @@ from volcast.models.recipes import VolumeRecipe
 from volcast.models.volume_inputs import AT_COLUMNS, CPU, Inputs, InputTensors
 from volcast.models.volume_linear import Coefficients, History, LinearMember
 from volcast.models.volume_network import ForkingNetwork
-from volcast.models.weights import THREADS, load_exactly, one_thread, shapes_of
+from volcast.models.weights import THREADS, load_exactly, one_thread, shapes_of, side_by_side
 
 # N tickers, C cutoffs, B sessions of a stretch, H horizons, Q levels, M members, R rows, X columns of a session
 
@@ -121,8 +120,7 @@ class VolumeModel(nn.Module):
         if not self.follows_by_one_rate and begin <= last:
             target_NCH, is_there_NCH = targets_at(inputs, every_C[followed:], through=through)
             weekday_S, season = inputs.panel.sessions.day_of_week.to_numpy(), season_of(inputs.panel.sessions)
-            own = (raw_NCHQ[:, followed:], target_NCH, is_there_NCH)
-            raw_NCHQ[:, followed:] = with_rhythm(*own, weekday_S[begin:], season)
+            add_rhythm(raw_NCHQ[:, followed:], target_NCH, is_there_NCH, weekday_S[begin:], season)
         return int(every_C[0]), raw_NCHQ
 
     def first_unseen(self, inputs: Inputs) -> int:
@@ -132,27 +130,35 @@ class VolumeModel(nn.Module):
 
     @one_thread()
     def quantiles(self, inputs: Inputs, cutoffs: np.ndarray) -> np.ndarray:
-        """(N, C, H, Q) float32, log volume less the cutoff's level, not yet calibrated."""
+        """(N, C, H, Q) float32 at ascending cutoffs: log volume less the cutoff's level, not yet calibrated."""
         stretch_C, tensors = cutoffs // STRETCH, inputs.on(self.calibration_HQ.device)
         linear = self.linear.of(inputs.panel.tickers) if self.linear else None
-        parts = [self._stretch(tensors, linear, int(each), cutoffs[stretch_C == each]) for each in np.unique(stretch_C)]
-        return np.concatenate(parts, axis=1)
+        found_NCHQ = arrays.empty((len(tensors.past_NTF), len(cutoffs), HORIZONS, len(LEVELS)), np.float32)
+        for each in np.unique(stretch_C):
+            own = slice(*np.searchsorted(stretch_C, [each, each + 1]))
+            self._stretch(tensors, linear, int(each), cutoffs[own], found_NCHQ[:, own])
+        return found_NCHQ
 
     def _stretch(
-        self, tensors: InputTensors, linear: Coefficients | None, stretch: int, cutoffs: np.ndarray
-    ) -> np.ndarray:
-        """(N, C, H, Q) of the cutoffs of one stretch; the pass is as long whichever they are."""
+        self,
+        tensors: InputTensors,
+        linear: Coefficients | None,
+        stretch: int,
+        cutoffs: np.ndarray,
+        found_NCHQ: np.ndarray,
+    ) -> None:
+        """Fill in those of the cutoffs of one stretch; the pass is as long whichever they are."""
         sessions, device = tensors.past_NTF.shape[1], tensors.past_NTF.device
         begin = max(stretch * STRETCH - BEFORE, 0)
         places = torch.arange(begin, (stretch + 1) * STRETCH, device=device).clamp(max=sessions - 1)
         blocks = torch.arange(len(tensors.past_NTF), device=device).split(TICKERS)
-        threads = min(THREADS, PASSES) if device.type == "cpu" else 1
 
-        def quantiles_of(some: Tensor) -> np.ndarray:
-            return self._pass(tensors, linear.of(some) if linear else None, some, places, cutoffs)
+        def fill(some: Tensor, own_NCHQ: np.ndarray) -> None:
+            own_NCHQ[:] = self._pass(tensors, linear.of(some) if linear else None, some, places, cutoffs)
+            arrays.let_go()
 
-        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            return np.concatenate(list(pool.map(quantiles_of, blocks)))
+        parts_NCHQ = np.split(found_NCHQ, range(TICKERS, len(found_NCHQ), TICKERS))
+        list(side_by_side(fill, blocks, parts_NCHQ, most=passes_on(device)))
 
     def _pass(
         self,
@@ -181,6 +187,11 @@ class VolumeModel(nn.Module):
                     quantile_NCHQ = quantile_NCHQ + shift_NCH.unsqueeze(-1)
                 answers.append(quantile_NCHQ.cpu().numpy())
         return np.stack(answers)[block_C, :, cutoffs % BLOCK].swapaxes(0, 1)
+
+
+def passes_on(device: torch.device) -> int:
+    """How many blocks of tickers are passed over side by side."""
+    return min(THREADS, PASSES) if device.type == "cpu" else 1
 
 
 def volume_from_bytes(data: bytes, recipe: VolumeRecipe) -> VolumeModel:

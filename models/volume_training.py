@@ -26,13 +26,14 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
+from volcast.models import arrays
 from volcast.models.errors import NotEnoughSessions, TrainingDiverged
 from volcast.models.forecasters import LEVELS, MODEL, Forecasts
 from volcast.models.panel import Panel
 from volcast.models.pretrained import Vintage, vintage_for
 from volcast.models.recipes import VolumeRecipe
 from volcast.models.text import silent
-from volcast.models.volume_inputs import CPU, Inputs, InputTensors, inputs_for
+from volcast.models.volume_inputs import AT_COLUMNS, CPU, Inputs, InputTensors, inputs_for
 from volcast.models.volume_model import (
     EPOCH,
     TICKERS,
@@ -289,7 +290,10 @@ def _prepare(inputs: Inputs, recipe: VolumeRecipe, run: TrainingRun) -> _Data:
     first_N = np.clip(usable_NT.argmax(axis=1) - recipe.burn_in_sessions, 0, newest)
     tensors, places = inputs.on(CPU), torch.arange(through + 1)
     blocks = torch.arange(len(inputs.panel.tickers)).split(TICKERS)
-    x_NTX = torch.cat([scaled_sessions(tensors, run.scaler, some, places)[0] for some in blocks])
+    x_NTX = torch.from_numpy(arrays.empty((len(tensors.past_NTF), len(places), len(AT_COLUMNS)), np.float32))
+    for some in blocks:
+        x_NTX[some] = scaled_sessions(tensors, run.scaler, some, places)[0]
+        arrays.let_go()
     return _Data(
         inputs=inputs,
         recipe=recipe,
@@ -388,6 +392,7 @@ def _run_epoch(member: _Member, data: _Data, number: int, epoch: int) -> None:
     for step, loss in enumerate(torch.stack(losses).tolist(), begin):
         _check_finite(loss, step, data)
     _look(member, data)
+    arrays.let_go()
     _check_finite(member.last_loss, _steps_done(data, epoch), data)
 
 

@@ -1,8 +1,9 @@
 """What both recipes' networks share: tensors as safetensors bytes, device and threads, and the epochs' losses."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -13,6 +14,7 @@ from volcast.models.errors import DeviceUnavailable, WrongWeights
 from volcast.models.text import listed
 
 Module = TypeVar("Module", bound=nn.Module)
+Found = TypeVar("Found")
 EpochLoss = tuple[int, float]
 
 
@@ -85,6 +87,12 @@ def describe_device(device: torch.device) -> str:
 
 
 THREADS = torch.get_num_threads()  # as many parts of a large computation are worked on side by side
+
+
+def side_by_side(work: Callable[..., Found], *parts: Iterable[Any], most: int = THREADS) -> Iterator[Found]:
+    """What the work gives of each part, in their order; so many parts at a time, each on one of torch's threads."""
+    with ThreadPoolExecutor(most, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        yield from pool.map(work, *parts)
 
 
 @contextmanager

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from prefect import get_run_logger, task
 
-from volcast.models.backtest import TestSpan, backtest, train_volumes
+from volcast.models.backtest import TestSpan, backtest, train_scales
 from volcast.models.comparisons import Duel, duels, errors_over_time, verdict
 from volcast.models.forecast_columns import models_of
 from volcast.models.point_names import USUAL_POINT
@@ -55,10 +55,10 @@ def run_backtest(snapshot: Snapshot, request: BacktestSettings) -> BacktestResul
         write_frame(frame, request.out)
     path = str(request.out or ref)
     log.info("%s in %s", counted(len(frame), "forecast"), path)
-    train = train_volumes(panel, span)
-    result, errors = _scored(snapshot, span, path, frame, train, start=_start(request, span))
+    scale = train_scales(panel, span)
+    result, errors = _scored(snapshot, span, path, frame, scale, start=_start(request, span))
     if request.point != USUAL_POINT:
-        points = _scores(score_points(frame, train, request.point))
+        points = _scores(score_points(frame, scale, request.point))
         result = result.model_copy(update={"points": points, "point": request.point})
     log.info("%s", result.verdict)
     if has_server():
@@ -105,11 +105,11 @@ def _start(request: BacktestSettings, span: TestSpan) -> str:
 
 
 def _scored(
-    snapshot: Snapshot, span: TestSpan, path: str, frame: pd.DataFrame, train: pd.DataFrame, *, start: str
+    snapshot: Snapshot, span: TestSpan, path: str, frame: pd.DataFrame, scale: pd.DataFrame, *, start: str
 ) -> tuple[BacktestResult, pd.DataFrame]:
     """The scores of a frame, the leading forecaster, the first one, against each other; and the errors over time."""
-    scores = score(frame, train)
-    found = duels(frame, train, scores, model=models_of(frame)[0])
+    scores = score(frame, scale)
+    found = duels(frame, scale, scores, model=models_of(frame)[0])
     own = {str(ticker): _scores(table) for ticker, table in scores.by_ticker.groupby("unique_id", sort=False)}
     result = BacktestResult(
         snapshot=snapshot,
@@ -126,9 +126,9 @@ def _scored(
         test_end=span.test_end,
         refit=span.refit,
         start=start,
-        sums=_scores(score_sums(frame, train)),
+        sums=_scores(score_sums(frame, scale)),
     )
-    return result, errors_over_time(frame, train, scores)
+    return result, errors_over_time(frame, scale, scores)
 
 
 def _scores(table: pd.DataFrame) -> tuple[ForecasterScore, ...]:

@@ -65,7 +65,7 @@ def shared_data() -> Path:
     return SHARED
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def served(prefect_api: Server, tmp_path_factory: pytest.TempPathFactory) -> "Served":
     """Some sessions of the service, for tests that only look at them or work on a copy."""
     from days import serve_days  # loads torch

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from volcast.models.adaptation import following_moves, half_interval, one_rate_moves, with_rhythm
+from volcast.models.adaptation import add_rhythm, following_moves, half_interval, one_rate_moves
 from volcast.models.forecasters import LEVELS, MEDIAN
 from volcast.models.panel import HORIZONS
 
@@ -39,6 +39,12 @@ def covered(quantile_NCHQ: np.ndarray, target_NCH: np.ndarray, first: int, last:
     return float(((low_NC <= target_NCH[:, inside, 0]) & (target_NCH[:, inside, 0] <= high_NC)).mean())
 
 
+def with_rhythm(quantile_NCHQ: np.ndarray, target_NCH: np.ndarray, is_there_NCH: np.ndarray) -> np.ndarray:
+    moved_NCHQ = quantile_NCHQ.copy()
+    add_rhythm(moved_NCHQ, target_NCH, is_there_NCH, WEEKDAY, SEASON)
+    return moved_NCHQ
+
+
 def followed(
     quantile_NCHQ: np.ndarray, target_NCH: np.ndarray, is_there_NCH: np.ndarray, rule: Any = following_moves
 ) -> np.ndarray:
@@ -50,7 +56,7 @@ def followed(
 @pytest.mark.parametrize("tickers", [1, 8, 100])
 def test_a_rhythm_of_the_week_is_followed_within_three_weeks(tickers: int) -> None:
     quantile_NCHQ, target_NCH, is_there_NCH = told(tickers, rhythm=2.0)
-    moved_NCHQ = with_rhythm(quantile_NCHQ, target_NCH, is_there_NCH, WEEKDAY, SEASON)
+    moved_NCHQ = with_rhythm(quantile_NCHQ, target_NCH, is_there_NCH)
     error_NC, moved_error_NC = (
         np.abs(target_NCH[:, :, 0] - each[:, :, 0, MEDIAN]) for each in (quantile_NCHQ, moved_NCHQ)
     )
@@ -65,7 +71,7 @@ def test_what_is_missed_of_a_weekday_is_its_mean_error_less_that_of_all() -> Non
     quantile_NCHQ, target_NCH, is_there_NCH = told(100)
     target_CH = np.arange(CUTOFFS)[:, None] + np.arange(1, HORIZONS + 1)
     target_NCH = np.broadcast_to(np.where(WEEKDAY[target_CH] == 0, 2.0, 0.0), target_NCH.shape).astype(np.float32)
-    moved_NCHQ = with_rhythm(quantile_NCHQ, target_NCH, is_there_NCH, WEEKDAY, SEASON)
+    moved_NCHQ = with_rhythm(quantile_NCHQ, target_NCH, is_there_NCH)
     assert (moved_NCHQ[:, :5] == quantile_NCHQ[:, :5]).all()  # a first week says nothing
     late_CH = moved_NCHQ[0, 100:120, :, MEDIAN]
     is_monday_CH = WEEKDAY[target_CH[100:120]] == 0
@@ -118,7 +124,7 @@ def test_a_ticker_that_has_no_numbers_takes_nothing_from_the_others() -> None:
     broken_NCHQ[2] = np.nan
     broken_NCHQ[1, 5] = 0.0  # no width
     for moved_NCHQ in (
-        with_rhythm(broken_NCHQ, target_NCH, is_there_NCH, WEEKDAY, SEASON),
+        with_rhythm(broken_NCHQ, target_NCH, is_there_NCH),
         followed(broken_NCHQ, target_NCH, is_there_NCH),
     ):
         assert np.isfinite(moved_NCHQ[:2]).all()

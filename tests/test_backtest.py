@@ -7,13 +7,14 @@ import pandas as pd
 import pytest
 from panels import SPAN, drawn_volumes, gappy_volumes, panel_of
 from utilsforecast.evaluation import evaluate
-from utilsforecast.losses import coverage, mae, mase
+from utilsforecast.losses import coverage, mae, mase, rmsse, scaled_mqloss
 
-from volcast.models.backtest import TestSpan, backtest, train_volumes
+from volcast.models.backtest import TestSpan, backtest, train_scales
 from volcast.models.errors import ImpossibleTest, NotEnoughSessions
-from volcast.models.forecast_columns import KEYS
+from volcast.models.forecast_columns import KEYS, SCORED_LEVELS, scored_columns
 from volcast.models.forecasters import Forecaster, naive_forecasters
 from volcast.models.panel import Panel
+from volcast.models.scores import score
 from volcast.models.volume_evaluation import baselines
 
 ALL = baselines()
@@ -99,10 +100,26 @@ def test_a_gap_leaves_out_the_rows_from_it_and_the_rows_to_it(frame: pd.DataFram
 
 
 def test_utilsforecast_takes_the_frame_as_it_is(frame: pd.DataFrame, panel: Panel) -> None:
-    train = train_volumes(panel, SPAN)
+    row_R, column_R = np.nonzero(panel.traded_NT[:, : panel.position(SPAN.train_through) + 1])
+    volume_R = panel.fields["volume"][row_R, column_R]
+    train = pd.DataFrame({"unique_id": np.array(panel.tickers)[row_R], "ds": panel.sessions[column_R], "y": volume_R})
     table = evaluate(frame, [mae, weekly_mase], train_df=train)
     assert {"har", "har-mean", "naive", "seasonal_naive", "adv20"} <= set(table.columns)
     assert len(table) == 2 * frame.groupby(["unique_id", "cutoff"]).ngroups
+    inside = frame.loc[frame["h"] <= 5].drop(columns="cutoff")
+    ours = (
+        score(frame, train_scales(panel, SPAN))
+        .by_ticker.query("band == '1-5'")
+        .pivot(index="unique_id", columns="model", values=["mase", "rmsse", "pinball"])
+    )
+    quantiles = {name: scored_columns(name) for name in ("har", "naive")}
+    for loss, theirs in {
+        "mase": mase(inside, ["har", "naive"], 5, train),
+        "rmsse": rmsse(inside, ["har", "naive"], 5, train),
+        "pinball": scaled_mqloss(inside, quantiles, np.array(SCORED_LEVELS), 5, train),
+    }.items():
+        for name in quantiles:
+            assert ours[(loss, name)].to_numpy() == pytest.approx(theirs.set_index("unique_id")[name].to_numpy())
     covered = evaluate(frame, [coverage], models=["har", "naive"], level=[80, 95])
     assert covered[["har", "naive"]].to_numpy().max() <= 1
 

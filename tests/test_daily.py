@@ -110,6 +110,7 @@ def of_ticker(batch: ForecastBatch, ticker: str) -> pd.DataFrame:
     return frame.loc[frame["unique_id"] == ticker].reset_index(drop=True)
 
 
+@pytest.mark.usefixtures("no_server")
 @pytest.mark.parametrize("watch", [None, WatchSettings(max_model_age=1)], ids=["champion", "har"])
 def test_a_forecast_is_the_same_whichever_tickers_are_asked_for(
     served: Served, tmp_path: Path, watch: WatchSettings | None
@@ -146,6 +147,7 @@ def test_a_ticker_that_the_model_was_not_trained_on_changes_no_other_ones_foreca
     assert any("model volume v1 was not trained on T7, which are forecast from" in line for line in said)
 
 
+@pytest.mark.usefixtures("no_server")
 def test_drift_is_of_the_tickers_that_the_champion_was_trained_on(served: Served, tmp_path: Path) -> None:
     folder = shutil.copytree(served[0], tmp_path / "drift")
     whole = monitor(data_in(folder, DAYS[-1]), TRAINING)
@@ -155,8 +157,9 @@ def test_drift_is_of_the_tickers_that_the_champion_was_trained_on(served: Served
     assert monitor(data_in(folder, DAYS[-1], tickers=("T7",)), TRAINING).drift == whole.drift
 
 
-def test_the_same_day_again_adds_nothing(served: Served) -> None:
-    folder, last = served[0], DAYS[-1]
+@pytest.mark.usefixtures("no_server")
+def test_the_same_day_again_adds_nothing(served: Served, tmp_path: Path) -> None:
+    folder, last = shutil.copytree(served[0], tmp_path / "again"), DAYS[-1]
     ledger = Ledger(store_in(folder))
     before = ledger.forecasts("volume", first=TRAINED), ledger.scores("volume", first=TRAINED)
     assert daily(data_in(folder, last), TRAINING).skipped
@@ -167,6 +170,7 @@ def test_the_same_day_again_adds_nothing(served: Served) -> None:
     assert list(verify(store_in(folder))) == []
 
 
+@pytest.mark.usefixtures("no_server")
 def test_a_day_is_skipped_for_the_tickers_that_were_forecast_and_for_no_others(served: Served, tmp_path: Path) -> None:
     folder, day = shutil.copytree(served[0], tmp_path / "parts"), date(2004, 7, 8)
     ingest(data_in(folder, day, tickers=TICKERS))
@@ -267,6 +271,7 @@ def test_a_missed_deadline_is_a_finding_and_an_alert_though_no_daily_ran_and_is_
     assert "No forecast from 2004-07-09 was there" in again
 
 
+@pytest.mark.usefixtures("no_server")
 def test_without_a_champion_har_forecasts_and_an_old_one_is_replaced(tmp_path: Path) -> None:
     first = daily(data_in(tmp_path, TRAINED, tickers=("SBUX", "T2")), TRAINING)
     assert first.batch is not None
@@ -282,6 +287,7 @@ def test_without_a_champion_har_forecasts_and_an_old_one_is_replaced(tmp_path: P
     assert codes(old) == ["FALLBACK_IN_USE", "MODEL_TOO_OLD"]
 
 
+@pytest.mark.usefixtures("no_server")
 def test_a_forecast_of_some_of_the_stored_tickers_is_found_until_all_are_forecast(
     served: Served, tmp_path: Path
 ) -> None:
@@ -329,8 +335,9 @@ def test_the_status_in_the_ui_is_true_after_each_flow_that_changes_it(served: Se
     assert shown_status(store_in(served[0]).url).id == of_another_store.id
 
 
-def test_a_forecast_of_the_past_and_a_nowcast_stay_out_of_the_ledger(served: Served) -> None:
-    folder = served[0]
+@pytest.mark.usefixtures("no_server")
+def test_a_forecast_of_the_past_and_a_nowcast_stay_out_of_the_ledger(served: Served, tmp_path: Path) -> None:
+    folder = shutil.copytree(served[0], tmp_path / "past")
     before = len(Ledger(store_in(folder)).forecasts("volume", first=date(2004, 1, 2)))
     forecast(data_in(folder, date(2004, 6, 24)), TRAINING)
     assert len(Ledger(store_in(folder)).forecasts("volume", first=date(2004, 1, 2))) == before

@@ -58,6 +58,7 @@ def damaged(served: Served, to: Path, damage: str) -> Path:
     return folder
 
 
+@pytest.mark.usefixtures("no_server")
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_har_publishes_and_the_status_says_what_to_do(served: Served, tmp_path: Path, damage: str) -> None:
     folder = damaged(served, tmp_path, damage)
@@ -101,6 +102,7 @@ def test_a_day_is_lived_through_and_a_retraining_on_the_same_data_gives_the_weig
     assert not monitor(data_in(folder, NEXT), TRAINING).needs_person
 
 
+@pytest.mark.usefixtures("no_server")
 def test_a_challenger_takes_the_place_of_a_champion_that_cannot_be_read_and_a_person_that_of_a_torn_alias(
     served: Served, tmp_path: Path, volcast: Volcast
 ) -> None:

@@ -4,10 +4,10 @@ import pytest
 from panels import SPAN, drawn_volumes, panel_of
 from scipy.stats import t, ttest_1samp
 
-from volcast.models.backtest import backtest, train_volumes
+from volcast.models.backtest import backtest, train_scales
 from volcast.models.comparisons import diebold_mariano, duels, errors_over_time, verdict
 from volcast.models.forecasters import naive_forecasters
-from volcast.models.scores import scales, score
+from volcast.models.scores import score
 
 
 def test_one_session_ahead_the_test_is_students() -> None:
@@ -42,19 +42,19 @@ def test_forecasts_without_skill_are_told_from_chance_as_often_as_the_level_says
 
 def test_a_duel_says_by_how_much_where_and_how_surely() -> None:
     panel = panel_of(drawn_volumes(3, 800))
-    frame, train = backtest(panel, naive_forecasters(), SPAN), train_volumes(panel, SPAN)
-    found = duels(frame, train, score(frame, train), model="naive")
+    frame, scale = backtest(panel, naive_forecasters(), SPAN), train_scales(panel, SPAN)
+    found = duels(frame, scale, score(frame, scale), model="naive")
     assert [(duel.band, duel.rival) for duel in found] == [
         (band, rival) for band in ("1", "1-5", "1-10") for rival in ("seasonal_naive", "adv20")
     ]
-    scores = score(frame, train)
+    scores = score(frame, scale)
     mase = scores.by_ticker.loc[scores.by_ticker["band"] == "1"].pivot(
         index="unique_id", columns="model", values="mase"
     )
     assert found[1].mase_ratio == pytest.approx(mase["naive"].mean() / mase["adv20"].mean())
     assert found[1].ticker_share == (mase["naive"] < mase["adv20"]).mean()
-    over_time = errors_over_time(frame, train, scores)
-    week = frame.loc[frame["h"] <= 5].assign(scale=lambda rows: rows["unique_id"].map(scales(train)))
+    over_time = errors_over_time(frame, scale, scores)
+    week = frame.loc[frame["h"] <= 5].assign(scale=lambda rows: rows["unique_id"].map(scale["absolute"]))
     naive = pd.DataFrame(
         week.assign(mase=(week["y"] - week["naive"]).abs() / week["scale"]).groupby("ds")[["mase"]].mean()
     )

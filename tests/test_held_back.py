@@ -100,6 +100,7 @@ def test_the_health_and_the_page_say_so(diverged: tuple[Path, Daily]) -> None:
     assert "<th>by</th>" in html.replace(' class="text"', "")
 
 
+@pytest.mark.usefixtures("no_server")
 def test_the_days_after_are_scored(diverged: tuple[Path, Daily], tmp_path: Path) -> None:
     folder = shutil.copytree(diverged[0], tmp_path / "later")
     daily(data_in(folder, date(2004, 7, 15)), TRAINING)

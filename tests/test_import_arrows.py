@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("flows", "tasks", "models", "storage")
 NETWORK = {"requests", "httpx", "urllib", "http", "socket", "aiohttp", "curl_cffi"}
 FILES = {"os", "pathlib", "shutil", "tempfile", "glob", "sqlite3"}
+FILES_OF_MEMORY = "models/arrays.py"  # what is too large for the memory is a temporary file, of which only it knows
 FORBIDDEN = {
     "models": {"storage", "tasks", "flows"} | NETWORK | FILES,
     "storage": {"models", "tasks", "flows"},
@@ -102,7 +103,8 @@ def _is_forbidden(name: str, path: str) -> bool:
     is_library = top not in sys.stdlib_module_names and top not in PACKAGES
     is_unlisted = is_library and top not in LIBRARIES.get(package, {top})
     is_deep = package == "flows" and top in ("models", "storage") and ".".join(name.split(".")[:2]) not in FOR_FLOWS
-    is_named = top in FORBIDDEN[package] | NEVER_IMPORTED or name in NEVER_USED
+    allowed = {"os", "tempfile"} if path == FILES_OF_MEMORY else set()
+    is_named = top in (FORBIDDEN[package] | NEVER_IMPORTED) - allowed or name in NEVER_USED
     return is_elsewhere or is_unlisted or is_deep or is_named
 
 

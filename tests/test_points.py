@@ -5,14 +5,14 @@ import pandas as pd
 import pytest
 from panels import drawn_volumes, panel_of
 
-from volcast.models.backtest import TestSpan, backtest, train_volumes
+from volcast.models.backtest import TestSpan, backtest, train_scales
 from volcast.models.errors import UnknownPoint
 from volcast.models.forecast_columns import in_whole_shares, point_of, quantile_columns, scored_columns
 from volcast.models.forecasters import LEVELS, MODEL, naive_forecasters
 from volcast.models.har import Har
 from volcast.models.point_names import level_of, point_named, point_words
 from volcast.models.points import score_points, with_point
-from volcast.models.scores import score
+from volcast.models.scores import scales_of, score
 from volcast.models.sums import sums_of
 from volcast.models.volume_evaluation import fallback_frame
 
@@ -86,7 +86,7 @@ def test_a_nowcast_has_no_other_point(published: pd.DataFrame) -> None:
 def tested() -> tuple[pd.DataFrame, pd.DataFrame]:
     panel = panel_of(drawn_volumes(4, 1000))
     span = TestSpan(train_through=date(2013, 12, 31), test_start=date(2014, 1, 2), test_end=date(2015, 12, 18))
-    return backtest(panel, [Har(), *naive_forecasters()], span), train_volumes(panel, span)
+    return backtest(panel, [Har(), *naive_forecasters()], span), train_scales(panel, span)
 
 
 @pytest.mark.parametrize("point", ["mean", "quantile:0.4", "ale"])
@@ -115,8 +115,8 @@ def test_the_loss_of_the_median_is_half_the_mase_that_decides_at_the_gate(
 
 def test_ale_counts_what_is_too_much_twice() -> None:
     keys = {"unique_id": "A", "cutoff": pd.Timestamp("2024-01-05"), "h": 1}
-    train = pd.DataFrame({"unique_id": "A", "ds": pd.bdate_range("2023-01-02", periods=20), "y": np.arange(20.0)})
+    scale = scales_of({"A": np.arange(20.0)}, 5)
     values = {name: [np.e * 100, 100 / np.e] for name in scored_columns("x")}  # one e-fold above, one below
     frame = pd.DataFrame({**keys, "ds": pd.bdate_range("2024-01-08", periods=2), "y": 100.0, **values})
-    found = score_points(frame, train, "ale").set_index("band").loc["1"]
+    found = score_points(frame, scale, "ale").set_index("band").loc["1"]
     assert (found["loss"], found["over_share"], found["of_median"]) == pytest.approx((1.5, 0.5, 1))  # (2 + 1) / 2

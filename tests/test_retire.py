@@ -18,7 +18,7 @@ from volcast.tasks.preflight import retirements, tickers_in_use
 BEFORE, LAST, NEXT, AFTER = date(2004, 7, 6), date(2004, 7, 7), date(2004, 7, 8), date(2004, 7, 9)
 
 
-@pytest.mark.usefixtures("prefect_api")
+@pytest.mark.usefixtures("no_server")
 def test_a_retired_ticker_is_left_out_until_it_is_brought_back_and_its_history_stays(
     served: tuple, tmp_path: Path, volcast: Volcast
 ) -> None:

@@ -3,21 +3,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from panels import panel_of
 from scipy.stats import t as student_t
 
 from volcast.models.comparisons import duels
 from volcast.models.errors import NotEnoughSessions
 from volcast.models.forecast_columns import models_of
-from volcast.models.scores import calibration, live_skill, scaled, scales, score
+from volcast.models.scores import calibration, live_skill, scaled, scales, scales_of, score
 
 SESSIONS = pd.bdate_range("2020-01-01", periods=20).as_unit("s")
 
 
-def train_of(*tickers: str) -> pd.DataFrame:
+def scale_of(*tickers: str) -> pd.DataFrame:
     """Ten train sessions a ticker, 5 sessions apart 4 shares apart: the scale is 4 shares."""
-    return pd.concat(
-        pd.DataFrame({"unique_id": ticker, "ds": SESSIONS[:10], "y": [10.0] * 5 + [14.0] * 5}) for ticker in tickers
-    )
+    return scales_of(dict.fromkeys(tickers, np.array([10.0] * 5 + [14.0] * 5)), season=5)
 
 
 def hand_frame(tickers: str = "A") -> pd.DataFrame:
@@ -38,7 +37,7 @@ def hand_frame(tickers: str = "A") -> pd.DataFrame:
 
 
 def losses_of(model: str, band: str = "1") -> dict[str, Any]:
-    table = score(hand_frame(), train_of("A"), bands={"1": (1, 1), "1-2": (1, 2)}).panel
+    table = score(hand_frame(), scale_of("A"), bands={"1": (1, 1), "1-2": (1, 2)}).panel
     (found,) = table.loc[(table["band"] == band) & (table["model"] == model)].to_dict("records")
     return {str(name): value for name, value in found.items()}
 
@@ -81,7 +80,7 @@ def test_a_model_without_a_mean_is_scored_by_its_point_and_the_table_says_so() -
 def test_the_panel_is_the_mean_over_tickers_and_sbux_leads_them() -> None:
     frame = hand_frame("AZ").replace({"Z": "SBUX"})
     frame.loc[frame["unique_id"] == "SBUX", "m"] = frame["y"]
-    scores = score(frame, train_of("A", "SBUX"), bands={"1": (1, 1)})
+    scores = score(frame, scale_of("A", "SBUX"), bands={"1": (1, 1)})
     assert scores.by_ticker["unique_id"].tolist() == ["SBUX", "SBUX", "A", "A"]
     of_m = scores.panel.to_dict("records")[0]
     assert of_m["mase"] == pytest.approx((0 + 0.75) / 2)
@@ -89,9 +88,9 @@ def test_the_panel_is_the_mean_over_tickers_and_sbux_leads_them() -> None:
 
 
 def test_a_ticker_without_a_scale_is_not_scored() -> None:
-    assert score(hand_frame("AB"), train_of("A")).panel["tickers"].unique().tolist() == [1]
-    with pytest.raises(NotEnoughSessions, match="No ticker of the test has more than 5 train sessions"):
-        score(hand_frame("B"), train_of("A"))
+    assert score(hand_frame("AB"), scale_of("A")).panel["tickers"].unique().tolist() == [1]
+    with pytest.raises(NotEnoughSessions, match="No ticker of the test has more than a week of train sessions"):
+        score(hand_frame("B"), scale_of("A"))
 
 
 def test_models_stand_in_the_order_of_their_columns() -> None:
@@ -101,14 +100,14 @@ def test_models_stand_in_the_order_of_their_columns() -> None:
 def test_an_error_is_scaled_alike_in_a_backtest_in_a_duel_and_live() -> None:
     # one ahead, m is off by 4 and 2 shares, n by 4 and 4; in units of the scale, 4 shares, by 1 and 1/2, and 1 and 1
     rows, bands = hand_frame().query("h == 1"), {"1": (1, 1)}
-    scale = scales(train_of("A")).item()
+    scale = scale_of("A")["absolute"].item()
     assert scaled((rows["y"] - rows["m"]).abs(), scale).tolist() == [1.0, 0.5]
 
-    scores = score(rows, train_of("A"), bands=bands)
+    scores = score(rows, scale_of("A"), bands=bands)
     assert scores.panel.set_index("model")["mase"].to_dict() == {"m": 0.75, "n": 1.0}
 
     # differences 0 and -1/2: variance 1/16, correction 1/2, standard error sqrt(1/16 / 2 / (1/2)) = 1/4
-    (duel,) = duels(rows, train_of("A"), scores, model="m", bands=bands)
+    (duel,) = duels(rows, scale_of("A"), scores, model="m", bands=bands)
     assert (duel.mase_ratio, duel.spread) == pytest.approx((0.75, student_t.isf(0.05, 1) / 4))
 
     facts = {"ticker": "A", "scale": scale, "actual": rows["y"], "pinball": 1.0, "in_80": True, "in_95": True}
@@ -134,6 +133,7 @@ def test_calibration_is_the_share_of_volumes_below_each_level() -> None:
 
 def test_the_scale_of_a_market_that_never_closes_is_that_of_a_week_of_seven_sessions() -> None:
     dates = pd.date_range("2024-01-01", periods=28)
-    weekly = pd.DataFrame({"unique_id": "BTC", "ds": dates, "y": np.where(dates.day_of_week < 5, 100.0, 60.0)})
-    growing = weekly.assign(y=weekly["y"] + np.arange(28))
-    assert scales(growing).to_dict() == {"BTC": 7.0}
+    growing_T = np.where(dates.day_of_week < 5, 100.0, 60.0) + np.arange(28)
+    panel = panel_of(growing_T[None], calendar="24/7")
+    assert scales(panel, known=28).to_dict("list") == {"absolute": [7.0], "root": [7.0]}
+    assert scales(panel, known=7).empty

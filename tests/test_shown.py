@@ -167,9 +167,12 @@ def test_what_cannot_be_explained_is_named(served: Served) -> None:
         explained_row(store, by_har, "SBUX", None)
 
 
-def test_a_forecast_of_the_past_has_no_charts_and_the_status_stays_that_of_today(served: Served) -> None:
-    forecast(data_in(served[0], date(2004, 6, 24)), TRAINING)
-    found = artifacts_of(run_named("forecast volume all of simulated 2004-06-24"), store_in(served[0]).url)
+def test_a_forecast_of_the_past_has_no_charts_and_the_status_stays_that_of_today(
+    served: Served, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(served[0], tmp_path / "past")
+    forecast(data_in(folder, date(2004, 6, 24)), TRAINING)
+    found = artifacts_of(run_named("forecast volume all of simulated 2004-06-24"), store_in(folder).url)
     (status,) = found.values()
     assert f"volume from {DAYS[-1]} by volcast; STALE_PRICES" in str(status.description)  # years behind the clock
 

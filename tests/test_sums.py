@@ -7,7 +7,7 @@ import pytest
 from panels import SPAN, drawn_volumes, gappy_volumes, panel_of, shaken_after
 
 from benchmarks.markets import simulated_panel
-from volcast.models.backtest import TestSpan, backtest, train_volumes
+from volcast.models.backtest import TestSpan, backtest, train_scales
 from volcast.models.forecast_columns import SCORED_LEVELS, mean_column, scored_columns
 from volcast.models.forecasters import MODEL, naive_forecasters
 from volcast.models.har import Har
@@ -86,8 +86,8 @@ def simulated() -> Panel:
 
 def test_the_intervals_of_sums_hold_and_say_more_than_added_quantiles(simulated: Panel) -> None:
     span = TestSpan(train_through=date(2008, 12, 31), test_start=date(2009, 1, 2), test_end=date(2010, 12, 31), step=3)
-    frame, train = backtest(simulated, [Har(), *naive_forecasters()], span), train_volumes(simulated, span)
-    found = score_sums(frame, train).set_index("band")
+    frame, scale = backtest(simulated, [Har(), *naive_forecasters()], span), train_scales(simulated, span)
+    found = score_sums(frame, scale).set_index("band")
     assert list(found.index) == ["2", "5", "10"]
     assert set(found["model"]) == {"har"}, "the others say a number that is no median"
     assert found["coverage_80"].between(0.77, 0.83).all()
@@ -97,12 +97,12 @@ def test_the_intervals_of_sums_hold_and_say_more_than_added_quantiles(simulated:
     five = added.loc[frame["h"] == 5]
     within = five["y"].between(five["har-lo-80"], five["har-hi-80"])
     assert within.mean() > 0.87, "or there would be nothing to calibrate"
-    assert sum_words(frame, train, "har").startswith("Sums of sessions inside of the 80 and the 95 % interval: of 2 ")
+    assert sum_words(frame, scale, "har").startswith("Sums of sessions inside of the 80 and the 95 % interval: of 2 ")
 
 
 def test_a_test_of_one_session_has_no_sum() -> None:
     panel = panel_of(drawn_volumes(3, 800))
     span = replace(SPAN, test_start=date(2015, 1, 2), test_end=date(2015, 1, 2))
-    frame, train = backtest(panel, [Har()], span), train_volumes(panel, span)
-    assert score_sums(frame, train).empty
-    assert sum_words(frame, train, "har") == ""
+    frame, scale = backtest(panel, [Har()], span), train_scales(panel, span)
+    assert score_sums(frame, scale).empty
+    assert sum_words(frame, scale, "har") == ""

@@ -52,12 +52,6 @@ def fault(harm: Callable[[Path], None]) -> Fault:
     return Fault("harm", hurt)
 
 
-def test_a_fault_that_does_no_harm_is_whole(campaign: Campaign) -> None:
-    trial = campaign.trial(fault(lambda _: None), random.Random(0))
-    assert not trial.failed
-    assert (trial.ended, trial.healed) == ("finished", True)
-
-
 def test_a_flipped_byte_is_torn_and_not_healed(campaign: Campaign) -> None:
     trial = campaign.trial(fault(flip_a_byte), random.Random(0))
     assert "prices" in " ".join(trial.torn)
@@ -80,7 +74,7 @@ def test_a_traceback_silence_or_a_hang_is_unclear() -> None:
 
 
 def test_a_short_campaign_loses_nothing(tmp_path: Path) -> None:
-    names = ["file size", "memory", "full disk", "clock change", "two at once", "S3: outage"]  # others: `make torture`
+    names = ["memory", "full disk", "two at once", "S3: outage"]  # others: `make torture`
     asked = ["--trials", str(len(names)), "--stages", "ingest", "--faults", *names]
     command = [sys.executable, "-m", "benchmarks.torture", *asked]
     done = subprocess.run(command, cwd=CODE, env=os.environ | {"TMPDIR": str(tmp_path)}, capture_output=True, text=True)

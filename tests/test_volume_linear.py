@@ -32,13 +32,7 @@ def history_of(sessions: int, true: float, *, noise: str = "normal", seed: int =
 
 def fitted(histories: dict[str, History], start: LinearMember | None = None) -> LinearMember:
     def newest(row: int, count: int) -> History:
-        own = list(histories.values())[row]
-        return History(
-            cutoff_R=own.cutoff_R[-count:],
-            x_RX=own.x_RX[-count:],
-            ahead_RHA=own.ahead_RHA[-count:],
-            target_RH=own.target_RH[-count:],
-        )
+        return list(histories.values())[row].newest(count)
 
     through = max(len(each.cutoff_R) for each in histories.values()) + HORIZONS
     return (start or LinearMember()).fitted(list(histories), newest, through=through, share=SHARE)

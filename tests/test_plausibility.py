@@ -21,7 +21,7 @@ from volcast.models.panel import HORIZONS, Panel
 from volcast.models.plausibility import CONTEXT, FACTOR, bounds_at, bounds_now, faults, hold_back, implausible_share
 from volcast.models.volume_evaluation import VolumePredictor, evaluate_volume, fallback_frame, stand_ins, volume_frame
 from volcast.models.volume_inputs import Inputs, VolumeData, volume_data
-from volcast.models.volume_training import VolumeForecaster
+from volcast.models.volume_training import NetworkForecaster
 
 SESSIONS = 700
 WRONG = (3e25, -1.0, 0.0, float("nan"), float("inf"))
@@ -270,7 +270,7 @@ def test_a_training_that_diverged_is_named_by_the_training(panel: Panel, monkeyp
     from volcast.models import volume_training
 
     monkeypatch.setattr(volume_training, "one_cycle", lambda _share: (1e4, 0.9))
-    wild = VolumeForecaster(tiny_recipe(members=1), seed=0, device=torch.device("cpu"))
+    wild = NetworkForecaster(tiny_recipe(members=1), seed=0, device=torch.device("cpu"))
     with pytest.raises(
         TrainingDiverged, match=r"on the held-back sessions is \S+ at its best, more than 10 times that of"
     ):

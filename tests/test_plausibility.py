@@ -74,7 +74,7 @@ def test_a_row_beyond_the_bounds_or_not_finite_is_held_back_and_har_is_published
     whole, held = published(panel, spoilt(frame.assign(volcast=frame["volcast"] * 1.01), column, value))
     (row,) = held
     assert (row.ticker, row.h, row.by) == ("B", 4, "har")
-    assert row.target == frame.loc[(frame["unique_id"] == "B") & (frame["h"] == 4), "ds"].item()
+    assert row.session == frame.loc[(frame["unique_id"] == "B") & (frame["h"] == 4), "ds"].item().date()
     assert ("not finite" in row.reason) == (not np.isfinite(value))
     assert whole["by"].value_counts().to_dict() == {MODEL: 29, "har": 1}
     is_har = whole["by"] == "har"

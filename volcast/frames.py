@@ -8,7 +8,7 @@ import json
 import math
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import date
 from functools import partial
 from importlib import import_module
@@ -25,9 +25,8 @@ from volcast.models.backtest import backtest as rolling_origin
 from volcast.models.calendar_names import NEW_YORK
 from volcast.models.comparisons import Contest
 from volcast.models.errors import FutureModel, ImpossibleTest, NotEnoughSessions, TrainingDiverged, WrongWeights
-from volcast.models.forecast_columns import NORMAL, has_reasons, named_parts
+from volcast.models.forecast_columns import has_reasons, parts_of, row_of
 from volcast.models.forecasters import FALLBACK, MODEL
-from volcast.models.market_calendar import special_days
 from volcast.models.participation import order_progress
 from volcast.models.plausibility import bounds_now, hold_back
 from volcast.models.pretrained import vintage_for
@@ -48,6 +47,7 @@ from volcast.models.volume_model import VolumeModel, volume_from_bytes
 from volcast.models.volume_training import fit_volume, training_run
 from volcast.models.weights import choose_device, to_bytes
 from volcast.prices import Events, Frame, Given, given, keyed, to_pandas
+from volcast.storage.records import HeldBack
 
 if TYPE_CHECKING:
     import optuna  # pyright: ignore[reportMissingImports]  # where the extra `search` is not installed
@@ -118,8 +118,7 @@ def forecast(
     others = {name: partial(make, panel) for name, make in stand_ins().items() if name != author}
     found, held = hold_back(found, author, bounds_now(panel), others)
     for each in held:
-        words = f"{each.ticker} {each.target:%Y-%m-%d}: held back: {each.reason}; {each.by or 'nobody'} in its place"
-        warnings.warn(words, stacklevel=2)
+        warnings.warn(f"held back: {HeldBack(**asdict(each)).words}", stacklevel=2)
     if left_out := sorted(set(panel.tickers) - set(found["unique_id"])):
         words = f"Not forecast, no row of {panel.cutoff} or too short a history: {listed(left_out)}."
         if found.empty:
@@ -254,16 +253,13 @@ def explain(forecast: pd.DataFrame, ticker: str, session: date | str | None = No
     The factors multiply to the median over the ticker's normal, the geometric mean of its last 20 sessions. Raises
     ValueError where the forecast has no such row, or no reasons: only a network's has them.
     """
-    own = forecast.loc[forecast["unique_id"] == ticker]
-    chosen = own.head(1) if session is None else own.loc[own["ds"] == pd.Timestamp(session)]
-    if chosen.empty:
+    row = row_of(forecast.loc[forecast["unique_id"] == ticker], session)
+    if row is None:
         asked = ticker if session is None else f"{ticker} on {session}"
         raise ValueError(f"The forecast has no {asked}. It is of {listed(sorted(set(forecast['unique_id'])))}.")
-    (row,) = chosen.to_dict("records")
-    if not (NORMAL in row and has_reasons(row)):
+    if not has_reasons(row):
         raise ValueError(f"The forecast of {ticker} gives no reasons: only a network's has them.")
-    special = special_days(pd.DatetimeIndex(chosen["ds"]), forecast.attrs.get("calendar", NEW_YORK))[row["ds"]]
-    parts = named_parts(row, special)
+    parts = parts_of(row, forecast.attrs.get("calendar", NEW_YORK))
     return pd.DataFrame({"part": list(parts), "factor": list(parts.values())})
 
 

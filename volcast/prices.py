@@ -21,7 +21,7 @@ from volcast.models.calendar_names import NEW_YORK
 from volcast.models.panel import FIELDS, MARKET, Panel, make_panel
 from volcast.models.text import listed
 from volcast.storage.adjustment import adjusted_close
-from volcast.tasks.settings import last_session
+from volcast.tasks.settings import MAX_BROKEN_SHARE, last_session
 from volcast.tasks.sources.files import FileEvents
 from volcast.tasks.sources.known_events import known_events
 from volcast.tasks.sources.source import (
@@ -62,7 +62,7 @@ def load_prices(
     *,
     calendar: str = NEW_YORK,
     through: date | None = None,
-    max_broken_share: float = 0.05,
+    max_broken_share: float = MAX_BROKEN_SHARE,
 ) -> pd.DataFrame:
     """The prices of a file, a folder or a URL (whatever `volcast ingest` reads), of "yahoo" or "simulated", or a frame.
 

@@ -27,7 +27,7 @@ from volcast.models.past_features import PAST_COLUMNS
 from volcast.models.recipes import VolumeRecipe
 from volcast.models.scores import score
 from volcast.models.volume_inputs import Inputs
-from volcast.models.volume_training import VolumeForecaster
+from volcast.models.volume_training import NetworkForecaster
 
 BAND = "1-5"
 
@@ -64,7 +64,7 @@ VARIANTS = {
 }
 
 
-class Ablated(VolumeForecaster):
+class Ablated(NetworkForecaster):
     """The volume recipe without some features."""
 
     def __init__(self, name: str, variant: Variant, *, members: int, seed: int) -> None:

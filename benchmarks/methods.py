@@ -13,7 +13,7 @@ from benchmarks.peers.statistical import StatisticalPeer
 from volcast.models.forecasters import Forecaster
 from volcast.models.recipes import VolumeRecipe
 from volcast.models.volume_evaluation import forecasters
-from volcast.models.volume_training import VolumeForecaster
+from volcast.models.volume_training import NetworkForecaster
 
 Scope = Literal[
     "panel", "neural", "local"
@@ -60,7 +60,7 @@ def make_method(name: str, *, seed: int, quick: bool) -> tuple[Scope, Forecaster
     if name in own:
         return "panel", own[name]
     if name in RECIPES:
-        return "panel", VolumeForecaster(RECIPES[name], seed=seed, device=torch.device("cpu"), name=name)
+        return "panel", NetworkForecaster(RECIPES[name], seed=seed, device=torch.device("cpu"), name=name)
     if name not in PEERS:
         raise ValueError(f"Unknown method {name!r}. Expected one of: {', '.join([*own, *RECIPES, *PEERS])}.")
     scope, make = PEERS[name]

@@ -34,6 +34,7 @@ from volcast.tasks.reports.metrics import gauges
 from volcast.tasks.run_tools import TAG
 from volcast.tasks.settings import DataSettings
 
+RUNS = ("volcast_runs", "Runs of deployments that have ended", ("store", "deployment", "outcome"))
 OUTCOMES = ("Completed", "Failed", "Crashed", "Cancelled", "TimedOut")  # are 0 from the start, so that none is missed
 OVERLAP = timedelta(minutes=10)  # by which the server may record the end of a run later than it was
 PAGE = 200  # the most runs that the API gives at once
@@ -47,8 +48,7 @@ class Metrics:
     def __init__(self, client: SyncPrefectClient, folder: Path) -> None:
         self._client, self._path, self._registry = client, folder / METRICS, CollectorRegistry()
         self._path.unlink(missing_ok=True)  # what is left of an earlier server
-        labels = ("store", "deployment", "outcome")
-        self._runs = Counter("volcast_runs", "Runs of deployments that have ended", labels, registry=self._registry)
+        self._runs = Counter(*RUNS, registry=self._registry)
         self._stores = _Stores()
         self._registry.register(self._stores)
         self._began = self._looked = datetime.now(UTC)

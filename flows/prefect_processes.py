@@ -23,6 +23,7 @@ from typing import Any, cast
 from uuid import UUID, uuid4
 
 import prefect
+from opentelemetry.trace import get_tracer
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import (
     FlowRunFilter,
@@ -389,7 +390,8 @@ def _call_each(task: Task[..., Any], *given: Any, **more: Any) -> SimpleNamespac
 def _run(task: Task[..., Any], parameters: dict[str, Any]) -> Any:
     name = str(task.task_run_name).format(**parameters)
     run, delays = TaskRun(name=name, task_key=task.task_key, dynamic_key=""), cast(Any, task.retry_delay_seconds)
-    with TaskRunContext.model_construct(task=task, task_run=run, parameters=parameters):
+    span = get_tracer("volcast").start_as_current_span(name)  # as Prefect's engine opens one, for OpenTelemetry
+    with span, TaskRunContext.model_construct(task=task, task_run=run, parameters=parameters):
         while True:
             run.run_count += 1
             try:

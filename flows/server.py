@@ -258,6 +258,7 @@ def server_environment(folder: Path) -> dict[str, str]:
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
         "DO_NOT_TRACK": "1",
+        "OTEL_SDK_DISABLED": "true",  # runs are traced where a person asks for it, and not each request of the server
     }
 
 

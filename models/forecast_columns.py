@@ -12,12 +12,14 @@ and `why` says so in a sentence.
 """
 
 from collections.abc import Mapping
+from datetime import date
 from math import isfinite, nan
 from typing import Any
 
 import pandas as pd
 
 from volcast.models.forecasters import LEVELS, MODEL
+from volcast.models.market_calendar import special_days
 from volcast.models.point_names import USUAL_POINT
 
 KEYS = ["unique_id", "cutoff", "ds", "h", "y"]  # of a row of a backtest
@@ -103,6 +105,17 @@ def reason_column(part: str) -> str:
 def has_reasons(row: Mapping[str, Any]) -> bool:
     """Whether a row of a published forecast says why; one of har or the seasonal naive does not."""
     return isfinite(row.get(reason_column("rest"), nan))
+
+
+def row_of(own: pd.DataFrame, session: date | str | None) -> dict[str, Any] | None:
+    """The row of one session of a ticker's published forecast, by default the next one; None where there is none."""
+    rows = own.head(1) if session is None else own.loc[own["ds"] == pd.Timestamp(session)]
+    return next(iter(rows.to_dict("records")), None)
+
+
+def parts_of(row: Mapping[str, Any], calendar: str) -> dict[str, float]:
+    """`named_parts` of a row of a market's calendar."""
+    return named_parts(row, special_days(pd.DatetimeIndex([row["ds"]]), calendar)[row["ds"]])
 
 
 def named_parts(row: Mapping[str, Any], special: str) -> dict[str, float]:

@@ -11,6 +11,7 @@ that diverged says is off by powers of ten, so that the bounds need not be narro
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import date
 
 import numpy as np
 import pandas as pd
@@ -81,7 +82,7 @@ class Held:
     """A row that was held back."""
 
     ticker: str
-    target: pd.Timestamp
+    session: date  # the target
     h: int
     reason: str
     by: str  # whose row is published in its place; empty where nobody has one
@@ -108,8 +109,8 @@ def hold_back(
         published.append(taken.assign(by=name))
     whole = pd.concat(published).sort_values(["unique_id", "h"], kind="stable", ignore_index=True)
     return whole, [
-        Held(ticker=ticker, target=target, h=h, reason=reason, by=stand_in)
-        for ((ticker, _, target, h), reason), stand_in in zip(held.items(), by, strict=True)
+        Held(ticker=ticker, session=session.date(), h=h, reason=reason, by=stand_in)
+        for ((ticker, _, session, h), reason), stand_in in zip(held.items(), by, strict=True)
     ]
 
 

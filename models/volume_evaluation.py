@@ -46,7 +46,7 @@ from volcast.models.sums import sum_words
 from volcast.models.text import brief, counted, listed, silent
 from volcast.models.volume_inputs import Inputs, VolumeData
 from volcast.models.volume_model import VolumeModel
-from volcast.models.volume_training import VolumeForecaster
+from volcast.models.volume_training import NetworkForecaster
 
 GATE_BANDS = {GATE_BAND: BANDS[GATE_BAND]}
 COLUMN = re.compile("[a-z][a-z0-9_]*")  # a forecaster's name, of which those of its columns are made
@@ -67,7 +67,7 @@ def forecasters(
     on_epoch: Callable[[int, float], None] = silent,
 ) -> tuple[Forecaster, ...]:
     """The forecasters of a test, unfitted; all arguments are for the one that trains networks."""
-    network = VolumeForecaster(recipe or VolumeRecipe(), seed=seed, device=device, on_epoch=on_epoch)
+    network = NetworkForecaster(recipe or VolumeRecipe(), seed=seed, device=device, on_epoch=on_epoch)
     return (network, *baselines())
 
 

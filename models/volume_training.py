@@ -229,7 +229,7 @@ def scaler_for(inputs: Inputs, recipe: VolumeRecipe, vintage: Vintage | None, *,
     return fit_volume_scaler(inputs, through=through - recipe.stop_sessions)
 
 
-class VolumeForecaster:
+class NetworkForecaster:
     """The volume recipe as one forecaster among others: `volcast`, or another name, by another recipe than its own."""
 
     def __init__(

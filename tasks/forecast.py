@@ -264,10 +264,7 @@ def _believed(
     bounds = per_ticker(snapshot, champion, bounds_now)
     others = {name: partial(panel_frame, snapshot, champion, make) for name, make in stand_ins().items() if name != by}
     published, held = hold_back(forecasts, by, bounds, others)
-    found = tuple(
-        HeldBack(ticker=each.ticker, session=each.target.date(), h=each.h, reason=each.reason, by=each.by)
-        for each in held
-    )
+    found = tuple(HeldBack(**asdict(each)) for each in held)
     for each in found[:MOST_NAMED]:
         log.warning("%s: %s", HELD_BACK, each.words)
     if len(found) > MOST_NAMED:

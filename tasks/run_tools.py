@@ -5,6 +5,7 @@
 * volcast's own events, which start flows and send alerts by the automations of prefect.yaml and flows/deploy.py
 * the progress of a long step: a line in the log each time and, on a terminal, a bar below the lines
 * the provenance of a version: code, packages, seed, flow run
+* events of OpenLineage, of what each version was made from, where a person has configured a place for them
 
 A run's value goes to its caller as a value, and an error as an error. Of a result that the server points to, which
 whoever writes to its database can forge, nothing but plain JSON is ever read.
@@ -12,14 +13,17 @@ whoever writes to its database can forge, nothing but plain JSON is ever read.
 
 import json
 import logging
+import os
 import re
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from functools import lru_cache
 from hashlib import sha256
 from importlib import metadata
 from pathlib import Path
+from threading import Event as Flag
 from time import monotonic
 from typing import Any, Literal, ParamSpec, Protocol, TypeVar, cast
 from uuid import UUID
@@ -27,6 +31,7 @@ from uuid import UUID
 from prefect.artifacts import create_markdown_artifact
 from prefect.client.orchestration import get_client
 from prefect.events import emit_event
+from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 from prefect.serializers import JSONSerializer, Serializer, UnknownSerializer
 from prefect.settings import PREFECT_API_URL
@@ -37,7 +42,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from volcast.models.plugins import adding_packages
-from volcast.storage.records import Provenance
+from volcast.storage.locations import shown
+from volcast.storage.records import ArtifactRef, Provenance
 
 Result = TypeVar("Result")
 Given = ParamSpec("Given")
@@ -221,3 +227,58 @@ def provenance(*, source: str, seed: int | None = None) -> Provenance:
     """The record that goes into every manifest written by the flow run that asks."""
     packages = {name: metadata.version(name) for name in PACKAGES} | adding_packages()
     return Provenance(code_version=code_version(), packages=packages, flow_run_id=flow_run.id, seed=seed, source=source)
+
+
+_has_failed = Flag()
+
+
+def emit_lineage(root: str, output: ArtifactRef, *, inputs: Sequence[ArtifactRef | str], made: datetime) -> None:
+    """Send to OpenLineage what a version of the store at `root` was made from: versions, or the source of the prices.
+
+    Only where variables OPENLINEAGE_… are set, which say where to (docs/operate.md). No run fails by it: one that
+    cannot be sent is a warning, and the last that this process tries, for a silent place takes nine seconds. The same
+    version is the same run of OpenLineage, whenever it is sent.
+    """
+    if _has_failed.is_set() or not any(name.startswith("OPENLINEAGE_") for name in os.environ):
+        return
+    answer = attempt(_send_lineage, root, output, inputs, made)
+    if isinstance(answer, Exception):
+        _has_failed.set()
+        get_run_logger().warning("OpenLineage has no event of %s, nor of what follows: %s", output, shown(str(answer)))
+
+
+def _send_lineage(root: str, output: ArtifactRef, inputs: Sequence[ArtifactRef | str], made: datetime) -> None:
+    # of the extra `openlineage`
+    from openlineage.client import OpenLineageClient  # pyright: ignore[reportMissingImports]
+    from openlineage.client import event_v2 as ol  # pyright: ignore[reportMissingImports]
+    from openlineage.client.facet_v2 import dataset_version_dataset, parent_run  # pyright: ignore[reportMissingImports]
+    from openlineage.client.uuid import generate_static_uuid  # pyright: ignore[reportMissingImports]
+
+    def dataset(kind: Any, ref: ArtifactRef | str) -> Any:
+        if isinstance(ref, str):
+            return kind(namespace=f"{TAG}.source", name=shown(ref))
+        version = dataset_version_dataset.DatasetVersionDatasetFacet(datasetVersion=str(ref.version))
+        return kind(namespace=shown(root), name=_dataset_name(ref), facets={"version": version})
+
+    parent = {}
+    if flow_run.id is not None:
+        of_flow = parent_run.Job(namespace=TAG, name=str(flow_run.flow_name))
+        parent["parent"] = parent_run.ParentRunFacet(run=parent_run.Run(runId=str(flow_run.id)), job=of_flow)
+    run_id = str(generate_static_uuid(made, f"{root} {output} {output.digest}".encode()))
+    client = OpenLineageClient()
+    for state in (ol.RunState.START, ol.RunState.COMPLETE):
+        client.emit(
+            ol.RunEvent(
+                eventType=state,
+                eventTime=made.isoformat(),
+                producer=f"urn:volcast:{metadata.version('volcast')}",
+                run=ol.Run(runId=run_id, facets=parent),
+                job=ol.Job(namespace=TAG, name=_dataset_name(output)),
+                inputs=[dataset(ol.InputDataset, ref) for ref in inputs],
+                outputs=[dataset(ol.OutputDataset, output)],
+            )
+        )
+
+
+def _dataset_name(ref: ArtifactRef) -> str:
+    return ref.kind if ref.kind == ref.name else f"{ref.kind}.{ref.name}"

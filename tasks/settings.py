@@ -49,6 +49,7 @@ DEFAULT_STORE = "./data"
 SIMULATED_FOLDER = "simulated-"  # and the exchange's seed and shift: what is simulated shares no table with real prices
 CALENDAR_FOLDER = "calendar-"  # and the calendar's name, but for New York's: a market has tables and models of its own
 TESTED_SESSIONS = 63  # of a backtest that names no dates; a quarter
+MAX_BROKEN_SHARE = 0.05  # of a ticker's rows; beyond it the ticker has failed
 RECIPE_FIELDS = ("cell", "fit_scalers_on", "window_sessions")  # of TrainingSettings, each of one recipe
 
 Seed = Annotated[int, Field(ge=0, lt=2**32, description="Seed of the initial weights")]  # as numpy and torch take it
@@ -135,7 +136,7 @@ class DataSettings(_Settings):
         default=0.05, ge=0, le=1, description="Of the tickers; when more of them fail, the ingest fails"
     )
     max_broken_share: float = Field(
-        default=0.05,
+        default=MAX_BROKEN_SHARE,
         ge=0,
         le=1,
         description="Of a ticker's rows; when more of them break a rule, it has failed and none of them is stored",

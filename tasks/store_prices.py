@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, date, datetime
 
 import pandas as pd
 from prefect import get_run_logger, task
@@ -18,7 +18,7 @@ from volcast.storage.staging import StagedFrame, discard, unstage
 from volcast.storage.store import Store, open_store
 from volcast.tasks.fetch_prices import Fetched, FetchFailed
 from volcast.tasks.plan_ingest import IngestPlan
-from volcast.tasks.run_tools import complete, emit
+from volcast.tasks.run_tools import complete, emit, emit_lineage
 from volcast.tasks.settings import DataSettings
 from volcast.tasks.validate_prices import row_lines
 
@@ -134,6 +134,7 @@ def announce_prices(snapshot: Snapshot, ingested: Ingested) -> None:
     """
     if not ingested.inserted + ingested.updated:
         return
+    emit_lineage(snapshot.store, snapshot.prices, inputs=(snapshot.source,), made=datetime.now(UTC))
     emit(
         "volcast.prices.published",
         snapshot.store,

@@ -52,13 +52,15 @@ def store_version(
 
     Raises Corrupt, VersionConflict.
     """
-    from volcast.tasks.run_tools import provenance  # with prefect, which what only reads does without
+    from volcast.tasks.run_tools import emit_lineage, provenance  # with prefect, which what only reads does without
 
     kind, name = place
     made_by = provenance(source=snapshot.source, seed=seed)
     known = {} if snapshot.prices_known is None else {PRICES_KNOWN: snapshot.prices_known}
     draft = Draft(kind=kind, name=name, files=files, parents=parents, facts={**facts, **known}, provenance=made_by)
-    return ArtifactStore(open_store(snapshot.store, writable=True)).put(draft)
+    stored = ArtifactStore(open_store(snapshot.store, writable=True)).put(draft)
+    emit_lineage(snapshot.store, stored.ref, inputs=parents, made=stored.created_at)
+    return stored
 
 
 def read_or_fault(read: Callable[[], Result]) -> tuple[Result | None, str]:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,9 @@ from volcast.flows.forecast import forecast
 from volcast.flows.ingest import ingest
 from volcast.models.errors import FutureModel, ImpossibleTest, NotEnoughSessions, UnknownRecipe, WrongWeights
 from volcast.models.forecast_columns import PARTS, quantile_columns, reason_column
+from volcast.models.forecasters import Forecasts
 from volcast.models.sessions import market_calendar
+from volcast.models.volume_inputs import Inputs
 from volcast.storage.errors import NotStored
 from volcast.tasks.settings import DataSettings, ForecasterSettings, TrainingSettings
 from volcast.tasks.sources.source import SourceMissing
@@ -115,6 +118,27 @@ def test_a_forecast_says_how_much_why_and_in_all(prices: pd.DataFrame) -> None:
     for shares, rate in (({"SBUX": 1e6}, 0.0), ({"SBUX": -1.0}, 0.1), ({"T9": 1.0}, 0.1)):
         with pytest.raises(ValueError, match=r"rate must be|above 0|has no T9"):
             volcast.participation(found, shares, rate)
+
+
+@dataclass
+class Wild:
+    """A model that says far too much of one session."""
+
+    model: Any
+
+    def forecast(self, inputs: Inputs, cutoffs: np.ndarray) -> Forecasts:
+        found = self.model.forecast(inputs, cutoffs)
+        found.quantiles_NCHQ[1, :, 3] *= 1e6
+        return found
+
+
+def test_a_row_that_cannot_be_believed_is_named_and_another_method_stands_in(
+    prices: pd.DataFrame, model: volcast.Model
+) -> None:
+    wild = replace(model, predictor=replace(model.predictor, model=Wild(model.predictor.model)))
+    with pytest.warns(UserWarning, match=r"^held back: SBUX 2018-07-06, horizon 4: .* above .*; har is published$"):
+        found = volcast.forecast(prices, model=wild)
+    assert found.loc[found["by"] == "har", ["unique_id", "h"]].to_numpy().tolist() == [["SBUX", 4]]
 
 
 def test_order_of_rows_and_kind_of_frame_do_not_matter(prices: pd.DataFrame) -> None:

@@ -56,7 +56,7 @@ ONLY_IN = {  # the module, or the package with a slash
 OPENS_A_FILE = {"open", "read_csv", "read_parquet", "read_json", "to_csv", "tofile", "savez", "save_file", "load_file"}
 NEVER_IMPORTED = {"pickle", "cPickle", "cloudpickle", "dill", "joblib", "shelve"}
 NEVER_USED = {"torch.load", "torch.save", "pandas.read_pickle", "pd.read_pickle"}
-FACE = {ROOT / "volcast" / f"{name}.py" for name in ("__init__", "frames", "prices", "stores")}
+FACE = {ROOT / "volcast" / f"{name}.py" for name in ("__init__", "adapters", "flavor", "frames", "prices", "stores")}
 MODULES = sorted([*(path for package in PACKAGES for path in (ROOT / package).rglob("*.py")), *FACE])
 
 

@@ -21,7 +21,7 @@ from volcast.models.panel import HORIZONS, Panel
 from volcast.models.plausibility import CONTEXT, FACTOR, bounds_at, bounds_now, faults, hold_back, implausible_share
 from volcast.models.volume_evaluation import VolumePredictor, evaluate_volume, fallback_frame, stand_ins, volume_frame
 from volcast.models.volume_inputs import Inputs, VolumeData, volume_data
-from volcast.models.volume_training import VolumeForecaster
+from volcast.models.volume_training import NetworkForecaster
 
 SESSIONS = 700
 WRONG = (3e25, -1.0, 0.0, float("nan"), float("inf"))
@@ -74,7 +74,7 @@ def test_a_row_beyond_the_bounds_or_not_finite_is_held_back_and_har_is_published
     whole, held = published(panel, spoilt(frame.assign(volcast=frame["volcast"] * 1.01), column, value))
     (row,) = held
     assert (row.ticker, row.h, row.by) == ("B", 4, "har")
-    assert row.target == frame.loc[(frame["unique_id"] == "B") & (frame["h"] == 4), "ds"].item()
+    assert row.session == frame.loc[(frame["unique_id"] == "B") & (frame["h"] == 4), "ds"].item().date()
     assert ("not finite" in row.reason) == (not np.isfinite(value))
     assert whole["by"].value_counts().to_dict() == {MODEL: 29, "har": 1}
     is_har = whole["by"] == "har"
@@ -270,7 +270,7 @@ def test_a_training_that_diverged_is_named_by_the_training(panel: Panel, monkeyp
     from volcast.models import volume_training
 
     monkeypatch.setattr(volume_training, "one_cycle", lambda _share: (1e4, 0.9))
-    wild = VolumeForecaster(tiny_recipe(members=1), seed=0, device=torch.device("cpu"))
+    wild = NetworkForecaster(tiny_recipe(members=1), seed=0, device=torch.device("cpu"))
     with pytest.raises(
         TrainingDiverged, match=r"on the held-back sessions is \S+ at its best, more than 10 times that of"
     ):

@@ -15,7 +15,7 @@ from volcast.models.panel import HORIZONS, Panel
 from volcast.models.pretrained import FOLDER, PROVENANCE, vintage_for, vintages
 from volcast.models.recipes import VolumeRecipe
 from volcast.models.volume_inputs import AHEAD_COLUMNS, CPU, Inputs, build_inputs
-from volcast.models.volume_training import FittedVolume, VolumeForecaster, fit_volume, training_run
+from volcast.models.volume_training import FittedVolume, NetworkForecaster, fit_volume, training_run
 from volcast.models.weights import to_bytes
 
 LATER = 300  # sessions of a panel that begins after the last vintage
@@ -108,7 +108,7 @@ def test_a_tuning_that_was_killed_goes_on_to_the_same_weights() -> None:
 
 def test_a_forecast_by_pretrained_weights_knows_nothing_of_the_future() -> None:
     panel, cutoffs = recent_panel(), np.array([120, 250])
-    forecaster = VolumeForecaster(VolumeRecipe(members=1, tuning_steps=0), seed=0, device=CPU)
+    forecaster = NetworkForecaster(VolumeRecipe(members=1, tuning_steps=0), seed=0, device=CPU)
     before = forecaster.fit(panel, through=200).forecast(panel, cutoffs)
     after_T = np.where(np.arange(panel.known) > 250, 7.0, 1.0)
     other = replace(panel, fields={name: values * after_T for name, values in panel.fields.items()})

@@ -18,8 +18,8 @@ from volcast.models.volume_training import (
     PATIENCE,
     Checkpoint,
     FittedVolume,
+    NetworkForecaster,
     TrainingRun,
-    VolumeForecaster,
     fit_volume,
     one_cycle,
 )
@@ -123,9 +123,9 @@ def test_too_few_sessions_are_told_so() -> None:
     panel = priced_panel(drawn_volumes(3, 120))
     recipe = tiny_recipe()
     with pytest.raises(NotEnoughSessions, match=r"sequences take 84 .* and 42 are held back .* an earlier start"):
-        VolumeForecaster(recipe, seed=0, device=CPU).fit(panel, through=119)
+        NetworkForecaster(recipe, seed=0, device=CPU).fit(panel, through=119)
     with pytest.raises(NotEnoughSessions, match="an earlier start"):
-        VolumeForecaster(recipe, seed=0, device=CPU).fit(panel, through=20)
+        NetworkForecaster(recipe, seed=0, device=CPU).fit(panel, through=20)
 
 
 @pytest.mark.parametrize("steps", [1, 40])

@@ -13,6 +13,7 @@ frames. Nothing heavy is imported before it is used.
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from volcast.adapters import VolumeForecaster, predict_fev
     from volcast.frames import (
         Model,
         backtest,
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
         forecast,
         load_model,
         participation,
+        search,
         sums,
     )
     from volcast.prices import PricesRefused, load_prices
@@ -30,6 +32,7 @@ __all__ = [
     "Model",
     "PricesRefused",
     "StoredFrames",
+    "VolumeForecaster",
     "backtest",
     "explain",
     "fit",
@@ -38,9 +41,18 @@ __all__ = [
     "load_prices",
     "open_store",
     "participation",
+    "predict_fev",
+    "search",
     "sums",
 ]
-MODULES = {"StoredFrames": "stores", "open_store": "stores", "PricesRefused": "prices", "load_prices": "prices"}
+MODULES = {
+    "PricesRefused": "prices",
+    "StoredFrames": "stores",
+    "VolumeForecaster": "adapters",
+    "load_prices": "prices",
+    "open_store": "stores",
+    "predict_fev": "adapters",
+}  # where a name is that `frames` has not
 
 
 def __getattr__(name: str) -> Any:

@@ -8,12 +8,15 @@ import json
 import math
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import date
 from functools import partial
+from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import pandas as pd
 from safetensors import safe_open
 
@@ -21,14 +24,14 @@ from volcast.models.backtest import TestSpan
 from volcast.models.backtest import backtest as rolling_origin
 from volcast.models.calendar_names import NEW_YORK
 from volcast.models.comparisons import Contest
-from volcast.models.errors import FutureModel, ImpossibleTest, NotEnoughSessions, WrongWeights
-from volcast.models.forecast_columns import NORMAL, has_reasons, named_parts
+from volcast.models.errors import FutureModel, ImpossibleTest, NotEnoughSessions, TrainingDiverged, WrongWeights
+from volcast.models.forecast_columns import has_reasons, parts_of, row_of
 from volcast.models.forecasters import FALLBACK, MODEL
-from volcast.models.market_calendar import special_days
 from volcast.models.participation import order_progress
 from volcast.models.plausibility import bounds_now, hold_back
 from volcast.models.pretrained import vintage_for
 from volcast.models.recipes import MIN_TEST_SESSIONS, Refit, VolumeRecipe, make_recipe, settings, stored_recipe
+from volcast.models.scores import GATE_METRIC
 from volcast.models.sums import sums_of
 from volcast.models.text import counted, listed, silent
 from volcast.models.volume_evaluation import (
@@ -43,7 +46,11 @@ from volcast.models.volume_inputs import VolumeData, volume_data
 from volcast.models.volume_model import VolumeModel, volume_from_bytes
 from volcast.models.volume_training import fit_volume, training_run
 from volcast.models.weights import choose_device, to_bytes
-from volcast.prices import Events, Frame, Given, given
+from volcast.prices import Events, Frame, Given, given, keyed, to_pandas
+from volcast.storage.records import HeldBack
+
+if TYPE_CHECKING:
+    import optuna  # pyright: ignore[reportMissingImports]  # where the extra `search` is not installed
 
 UNTRAINED = VolumeRecipe(tuning_steps=0)
 
@@ -111,8 +118,7 @@ def forecast(
     others = {name: partial(make, panel) for name, make in stand_ins().items() if name != author}
     found, held = hold_back(found, author, bounds_now(panel), others)
     for each in held:
-        words = f"{each.ticker} {each.target:%Y-%m-%d}: held back: {each.reason}; {each.by or 'nobody'} in its place"
-        warnings.warn(words, stacklevel=2)
+        warnings.warn(f"held back: {HeldBack(**asdict(each)).words}", stacklevel=2)
     if left_out := sorted(set(panel.tickers) - set(found["unique_id"])):
         words = f"Not forecast, no row of {panel.cutoff} or too short a history: {listed(left_out)}."
         if found.empty:
@@ -127,6 +133,7 @@ def fit(
     *,
     events: Events = None,
     calendar: str = NEW_YORK,
+    test: bool = True,
     seed: int = 0,
     device: str = "auto",
     on_step: Callable[[int, float], None] = silent,
@@ -134,19 +141,21 @@ def fit(
 ) -> Model:
     """A model of these tickers: the pretrained weights tuned, as far as they know nothing of its test.
 
-    `recipe`: settings of the recipe `volume` (`volcast.models.recipes.VolumeRecipe`), such as steps, members,
-    start="scratch". The newest test_sessions (63) are held back: the scores are of them. `on_step` hears the steps done
-    and the loss. The same arguments give the same weights. Raises PricesRefused, UnknownRecipe, NotEnoughSessions,
-    TrainingDiverged.
+    `test`: whether the newest test_sessions (63) are held back, and the scores are of them; else they are trained on as
+    well. `recipe`: settings of the recipe `volume` (`volcast.models.recipes.VolumeRecipe`), such as steps, members,
+    start="scratch". `on_step` hears the steps done and the loss. The same arguments give the same weights. Raises
+    PricesRefused, UnknownRecipe, NotEnoughSessions, TrainingDiverged.
     """
     chosen = make_recipe("volume", **recipe)
     data = volume_data(*given(prices, events, calendar), chosen)
+    if not test:
+        data = replace(data, through=int(data.newest[0]))
     predictor = _trained(data, seed=seed, device=device, on_step=on_step)
-    found = evaluate_volume(data, predictor, Contest()) if data.is_testable else None
+    found = evaluate_volume(data, predictor, Contest()) if test and data.is_testable else None
     return Model(
         predictor=predictor,
         tickers=data.inputs.panel.tickers,
-        trained_through=data.span.train_through,
+        trained_through=data.inputs.panel.sessions.date[data.through],
         scores=pd.DataFrame(found.scores).T if found else None,
         words=(found.decision.reason, *found.words) if found else (),
     )
@@ -185,22 +194,72 @@ def backtest(
     return rolling_origin(panel, forecasters(seed=seed, device=choose_device("auto"), recipe=chosen), span)
 
 
+def search(
+    prices: Frame,
+    *,
+    events: Events = None,
+    calendar: str = NEW_YORK,
+    trials: int = 20,
+    suggest: Callable[["optuna.Trial"], dict[str, Any]] | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    **recipe: Any,
+) -> "optuna.Study":
+    """Which settings of the recipe err least, as a study of Optuna; no trial sees the sessions of the last test.
+
+    The newest test_sessions (63) are left out. A trial is worth the MASE of 1 to 5 sessions ahead on those before them,
+    of `fit` with `recipe` and what `suggest` gives, by default tuning_steps, tuning_rate, dropout and linear_share. The
+    first trial is of `recipe` as it is, and one whose training diverges has failed. So `fit(prices,
+    **study.best_params)` tests the best on sessions that did not choose it. The same arguments give the same study.
+    Raises what `fit` raises, and ModuleNotFoundError without the extra `search`.
+    """
+    optuna, chosen, frame = library("optuna", "search"), make_recipe("volume", **recipe), to_pandas(prices)
+    session_R = keyed(frame)["ds"].to_numpy()
+    before = frame.loc[session_R < np.unique(session_R)[-chosen.test_sessions :][0]]
+
+    def error_of(trial: "optuna.Trial") -> float:
+        tried = recipe | (suggest or _usual_settings)(trial)
+        scores = fit(before, events=events, calendar=calendar, seed=seed, device=device, **tried).scores
+        if scores is None:
+            raise NotEnoughSessions("Too few sessions come before the two tests to score a trial. Bring in more.")
+        return float(scores.loc[MODEL, GATE_METRIC])
+
+    study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=seed))
+    study.enqueue_trial(settings(chosen))
+    study.optimize(error_of, n_trials=trials, catch=TrainingDiverged)
+    return study
+
+
+def _usual_settings(trial: "optuna.Trial") -> dict[str, Any]:
+    return {
+        "tuning_steps": trial.suggest_int("tuning_steps", 0, 300, step=50),
+        "tuning_rate": trial.suggest_float("tuning_rate", 2e-4, 1e-2, log=True),
+        "dropout": trial.suggest_float("dropout", 0.0, 0.5),
+        "linear_share": trial.suggest_float("linear_share", 0.0, 0.9),
+    }
+
+
+def library(name: str, extra: str) -> ModuleType:
+    """A module that an extra of volcast installs. Raises ModuleNotFoundError, which says how to get it."""
+    try:
+        return import_module(name)
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(f"{error}. It comes with an extra: pip install 'volcast[{extra}]'") from error
+
+
 def explain(forecast: pd.DataFrame, ticker: str, session: date | str | None = None) -> pd.DataFrame:
     """Why one session of a ticker, by default the next, is forecast as it is: part and factor, the strongest first.
 
     The factors multiply to the median over the ticker's normal, the geometric mean of its last 20 sessions. Raises
     ValueError where the forecast has no such row, or no reasons: only a network's has them.
     """
-    own = forecast.loc[forecast["unique_id"] == ticker]
-    chosen = own.head(1) if session is None else own.loc[own["ds"] == pd.Timestamp(session)]
-    if chosen.empty:
+    row = row_of(forecast.loc[forecast["unique_id"] == ticker], session)
+    if row is None:
         asked = ticker if session is None else f"{ticker} on {session}"
         raise ValueError(f"The forecast has no {asked}. It is of {listed(sorted(set(forecast['unique_id'])))}.")
-    (row,) = chosen.to_dict("records")
-    if not (NORMAL in row and has_reasons(row)):
+    if not has_reasons(row):
         raise ValueError(f"The forecast of {ticker} gives no reasons: only a network's has them.")
-    special = special_days(pd.DatetimeIndex(chosen["ds"]), forecast.attrs.get("calendar", NEW_YORK))[row["ds"]]
-    parts = named_parts(row, special)
+    parts = parts_of(row, forecast.attrs.get("calendar", NEW_YORK))
     return pd.DataFrame({"part": list(parts), "factor": list(parts.values())})
 
 

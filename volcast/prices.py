@@ -21,7 +21,7 @@ from volcast.models.calendar_names import NEW_YORK
 from volcast.models.panel import FIELDS, MARKET, Panel, make_panel
 from volcast.models.text import listed
 from volcast.storage.adjustment import adjusted_close
-from volcast.tasks.settings import last_session
+from volcast.tasks.settings import MAX_BROKEN_SHARE, last_session
 from volcast.tasks.sources.files import FileEvents
 from volcast.tasks.sources.known_events import known_events
 from volcast.tasks.sources.source import (
@@ -38,7 +38,7 @@ from volcast.tasks.validate_prices import refuse_unfit, row_lines, split_by_rule
 
 Frame = Any  # of pandas, or of whatever can be had by Arrow's C stream: polars, pyarrow, DuckDB
 Events = str | Path | Frame | None
-KEYS, PRICES = ("unique_id", "ds", "y"), ("open", "high", "low", "close")
+KEYS, VOLUME, PRICES = ["unique_id", "ds"], "y", ["open", "high", "low", "close"]
 OF_BARS = {"unique_id": "ticker", "ds": "session", "y": "volume"}
 UNSAID = {"dividend": 0.0, "split": 0.0, "later_adjustment": 1.0}
 LEFT_OUT = "{ticker}: {rows} left out ({kind}), the first of session {first:%Y-%m-%d}"
@@ -62,7 +62,7 @@ def load_prices(
     *,
     calendar: str = NEW_YORK,
     through: date | None = None,
-    max_broken_share: float = 0.05,
+    max_broken_share: float = MAX_BROKEN_SHARE,
 ) -> pd.DataFrame:
     """The prices of a file, a folder or a URL (whatever `volcast ingest` reads), of "yahoo" or "simulated", or a frame.
 
@@ -89,7 +89,7 @@ def load_prices(
     for line in [*failed.values(), *row_lines(left_out, "rule", LEFT_OUT), *said]:
         warnings.warn(line, stacklevel=2)
     named = good.assign(adj_close=adjusted_close(good)).rename(columns={own: name for name, own in OF_BARS.items()})
-    return named.loc[:, [*KEYS, *PRICES, "adj_close", "dividend", "split"]]
+    return named.loc[:, [*KEYS, VOLUME, *PRICES, "adj_close", "dividend", "split"]]
 
 
 def given(prices: Frame, events: Events, calendar: str) -> Given:
@@ -112,21 +112,19 @@ def given(prices: Frame, events: Events, calendar: str) -> Given:
 
 def _bars(prices: Frame) -> pd.DataFrame:
     """BAR_COLUMNS and, where it has it, adj_close, of a frame of prices."""
-    frame = _pandas(prices)
-    if lacking := [name for name in KEYS if name not in frame]:
-        raise PricesRefused(f"The frame lacks {', '.join(lacking)}. It has {listed(list(map(str, frame.columns)))}.")
+    frame = to_pandas(prices)
+    _require_columns(frame, [*KEYS, VOLUME])
     there = [name for name in PRICES if name in frame]
     if there and len(there) < len(PRICES):
         raise PricesRefused(f"The frame has {', '.join(there)}: expected {', '.join(PRICES)}, or none of them.")
     if frame.empty:
         raise PricesRefused("The frame has no rows.")
-    told = ["y", *there, *(name for name in ("adj_close", *UNSAID) if name in frame)]
+    told = [VOLUME, *there, *(name for name in ("adj_close", *UNSAID) if name in frame)]
     numbers = {name: _numbers(frame, name) for name in told}
     flat = dict.fromkeys(() if there else PRICES, 1.0)
     bars = pd.DataFrame(
         {
-            "unique_id": frame["unique_id"].astype(str),
-            "ds": _sessions(pd.Series(frame["ds"])),
+            **keyed(frame),
             **UNSAID,
             **flat,
             **numbers,
@@ -135,7 +133,19 @@ def _bars(prices: Frame) -> pd.DataFrame:
     return bars.loc[:, [*BAR_COLUMNS, *(["adj_close"] if "adj_close" in bars else [])]].reset_index(drop=True)
 
 
-def _pandas(frame: Frame) -> pd.DataFrame:
+def keyed(frame: pd.DataFrame) -> pd.DataFrame:
+    """The unique_id (str) and the ds (datetime64[s]) of each row. Raises PricesRefused."""
+    _require_columns(frame, KEYS)
+    return pd.DataFrame({"unique_id": frame["unique_id"].astype(str), "ds": _sessions(pd.Series(frame["ds"]))})
+
+
+def _require_columns(frame: pd.DataFrame, names: Sequence[str]) -> None:
+    if lacking := [name for name in names if name not in frame]:
+        raise PricesRefused(f"The frame lacks {', '.join(lacking)}. It has {listed(list(map(str, frame.columns)))}.")
+
+
+def to_pandas(frame: Frame) -> pd.DataFrame:
+    """Any frame as one of pandas. Raises PricesRefused for what is none."""
     if isinstance(frame, pd.DataFrame):
         return frame
     if hasattr(frame, "__arrow_c_stream__"):
@@ -209,7 +219,7 @@ def _standing(known: pd.DataFrame, source: str) -> pd.DataFrame:
 
 def _event_source(events: Events) -> EventSource:
     if not isinstance(events, str | Path):
-        return FileEvents("events", _pandas(events))
+        return FileEvents("events", to_pandas(events))
     try:
         source = open_event_source(str(events))
     except UnknownSource:

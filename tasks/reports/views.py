@@ -22,8 +22,9 @@ from volcast.models.forecast_columns import (
     WHY,
     has_reasons,
     mean_column,
-    named_parts,
+    parts_of,
     reason_column,
+    row_of,
 )
 from volcast.models.forecasters import FALLBACK, MODEL
 from volcast.models.market_calendar import special_days
@@ -693,23 +694,21 @@ def explained_row(store: Store, forecast: StoredForecast, ticker: str, session: 
     Raises NotStored where the forecast has no such session, or says nothing of reasons.
     """
     own = forecast.by_ticker[ticker]
-    chosen = own.head(1) if session is None else own.loc[own["ds"] == pd.Timestamp(session)]
-    if chosen.empty:
+    row = row_of(own, session)
+    if row is None:
         first, last = own["ds"].iloc[[0, -1]].dt.date
         raise NotStored(f"{forecast.ref} has no session {session} of {ticker}. Its sessions are {first} to {last}.")
-    (row,) = chosen.to_dict("records")
     if not has_reasons(row):
         raise NotStored(
             f"{forecast.ref} by {forecast.author} gives no reasons for {ticker}: only a network's forecast has them, "
             "and none that an earlier release stored."
         )
-    special = special_days(pd.DatetimeIndex(chosen["ds"]), calendar_of(store.url))[row["ds"]]
     return Explained(
         ticker=ticker,
         session=row["ds"].date(),
         median=row[MODEL],
         normal=row[NORMAL],
-        parts=named_parts(row, special),
+        parts=parts_of(row, calendar_of(store.url)),
     )
 
 

@@ -22,8 +22,9 @@ KNOWN_AHEAD = 10  # sessions: a history without first_seen must be no better tha
 
 def known_events(answers: Sequence[Announced], *, as_of: date, is_now: bool, calendar: str = NEW_YORK) -> pd.DataFrame:
     """What `EventTable.record` takes: EVENT_COLUMNS, kind, first_seen_assumed, withdrawn_seen; nothing of later."""
-    frames = [answer.events for answer in answers if answer.outcome == Outcome.OK]
-    events = pd.concat([pd.DataFrame(columns=[*EVENT_COLUMNS, "kind"]), *frames], ignore_index=True)
+    frames = [answer.events for answer in answers if answer.outcome == Outcome.OK and len(answer.events)]
+    events = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=EVENT_COLUMNS)
+    events = events.reindex(columns=[*EVENT_COLUMNS, "kind"]).astype({"kind": object})
     events["kind"] = events["kind"].fillna(EARNINGS)
     events = events.astype({"announced_for": "datetime64[s]", "first_seen": "datetime64[s]"})
     sessions, now = market_calendar(calendar).sessions.as_unit("s"), pd.Timestamp(as_of).as_unit("s")

@@ -12,7 +12,7 @@ from panels import gappy_volumes, priced_panel, tiny_recipe
 
 from volcast.models import arrays
 from volcast.models.errors import NoRoom
-from volcast.models.volume_training import VolumeForecaster
+from volcast.models.volume_training import NetworkForecaster
 
 MB = 2**20
 
@@ -26,7 +26,7 @@ def memory() -> int:
 def answers() -> bytes:
     """Of a model that is trained on features of a panel."""
     panel = priced_panel(gappy_volumes(4, 500))
-    forecaster = VolumeForecaster(tiny_recipe(start="scratch"), seed=3, device=torch.device("cpu"))
+    forecaster = NetworkForecaster(tiny_recipe(start="scratch"), seed=3, device=torch.device("cpu"))
     found = forecaster.fit(panel, through=450).forecast(panel, np.arange(450, 499))
     return found.quantiles_NCHQ.tobytes() + found.mean_NCH.tobytes()
 

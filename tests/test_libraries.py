@@ -105,6 +105,7 @@ def test_mlforecast_drives_the_regressor(prices: pd.DataFrame) -> None:
     assert said["ds"].tolist() == own["ds"].tolist()
 
 
+@pytest.mark.filterwarnings("ignore:A future version of pandas will return a BaseOffset")  # fev 0.10 asks it so
 def test_fev_evaluates_the_predictions(prices: pd.DataFrame) -> None:
     fev = needed("fev")
     done = run("fev")

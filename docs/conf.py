@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 NAVIGATION = {
     "Tutorial": ["examples/tutorial", "examples/morning"],
-    "How to": ["docs/python", "docs/files", "docs/operate", "docs/store", "docs/extend", "CONTRIBUTING"],
+    "How to": ["docs/python", "docs/files", "docs/operate", "docs/scale", "docs/store", "docs/extend", "CONTRIBUTING"],
     "Reference": ["docs/reference", "docs/commands", "CHANGELOG"],
     "Explanation": ["docs/design", "docs/results", "docs/security"],
 }

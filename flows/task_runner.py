@@ -24,7 +24,7 @@ PATTERN = re.compile(r"dask(?::((?:tcp|tls)://[^\s/]+:\d+))?")
 class _ChosenRunner(ThreadPoolTaskRunner[Any]):
     def duplicate(self) -> Any:
         """The runner of a flow run that begins. Raises ValueError."""
-        if (chosen := os.environ.get(VARIABLE)) is None:
+        if not (chosen := os.environ.get(VARIABLE)):
             return super().duplicate()
         address = address_of(chosen)
         from volcast.flows.dask_runner import dask_runner  # a second, and an extra of the package

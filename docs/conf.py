@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 NAVIGATION = {
     "Tutorial": ["examples/tutorial", "examples/morning"],
     "How to": [
-        *("docs/python", "docs/libraries", "docs/files", "docs/operate", "docs/store", "docs/extend"),
+        *("docs/python", "docs/libraries", "docs/files", "docs/operate", "docs/scale", "docs/store", "docs/extend"),
         "CONTRIBUTING",
     ],
     "Reference": ["docs/reference", "docs/commands", "CHANGELOG"],

@@ -224,6 +224,17 @@ Out = Annotated[Path | None, Parameter(help="Write the forecasts to this .parque
 ShownPoint = Annotated[
     str, Parameter(metavar="NAME", help=BacktestSettings.model_fields["point"].description, show_default=True)
 ]
+Runner = Annotated[
+    str | None,
+    Parameter(
+        name="--runner",
+        env_var="VOLCAST_RUNNER",
+        metavar="dask[:ADDRESS]",
+        validator=lambda _, chosen: _choose_runner(chosen),
+        help="Where steps that can be divided are done: dask, by worker processes of this machine, or "
+        "dask:tls://host:8786, by those of the Dask cluster there; by default in one process",
+    ),
+]
 AS_JSON = inspect.Parameter(
     "json",
     inspect.Parameter.KEYWORD_ONLY,
@@ -363,6 +374,7 @@ def run(
     *,
     out: Out = None,
     point: ShownPoint = USUAL_POINT,
+    _runner: Runner = None,
 ) -> Answer:
     """The whole pipeline: ingest, retrain, forecast, report."""
     from volcast.tasks.preflight import check, check_out, check_point
@@ -387,7 +399,7 @@ def run(
 
 
 @command(data=f"{PRICES} {READING} {ACCEPTED}", example="volcast ingest --source yahoo --tickers SBUX,AAPL")
-def ingest(data: DataSettings) -> Answer:
+def ingest(data: DataSettings, *, _runner: Runner = None) -> Answer:
     """Bring the stored prices up to the last closed session."""
     from volcast.tasks.preflight import check
 
@@ -602,7 +614,7 @@ def explain(
     texts=DAILY,
     example="volcast daily --source yahoo",
 )
-def daily(data: DataSettings, training: TrainingSettings, watch: WatchSettings) -> Answer:
+def daily(data: DataSettings, training: TrainingSettings, watch: WatchSettings, *, _runner: Runner = None) -> Answer:
     """The day's work after the close: ingest, forecast, monitor; har forecasts where the champion cannot be trusted."""
     from volcast.tasks.preflight import check, require_ahead
 
@@ -638,7 +650,9 @@ def monitor(data: DataSettings, training: TrainingSettings, watch: WatchSettings
     texts=TEST,
     example="volcast backtest --train-through 2021-12-31 --test-start 2022-01-03 --test-end 2022-12-30 --out f.parquet",
 )
-def backtest(data: DataSettings, request: BacktestSettings, training: TrainingSettings) -> Answer:
+def backtest(
+    data: DataSettings, request: BacktestSettings, training: TrainingSettings, *, runner: Runner = None
+) -> Answer:
     """Forecast each session of the past with what was known then, and score every forecaster on the same rows.
 
     Nothing after --test-end is used.
@@ -647,7 +661,7 @@ def backtest(data: DataSettings, request: BacktestSettings, training: TrainingSe
 
     request = request.model_copy(update={"settings": {**training.backtested, **request.settings}})
     check_backtest(data, request)
-    with _server("backtest", is_needed=takes_turns(data)) as (server, backtest_flow):
+    with _server("backtest", is_needed=runner is not None or takes_turns(data)) as (server, backtest_flow):
         result = backtest_flow(data.model_copy(update={"as_of": request.test_end}), request)
     from volcast.tasks.reports import render
 
@@ -699,6 +713,7 @@ def up(
         ),
     ] = "",
     require_approval: Approve = False,
+    _runner: Runner = None,
 ) -> None:
     """Keep Prefect's server, a worker and the deployments of prefect.yaml up, until Ctrl-C."""
     _ask_a_person(require_approval)
@@ -1056,6 +1071,15 @@ def _filter_console() -> None:
         from volcast.flows.prefect_processes import filter_console
 
         filter_console()
+
+
+def _choose_runner(chosen: str | None) -> None:
+    """Flows, and the processes that they are in, take it from the environment. Raises ValueError."""
+    if chosen is not None:
+        from volcast.flows.task_runner import VARIABLE, address_of
+
+        address_of(chosen)
+        os.environ[VARIABLE] = chosen
 
 
 def _ask_a_person(required: bool) -> None:

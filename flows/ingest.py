@@ -4,11 +4,9 @@ source -> fetch and validate -> store -> count -> announcements -> snapshot -> e
                                   └-> quarantine, restatements
 """
 
-from typing import Any
-
 from prefect import flow, unmapped
-from prefect.task_runners import ThreadPoolTaskRunner
 
+from volcast.flows.task_runner import runner
 from volcast.storage.records import Snapshot
 from volcast.tasks.announcements import record_events
 from volcast.tasks.count_prices import count_prices
@@ -20,10 +18,9 @@ from volcast.tasks.snapshot import take_snapshot
 from volcast.tasks.store_prices import announce_prices, finish_ingest, ingested_part, require_fetched, store_prices
 
 AT_ONCE = 4  # batches in memory; at 6,700 tickers one has 2.5 M rows
-RUNNER: Any = ThreadPoolTaskRunner(max_workers=AT_ONCE)  # Any: its type parameter is invariant
 
 
-@flow(flow_run_name="ingest {data.label} {data.day}", task_runner=RUNNER)
+@flow(flow_run_name="ingest {data.label} {data.day}", task_runner=runner(at_once=AT_ONCE))
 def ingest(data: DataSettings) -> Snapshot:
     """Fetch what the source has, keep the good rows as a version of the prices, and say which rows a run may use."""
     plan = plan_ingest(data)

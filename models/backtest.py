@@ -72,6 +72,20 @@ class _Places:
         return np.arange(self.first_target - 1, self.last_target, self.step)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """One of the fits of a test, which can be tested by itself."""
+
+    number: int  # from 1
+    of: int  # how many there are
+    through: date  # the last session that it sees
+
+    @property
+    def words(self) -> str:
+        """Such as `fit 2 of 9, through 2020-06-30`."""
+        return f"fit {self.number} of {self.of}, through {self.through}"
+
+
 def backtest(
     panel: Panel, forecasters: Sequence[Forecaster], span: TestSpan, *, on_step: OnStep = silent
 ) -> pd.DataFrame:
@@ -82,23 +96,44 @@ def backtest(
     (the point), X-lo-80, X-hi-80, X-lo-95, X-hi-95, and X-mean where its mean is another number than its point. Sorted
     by unique_id, cutoff, h; no NaN.
 
-    `on_step` is called after each fit and each stretch of forecasts, and told of rows that are left out because some
-    horizons of a cutoff are not finite. Raises ImpossibleTest for dates outside of the
-    panel, NotEnoughSessions where no ticker has a history that is long enough.
+    `on_step` is called as `rows_of_fit` does. Raises ImpossibleTest for dates outside of the panel, NotEnoughSessions
+    where no ticker has a history that is long enough.
+    """
+    frames = [rows_of_fit(panel, forecasters, span, fit, on_step=on_step) for fit in fits_of(panel, span)]
+    return join_fits(panel, span, frames)
+
+
+def fits_of(panel: Panel, span: TestSpan) -> tuple[Fit, ...]:
+    """The fits of a test, in order. Raises ImpossibleTest."""
+    schedule = _schedule(panel, _places(panel, span), span.refit)
+    return tuple(
+        Fit(number=number, of=len(schedule), through=panel.sessions.date[through])
+        for number, (through, _) in enumerate(schedule, start=1)
+    )
+
+
+def rows_of_fit(
+    panel: Panel, forecasters: Sequence[Forecaster], span: TestSpan, fit: Fit, *, on_step: OnStep = silent
+) -> pd.DataFrame:
+    """The rows of `backtest` from the cutoffs that are forecast with one fit; they may be none.
+
+    `on_step` is called after the fit of each forecaster and after its forecasts, and told of rows that are left out
+    because some horizons of a cutoff are not finite.
     """
     places = _places(panel, span)
-    fits = _schedule(panel, places, span.refit)
-    frames, steps = [], 2 * len(fits) * len(forecasters)
-    for turn, (through, cutoffs) in enumerate(fits):
-        answers = {}
-        for place, forecaster in enumerate(forecasters):
-            done = 2 * (turn * len(forecasters) + place)
-            fitted = forecaster.fit(panel, through=through)
-            on_step(done + 1, steps, f"{forecaster.name} fitted through {panel.sessions[through]:%Y-%m-%d}")
-            answers[forecaster.name] = answer = fitted.forecast(panel, cutoffs)
-            left_out = _not_finite(panel, answer, last_target=places.last_target)
-            on_step(done + 2, steps, f"{forecaster.name} forecast {counted(len(cutoffs), 'session')}{left_out}")
-        frames.append(_rows(panel, answers, cutoffs, last_target=places.last_target))
+    through, cutoffs = _schedule(panel, places, span.refit)[fit.number - 1]
+    answers, steps = {}, 2 * len(forecasters)
+    for done, forecaster in enumerate(forecasters):
+        fitted = forecaster.fit(panel, through=through)
+        on_step(2 * done + 1, steps, f"{forecaster.name} fitted through {panel.sessions[through]:%Y-%m-%d}")
+        answers[forecaster.name] = answer = fitted.forecast(panel, cutoffs)
+        left_out = _not_finite(panel, answer, last_target=places.last_target)
+        on_step(2 * done + 2, steps, f"{forecaster.name} forecast {counted(len(cutoffs), 'session')}{left_out}")
+    return _rows(panel, answers, cutoffs, last_target=places.last_target)
+
+
+def join_fits(panel: Panel, span: TestSpan, frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """What `backtest` returns, from the rows of all fits. Raises NotEnoughSessions where there are none."""
     frame = pd.concat(frames, ignore_index=True)
     if frame.empty:
         raise NotEnoughSessions(

@@ -14,7 +14,7 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
 from volcast.storage.artifacts import get_unchanged, sha256
-from volcast.storage.errors import Corrupt, StoreNotWritable, StoreUnreachable, first_line
+from volcast.storage.errors import Corrupt, NotStored, StoreNotWritable, StoreUnreachable, first_line
 from volcast.storage.store import Store, delete, get, put
 
 DIGEST_BYTES = 64
@@ -38,8 +38,14 @@ def stage(store: Store, frame: pd.DataFrame) -> StagedFrame:
 
 
 def unstage(store: Store, staged: StagedFrame) -> pd.DataFrame:
-    """The frame of `stage`, with the same dtypes. Raises FileNotFoundError once it has been discarded, Corrupt."""
-    return from_arrow(get_unchanged(store, staged.key))
+    """The frame of `stage`, with the same dtypes. Raises NotStored once it has been discarded, Corrupt."""
+    try:
+        return from_arrow(get_unchanged(store, staged.key))
+    except FileNotFoundError as error:
+        raise NotStored(
+            f"{store.url}/{staged.key} is not there. Workers on several machines need one store, a bucket or a folder "
+            "that all of them have under this path."
+        ) from error
 
 
 def discard(store: Store, staged: StagedFrame) -> None:

@@ -1,10 +1,15 @@
-"""Test the forecasters of volume on the stored prices: forecast each session of the past with what was known then."""
+"""Test the forecasters of volume on the stored prices: forecast each session of the past with what was known then.
+
+1. the plan: one fit, or one for each year or quarter of the test
+2. each fit by itself, wherever: the forecasts of all forecasters until the next one, staged in the store
+3. all forecasts together, as a version, and their scores
+"""
 
 import numpy as np
 import pandas as pd
 from prefect import get_run_logger, task
 
-from volcast.models.backtest import TestSpan, backtest, train_scales
+from volcast.models.backtest import Fit, TestSpan, fits_of, join_fits, rows_of_fit, train_scales
 from volcast.models.comparisons import Duel, duels, errors_over_time, verdict
 from volcast.models.forecast_columns import models_of
 from volcast.models.point_names import USUAL_POINT
@@ -18,6 +23,8 @@ from volcast.models.volume_evaluation import forecasters
 from volcast.models.weights import choose_device
 from volcast.storage.artifacts import to_parquet
 from volcast.storage.records import ArtifactRef, BacktestResult, DuelScore, ForecasterScore, Snapshot
+from volcast.storage.staging import StagedFrame, discard, stage, unstage
+from volcast.storage.store import open_store
 from volcast.tasks.forecast import write_frame
 from volcast.tasks.methods.method import Plot
 from volcast.tasks.reports.plots import errors_plot
@@ -29,27 +36,43 @@ from volcast.tasks.snapshot import read_panel
 from volcast.tasks.stored_models import FORECAST_FILE, store_version
 
 
-@task(task_run_name="backtest up to {snapshot.cutoff}, refit {request.refit}", tags=["gpu"])
-def run_backtest(snapshot: Snapshot, request: BacktestSettings) -> BacktestResult:
-    """The forecasts as a version, and as a file where one is named, and their scores.
+@task(task_run_name="plan backtest up to {snapshot.cutoff}, refit {request.refit}")
+def plan_backtest(snapshot: Snapshot, request: BacktestSettings) -> tuple[Fit, ...]:
+    """The fits, of which none needs another one. Raises ImpossibleTest."""
+    panel, span = read_panel(snapshot), _span(snapshot, request)
+    known = f"{counted(len(panel.tickers), 'ticker')}, {counted(panel.known, 'session')} up to {panel.cutoff}"
+    fits = fits_of(panel, span)
+    get_run_logger().info("%s; %s of each forecaster", known, counted(len(fits), "fit"))
+    return fits
 
-    Raises ImpossibleTest, NotEnoughSessions, DeviceUnavailable.
-    """
-    log, span = get_run_logger(), request.span(snapshot.cutoff, calendar_of(snapshot.store))
-    panel = read_panel(snapshot)
-    log.info("%s, %s up to %s", counted(len(panel.tickers), "ticker"), counted(panel.known, "session"), panel.cutoff)
+
+@task(task_run_name="backtest {fit.words}", tags=["gpu"])
+def backtest_fit(snapshot: Snapshot, request: BacktestSettings, fit: Fit) -> StagedFrame:
+    """The forecasts of every forecaster from the cutoffs of one fit. Raises NotEnoughSessions, DeviceUnavailable."""
+    log, panel = get_run_logger(), read_panel(snapshot)
     tested = forecasters(
         seed=request.seed,
         device=choose_device(request.device),
         recipe=request.recipe(),
         on_epoch=lambda step, loss: log.info("Step: %d, loss: %.5f", step, loss),
     )
-    with progress("backtest", log) as advance:
+    with progress(f"backtest, {fit.words}", log) as advance:
 
         def on_step(done: int, steps: int, line: str) -> None:
             advance(f"{done} of {steps}: {line}", completed=done, total=steps)
 
-        frame = backtest(panel, tested, span, on_step=on_step)
+        rows = rows_of_fit(panel, tested, _span(snapshot, request), fit, on_step=on_step)
+    return stage(open_store(snapshot.store, writable=True), rows)
+
+
+@task(task_run_name="score backtest up to {snapshot.cutoff}")
+def score_backtest(snapshot: Snapshot, request: BacktestSettings, fits: list[StagedFrame]) -> BacktestResult:
+    """The forecasts as a version, and as a file where one is named, and their scores. Raises NotEnoughSessions."""
+    log, span, panel = get_run_logger(), _span(snapshot, request), read_panel(snapshot)
+    store = open_store(snapshot.store, writable=True)
+    frame = join_fits(panel, span, [unstage(store, staged) for staged in fits])
+    for staged in fits:
+        discard(store, staged)
     ref = _store(snapshot, request, span, frame)
     if request.out is not None:
         write_frame(frame, request.out)
@@ -64,6 +87,10 @@ def run_backtest(snapshot: Snapshot, request: BacktestSettings) -> BacktestResul
     if has_server():
         _publish(result, errors)
     return result
+
+
+def _span(snapshot: Snapshot, request: BacktestSettings) -> TestSpan:
+    return request.span(snapshot.cutoff, calendar_of(snapshot.store))
 
 
 def complete_backtest(result: BacktestResult) -> BacktestResult:

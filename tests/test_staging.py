@@ -2,6 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from volcast.storage.errors import NotStored
 from volcast.storage.staging import discard, stage, unstage
 from volcast.storage.store import Store, open_store
 
@@ -48,5 +49,5 @@ def test_to_discard_a_frame_twice_is_no_error(store):
     staged = stage(store, pd.DataFrame({"a": [1]}))
     discard(store, staged)
     discard(store, staged)
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(NotStored, match="Workers on several machines need one store"):
         unstage(store, staged)

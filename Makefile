@@ -3,8 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-# what is imported is compiled then; compiling all that torch and Prefect bring takes half of the set-up
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # three at once on two cores, for a test often waits for a server; a file's tests stay together, in their order, for they
 # share what its fixtures made; the slow files begin first
 SIDE_BY_SIDE := -n 3 --dist loadfile --no-loadscope-reorder

@@ -123,7 +123,6 @@ def past_features(panel: Panel, surprise_NT: np.ndarray, neighbours_NT: np.ndarr
             there_NT = np.nan_to_num(np.where(own.traded_NT, columns.pop(name), 0.0))
             past_NTF[block, :, place] = np.clip(there_NT, -CLIP, CLIP)
         assert not columns, f"columns that PAST_COLUMNS does not name: {list(columns)}"
-        arrays.let_go()
 
     sums: dict[str, Sums] = {}
     for values in side_by_side(_market_values, panels):

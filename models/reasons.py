@@ -27,7 +27,6 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from volcast.models import arrays
 from volcast.models.ahead_features import ECHO_COLUMNS, HABIT_COLUMNS, SEASON_COLUMNS
 from volcast.models.dated_events import dated_moves
 from volcast.models.earnings_features import AFTER, AFTER_COLUMNS, BEFORE_COLUMNS, NEVER, EarningsCalendar
@@ -77,7 +76,6 @@ def reasons_of(model: VolumeModel, inputs: Inputs, forecasts: Forecasts) -> dict
     linear = model.linear.of(inputs.panel.tickers) if model.linear else None
 
     def parts_of(some: Tensor) -> np.ndarray:
-        arrays.let_go()
         return _parts(model, linear.of(some) if linear else None, inputs, tensors, some, int(cutoff))
 
     parts_GNH = list(side_by_side(parts_of, tickers.split(TICKERS), most=passes_on(tickers.device)))

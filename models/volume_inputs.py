@@ -86,7 +86,7 @@ class Inputs:
 
     def on(self, device: torch.device) -> "InputTensors":
         """The inputs on a device."""
-        arrays = {
+        held = {
             "past_NTF": self.past_NTF,
             "level_NT": self.level_NT,
             "log_volume_NS": self.log_volume_NS,
@@ -97,7 +97,7 @@ class Inputs:
             "echo_places_SE": self.echo_places_SE,
             "known_ahead_NSA": self.known_ahead_NSA,
         }
-        tensors = {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
+        tensors = {name: torch.from_numpy(array).to(device) for name, array in held.items()}
         return InputTensors(**tensors, earnings=self.earnings.to(device))
 
 

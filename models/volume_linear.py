@@ -24,7 +24,6 @@ import torch
 from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
-from volcast.models import arrays
 from volcast.models.har import HALF_LIFE, own_ridge, pooled_ridge
 from volcast.models.panel import HORIZONS
 from volcast.models.volume_inputs import AHEAD_COLUMNS, AT_COLUMNS
@@ -118,7 +117,6 @@ class LinearMember(nn.Module):
                 own_HB[:, 0] += _middle(newest.newest(ERRORS), own_HB)
                 found.own_NHB[row] = torch.from_numpy(own_HB)
                 found.share_NH[row] = torch.from_numpy(share * sessions_H / (sessions_H + TRUST))
-                arrays.let_go()
 
             list(side_by_side(fit, range(len(tickers))))
         return found

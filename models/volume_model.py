@@ -155,7 +155,6 @@ class VolumeModel(nn.Module):
 
         def fill(some: Tensor, own_NCHQ: np.ndarray) -> None:
             own_NCHQ[:] = self._pass(tensors, linear.of(some) if linear else None, some, places, cutoffs)
-            arrays.let_go()
 
         parts_NCHQ = np.split(found_NCHQ, range(TICKERS, len(found_NCHQ), TICKERS))
         list(side_by_side(fill, blocks, parts_NCHQ, most=passes_on(device)))

@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from volcast.models import arrays
 from volcast.models.errors import DeviceUnavailable, WrongWeights
 from volcast.models.text import listed
 
@@ -90,9 +91,18 @@ THREADS = torch.get_num_threads()  # as many parts of a large computation are wo
 
 
 def side_by_side(work: Callable[..., Found], *parts: Iterable[Any], most: int = THREADS) -> Iterator[Found]:
-    """What the work gives of each part, in their order; so many parts at a time, each on one of torch's threads."""
+    """What the work gives of each part, in their order; so many parts at a time, each on one of torch's threads.
+
+    Of large arrays (models/arrays.py) nothing stays in memory that only a part of the work was about.
+    """
+
+    def done(*part: Any) -> Found:
+        found = work(*part)
+        arrays.let_go()
+        return found
+
     with ThreadPoolExecutor(most, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        yield from pool.map(work, *parts)
+        yield from pool.map(done, *parts)
 
 
 @contextmanager

@@ -16,19 +16,19 @@ import numpy as np
 from volcast.models.errors import NoRoom
 
 LARGE = 2**28  # bytes from which on an array is a file
+RESERVE = getattr(os, "posix_fallocate", lambda file, _, size: os.ftruncate(file, size))  # macOS has none
 
 _files: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()
 
 
 def empty(shape: tuple[int, ...], dtype: Any = np.float64) -> np.ndarray:
     """As np.empty. Raises NoRoom where the folder has none for the file of a large one."""
-    reserve = getattr(os, "posix_fallocate", lambda file, _, size: os.ftruncate(file, size))  # macOS has none
     size = math.prod(shape) * np.dtype(dtype).itemsize
     if size < LARGE:
         return np.empty(shape, dtype)
     with TemporaryFile(prefix="volcast-") as file:
         try:
-            reserve(file.fileno(), 0, size)  # without which a full disk would kill the process later
+            RESERVE(file.fileno(), 0, size)  # without which a full disk would kill the process later
         except OSError as error:
             raise NoRoom(
                 f"{gettempdir()} has no room for {size / 2**30:.1f} GB of a computation: {error.strerror}. Make room "

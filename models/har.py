@@ -67,12 +67,14 @@ class Har:
         if self.betas_NHB is None or self.weights_NH is None or panel.tickers != self.tickers:
             raise ValueError(f"har forecasts the {len(self.tickers)} tickers it was fitted on; fit it on this panel.")
         betas, weights = (np.split(each, range(PART, len(each), PART)) for each in (self.betas_NHB, self.weights_NH))
-        parts = panel.parts(PART), betas, weights
-        return joined(list(side_by_side(partial(_forecast, cutoffs), *parts)))
+        forecast = partial(_forecast, cutoffs, _calendar(panel))
+        return joined(list(side_by_side(forecast, panel.parts(PART), betas, weights)))
 
 
-def _forecast(cutoffs: np.ndarray, panel: Panel, betas_NHB: np.ndarray, weights_NH: np.ndarray) -> Forecasts:
-    design_NTL, calendar_SK = _design(panel.until(int(cutoffs.max()) + 1)), _calendar(panel)
+def _forecast(
+    cutoffs: np.ndarray, calendar_SK: np.ndarray, panel: Panel, betas_NHB: np.ndarray, weights_NH: np.ndarray
+) -> Forecasts:
+    design_NTL = _design(panel.until(int(cutoffs.max()) + 1))
 
     def log_forecast(places: slice, h: int) -> np.ndarray:
         ahead_TK = calendar_SK[places.start + h : places.stop + h]

@@ -47,6 +47,7 @@ from volcast.models.past_features import (
     trailing_mean,
 )
 from volcast.models.recipes import Market, VolumeRecipe
+from volcast.models.weights import side_by_side
 
 # N tickers, T sessions with prices, S = T + HORIZONS, F past features, K calendar columns, R rows of any selection
 
@@ -118,9 +119,11 @@ def build_inputs(panel: Panel, *, use_earnings: bool, market: Market = "others")
     weekday_S, habit_count = panel.sessions.day_of_week.to_numpy(), len(HABIT_COLUMNS)
     known_ahead_NSA = arrays.empty((*surprise_NS.shape, habit_count + len(SEASON_COLUMNS)), np.float32)
     known_ahead_NSA[:, :, habit_count:] = earnings_season(earnings, neighbours, market)
-    for block in blocks:
+
+    def fill(block: slice) -> None:
         known_ahead_NSA[block, :, :habit_count] = habits(surprise_NT[block], calendar_SK, weekday_S)
-        arrays.let_go()
+
+    list(side_by_side(fill, blocks))
     return Inputs(
         panel=panel,
         past_NTF=past_features(panel, surprise_NT, neighbours_NT, market),

@@ -101,11 +101,8 @@ class LinearMember(nn.Module):
 
         with threadpool_limits(1, "blas"):
             kept = dict(zip(some, side_by_side(products, some), strict=True))
-            sums_HBB, added_B = (
-                np.stack(list(kept.values())).sum(axis=0, dtype=np.float64),
-                np.full(COEFFICIENTS, PRIOR),
-            )
-            towards_HB = self.pooled_HB.double().numpy()
+            sums_HBB = np.stack(list(kept.values())).sum(axis=0, dtype=np.float64)
+            added_B, towards_HB = np.full(COEFFICIENTS, PRIOR), self.pooled_HB.double().numpy()
             held = [pooled_ridge(*each) for each in zip(sums_HBB, [added_B] * HORIZONS, towards_HB, strict=True)]
             found.pooled_HB = torch.from_numpy(np.stack([pooled_B for pooled_B, _ in held])).float()
 

@@ -46,7 +46,7 @@ from volcast.models.volume_model import (
     scaled_sessions,
 )
 from volcast.models.volume_network import ForkingNetwork, pinball_loss
-from volcast.models.weights import EpochLoss, one_thread
+from volcast.models.weights import EpochLoss, one_thread, side_by_side
 
 # N tickers, B sequences, T sessions of each, P of them scored, H horizons
 
@@ -291,9 +291,11 @@ def _prepare(inputs: Inputs, recipe: VolumeRecipe, run: TrainingRun) -> _Data:
     tensors, places = inputs.on(CPU), torch.arange(through + 1)
     blocks = torch.arange(len(inputs.panel.tickers)).split(TICKERS)
     x_NTX = torch.from_numpy(arrays.empty((len(tensors.past_NTF), len(places), len(AT_COLUMNS)), np.float32))
-    for some in blocks:
+
+    def fill(some: Tensor) -> None:
         x_NTX[some] = scaled_sessions(tensors, run.scaler, some, places)[0]
-        arrays.let_go()
+
+    list(side_by_side(fill, blocks))
     return _Data(
         inputs=inputs,
         recipe=recipe,
